@@ -1,0 +1,80 @@
+# A fresh machine needs Python >= 3.11, make and git; everything else lands in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+CI ?=
+# Test processes. Each runs its networks on one thread (tests/conftest.py), so two keep two cores busy.
+TEST_JOBS ?= 2
+TESTS ?= tests
+# Flags for the demo, e.g. make demo ARGS="--seed 1"
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# A stamp is named after what it was made from, so a changed pyproject.toml or a moved folder installs again,
+# and it is written last, so an interrupted installation is redone.
+KEY := $(shell { cat pyproject.toml; pwd; } | cksum | tr ' ' '-')
+CREATED := $(VENV)/.created-$(shell pwd | cksum | tr ' ' '-')
+TRAIN := $(VENV)/.train-$(KEY)
+DEV := $(VENV)/.dev-$(KEY)
+
+.PHONY: help demo test lint format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo     teacher, baseline and distilled student on synthetic scenes, about 10 minutes'
+	@echo 'make test     the test suite (CI=true adds the slow tests; TESTS=path picks some)'
+	@echo 'make lint     ruff, basedpyright, import-linter'
+	@echo 'make format   let ruff rewrite what it can'
+	@echo 'make bench    latency of the bundles under runs/ (or BUNDLES="path ...")'
+	@echo 'make clean    remove $(VENV) and caches; runs/ stays'
+
+demo: $(TRAIN)
+	$(BIN)/python distill/run.py quick $(ARGS)
+
+test: $(DEV)
+	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --timeout 600 $(if $(CI),,-m 'not slow')
+
+lint: $(DEV)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m basedpyright --pythonpath $(BIN)/python
+	$(BIN)/python -c 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True))'
+
+format: $(DEV)
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: $(TRAIN)
+	@bundles="$(BUNDLES)"; \
+	[ -n "$$bundles" ] || bundles=$$(find runs -name manifest.json -exec dirname {} \; 2>/dev/null | sort); \
+	if [ -z "$$bundles" ]; then \
+	  echo 'error: no bundle under runs/: make one with "make demo", or name some: make bench BUNDLES="path ..."' >&2; \
+	  exit 2; \
+	fi; \
+	$(BIN)/python benchmarks/latency.py $$bundles
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find benchmarks deploy distill student teacher tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(CREATED):
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo 'error: no "$(PYTHON)": install Python >= 3.11, or name one: make PYTHON=/path/to/python' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) is too old, need >= 3.11: name another: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo 'error: $(PYTHON) lacks the venv module (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(TRAIN): $(CREATED)
+	@echo 'Installing edgedistill[train] into $(VENV) (PyTorch is several GB: a few minutes the first time)'
+	@$(PIP) install --quiet -e '.[train]'
+	@touch $@
+
+# Holds the training packages too, so `make demo` after `make test` has nothing to install.
+$(DEV): $(CREATED)
+	@echo 'Installing edgedistill[train,dev] into $(VENV) (PyTorch is several GB: a few minutes the first time)'
+	@$(PIP) install --quiet -e '.[train,dev]'
+	@touch $(TRAIN) $@

@@ -1,0 +1,19 @@
+"""Run an edgedistill bundle on a device: `deploy.load(folder)` gives a model, `model(image)` its prediction.
+
+Needs numpy, Pillow, ONNX Runtime and msgspec; never torch or onnx. Importing this package loads none of them.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploy.runtime import Model
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, backend: str = "auto", threads: int | None = None, verify: bool = True) -> "Model":
+    """Open the bundle in folder `path` for inference; see `deploy.runtime.load`."""
+    from deploy import runtime
+
+    return runtime.load(path, backend, threads, verify)

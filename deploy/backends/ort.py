@@ -1,0 +1,48 @@
+"""ONNX Runtime on the CPU: the engine that every installation has."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from deploy.errors import UserError
+
+OUTPUTS = ("labels", "logits")
+
+
+class OrtEngine:
+    """An ONNX model in ONNX Runtime; one session serves any number of threads.
+
+    `model` is a file or its bytes. `threads` is the number of threads inside one call (None: one per physical core).
+    `optimize=False` runs the graph as written, operator by operator: slow, and the oracle for what optimising changes.
+    Raises `UserError` for a model that does not load or lacks the outputs `labels` and `logits`.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, model: str | Path | bytes, threads: int | None = None, optimize: bool = True) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: warnings about folded constants mean nothing to a user
+        options.intra_op_num_threads = threads or 0
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+        what = "the model" if isinstance(model, bytes) else str(model)
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common public base
+            version, reason = onnxruntime.__version__, str(error).splitlines()[0]
+            raise UserError(
+                f"{what}: ONNX Runtime {version} cannot load it ({reason}); export it again"
+            ) from error
+        found = [output.name for output in self._session.get_outputs()]
+        if not set(OUTPUTS) <= set(found):
+            raise UserError(
+                f"{what}: has outputs {', '.join(found)}, needs {', '.join(OUTPUTS)}; export it again"
+            )
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """See `deploy.backends.Engine.run`."""
+        labels, logits = self._session.run(OUTPUTS, {self._input: batch})
+        return {"labels": np.asarray(labels), "logits": np.asarray(logits)}

@@ -1,0 +1,175 @@
+"""The commands that work on a device: predict, info, verify."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deploy.bundle import Manifest, read_golden, read_manifest
+from deploy.errors import UserError
+from deploy.files import atomic_write
+from deploy.images import list_images, read_image, write_png
+from deploy.runtime import Model, Result, Timings, load
+from deploy.visualize import overlay, shares
+
+MIN_AGREEMENT = 0.999
+"""`verify` fails below this share of golden pixels with the expected label."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command, such as `["predict", "bundle", "photo.jpg"]`, and return its exit code.
+
+    Raises `UserError` for what the user can mend; see `errors.exit_with_one_line`.
+    """
+    arguments = _parser().parse_args(argv)
+    return arguments.command(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgedistill", description="Run a bundle on this device.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    predict = commands.add_parser("predict", help="segment an image, or every image of a folder")
+    predict.add_argument("bundle", type=Path, metavar="BUNDLE")
+    predict.add_argument("images", type=Path, metavar="IMAGE|FOLDER")
+    predict.add_argument(
+        "--out", type=Path, default=Path("predictions"), help="folder to write to (predictions)"
+    )
+    predict.add_argument(
+        "--probabilities", action="store_true", help="also write float32 K×H×W arrays (.npy)"
+    )
+    predict.add_argument("--threads", type=int, help="CPU threads of the engine (its own choice)")
+    predict.set_defaults(command=_predict)
+
+    info = commands.add_parser("info", help="show what a bundle holds")
+    info.add_argument("bundle", type=Path, metavar="BUNDLE")
+    info.set_defaults(command=_info)
+
+    verify = commands.add_parser(
+        "verify", help="check a bundle's files, and its golden outputs on this device"
+    )
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verify.set_defaults(command=_verify)
+    return parser
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    is_folder = arguments.images.is_dir()
+    folder = arguments.images if is_folder else arguments.images.parent
+    if arguments.out.resolve() == folder.resolve():
+        raise UserError(
+            f"--out {arguments.out}: is the folder of the images, whose files it could overwrite; choose another"
+        )
+    paths = list_images(folder) if is_folder else [arguments.images]
+    model = load(arguments.bundle, threads=arguments.threads)
+    timings = []
+    for path, name in zip(paths, output_names(paths), strict=True):
+        try:
+            image, result = _predict_file(model, path)
+        except UserError as error:
+            if not is_folder:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        _write_outputs(arguments.out / name, image, result, model, arguments.probabilities)
+        print(f"{path.name}  {_describe(result, model)}  {result.timings.total_ms:.1f} ms")
+        timings.append(result.timings)
+    print(_summary(timings, len(paths), arguments.out))
+    return 0 if len(timings) == len(paths) else 2
+
+
+def _predict_file(model: Model, path: Path) -> tuple[np.ndarray, Result]:
+    image = read_image(path)
+    try:
+        return image, model(image)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """A name for the outputs of each file, no two alike: its stem, or `a_png` and `a_jpg` where stems repeat."""
+    stems = Counter(path.stem for path in paths)
+    names: list[str] = []
+    for path in paths:
+        name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
+        while name in names:
+            name += "_"
+        names.append(name)
+    return names
+
+
+def _write_outputs(base: Path, image: np.ndarray, result: Result, model: Model, probabilities: bool) -> None:
+    write_png(base.with_name(f"{base.name}_mask.png"), result.labels)
+    write_png(base.with_name(f"{base.name}_overlay.png"), overlay(image, result.labels, model.classes))
+    if probabilities:
+        with atomic_write(base.with_name(f"{base.name}_probabilities.npy")) as file:
+            np.save(file, result.probabilities)
+
+
+def _describe(result: Result, model: Model) -> str:
+    """Size of the image and the share of each class in it, largest first."""
+    height, width = result.labels.shape
+    found = zip(shares(result.labels, len(model.classes)), model.classes, strict=True)
+    ranked = sorted(((share, info.name) for share, info in found if share > 0), reverse=True)
+    classes = ", ".join(f"{name} {100 * share:.1f} %" for share, name in ranked) or "no data"
+    return f"{width}×{height}  {classes}"
+
+
+def _summary(timings: Sequence[Timings], count: int, out: Path) -> str:
+    if not timings:
+        return f"0 of {count} images predicted"
+    stages = ("total_ms", "preprocess_ms", "engine_ms", "postprocess_ms")
+    total, before, engine, after = (np.median([getattr(one, stage) for one in timings]) for stage in stages)
+    return (
+        f"{len(timings)} of {count} images predicted, median {total:.1f} ms "
+        f"(preprocess {before:.1f}, engine {engine:.1f}, postprocess {after:.1f}); masks and overlays in {out}"
+    )
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    print("\n".join(describe_manifest(read_manifest(arguments.bundle))))
+    return 0
+
+
+def describe_manifest(manifest: Manifest) -> list[str]:
+    """Lines that tell a person what the bundle is, reads, gives and holds."""
+    spec = manifest.input
+    pixels = "pixels that are not finite carry no data" if spec.nodata else "every pixel carries data"
+    files = {
+        name: f"{entry.bytes:,} bytes{f', {entry.precision}' if entry.precision else ''}"
+        for name, entry in manifest.files.items()
+    }
+    channels = zip(spec.channels, spec.mean, spec.std, strict=True)
+    return [
+        f"{manifest.name}: {manifest.task}, {len(manifest.classes)} classes",
+        f"input    {spec.dtype} {spec.layout}, {spec.height}×{spec.width}, {spec.resize}; {pixels}",
+        *(f"channel  {name}: mean {mean:g}, std {std:g}" for name, mean, std in channels),
+        *(
+            f"output   {o.name}: {o.dtype} {'×'.join(map(str, o.shape))}, {o.meaning}"
+            for o in manifest.outputs
+        ),
+        *(f"class    {i}: {c.name} #{bytes(c.color).hex()}" for i, c in enumerate(manifest.classes)),
+        *(f"file     {name}: {text}" for name, text in files.items()),
+        *(f"metric   {name}: {value}" for name, value in manifest.metrics.items()),
+        *(f"origin   {name}: {value}" for name, value in manifest.provenance.items()),
+    ]
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    model = load(arguments.bundle)
+    files = read_manifest(arguments.bundle).files
+    print(f"{arguments.bundle}: {len(files)} files match their checksums")
+    golden = read_golden(arguments.bundle)
+    outputs = model.engine.run(golden["inputs"])
+    agreement = float(np.mean(outputs["labels"] == golden["labels"]))
+    difference = float(np.abs(outputs["logits"] - golden["logits"]).max())
+    passed = agreement >= MIN_AGREEMENT
+    print(
+        f"{model.engine.name}: {len(golden['inputs'])} golden inputs, labels agree on {100 * agreement:.3f} % "
+        f"(at least {100 * MIN_AGREEMENT:g} %), largest difference of logits {difference:.2g}: "
+        f"{'passed' if passed else 'FAILED'}"
+    )
+    return 0 if passed else 1

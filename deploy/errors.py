@@ -1,0 +1,49 @@
+"""The two ways a run ends badly, and the one place that turns them into a line on stderr."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and the remedy."""
+
+    exit_code = 2
+
+
+class GateFailed(UserError):
+    """A check of quality was over its budget; everything else worked."""
+
+    exit_code = 1
+
+
+def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main` and exit with its code; expected failures become one line on stderr instead of a traceback.
+
+    Exit codes: 0 or what `main` returns, 1 for a failed gate, 2 for a user's mistake or a full disk, 130 for Ctrl-C.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(f"error: {error.filename or 'a file'}: the disk is full; free some space", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""`OSError.errno` values that mean there is no room left for the file."""

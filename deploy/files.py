@@ -1,0 +1,99 @@
+"""Files that are either complete or absent, and their checksums."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import msgspec
+
+from deploy.errors import DISK_FULL, UserError
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
+    """Open `path` for writing so that it never exists half-written: the file appears, synced, when the block ends.
+
+    Missing parent folders are created. Until the end everything goes to a hidden sibling, which any exception removes.
+    Text is UTF-8. Raises `UserError` naming `path` when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = sibling(path)
+    with named_write_errors(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, mode, encoding="utf-8" if mode == "w" else None) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def named_write_errors(path: Path, temporary: Path) -> Iterator[None]:
+    """Turn an `OSError` met while writing `path` by way of `temporary` into a one-line `UserError` naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        # An error that names another file came from reading it inside the block: not ours to explain.
+        if error.filename is not None and Path(error.filename) not in (
+            path,
+            *path.parents,
+            temporary,
+            *temporary.parents,
+        ):
+            raise
+        if error.errno in DISK_FULL:
+            raise UserError(f"{path}: the disk is full; free some space and run again") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
+
+
+def sibling(path: Path) -> Path:
+    """A fresh hidden name beside `path`, on the same file system, so that a rename to `path` is atomic."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut (where the system can; elsewhere a no-op)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Write `obj` as indented JSON with sorted keys, atomically.
+
+    Takes what JSON takes, dataclasses, msgspec structs, numpy scalars and paths. NaN and infinities raise `ValueError`:
+    they are not JSON.
+    """
+    plain = msgspec.to_builtins(obj, enc_hook=_plain, str_keys=True)
+    with atomic_write(path, "w") as file:
+        file.write(json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):  # a numpy scalar, without importing numpy
+        return value.item()  # pyright: ignore[reportAttributeAccessIssue]
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON")

@@ -1,0 +1,234 @@
+"""The receipt: what each hop from the trained network to the device does to accuracy, against a budget.
+
+A hop is one form of the same model (torch, ONNX, INT8, an engine). All hops see the same images one by one; each is
+scored against the labels and compared, pixel by pixel, with the hop before it and with the first.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from deploy.errors import GateFailed, UserError
+from deploy.metrics import SegmentationMetrics
+from deploy.table import format_table
+
+Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+"""Id, image H×W×C as the model takes it, label H×W of class ids, `valid` bool H×W."""
+
+
+class Labelled(Protocol):
+    """What `verify` needs of a model's result."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class ids, uint8 H×W."""
+        ...
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a hop may cost. Both are fractions: 0.001 is 0.1 points of mIoU."""
+
+    max_miou_drop: float = 0.001
+    min_agreement: float = 0.999
+    """Smallest share of valid pixels with the same class."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One form of the model. `model` maps an image H×W×C to a result with labels of the same height and width."""
+
+    name: str
+    model: Callable[[np.ndarray], Labelled]
+    bytes: int
+    """Size of the model's file, 0 if it has none."""
+    budget: Budget | None = None
+    """Its own budget (a lossy hop such as INT8 needs one); default: that of the run."""
+
+
+class HopReceipt(msgspec.Struct, frozen=True):
+    """What was measured of one hop. Fractions in 0..1; the first hop agrees with itself and passes."""
+
+    name: str
+    miou: float
+    iou: tuple[float | None, ...]
+    """IoU of each class, None for a class in neither labels nor predictions."""
+    pixel_accuracy: float
+    boundary_f1: float
+    agreement_previous: float
+    agreement_first: float
+    ms_per_image: float
+    """Median over the images, preprocessing and postprocessing included."""
+    bytes: int
+    budget: Budget
+    passed: bool
+    reasons: tuple[str, ...]
+    """Why the hop is over its budget, one line each; empty if it passed."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """All hops of one model on one data set; `msgspec.to_builtins(receipt)` is JSON."""
+
+    dataset: str
+    split: str
+    images: int
+    classes: tuple[str, ...]
+    """Names in the order of the ids, empty if they were not given."""
+    hops: tuple[HopReceipt, ...]
+    passed: bool
+    failed: tuple[str, ...]
+    """Names of the hops over their budget."""
+
+    @property
+    def source(self) -> str:
+        """The data set and split in words."""
+        return " ".join(filter(None, (self.dataset, self.split))) or "unnamed data"
+
+
+class _Tally:
+    """Running counts of one hop."""
+
+    def __init__(self, num_classes: int):
+        self.metrics = SegmentationMetrics(num_classes)
+        self.milliseconds: list[float] = []
+        self.same_as_previous = self.same_as_first = 0
+
+
+def run_hops(
+    hops: Sequence[Hop],
+    samples: Iterable[Sample],
+    num_classes: int,
+    budget: Budget | None = None,
+    *,
+    dataset: str = "",
+    split: str = "",
+    classes: Sequence[str] = (),
+) -> Receipt:
+    """Run every hop on every sample and compare; `samples` is iterated once, so memory does not grow with it.
+
+    A hop is gated against the hop before it by its own budget. It is also gated against the first hop, by the loosest
+    budget so far, lest small losses add up unseen; but not after a failure, for which it would only share the blame.
+
+    `dataset`, `split` and the names of the `classes` are for the record. `UserError` where there is no sample or no
+    valid pixel; one that a hop or the labels of a sample cause names both.
+    """
+    tallies = [_Tally(num_classes) for _ in hops]
+    images = pixels = 0
+    for sample in samples:
+        _run_sample(hops, tallies, sample)
+        images += 1
+        pixels += int(np.count_nonzero(sample[3]))
+    if not images:
+        raise UserError("nothing to verify: the data set or split has no images; check its folder")
+
+    receipts: list[HopReceipt] = []
+    for hop, tally in zip(hops, tallies, strict=True):
+        receipt = _measured(hop, tally, pixels, hop.budget or budget or Budget())
+        reasons = _reasons(receipts, receipt)
+        receipts.append(msgspec.structs.replace(receipt, passed=not reasons, reasons=reasons))
+    failed = tuple(receipt.name for receipt in receipts if not receipt.passed)
+    return Receipt(dataset, split, images, tuple(classes), tuple(receipts), not failed, failed)
+
+
+def table(receipt: Receipt) -> str:
+    """The receipt as aligned plain text, with the reason below for each hop that failed."""
+    header = ("hop", "mIoU %", "agreement %", "vs first %", "boundary F1 %", "ms/image", "MB", "verdict")
+    rows = [
+        (
+            hop.name,
+            f"{100 * hop.miou:.2f}",
+            f"{100 * hop.agreement_previous:.3f}",
+            f"{100 * hop.agreement_first:.3f}",
+            f"{100 * hop.boundary_f1:.2f}",
+            f"{hop.ms_per_image:.1f}",
+            f"{hop.bytes / 1e6:.1f}",
+            "passed" if hop.passed else "FAILED",
+        )
+        for hop in receipt.hops
+    ]
+    reasons = [reason for hop in receipt.hops for reason in hop.reasons]
+    return "\n".join([f"{receipt.source}, {receipt.images} images", format_table(header, rows), *reasons])
+
+
+def require_passed(receipt: Receipt) -> None:
+    """Raise `GateFailed` with the hops over budget and their figures in one line, if there are any."""
+    if not receipt.passed:
+        raise GateFailed("; ".join(reason for hop in receipt.hops for reason in hop.reasons))
+
+
+def _run_sample(hops: Sequence[Hop], tallies: Sequence[_Tally], sample: Sample) -> None:
+    """All hops on one sample, counted into their tallies."""
+    name, image, label, valid = sample
+    first = previous = None
+    for hop, tally in zip(hops, tallies, strict=True):
+        try:
+            start = time.perf_counter()
+            labels = hop.model(image).labels
+            tally.milliseconds.append(1e3 * (time.perf_counter() - start))
+            tally.metrics.update(labels, label, valid)
+        except UserError as error:
+            raise UserError(f"hop {hop.name}, sample {name}: {error}") from None
+        first = labels if first is None else first
+        previous = labels if previous is None else previous
+        tally.same_as_previous += int(np.count_nonzero((labels == previous) & valid))
+        tally.same_as_first += int(np.count_nonzero((labels == first) & valid))
+        previous = labels
+
+
+def _measured(hop: Hop, tally: _Tally, pixels: int, budget: Budget) -> HopReceipt:
+    """The hop's figures, not yet judged."""
+    scores = tally.metrics.scores()
+    return HopReceipt(
+        name=hop.name,
+        miou=scores.miou,
+        iou=scores.iou,
+        pixel_accuracy=scores.pixel_accuracy,
+        boundary_f1=scores.boundary_f1,
+        agreement_previous=tally.same_as_previous / pixels,
+        agreement_first=tally.same_as_first / pixels,
+        ms_per_image=statistics.median(tally.milliseconds),
+        bytes=hop.bytes,
+        budget=budget,
+        passed=True,
+        reasons=(),
+    )
+
+
+def _reasons(before: Sequence[HopReceipt], hop: HopReceipt) -> tuple[str, ...]:
+    """Why the hop is over budget, given the judged hops before it."""
+    if not before:
+        return ()
+    reasons = _over_budget(before[-1], hop, hop.agreement_previous, hop.budget)
+    if reasons or not all(earlier.passed for earlier in before):
+        return reasons
+    budgets = [receipt.budget for receipt in (*before[1:], hop)]
+    loosest = Budget(max(b.max_miou_drop for b in budgets), min(b.min_agreement for b in budgets))
+    return _over_budget(before[0], hop, hop.agreement_first, loosest)
+
+
+def _over_budget(reference: HopReceipt, hop: HopReceipt, agreement: float, budget: Budget) -> tuple[str, ...]:
+    """One line for each limit that the hop breaks against the reference."""
+    hops = f"hop {reference.name} → {hop.name}"
+    drop = reference.miou - hop.miou
+    reasons = []
+    if agreement < budget.min_agreement:
+        share, limit = _percents(agreement, budget.min_agreement)
+        reasons.append(f"{hops}: label agreement {share} % is below the budget of {limit} %")
+    if drop > budget.max_miou_drop:
+        points, limit = _percents(drop, budget.max_miou_drop)
+        reasons.append(f"{hops}: mIoU falls by {points} points, more than the budget of {limit}")
+    return tuple(reasons)
+
+
+def _percents(value: float, limit: float) -> tuple[str, str]:
+    """Both fractions × 100, with as many decimals as it takes to tell them apart (at least 2)."""
+    texts = "", ""
+    for decimals in range(2, 18):
+        texts = f"{100 * value:.{decimals}f}", f"{100 * limit:.{decimals}f}"
+        if texts[0] != texts[1]:
+            break
+    return texts

@@ -1,0 +1,107 @@
+"""Pictures of predictions for people to look at."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from deploy.bundle import ClassInfo
+
+_ROW, _MARGIN, _SWATCH = 20, 8, 12
+"""Pixels of the legend: height of a line, space around, side of the coloured square."""
+_LETTER = 12
+"""Height of the letters in pixels."""
+_PAPER, _INK = 255, (30, 30, 30)
+
+
+def palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """`count` RGB colours that are easy to tell apart, always the same ones; never black, which means no data."""
+    golden = (
+        0.618033988749895  # multiples of the golden ratio spread evenly over the circle of hues, however many
+    )
+    tones = ((0.75, 0.9), (0.55, 1.0), (0.9, 0.65))  # saturation and value
+    colors = []
+    for index in range(count):
+        rgb = colorsys.hsv_to_rgb((0.6 + golden * index) % 1, *tones[index % len(tones)])
+        colors.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
+    return tuple(colors)
+
+
+def colorize(labels: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
+    """Label ids uint8 H×W → their colours uint8 H×W×3 (RGB); black for ids that are no class."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(classes)] = [info.color for info in classes]
+    return table[labels]
+
+
+def overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[ClassInfo],
+    legend: bool = True,
+    opacity: float = 0.5,
+) -> np.ndarray:
+    """Blend the colours of `labels` H×W into `image` H×W×C: uint8 H×W×3, without data unchanged.
+
+    With `legend` a panel at the right names the classes in the picture and their share of the pixels with data, so
+    the result is wider, and taller where the list is longer than the picture.
+    """
+    picture = render(image)
+    weight = np.float32(opacity) * (labels < len(classes))[..., None]
+    blended = picture + weight * (colorize(labels, classes) - picture.astype(np.float32))
+    picture = np.rint(blended, out=blended).astype(np.uint8)
+    return _beside(picture, _legend(labels, classes)) if legend else picture
+
+
+def render(image: np.ndarray) -> np.ndarray:
+    """Any image H×W×C as RGB uint8 H×W×3: three channels or more show the first three, fewer the first as grey.
+
+    Other dtypes than uint8 are stretched from their 2nd to their 98th percentile; pixels that are not finite are black.
+    """
+    shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
+    if shown.dtype != np.uint8:
+        shown = _stretch(shown.astype(np.float32))
+    return np.ascontiguousarray(np.broadcast_to(shown, (*image.shape[:2], 3)))
+
+
+def shares(labels: np.ndarray, class_count: int) -> np.ndarray:
+    """Share of each class in the pixels whose label is a class, float64 of `class_count` values; zeros for no data."""
+    counts = np.bincount(labels.ravel(), minlength=class_count)[:class_count]
+    return counts / max(1, counts.sum())
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, np.uint8)
+    low, high = np.percentile(values[finite], (2, 98))
+    scaled = (values - low) / max(high - low, np.finfo(np.float32).tiny)
+    return (255 * np.where(finite, scaled, 0).clip(0, 1)).astype(np.uint8)
+
+
+def _legend(labels: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
+    found = zip(classes, shares(labels, len(classes)), strict=True)
+    rows = [(info.color, f"{info.name} {100 * share:.1f} %") for info, share in found if share > 0]
+    if (labels >= len(classes)).any():
+        rows.append(((0, 0, 0), "no data"))
+    font = ImageFont.load_default(_LETTER)
+    text = round(max(font.getlength(line) for _, line in rows))
+    size = (text + _SWATCH + 3 * _MARGIN, len(rows) * _ROW + 2 * _MARGIN)
+    panel = Image.new("RGB", size, (_PAPER, _PAPER, _PAPER))
+    draw = ImageDraw.Draw(panel)
+    for index, (color, line) in enumerate(rows):
+        middle = _MARGIN + index * _ROW + _ROW // 2
+        top = middle - _SWATCH // 2
+        draw.rectangle((_MARGIN, top, _MARGIN + _SWATCH - 1, top + _SWATCH - 1), fill=color)
+        draw.text((2 * _MARGIN + _SWATCH, middle), line, fill=_INK, font=font, anchor="lm")
+    return np.asarray(panel)
+
+
+def _beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Both pictures side by side at the top of one sheet."""
+    height, width = max(len(left), len(right)), left.shape[1] + right.shape[1]
+    sheet = np.full((height, width, 3), _PAPER, np.uint8)
+    sheet[: len(left), : left.shape[1]] = left
+    sheet[: len(right), left.shape[1] :] = right
+    return sheet

@@ -1,0 +1,144 @@
+"""Configuration of a run: frozen dataclasses, complete in themselves, no inheritance.
+
+A preset (see `distill.presets`) is a function that returns a full `RunConfig`; the command line overrides single
+fields by their dotted name (`--data.root /data/camvid --student-train.steps 500`). Nothing outside this file and the
+presets decides a default.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+DATASETS = ("synthetic", "camvid", "voc", "cityscapes", "folder")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which labelled images to use and at which size the network sees them."""
+
+    name: Literal["synthetic", "camvid", "voc", "cityscapes", "folder"]
+    root: Path | None = None
+    """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic`."""
+    size: tuple[int, int] = (96, 96)
+    """Network input, height × width in pixels."""
+    resize: Literal["stretch", "tile"] = "stretch"
+    """How an image of another size meets the network: resized to it, or tiled by a sliding window."""
+    download: bool = False
+    """Let torchvision fetch the data set where it can (VOC)."""
+    synthetic_counts: tuple[int, int, int] = (256, 48, 64)
+    """Scenes in the train, val and test splits of the synthetic data."""
+    cache: bool = True
+    """Keep decoded training images (at network scale) in memory."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training images, applied to image, label and valid mask together."""
+
+    crop: tuple[int, int] = (96, 96)
+    """Height × width of a training crop."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the random zoom before the crop."""
+    flip: bool = True
+    """Mirror left-right with probability 1/2."""
+    vertical_flip: bool = False
+    """Mirror top-bottom with probability 1/2 (top-down views only)."""
+    photometric: float = 0.3
+    """Strength of brightness, contrast and saturation jitter; optical images only, 0 = off."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One network."""
+
+    arch: str
+    """`pspnet/<timm backbone>`, or a name listed by `edgedistill students`."""
+    output_stride: Literal[8, 16, 32] = 8
+    head_channels: int = 512
+    """Width of the 3×3 head convolution (512 in the paper)."""
+    dropout: float = 0.1
+    pretrained: bool = False
+    """Start the backbone from timm's ImageNet weights (needs network access or a filled cache)."""
+    weights: Path | None = None
+    """Local weights (.safetensors, or .pth read with weights_only) for the backbone or the whole network."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training: optimiser, schedule, length."""
+
+    steps: int
+    batch_size: int = 8
+    """Images per optimiser step, over all processes and accumulated micro-batches."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    schedule: Literal["poly", "cosine"] = "cosine"
+    lr: float = 1e-3
+    head_lr_factor: float = 1.0
+    """Learning rate of the heads relative to the backbone (10 in the paper)."""
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    warmup: int = 0
+    """Steps of linear warm-up."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 = no clipping."""
+    channels_last: bool = True
+    ema: float = 0.0
+    """Decay of the averaged weights used for evaluation; 0 = off."""
+    workers: int = 0
+    """Data loading processes."""
+    eval_every: int = 0
+    """Steps between evaluations on the validation split; 0 = only at the end."""
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """`total = task + kd · KL(student ‖ teacher) + aux · task(aux head)`, each over valid pixels."""
+
+    kd: float = 1.0
+    """Weight λ_kd of the distillation term."""
+    tau: float = 2.0
+    """Softmax temperature of the distillation term (its τ² factor is kept)."""
+    aux: float = 0.4
+    """Weight λ_aux of the auxiliary head on layer3 (0.4 in the PSPNet paper; 0 = no head)."""
+    class_weights: bool = False
+    """Weigh classes by inverse log frequency in the task term (ENet, arXiv:1606.02147)."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The bundle and the budget that its every hop must meet."""
+
+    max_miou_drop: float = 0.001
+    """Largest loss of mIoU (as a fraction) from torch to any later hop."""
+    min_agreement: float = 0.999
+    """Smallest share of valid pixels whose label agrees with torch."""
+    fold: bool = True
+    """Fold the pyramid into the head: the same function with half of the head's work (`teacher.fold`)."""
+    opset: int = 20
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run does, from data to verified bundle."""
+
+    data: DataConfig
+    teacher: ModelConfig
+    student: ModelConfig
+    teacher_train: TrainConfig
+    student_train: TrainConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    baseline: bool = True
+    """Also train the student without distillation on equal steps, for comparison."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of training; auto: bf16 where the device computes in it, fp16 on older GPUs, else fp32."""
+    seed: int = 0
+    out: Path = Path("runs/run")
+    """Folder of checkpoints, logs, bundles and the report."""
+    resume: bool = False
+    """Continue an interrupted run in `out`; finished stages are kept."""

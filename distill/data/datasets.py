@@ -1,0 +1,25 @@
+"""The data sets by name."""
+
+from distill.config import DataConfig
+from distill.data.camvid import open_camvid
+from distill.data.cityscapes import open_cityscapes
+from distill.data.folder import open_folder
+from distill.data.splits import Splits
+from distill.data.synthetic import open_synthetic
+from distill.data.voc import open_voc
+
+OPENERS = {
+    "synthetic": open_synthetic,
+    "camvid": open_camvid,
+    "voc": open_voc,
+    "cityscapes": open_cityscapes,
+    "folder": open_folder,
+}
+
+
+def open_splits(config: DataConfig, seed: int = 0) -> Splits:
+    """Open the data set of `config`. `seed` picks the synthetic scenes; the splits of real data never depend on it.
+
+    Raises UserError when the data is missing (saying where to get it) or not laid out as expected.
+    """
+    return OPENERS[config.name](config, seed)

@@ -1,0 +1,113 @@
+"""The one sample type: an image, its labels and which pixels count."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deploy.errors import UserError
+
+IGNORE = 255
+"""Label of every pixel that does not count."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    `label == 255` exactly where `valid` is False: at void labels and wherever the image has no data.
+    """
+
+    image: Tensor
+    """float32 C×H×W in raw units: 0..255 for uint8 images, dB for SAR; NaN where there is no data."""
+    label: Tensor
+    """int64 H×W, 0..K-1, or 255."""
+    valid: Tensor
+    """bool H×W."""
+    id: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size, stacked."""
+
+    image: Tensor
+    """float32 N×C×H×W in raw units, without NaN."""
+    label: Tensor
+    """int64 N×H×W, 0..K-1, or 255."""
+    valid: Tensor
+    """bool N×H×W."""
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        image, label, valid = (
+            tensor.to(device, non_blocking=non_blocking) for tensor in (self.image, self.label, self.valid)
+        )
+        return Batch(image, label, valid, self.ids)
+
+
+def make_sample(
+    image: np.ndarray, label: np.ndarray, *, id: str, num_classes: int, source: str | Path | None = None
+) -> Sample:
+    """Check an image and its labels and join them.
+
+    `image` is H×W×C in raw units and `label` an integer H×W with 255 at void pixels. Infinite pixels (the dB of zero
+    power) become NaN; a pixel with NaN in any channel has no data. An image without one valid pixel is legal.
+    Raises UserError naming `source` (default: the id) when the sizes differ or a label is outside 0..num_classes-1.
+    """
+    name = str(source or id)
+    if label.shape != image.shape[:2]:
+        (height, width), expected = label.shape[:2], image.shape[:2]
+        raise UserError(
+            f"{name}: the label is {height}×{width} pixels but the image of {id} is {expected[0]}×{expected[1]}"
+        )
+    _check_ids(label, num_classes, name)
+    pixels = image.astype(np.float32)
+    has_data = np.ones(label.shape, bool)
+    if np.issubdtype(image.dtype, np.floating):
+        finite = np.isfinite(pixels)
+        pixels[~finite] = np.nan
+        has_data = finite.all(axis=2)
+    clean = np.where(has_data, label, IGNORE).astype(np.int64)
+    return Sample(
+        image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        label=torch.from_numpy(clean),
+        valid=torch.from_numpy(clean != IGNORE),
+        id=id,
+    )
+
+
+def _check_ids(label: np.ndarray, num_classes: int, name: str) -> None:
+    if not np.issubdtype(label.dtype, np.integer):
+        raise UserError(f"{name}: labels must be integers, found {label.dtype}")
+    wrong = (label != IGNORE) & ((label < 0) | (label >= num_classes))
+    if wrong.any():
+        ids = np.unique(label[wrong]).tolist()
+        found = ", ".join(str(i) for i in ids[:5]) + (", …" if len(ids) > 5 else "")
+        allowed = f"0..{num_classes - 1}, {IGNORE} = void"
+        raise UserError(f"{name}: label id {found} is out of range for {num_classes} classes ({allowed})")
+
+
+def stack(samples: Sequence[Sample]) -> Batch:
+    """Samples as one batch; UserError naming two ids when their sizes differ."""
+    first = samples[0]
+    for sample in samples:
+        if sample.image.shape != first.image.shape:
+            raise UserError(
+                f"cannot batch {first.id} ({_size(first)}) with {sample.id} ({_size(sample)}): "
+                "use --data.resize stretch, or crop"
+            )
+    return Batch(
+        image=torch.stack([sample.image for sample in samples]),
+        label=torch.stack([sample.label for sample in samples]),
+        valid=torch.stack([sample.valid for sample in samples]),
+        ids=tuple(sample.id for sample in samples),
+    )
+
+
+def _size(sample: Sample) -> str:
+    return "×".join(str(n) for n in sample.image.shape)

@@ -1,0 +1,37 @@
+"""What a data set is to the rest of the project: three readers and the meaning of their numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from deploy.bundle import ClassInfo
+from distill.data.sample import Sample
+
+
+class Reader(Protocol):
+    """Samples by position. Reading one twice gives the same sample."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each sample."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set: training, validation and test samples that share classes and channels."""
+
+    name: str
+    classes: tuple[ClassInfo, ...]
+    channels: tuple[str, ...]
+    """Name of each image channel, in order."""
+    optical: bool
+    """Images are uint8 (0..255); otherwise float32 with NaN where there is no data."""
+    train: Reader
+    val: Reader
+    test: Reader
+    """The validation reader itself where a data set keeps its test labels to itself."""

@@ -1,0 +1,67 @@
+"""What the training images look like in numbers: channel mean and deviation, pixels per class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploy.errors import UserError
+from distill.data.sample import Sample
+from distill.data.splits import Reader
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Statistics of a split over its valid pixels, in raw units of the images."""
+
+    mean: tuple[float, ...]
+    """Per channel."""
+    std: tuple[float, ...]
+    """Per channel; population deviation. 1 where a channel is constant, so that dividing by it is safe."""
+    class_pixels: tuple[int, ...]
+    """Labelled pixels of each class."""
+    images: int
+
+
+def compute_stats(reader: Reader, num_classes: int) -> Stats:
+    """Statistics of every sample of `reader`, in one pass.
+
+    Means and squared deviations are merged pairwise in float64 (Chan, Golub & LeVeque 1983), which stays exact where
+    sums of squares would cancel. Raises UserError when no image has a valid pixel.
+    """
+    count = mean = squares = np.zeros(1)
+    class_pixels = np.zeros(num_classes, np.int64)
+    for index in range(len(reader)):
+        sample = reader[index]
+        count, mean, squares = _merge((count, mean, squares), _moments(sample))
+        class_pixels += np.bincount(sample.label[sample.valid].numpy(), minlength=num_classes)
+    if not count.all():
+        raise UserError(
+            f"none of the {len(reader)} training images has a valid pixel: check labels and no-data values"
+        )
+    std = np.sqrt(squares / count)
+    return Stats(
+        mean=tuple(mean.tolist()),
+        std=tuple(np.where(std > 1e-12 * np.maximum(1, np.abs(mean)), std, 1.0).tolist()),
+        class_pixels=tuple(class_pixels.tolist()),
+        images=len(reader),
+    )
+
+
+Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Per channel, float64: number of pixels, mean, sum of squared deviations from it."""
+
+
+def _moments(sample: Sample) -> Moments:
+    pixels = sample.image[:, sample.valid].numpy().astype(np.float64)
+    if pixels.shape[1] == 0:
+        zero = np.zeros(pixels.shape[0])
+        return zero, zero, zero
+    mean = pixels.mean(axis=1)
+    return np.full(len(mean), float(pixels.shape[1])), mean, np.square(pixels - mean[:, None]).sum(axis=1)
+
+
+def _merge(a: Moments, b: Moments) -> Moments:
+    count = a[0] + b[0]
+    share = np.divide(b[0], count, out=np.zeros_like(count), where=count > 0)
+    shift = b[1] - a[1]
+    return count, a[1] + shift * share, a[2] + b[2] + np.square(shift) * a[0] * share

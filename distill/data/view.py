@@ -1,0 +1,100 @@
+"""A reader as the training loop sees it: at network scale, without NaN, augmented."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from deploy.preprocess import resize, resize_nearest
+from distill.config import AugmentConfig
+from distill.data.augment import augment as vary
+from distill.data.augment import check_augment
+from distill.data.sample import IGNORE, Sample
+from distill.data.seeding import generator
+from distill.data.splits import Reader
+
+Key = tuple[int, int]
+"""Epoch and index."""
+
+CACHE_BYTES = 2**31
+"""Most memory that cached images take, over all workers of a loader."""
+
+
+class TrainView(Dataset):
+    """Samples by (epoch, index), ready to be batched.
+
+    An image comes at network scale: resized to `size` (height, width) when `resize` is "stretch", by the rule of
+    `deploy.preprocess`, and as it is when `resize` is "tile". Pixels without data take the channel mean. Then `augment`
+    is applied, if any; its random numbers are a pure function of (seed, epoch, index).
+
+    With `cache` the image at network scale is kept in memory, as uint8 where it is optical, up to `CACHE_BYTES`; each
+    worker of a loader keeps its own share.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        size: tuple[int, int],
+        resize: str = "stretch",
+        augment: AugmentConfig | None,
+        mean: Sequence[float],
+        optical: bool,
+        seed: int = 0,
+        cache: bool = True,
+    ) -> None:
+        if augment is not None:
+            check_augment(augment)
+        self.reader = reader
+        self.size = size
+        self.resize = resize
+        self.augment = augment
+        self.mean = tuple(mean)
+        self.optical = optical
+        self.seed = seed
+        self.cache = cache
+        self._kept: dict[int, Sample] = {}
+        self._kept_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """The sample as float32 C×H×W without NaN; H×W is `augment.crop`, or the network scale without `augment`."""
+        epoch, index = key
+        base = self._base(index)
+        if self.augment is None:
+            return Sample(base.image.float(), base.label.long(), base.valid, base.id)
+        rng = generator("augment", self.seed, epoch, index)
+        return vary(base, self.augment, rng, self.mean, self.optical)
+
+    def _base(self, index: int) -> Sample:
+        """The sample before augmentation, in compact types: image uint8 or float32, label uint8."""
+        if index in self._kept:
+            return self._kept[index]
+        base = self._prepare(self.reader[index])
+        bytes_ = sum(t.numel() * t.element_size() for t in (base.image, base.label, base.valid))
+        worker = get_worker_info()
+        room = CACHE_BYTES // (worker.num_workers if worker else 1)
+        if self.cache and self._kept_bytes + bytes_ <= room:
+            self._kept[index] = base
+            self._kept_bytes += bytes_
+        return base
+
+    def _prepare(self, sample: Sample) -> Sample:
+        image = np.ascontiguousarray(sample.image.numpy().transpose(1, 2, 0))
+        if self.optical:
+            image = image.astype(np.uint8)
+        else:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all
+            has_data = np.isfinite(image).all(axis=2, keepdims=True)
+            image = np.where(has_data, image, np.asarray(self.mean, np.float32))
+        label = sample.label.numpy().astype(np.uint8)
+        if self.resize == "stretch":
+            image, label = resize(image, *self.size), resize_nearest(label, *self.size)
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            label=torch.from_numpy(label),
+            valid=torch.from_numpy(label != IGNORE),
+            id=sample.id,
+        )

@@ -1,0 +1,51 @@
+"""Optimisers and learning-rate schedules. The rate is a function of the step alone, so resuming needs no state."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from distill.config import TrainConfig
+
+POLY_POWER = 0.9
+"""Exponent of the poly schedule in the PSPNet paper."""
+
+
+def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW; biases and norms are not decayed, heads learn at `head_lr_factor` times the backbone's rate."""
+    groups = [
+        {"params": parameters, "weight_decay": config.weight_decay * decays, "lr_factor": factor}
+        for (decays, factor), parameters in _grouped(
+            network.named_parameters(), config.head_lr_factor
+        ).items()
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _grouped(
+    parameters: Iterable[tuple[str, nn.Parameter]], head_factor: float
+) -> dict[tuple[bool, float], list[nn.Parameter]]:
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        factor = 1.0 if name.startswith("backbone.") else head_factor
+        groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
+    return groups
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of `step` (0-based): linear warm-up, then poly or cosine decay to 0 over the remaining steps."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    if config.schedule == "poly":
+        return config.lr * (1 - progress) ** POLY_POWER
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each parameter group its share of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_factor"]

@@ -1,0 +1,129 @@
+"""Presets: functions that return a complete configuration. A run is one of these, plus what the command line changes.
+
+`quick`, `smoke` and `camvid-cpu` are for a machine without a GPU and train from scratch; `camvid`, `cityscapes` and
+`voc` follow the PSPNet paper (arXiv:1612.01105, §5) and need one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distill.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+
+
+def smoke() -> RunConfig:
+    """Two steps of everything on synthetic scenes: does the whole road hold?"""
+    train = TrainConfig(steps=2, batch_size=2, log_every=1)
+    return RunConfig(
+        data=DataConfig("synthetic", size=(48, 48), synthetic_counts=(8, 2, 2)),
+        teacher=ModelConfig("pspnet/resnet101", output_stride=16),
+        student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128),
+        teacher_train=train,
+        student_train=train,
+        augment=AugmentConfig(crop=(48, 48), vertical_flip=True),
+        out=Path("runs/smoke"),
+    )
+
+
+def quick() -> RunConfig:
+    """The demo: synthetic SAR flood scenes, within ten minutes on two cores."""
+    return RunConfig(
+        data=DataConfig("synthetic", size=(96, 96)),
+        teacher=ModelConfig("pspnet/resnet101", output_stride=16),
+        student=ModelConfig("pspnet/mobilenetv3_large_100", output_stride=16, head_channels=128),
+        teacher_train=TrainConfig(steps=200, lr=1e-3, warmup=20, eval_every=100),
+        student_train=TrainConfig(steps=200, lr=1e-3, warmup=20, eval_every=100),
+        augment=AugmentConfig(crop=(96, 96), scale=(0.75, 1.5), vertical_flip=True),
+        out=Path("runs/quick"),
+    )
+
+
+def camvid_cpu() -> RunConfig:
+    """Real street scenes at reduced size, for two cores and an hour."""
+    return RunConfig(
+        data=DataConfig("camvid", size=(144, 192)),
+        teacher=ModelConfig("pspnet/resnet101", output_stride=16),
+        student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128),
+        teacher_train=TrainConfig(steps=900, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=300),
+        student_train=TrainConfig(steps=500, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=250),
+        augment=AugmentConfig(crop=(96, 128), scale=(0.75, 1.5)),
+        out=Path("runs/camvid-cpu"),
+    )
+
+
+def camvid() -> RunConfig:
+    """CamVid at full size: ImageNet backbones, SGD with poly schedule, for a GPU."""
+    return RunConfig(
+        data=DataConfig("camvid", size=(360, 480)),
+        teacher=ModelConfig("pspnet/resnet101", pretrained=True),
+        student=ModelConfig("pspnet/resnet18", pretrained=True, head_channels=256),
+        teacher_train=_paper_training(steps=10_000),
+        student_train=_paper_training(steps=20_000),
+        augment=AugmentConfig(crop=(360, 360), scale=(0.5, 2.0)),
+        out=Path("runs/camvid"),
+    )
+
+
+def cityscapes() -> RunConfig:
+    """Cityscapes as in the paper: 713² crops, 90k steps at batch 16, sliding-window evaluation."""
+    return RunConfig(
+        data=DataConfig("cityscapes", size=(713, 713), resize="tile", cache=False),
+        teacher=ModelConfig("pspnet/resnet101", pretrained=True),
+        student=ModelConfig("pspnet/resnet18", pretrained=True, head_channels=256),
+        teacher_train=_paper_training(steps=90_000),
+        student_train=_paper_training(steps=90_000),
+        augment=AugmentConfig(crop=(713, 713), scale=(0.5, 2.0)),
+        out=Path("runs/cityscapes"),
+    )
+
+
+def voc() -> RunConfig:
+    """PASCAL VOC 2012 as in the paper: 473² crops, 30k steps at batch 16."""
+    return RunConfig(
+        data=DataConfig("voc", size=(473, 473), resize="tile", cache=False),
+        teacher=ModelConfig("pspnet/resnet101", pretrained=True),
+        student=ModelConfig("pspnet/mobilenetv3_large_100", pretrained=True, head_channels=256),
+        teacher_train=_paper_training(steps=30_000),
+        student_train=_paper_training(steps=30_000),
+        augment=AugmentConfig(crop=(473, 473), scale=(0.5, 2.0)),
+        out=Path("runs/voc"),
+    )
+
+
+def folder() -> RunConfig:
+    """Your own images and masks: `--data.root FOLDER`."""
+    return RunConfig(
+        data=DataConfig("folder", size=(288, 288)),
+        teacher=ModelConfig("pspnet/resnet101", output_stride=16),
+        student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128),
+        teacher_train=TrainConfig(steps=4000, lr=5e-4, warmup=200, eval_every=500),
+        student_train=TrainConfig(steps=4000, lr=1e-3, warmup=200, eval_every=500),
+        augment=AugmentConfig(crop=(288, 288), scale=(0.5, 2.0)),
+        out=Path("runs/folder"),
+    )
+
+
+def _paper_training(steps: int) -> TrainConfig:
+    return TrainConfig(
+        steps=steps,
+        batch_size=16,
+        optimizer="sgd",
+        schedule="poly",
+        lr=0.01,
+        head_lr_factor=10,
+        weight_decay=1e-4,
+        workers=8,
+        eval_every=max(1000, steps // 10),
+        checkpoint_every=1000,
+        log_every=50,
+    )
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "smoke": smoke,
+    "quick": quick,
+    "camvid-cpu": camvid_cpu,
+    "camvid": camvid,
+    "cityscapes": cityscapes,
+    "voc": voc,
+    "folder": folder,
+}

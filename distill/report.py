@@ -1,0 +1,135 @@
+"""What a run ends with: the table of results, pictures, and the next command."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from deploy.bundle import MODEL
+from deploy.files import atomic_write, write_json
+from deploy.images import write_png
+from deploy.latency import LatencyStats, measure_interleaved, sample_image
+from deploy.runtime import load
+from deploy.table import format_table
+from deploy.verify import Receipt
+from deploy.verify import table as receipt_table
+from deploy.visualize import colorize, overlay, render
+from distill.config import RunConfig
+from distill.data.splits import Splits
+from distill.evaluate import eval_samples
+
+PICTURES = 4
+GAP = 4
+LATENCY_RUNS = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the report; fractions in 0..1, `train_seconds` as spent by this process (0 if it was loaded)."""
+
+    name: str
+    arch: str
+    parameters: int
+    macs: int
+    miou: float
+    boundary_f1: float
+    train_seconds: float
+
+
+def latency_of(bundles: Mapping[str, Path]) -> dict[str, LatencyStats]:
+    """Latency of bundles in the runtime on this machine, taking turns."""
+    models = []
+    for folder in bundles.values():
+        model = load(folder)
+        models.append((model, sample_image(folder, model.input)[0]))
+    return dict(zip(bundles, measure_interleaved(models, LATENCY_RUNS), strict=True))
+
+
+def write_pictures(splits: Splits, out: Path) -> list[Path]:
+    """Image, label, teacher and student side by side for a few test samples, the student with a legend."""
+    models = [load(out / f"{name}.bundle") for name in ("teacher", "student")]
+    paths = []
+    for sample_id, image, label, _ in _spread(splits):
+        teacher, student = (model(image).labels for model in models)
+        panels = [render(image), colorize(label, splits.classes), colorize(teacher, splits.classes)]
+        path = out / "pictures" / f"{Path(sample_id).name}.png"
+        write_png(path, side_by_side([*panels, overlay(image, student, splits.classes, opacity=1.0)]))
+        paths.append(path)
+    return paths
+
+
+def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures H×W×3 uint8 in a row on white, with a gap between them."""
+    height = max(len(picture) for picture in pictures)
+    padded = [np.pad(p, ((0, height - len(p)), (0, GAP), (0, 0)), constant_values=255) for p in pictures]
+    return np.concatenate(padded, axis=1)
+
+
+def write_report(
+    config: RunConfig,
+    rows: Sequence[Row],
+    receipt: Receipt,
+    latency: Mapping[str, LatencyStats],
+    pictures: Sequence[Path],
+) -> Path:
+    """Write `report.json` and `report.md` into the run's folder, print the latter, and return its path."""
+    out = config.out
+    write_json(
+        out / "report.json",
+        {
+            "rows": [asdict(row) for row in rows],
+            "receipt": msgspec.to_builtins(receipt),
+            "latency": {name: msgspec.to_builtins(stats) for name, stats in latency.items()},
+        },
+    )
+    bundle = out / "student.bundle"
+    text = "\n\n".join(
+        [
+            f"# {out.name}: {receipt.source}, {receipt.images} images",
+            _fenced(results_table(out, rows, latency)),
+            "Export of the student, hop by hop:",
+            _fenced(receipt_table(receipt)),
+            "Pictures (image, label, teacher, student):\n" + "\n".join(f"  {path}" for path in pictures),
+            f"Next: python -m deploy predict {bundle} IMAGE_OR_FOLDER\n"
+            f"      python benchmarks/latency.py {bundle} {out / 'teacher.bundle'}",
+        ]
+    )
+    with atomic_write(out / "report.md", "w") as file:
+        file.write(text + "\n")
+    print(text.replace("```\n", "").replace("\n```", ""))
+    return out / "report.md"
+
+
+def results_table(out: Path, rows: Sequence[Row], latency: Mapping[str, LatencyStats]) -> str:
+    """Teacher, baseline and student as an aligned table; baseline and student are one network and share its latency."""
+    header = ("network", "params M", "GMAC", "mIoU %", "boundary F1 %", "ms p50", "MB", "training s")
+    lines = []
+    for row in rows:
+        key = "teacher" if row.name == "teacher" else "student"
+        size = (out / f"{key}.bundle" / MODEL).stat().st_size
+        lines.append(
+            (
+                f"{row.name} {row.arch}",
+                f"{row.parameters / 1e6:.2f}",
+                f"{row.macs / 1e9:.3f}",
+                f"{100 * row.miou:.2f}",
+                f"{100 * row.boundary_f1:.2f}",
+                f"{latency[key].total.p50:.2f}",
+                f"{size / 1e6:.1f}",
+                f"{row.train_seconds:.0f}",
+            )
+        )
+    return format_table(header, lines)
+
+
+def _spread(splits: Splits):  # noqa: ANN202
+    """A few samples evenly spread over the test split."""
+    count = len(splits.test)
+    wanted = set(np.linspace(0, count - 1, min(PICTURES, count)).astype(int).tolist())
+    return (s for i, s in enumerate(eval_samples(splits.test, splits.optical)) if i in wanted)
+
+
+def _fenced(text: str) -> str:
+    return f"```\n{text}\n```"

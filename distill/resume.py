@@ -1,0 +1,63 @@
+"""The output folder of a run: claimed once, continued only by the run that made it."""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from deploy.errors import UserError
+from deploy.files import write_json
+from distill.config import RunConfig
+
+FREE = ("resume", "out")
+"""Fields that may differ between a run and its continuation."""
+
+
+def claim_folder(config: RunConfig) -> None:
+    """Write `config.json` into the run's folder, or check that a resumed run has the same one.
+
+    Raises:
+        UserError: the folder holds a run and `resume` was not asked for, or was made with other settings.
+    """
+    path = config.out / "config.json"
+    asked = _plain(config)
+    if not path.exists():
+        write_json(path, asked)
+        return
+    if not config.resume:
+        raise UserError(
+            f"{config.out} holds a run already; add --resume to continue it, or --out for another folder"
+        )
+    try:
+        stored = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({error}); choose another --out") from error
+    different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
+    if different:
+        name = different[0]
+        raise UserError(
+            f"{config.out} was started with other settings: {', '.join(different[:5])}"
+            f" ({name} was {stored.get(name)}, is {asked.get(name)}); use the same, or another --out"
+        )
+
+
+def _plain(config: RunConfig) -> dict[str, object]:
+    """The configuration as flat JSON values by dotted name, without the fields that may change."""
+    nested = msgspec.to_builtins(config, enc_hook=_path)
+    return {name: value for name, value in _flatten(nested) if name not in FREE}
+
+
+def _path(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot store a {type(value).__name__}")
+
+
+def _flatten(values: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    flat: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, list(value) if isinstance(value, tuple) else value))
+    return flat

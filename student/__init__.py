@@ -1,0 +1,1 @@
+"""The students: small networks that a teacher trains."""

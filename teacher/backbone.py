@@ -1,0 +1,60 @@
+"""Dilated feature backbones from timm."""
+
+import timm
+from torch import nn
+
+from deploy.errors import UserError
+
+
+def build_backbone(name: str, in_channels: int, output_stride: int, *, pretrained: bool = False) -> nn.Module:
+    """A timm network that returns its last two feature maps, `[layer3, layer4]`.
+
+    Args:
+        name: any timm model with a feature pyramid and dilation (`resnet101`, `mobilenetv3_large_100`, …).
+        in_channels: channels of the image; the first convolution is adapted, ImageNet weights included.
+        output_stride: 8, 16 or 32; reached by dilation, so layer4 keeps its receptive field.
+        pretrained: start from timm's ImageNet weights.
+
+    Raises:
+        UserError: unknown name, a network that cannot be dilated, or weights that cannot be fetched.
+    """
+    if not timm.is_model(name):
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise UserError(f"timm has no model {name!r}; similar: {similar}")
+    try:
+        backbone = timm.create_model(
+            name,
+            features_only=True,
+            out_indices=(-2, -1),
+            output_stride=output_stride,
+            in_chans=in_channels,
+            pretrained=False,
+        )
+    except (TypeError, AssertionError, RuntimeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"backbone {name!r} has no feature pyramid at output stride {output_stride} ({reason});"
+            " choose a dilatable one such as resnet50"
+        ) from error
+    if pretrained:
+        _load_pretrained(backbone, name, in_channels)
+    return backbone
+
+
+def feature_channels(backbone: nn.Module) -> tuple[int, int]:
+    """Channels of the two feature maps, `(layer3, layer4)`."""
+    layer3, layer4 = backbone.feature_info.channels()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    return layer3, layer4
+
+
+def _load_pretrained(backbone: nn.Module, name: str, in_channels: int) -> None:
+    from teacher.weights import load_backbone_state
+
+    try:
+        source = timm.create_model(name, pretrained=True)
+    except Exception as error:  # timm's fetchers raise a dozen unrelated types when offline
+        raise UserError(
+            f"the ImageNet weights of {name!r} cannot be fetched ({type(error).__name__});"
+            " connect once to fill timm's cache, or give a local file with --teacher.weights / --student.weights"
+        ) from error
+    load_backbone_state(backbone, source.state_dict(), in_channels, source=f"timm:{name}")

@@ -1,0 +1,108 @@
+"""PSPNet: pyramid scene parsing network (Zhao et al., CVPR 2017, arXiv:1612.01105), the paper's network.
+
+A dilated backbone, pooling at 1, 2, 3 and 6 bins, a 3×3 head of 512 channels with dropout, and an auxiliary head on
+layer3 that exists during training only.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from teacher.backbone import build_backbone, feature_channels
+from teacher.pooling import exact_adaptive_avg_pool
+
+BINS = (1, 2, 3, 6)
+AUX_CHANNELS = 256
+
+
+class Output(NamedTuple):
+    """What a network returns: float logits N×K×h×w at its output stride, and those of the auxiliary head or None."""
+
+    logits: Tensor
+    aux: Tensor | None
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+    """A bias-free convolution that keeps the size, batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class PyramidPooling(nn.Module):
+    """N×C×h×w → N×2C×h×w: the input beside its averages over 1, 4, 9 and 36 bins, each reduced to C/4 channels."""
+
+    def __init__(self, channels: int, bins: Sequence[int] = BINS) -> None:
+        super().__init__()
+        self.bins = tuple(bins)
+        self.out_channels = channels + len(self.bins) * (channels // len(self.bins))
+        self.branches = nn.ModuleList(
+            conv_bn_relu(channels, channels // len(self.bins), 1) for _ in self.bins
+        )
+
+    def pooled(self, x: Tensor) -> list[Tensor]:
+        """The reduced averages, one N×(C/4)×bin×bin map a bin."""
+        return [
+            branch(exact_adaptive_avg_pool(x, b)) for b, branch in zip(self.bins, self.branches, strict=True)
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-2:]
+        maps = [F.interpolate(p, size, mode="bilinear", align_corners=False) for p in self.pooled(x)]
+        return torch.cat([x, *maps], dim=1)
+
+
+class PSPNet(nn.Module):
+    """The dense-prediction network of teacher and students.
+
+    Args:
+        backbone: timm name.
+        in_channels: channels of the (normalised) image.
+        num_outputs: output maps K, the number of classes in segmentation.
+        output_stride: 8, 16 or 32.
+        head_channels: width of the 3×3 head convolution.
+        aux: build the auxiliary head on layer3.
+        pretrained: ImageNet weights for the backbone.
+
+    `forward(N×C×H×W)` returns `Output(logits N×K×h×w, aux)`; `aux` is None in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        in_channels: int,
+        num_outputs: int,
+        *,
+        output_stride: int = 8,
+        head_channels: int = 512,
+        dropout: float = 0.1,
+        aux: bool = True,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = build_backbone(backbone, in_channels, output_stride, pretrained=pretrained)
+        layer3, layer4 = feature_channels(self.backbone)
+        self.pyramid = PyramidPooling(layer4)
+        self.head = conv_bn_relu(self.pyramid.out_channels, head_channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(head_channels, num_outputs, 1)
+        self.aux_head = _aux_head(layer3, num_outputs, dropout) if aux else None
+
+    def forward(self, x: Tensor) -> Output:
+        layer3, layer4 = self.backbone(x)
+        logits = self.classifier(self.dropout(self.head(self.pyramid(layer4))))
+        use_aux = self.training and self.aux_head is not None
+        return Output(logits, self.aux_head(layer3) if use_aux else None)  # pyright: ignore[reportOptionalCall]
+
+
+def _aux_head(channels: int, num_outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        *conv_bn_relu(channels, AUX_CHANNELS, 3),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(AUX_CHANNELS, num_outputs, 1),
+    )

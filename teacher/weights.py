@@ -1,0 +1,120 @@
+"""Reading weights from local files, never unpickling anything but tensors."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from deploy.errors import UserError
+
+CLASSIFIERS = ("fc.", "classifier.", "head.")
+"""Prefixes of the image classifier in torchvision and timm files; a dense network has no use for it."""
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, or of a PyTorch file read with `weights_only=True`.
+
+    Checkpoints that nest their tensors under `state_dict` or `model`, and names prefixed by `module.` or `model.`,
+    are unwrapped.
+
+    Raises:
+        UserError: missing or damaged file, or one that holds more than tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # remarks about old pickle protocols: what counts is whether it can be read
+            state = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, "cpu", weights_only=True)
+            )
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"{path}: not a readable weights file ({str(error).splitlines()[0]})") from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: holds more than named tensors; save a state dict")
+    if any(
+        name.startswith("model.") for name in state
+    ):  # an edgedistill checkpoint also holds optimiser tensors
+        return {name[6:]: value for name, value in state.items() if name.startswith("model.")}
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
+    """Load `path` into `network` (a PSPNet): the whole network, or only its backbone (timm or torchvision names).
+
+    Raises:
+        UserError: with the numbers and first names of missing, unexpected or misshapen tensors.
+    """
+    state = read_state(path)
+    if not any(name.startswith("backbone.") for name in state):
+        load_backbone_state(network.get_submodule("backbone"), state, in_channels, source=str(path))
+        return
+    wanted = network.state_dict()
+    # the auxiliary head serves training only: either side may lack it
+    optional = {
+        k for k in {*wanted, *state} if k.startswith("aux_head.") and not (k in wanted and k in state)
+    }
+    state = {k: v for k, v in state.items() if k not in optional}
+    _check_classes(wanted, state, str(path))
+    _check_match({k: v for k, v in wanted.items() if k not in optional}, state, str(path))
+    network.load_state_dict(state, strict=False)
+
+
+def load_backbone_state(
+    backbone: nn.Module, state: Mapping[str, Tensor], in_channels: int, source: str
+) -> None:
+    """Load an image classifier's tensors into a feature backbone.
+
+    torchvision's ResNets use the same names as timm's. The classifier is dropped; a first convolution for three
+    channels is summed or repeated to `in_channels` as timm does.
+    """
+    wanted = backbone.state_dict()
+    kept = {k: v for k, v in state.items() if not k.startswith(CLASSIFIERS) or k in wanted}
+    first = next(iter(name for name, value in wanted.items() if value.ndim == 4))
+    if first in kept and kept[first].shape[1] != in_channels:
+        kept[first] = adapt_input_conv(in_channels, kept[first])
+    _check_match(wanted, kept, source)
+    backbone.load_state_dict(kept, strict=False)
+
+
+def _check_classes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
+    ours, theirs = wanted.get("classifier.bias"), given.get("classifier.bias")
+    if ours is not None and theirs is not None and len(ours) != len(theirs):
+        raise UserError(
+            f"{source}: is for {len(theirs)} classes, the data has {len(ours)}; use weights trained on the same classes"
+        )
+
+
+def _check_match(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
+    missing = [k for k in wanted if k not in given and "num_batches_tracked" not in k]
+    unexpected = [k for k in given if k not in wanted]
+    shapes = [k for k in given if k in wanted and given[k].shape != wanted[k].shape]
+    if shapes:
+        k = shapes[0]
+        raise UserError(
+            f"{source}: {len(shapes)} tensors have another shape, first {k}:"
+            f" {tuple(given[k].shape)} in the file, {tuple(wanted[k].shape)} in the network"
+        )
+    if missing or unexpected:
+        raise UserError(
+            f"{source}: does not fit the network: {_some('missing', missing)}, {_some('unexpected', unexpected)}"
+        )
+
+
+def _some(word: str, names: list[str]) -> str:
+    return f"{len(names)} {word}" + (
+        f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+    )

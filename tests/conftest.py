@@ -1,0 +1,41 @@
+"""Set-up shared by all tests: one thread per process, no network, and real data where there is some."""
+
+import os
+
+# Before numpy, torch or a library of the Hugging Face hub is imported. Tiny networks gain nothing from more
+# threads, and several processes that each claim every core slow one another down by far more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# A slow machine is no failure, and CI must not fail by luck: there every run draws the same examples.
+hypothesis.settings.register_profile("edgedistill", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("edgedistill")
+
+
+def reason_to_skip(root: str | None, sets: tuple[str, ...]) -> str | None:
+    """Say why tests on the real data `sets` cannot run with EDGEDISTILL_DATA=`root`; None when they can."""
+    if not root:
+        return "EDGEDISTILL_DATA is not set"
+    missing = [name for name in sets or (".",) if not (Path(root) / name).is_dir()]
+    return f"no folder {Path(root) / missing[0]} (EDGEDISTILL_DATA={root})" if missing else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a `realdata` test whose data are not here."""
+    for marker in item.iter_markers("realdata"):
+        if reason := reason_to_skip(os.environ.get("EDGEDISTILL_DATA"), marker.args):
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder EDGEDISTILL_DATA, one real data set per sub-folder; skips without it."""
+    root = os.environ.get("EDGEDISTILL_DATA")
+    if reason := reason_to_skip(root, ()):
+        pytest.skip(reason)
+    return Path(str(root)).resolve()

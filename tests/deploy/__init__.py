@@ -1,0 +1,1 @@
+"""Tests of the device side, and the tiny bundles that they share (tiny.py)."""

@@ -1,0 +1,262 @@
+"""The training loop: what it computes, and that it resumes exactly, stops cleanly and never learns from nothing."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from deploy.errors import UserError
+from distill.checkpoint import load_checkpoint, save_checkpoint, unpack
+from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
+from distill.data.datasets import open_splits
+from distill.data.loader import TrainView
+from distill.data.sample import Sample
+from distill.optim import build_optimizer, learning_rate, set_learning_rate
+from distill.train import Interrupted, Stage, loss_terms, train
+from tests.distill.tiny import tiny_net
+
+SGD = TrainConfig(
+    steps=8, batch_size=4, optimizer="sgd", schedule="poly", lr=0.05, checkpoint_every=3, log_every=2
+)
+ADAMW = replace(SGD, optimizer="adamw", schedule="cosine", lr=0.01)
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    splits = open_splits(DataConfig("synthetic", size=(32, 32), synthetic_counts=(10, 1, 1)))
+    view = TrainView(
+        splits.train,
+        size=(32, 32),
+        resize="stretch",
+        augment=AugmentConfig(crop=(24, 24)),
+        mean=(-12.0, -19.0),
+        optical=False,
+    )
+    mean, std = torch.tensor([-12.0, -19.0]).view(-1, 1, 1), torch.full((2, 1, 1), 5.0)
+    return Stage("tiny", tmp_path / "tiny", view, mean, std, LossConfig(), seed=0)
+
+
+def weights(network):
+    return torch.cat([value.flatten().double() for value in network.state_dict().values()])
+
+
+def trained(stage, config, accelerator, **options):
+    network = tiny_net()
+    train(network, stage, config, accelerator, **options)
+    return weights(network)
+
+
+@pytest.mark.parametrize("config", [SGD, ADAMW, replace(SGD, ema=0.9), replace(ADAMW, accumulate=2)])
+@pytest.mark.parametrize("stop_after", [3, 6])
+def test_resuming_from_any_checkpoint_is_bit_exact(
+    stage, tmp_path, accelerator, config, stop_after, monkeypatch
+):
+    straight = trained(stage, config, accelerator)
+    # A kill leaves whatever was last renamed into place: run on a copy of the stage that dies right after a checkpoint.
+    killed = replace(stage, folder=tmp_path / "killed")
+
+    class Killed(BaseException):
+        pass
+
+    def die_after_saving(path, tensors, meta):
+        save_checkpoint(path, tensors, meta)
+        if path.name == "last.safetensors" and meta["step"] == stop_after:
+            raise Killed
+
+    monkeypatch.setattr("distill.train.save_checkpoint", die_after_saving)
+    with pytest.raises(Killed):
+        trained(killed, config, accelerator)
+    monkeypatch.undo()
+    torch.rand(7)  # the new process has another random state
+    resumed = trained(killed, config, accelerator, resume=True)
+    assert torch.equal(straight, resumed)
+    lines = [json.loads(line) for line in (killed.folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == [2, 4, 6, 8]
+
+
+def test_distillation_reaches_the_student_only(stage, accelerator):
+    teacher = tiny_net(seed=9)
+    before = weights(teacher)
+    plain = trained(stage, SGD, accelerator)
+    distilled = trained(replace(stage, folder=stage.folder / "kd"), SGD, accelerator, teacher=teacher)
+    assert not torch.equal(plain, distilled)
+    assert torch.equal(weights(teacher), before)
+    tensors, _ = load_checkpoint(stage.folder / "kd" / "last.safetensors")
+    assert {name.split(".")[1] for name in tensors} <= {"backbone", "classifier", "aux_head", "dropout"}
+
+
+def test_no_weight_on_distillation_is_plain_training(stage, accelerator):
+    alone = trained(stage, SGD, accelerator)
+    zero = replace(stage, folder=stage.folder / "zero", loss=LossConfig(kd=0.0))
+    assert torch.equal(trained(zero, SGD, accelerator, teacher=tiny_net(seed=9)), alone)
+
+
+def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
+    stage = replace(stage, loss=LossConfig(kd=0.7, tau=3.0, aux=0.3))
+    batch = _batch(stage)
+    network = tiny_net().train()
+    terms = loss_terms(network, tiny_net(seed=9).eval(), batch, stage, SGD, accelerator)
+    total = terms["task"] + 0.7 * terms["kd"] + 0.3 * terms["aux"]
+    torch.testing.assert_close(terms["loss"], total)
+    assert all(term > 0 for term in terms.values())
+
+
+def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator):
+    """Without batch statistics and dropout, and with equal numbers of valid pixels, accumulation changes nothing."""
+    always = Sample(torch.randn(2, 32, 32), torch.ones(32, 32).long(), torch.ones(32, 32).bool(), "always")
+    stage.view.augment = None
+    stage.view._kept = dict.fromkeys(range(10), always)
+
+    def one(accumulate):
+        network = tiny_net()
+        network.dropout.p = 0.0
+        network.backbone[1] = torch.nn.Identity()
+        config = replace(SGD, steps=2, accumulate=accumulate, weight_decay=0.0)
+        train(network, replace(stage, folder=stage.folder / str(accumulate)), config, accelerator)
+        return weights(network)
+
+    torch.testing.assert_close(one(2), one(1), rtol=1e-5, atol=1e-7)
+
+
+def test_an_all_void_batch_changes_nothing(stage, accelerator):
+    void = Sample(torch.zeros(2, 32, 32), torch.full((32, 32), 255), torch.zeros(32, 32).bool(), "void")
+    stage.view.augment = None
+    stage.view._kept = dict.fromkeys(range(10), void)
+    untouched = weights(tiny_net())
+    assert torch.equal(trained(stage, replace(SGD, weight_decay=0.1), accelerator), untouched)
+
+
+def test_a_non_finite_loss_names_the_images(stage, accelerator):
+    bad = Sample(
+        torch.full((2, 32, 32), torch.inf), torch.ones(32, 32).long(), torch.ones(32, 32).bool(), "scene-7"
+    )
+    stage.view.augment = None
+    stage.view._kept = dict.fromkeys(range(10), bad)
+    with pytest.raises(UserError, match=r"tiny: the loss is nan on the batch scene-7"):
+        trained(stage, SGD, accelerator)
+
+
+def test_a_signal_saves_and_stops_between_steps(stage, accelerator, monkeypatch):
+    straight = trained(replace(stage, folder=stage.folder / "straight"), SGD, accelerator)
+
+    def interrupt_once(step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return learning_rate(SGD, step)
+
+    monkeypatch.setattr("distill.train.learning_rate", lambda _, step: interrupt_once(step))
+    with pytest.raises(Interrupted, match="stopped after step 5 of tiny; continue with --resume"):
+        trained(stage, SGD, accelerator)
+    monkeypatch.undo()
+    assert load_checkpoint(stage.folder / "last.safetensors")[1]["step"] == 5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert torch.equal(trained(stage, SGD, accelerator, resume=True), straight)
+
+
+def test_best_checkpoint_is_the_best_evaluation(stage, accelerator):
+    scores = iter([0.3, 0.9, 0.5, 0.1])
+    seen = []
+
+    def evaluate(network):
+        seen.append(weights(network).clone())
+        return {"miou": next(scores)}
+
+    config = replace(SGD, eval_every=2)
+    network = tiny_net()
+    best = train(network, replace(stage, evaluate=evaluate), config, accelerator)
+    assert best["step"] == 4
+    assert best["miou"] == 0.9
+    assert torch.equal(weights(network), seen[1])
+
+
+def test_averaged_weights_are_the_running_mean(stage, accelerator):
+    config = replace(SGD, steps=1, ema=0.75)
+    start, network = tiny_net(), tiny_net()
+    train(network, stage, config, accelerator)
+    last = tiny_net()
+    tensors, _ = load_checkpoint(stage.folder / "last.safetensors")
+    last.load_state_dict(unpack("model", tensors))
+    # the first update of an average copies the weights
+    torch.testing.assert_close(network.classifier.weight, last.classifier.weight)
+    assert not torch.equal(network.classifier.weight, start.classifier.weight)
+
+
+class TestSchedule:
+    def test_poly_is_the_papers(self):
+        config = TrainConfig(steps=100, schedule="poly", lr=0.01)
+        for step in (0, 50, 99):
+            assert learning_rate(config, step) == pytest.approx(0.01 * (1 - step / 100) ** 0.9)
+
+    def test_cosine_equals_torch(self):
+        config = TrainConfig(steps=50, schedule="cosine", lr=0.1)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+        for step in range(50):
+            assert learning_rate(config, step) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+            optimizer.step()
+            schedule.step()
+
+    def test_warm_up_is_linear_and_reaches_the_rate(self):
+        config = TrainConfig(steps=100, lr=1.0, warmup=4)
+        assert [learning_rate(config, step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+    def test_heads_learn_faster_and_norms_do_not_decay(self):
+        config = TrainConfig(steps=1, optimizer="sgd", lr=0.01, head_lr_factor=10, weight_decay=0.5)
+        network = tiny_net()
+        optimizer = build_optimizer(network, config)
+        set_learning_rate(optimizer, 0.01)
+        by_name = {
+            id(p): (group["lr"], group["weight_decay"])
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        assert by_name[id(network.backbone[0].weight)] == (0.01, 0.5)
+        assert by_name[id(network.backbone[1].weight)] == (0.01, 0.0)
+        assert by_name[id(network.classifier.weight)] == (pytest.approx(0.1), 0.5)
+        assert by_name[id(network.classifier.bias)] == (pytest.approx(0.1), 0.0)
+
+
+class TestCheckpoint:
+    def test_damage_is_detected(self, tmp_path):
+        path = tmp_path / "last.safetensors"
+        save_checkpoint(path, {"model.w": torch.arange(6.0)}, {"step": 3})
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-4])
+        with pytest.raises(UserError, match=r"last\.safetensors: damaged checkpoint"):
+            load_checkpoint(path)
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(UserError, match=r"last\.safetensors: checksum mismatch"):
+            load_checkpoint(path)
+        path.write_bytes(whole)
+        tensors, meta = load_checkpoint(path)
+        assert torch.equal(tensors["model.w"], torch.arange(6.0))
+        assert meta == {"step": 3}
+
+    def test_a_full_disk_keeps_the_old_file(self, tmp_path, monkeypatch):
+        path = tmp_path / "last.safetensors"
+        save_checkpoint(path, {"w": torch.zeros(1)}, {"step": 1})
+
+        def full(_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("deploy.files.os.fsync", full)
+        with pytest.raises(UserError, match=r"last\.safetensors: the disk is full"):
+            save_checkpoint(path, {"w": torch.ones(1)}, {"step": 2})
+        assert load_checkpoint(path)[1] == {"step": 1}
+        assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
+
+
+def _batch(stage):
+    from distill.data.loader import train_batches
+
+    return next(iter(train_batches(stage.view, 4, 0, 0, 1)))

@@ -1,0 +1,98 @@
+"""Local weights: what fits is loaded, what does not is reported, and nothing is unpickled."""
+
+import pickle
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from deploy.errors import UserError
+from teacher.pspnet import PSPNet
+from teacher.weights import load_weights, read_state
+
+
+def psp(num_outputs=4, in_channels=3, backbone="resnet18"):
+    return PSPNet(backbone, in_channels, num_outputs, head_channels=32)
+
+
+def test_torchvision_resnet_gives_the_same_features(tmp_path):
+    reference = torchvision.models.resnet18(weights=None).eval()
+    torch.save(reference.state_dict(), tmp_path / "resnet18.pth")
+    network = PSPNet("resnet18", 3, 4, output_stride=32, head_channels=32)
+    load_weights(network, tmp_path / "resnet18.pth", 3)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(x))))
+        expected = reference.layer4(reference.layer3(reference.layer2(reference.layer1(stem))))
+        features = network.backbone.eval()(x)[-1]
+    torch.testing.assert_close(features, expected)
+
+
+def test_first_convolution_adapts_to_two_channels(tmp_path):
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "rgb.pth")
+    network = psp(in_channels=2)
+    load_weights(network, tmp_path / "rgb.pth", 2)
+    assert network.backbone.get_parameter("conv1.weight").shape[1] == 2
+
+
+def test_whole_network_round_trip(tmp_path):
+    source, target = psp(), psp()
+    save_file({f"model.{k}": v for k, v in source.state_dict().items()}, tmp_path / "best.safetensors")
+    load_weights(target, tmp_path / "best.safetensors", 3)
+    for name, value in source.state_dict().items():
+        torch.testing.assert_close(target.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("with_aux", [True, False])
+def test_the_auxiliary_head_may_be_missing_on_either_side(tmp_path, with_aux):
+    source = PSPNet("resnet18", 3, 4, head_channels=32, aux=with_aux)
+    target = PSPNet("resnet18", 3, 4, head_channels=32, aux=not with_aux)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    load_weights(target, tmp_path / "w.safetensors", 3)
+    torch.testing.assert_close(target.classifier.weight, source.classifier.weight)
+
+
+def test_other_class_count_is_said_in_classes(tmp_path):
+    save_file(psp(num_outputs=19).state_dict(), tmp_path / "cityscapes.safetensors")
+    with pytest.raises(UserError, match=r"cityscapes\.safetensors.*19 classes.*4"):
+        load_weights(psp(), tmp_path / "cityscapes.safetensors", 3)
+
+
+def test_missing_and_unexpected_names_are_reported(tmp_path):
+    state = psp().backbone.state_dict()
+    state["layer9.weight"] = state.pop("layer1.0.conv1.weight")
+    save_file(state, tmp_path / "odd.safetensors")
+    with pytest.raises(
+        UserError, match=r"1 missing \(layer1\.0\.conv1\.weight\), 1 unexpected \(layer9\.weight\)"
+    ):
+        load_weights(psp(), tmp_path / "odd.safetensors", 3)
+
+
+def test_another_architecture_is_reported(tmp_path):
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(
+        UserError, match=r"another shape, first layer1.0.conv1.weight: \(64, 64, 3, 3\) in the file"
+    ):
+        load_weights(psp(backbone="resnet50"), tmp_path / "r18.pth", 3)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_a_pickle_is_never_executed(tmp_path, capsys):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match=r"evil\.pth: not a readable weights file"):
+        read_state(tmp_path / "evil.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
+def test_damaged_files_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x10\x00\x00\x00")
+    with pytest.raises(UserError, match=name):
+        read_state(tmp_path / name)
+    with pytest.raises(UserError, match="no such weights file"):
+        read_state(tmp_path / "absent.pth")

@@ -1,0 +1,159 @@
+"""The project as a whole: layers, dependencies of the device part, version, console command, what the wheel holds."""
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import reason_to_skip
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests")
+# What `import` calls the dependencies, where that is not their name.
+IMPORT_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL"}
+
+
+def run_python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def import_names(requirements: list[str]) -> list[str]:
+    """What one imports of them."""
+    names = [re.split(r"[^\w-]", requirement)[0] for requirement in requirements]
+    return [IMPORT_NAMES.get(name, name) for name in names]
+
+
+def check_layers(folder: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
+    return run_python(code, folder)
+
+
+def test_layers_hold():
+    result = check_layers(ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "kept"),
+    [
+        ("teacher/net.py", "import deploy", True),
+        ("deploy/net.py", "import teacher", False),
+        ("teacher/net.py", "import student", False),
+        ("student/net.py", "import distill", False),
+        ("distill/net.py", "import benchmarks", False),
+        ("deploy/net.py", "import torch", False),
+        ("deploy/net.py", "import cv2", False),
+        ("deploy/backends/net.py", "import onnx.helper", False),
+        ("deploy/backends/net.py", "import tensorrt", True),
+        ("deploy/net.py", "import tensorrt", False),
+    ],
+)
+def test_contracts_see_imports_inside_functions(tmp_path: Path, file: str, line: str, kept: bool):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for folder in [*PACKAGES, "deploy/backends"]:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / file).write_text(f"def f():\n    {line}\n")
+
+    result = check_layers(tmp_path)
+
+    assert (result.returncode == 0) == kept, result.stdout + result.stderr
+    assert f"{3 if kept else 2} kept, {0 if kept else 1} broken" in result.stdout
+
+
+def imported_at_module_level(file: Path) -> Iterator[str]:
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_deploy_imports_only_base_dependencies():
+    names = import_names(PROJECT["project"]["dependencies"])
+    allowed = {"deploy", *sys.stdlib_module_names, *names}
+
+    imported = {
+        name: file for file in (ROOT / "deploy").rglob("*.py") for name in imported_at_module_level(file)
+    }
+
+    assert {name: str(file) for name, file in imported.items() if name not in allowed} == {}
+    assert allowed & set(imported) >= {"numpy", "msgspec"}  # the walk sees something
+
+
+def test_import_deploy_is_light():
+    heavy = [
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "PIL",
+        "cv2",
+        "tensorrt",
+        "openvino",
+        "distill",
+        "teacher",
+        "student",
+    ]
+    result = run_python(f"import sys, deploy; print([name for name in {heavy} if name in sys.modules])")
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+def test_console_command_needs_only_the_base_install():
+    [target] = PROJECT["project"]["scripts"].values()
+    module, function = target.split(":")
+    extras = import_names(PROJECT["project"]["optional-dependencies"]["train"])
+    result = run_python(
+        f"import sys; sys.modules.update(dict.fromkeys({extras}))\n"  # None there makes an import fail
+        f"from {module} import {function}; print(callable({function}))"
+    )
+    assert (result.stdout.strip(), result.stderr) == ("True", ""), result.stderr
+
+
+def test_versions_agree():
+    version = PROJECT["project"]["version"]
+    headings = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == version
+    try:
+        installed = importlib.metadata.version("edgedistill")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("edgedistill is not installed here (pip install -e .)")
+    assert installed == version
+
+
+def test_wheel_holds_every_module_and_no_tests(tmp_path: Path):
+    pytest.importorskip("hatchling", reason="hatchling is not installed here (pip install -e '.[dev]')")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    [wheel] = tmp_path.glob("*.whl")
+
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
+        entry_points = archive.read(
+            next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
+        ).decode()
+
+    modules = {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    assert {name for name in shipped if name.endswith(".py")} == modules
+    assert {name.split("/")[0] for name in shipped} == set(PACKAGES)
+    assert "edgedistill = distill.cli:entry" in entry_points
+
+
+def test_real_data_are_skipped_with_the_reason(tmp_path: Path):
+    (tmp_path / "camvid").mkdir()
+    assert reason_to_skip(None, ()) == "EDGEDISTILL_DATA is not set"
+    assert reason_to_skip(str(tmp_path), ("camvid",)) is None
+    assert str(tmp_path / "ombria") in str(reason_to_skip(str(tmp_path), ("camvid", "ombria")))
+    assert str(tmp_path / "none") in str(reason_to_skip(str(tmp_path / "none"), ()))
