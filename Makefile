@@ -29,7 +29,7 @@ help:
 	@echo 'make clean    remove $(VENV) and caches; runs/ stays'
 
 demo: $(TRAIN)
-	$(BIN)/python distill/run.py quick $(ARGS)
+	$(BIN)/python distill/run.py quick --resume $(ARGS)
 
 test: $(DEV)
 	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --timeout 600 $(if $(CI),,-m 'not slow')

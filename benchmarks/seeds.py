@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.machine import describe, summary
-from deploy.errors import exit_with_one_line
+from deploy.errors import GateFailed, UserError, exit_with_one_line
 from deploy.files import write_json
 from deploy.table import format_table
 from distill.run import parse
@@ -53,8 +53,13 @@ def _run_seed(arguments: Sequence[str], seed: int) -> dict[str, float]:
     from distill.road import run
 
     config = parse([*arguments, "--seed", str(seed)])
+    if not config.baseline:
+        raise UserError("--no-baseline: there is nothing to compare the student with")
     config = replace(config, out=config.out.with_name(f"{config.out.name}-seed{seed}"), resume=True)
-    run(config)
+    try:
+        run(config)
+    except GateFailed as failure:  # the table is about training; the run's own report tells of the export
+        print(f"seed {seed}: {failure}", file=sys.stderr)
     report = json.loads((config.out / "report.json").read_text())
     return {row["name"]: row["miou"] for row in report["rows"]}
 

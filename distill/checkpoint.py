@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +18,10 @@ from torch import Tensor, nn
 from deploy.errors import UserError
 from deploy.files import atomic_write
 
-Meta = dict[str, int | float | str | None]
+Meta = dict[str, Any]
+"""Numbers and names, as JSON keeps them."""
+
+REMEDY = "delete its folder to train this stage again"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
@@ -41,13 +45,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Meta]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: damaged checkpoint ({error}); delete it to start this stage again"
-        ) from error
+        raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
     if header.get("sha256") != _digest(tensors):
-        raise UserError(
-            f"{path}: checksum mismatch, the file was damaged; delete it to start this stage again"
-        )
+        raise UserError(f"{path}: checksum mismatch, the file was damaged; {REMEDY}")
     return tensors, json.loads(header["meta"])
 
 
@@ -57,9 +57,7 @@ def read_meta(path: Path) -> Meta:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["meta"])
     except (SafetensorError, OSError, KeyError) as error:
-        raise UserError(
-            f"{path}: damaged checkpoint ({error}); delete it to start this stage again"
-        ) from error
+        raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
 
 
 def pack(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,12 +93,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def load_network(network: nn.Module, path: Path) -> Meta:
-    """Load the `model.` tensors of a checkpoint into `network`, strictly but for an auxiliary head it lacks."""
+    """Load the `model.` tensors of a checkpoint into `network`, strictly."""
     tensors, meta = load_checkpoint(path)
-    state = {
-        k: v for k, v in unpack("model", tensors).items() if k in network.state_dict() or "aux_head" not in k
-    }
-    network.load_state_dict(state)
+    network.load_state_dict(unpack("model", tensors))
     return meta
 
 

@@ -39,25 +39,23 @@ class Deployable(nn.Module):
 class TorchEngine:
     """A `deploy` engine that runs a `Deployable` in torch: training and device share everything around it.
 
-    `half` computes under bfloat16 autocast, for the scores during training; exported models are judged in float32.
+    `dtype` other than float32 computes under autocast, for the scores during training; exports are judged in float32.
     """
 
     name = "torch"
 
     def __init__(
-        self, deployable: Deployable, device: torch.device | str = "cpu", *, half: bool = False
+        self, deployable: Deployable, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         self._deployable = deployable.to(device)
         self._device = torch.device(device)
-        self._half = half
+        self._dtype = dtype
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """`{"labels", "logits"}` of a batch in the layout of the input spec."""
         image = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
-        with (
-            evaluating(self._deployable),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=self._half),
-        ):
+        autocast = torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+        with evaluating(self._deployable), autocast:
             labels, logits = self._deployable(image)
         return {"labels": labels.cpu().numpy(), "logits": logits.cpu().numpy()}
 

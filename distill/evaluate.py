@@ -36,11 +36,10 @@ def torch_model(
     spec: InputSpec,
     splits: Splits,
     device: torch.device | str = "cpu",
-    *,
-    half: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """The runtime's `Model` with torch as its engine."""
-    return Model(spec, splits.classes, TorchEngine(Deployable(network, spec), device, half=half))
+    """The runtime's `Model` with torch as its engine (see `TorchEngine`)."""
+    return Model(spec, splits.classes, TorchEngine(Deployable(network, spec), device, dtype))
 
 
 def evaluate(

@@ -32,7 +32,7 @@ class TrainLog:
         self._path = folder / "metrics.jsonl"
         _drop_after(self._path, start)
         self._file = self._path.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -74,8 +74,11 @@ class TrainLog:
         if not console.is_terminal:  # a log file gets lines instead of a bar
             console.print(f"{self._stage} {step}: {terms} · {speed:.1f} img/s", highlight=False)
 
-    def write_scores(self, step: int, values: Mapping[str, float]) -> None:
-        """Log validation scores as of `step`."""
+    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Log validation scores as of `step`, if there are any."""
+        if not scores:
+            return
+        values = {f"val_{name}": value for name, value in scores.items()}
         self._record(step, values)
         console.print(
             f"{self._stage} {step}: " + " ".join(f"{k} {v:.4f}" for k, v in values.items()), highlight=False

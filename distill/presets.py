@@ -28,11 +28,11 @@ def quick() -> RunConfig:
     """The demo: synthetic SAR flood scenes, within ten minutes on two cores."""
     return RunConfig(
         data=DataConfig("synthetic", size=(96, 96)),
-        teacher=ModelConfig("pspnet/resnet101", output_stride=16),
-        student=ModelConfig("pspnet/mobilenetv3_large_100", output_stride=16, head_channels=128),
-        teacher_train=TrainConfig(steps=200, lr=1e-3, warmup=20, eval_every=100),
-        student_train=TrainConfig(steps=200, lr=1e-3, warmup=20, eval_every=100),
-        augment=AugmentConfig(crop=(96, 96), scale=(0.75, 1.5), vertical_flip=True),
+        teacher=ModelConfig("pspnet/resnet101"),
+        student=ModelConfig("pspnet/resnet18", head_channels=128),
+        teacher_train=TrainConfig(steps=150, lr=3e-4, warmup=20),
+        student_train=TrainConfig(steps=80, lr=1e-3, warmup=10),
+        augment=AugmentConfig(crop=(64, 64), scale=(0.75, 1.5), vertical_flip=True),
         out=Path("runs/quick"),
     )
 

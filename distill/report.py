@@ -1,6 +1,6 @@
 """What a run ends with: the table of results, pictures, and the next command."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from deploy.verify import table as receipt_table
 from deploy.visualize import colorize, overlay, render
 from distill.config import RunConfig
 from distill.data.splits import Splits
-from distill.evaluate import eval_samples
+from distill.evaluate import EvalSample, as_arrays
 
 PICTURES = 4
 GAP = 4
@@ -48,16 +48,30 @@ def latency_of(bundles: Mapping[str, Path]) -> dict[str, LatencyStats]:
 
 
 def write_pictures(splits: Splits, out: Path) -> list[Path]:
-    """Image, label, teacher and student side by side for a few test samples, the student with a legend."""
+    """Image, label, teacher and student side by side for a few test samples, the student with a legend.
+
+    The images themselves go to `samples/`, to try the bundle on.
+    """
     models = [load(out / f"{name}.bundle") for name in ("teacher", "student")]
     paths = []
     for sample_id, image, label, _ in _spread(splits):
+        name = Path(sample_id).name
         teacher, student = (model(image).labels for model in models)
         panels = [render(image), colorize(label, splits.classes), colorize(teacher, splits.classes)]
-        path = out / "pictures" / f"{Path(sample_id).name}.png"
-        write_png(path, side_by_side([*panels, overlay(image, student, splits.classes, opacity=1.0)]))
-        paths.append(path)
+        picture = side_by_side([*panels, overlay(image, student, splits.classes, opacity=1.0)])
+        write_png(out / "pictures" / f"{name}.png", picture)
+        _write_sample(out / "samples" / name, image)
+        paths.append(out / "pictures" / f"{name}.png")
     return paths
+
+
+def _write_sample(base: Path, image: np.ndarray) -> None:
+    """An image as the file that `deploy.images.read_image` gives back unchanged."""
+    if image.dtype == np.uint8:
+        write_png(base.with_name(f"{base.name}.png"), image)
+        return
+    with atomic_write(base.with_name(f"{base.name}.npy")) as file:
+        np.save(file, image)
 
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -92,7 +106,7 @@ def write_report(
             "Export of the student, hop by hop:",
             _fenced(receipt_table(receipt)),
             "Pictures (image, label, teacher, student):\n" + "\n".join(f"  {path}" for path in pictures),
-            f"Next: python -m deploy predict {bundle} IMAGE_OR_FOLDER\n"
+            f"Next: python -m deploy predict {bundle} {out / 'samples'}\n"
             f"      python benchmarks/latency.py {bundle} {out / 'teacher.bundle'}",
         ]
     )
@@ -124,11 +138,11 @@ def results_table(out: Path, rows: Sequence[Row], latency: Mapping[str, LatencyS
     return format_table(header, lines)
 
 
-def _spread(splits: Splits):  # noqa: ANN202
+def _spread(splits: Splits) -> Iterator[EvalSample]:
     """A few samples evenly spread over the test split."""
     count = len(splits.test)
-    wanted = set(np.linspace(0, count - 1, min(PICTURES, count)).astype(int).tolist())
-    return (s for i, s in enumerate(eval_samples(splits.test, splits.optical)) if i in wanted)
+    for index in np.linspace(0, count - 1, min(PICTURES, count)).astype(int):
+        yield as_arrays(splits.test[int(index)], splits.optical)
 
 
 def _fenced(text: str) -> str:

@@ -9,18 +9,27 @@ from deploy.errors import UserError
 from deploy.files import write_json
 from distill.config import RunConfig
 
-FREE = ("resume", "out")
-"""Fields that may differ between a run and its continuation."""
+FREE = {
+    *("resume", "out", "data.root", "data.download", "data.cache"),
+    *(
+        f"{stage}_train.{field}"
+        for stage in ("teacher", "student")
+        for field in ("workers", "log_every", "checkpoint_every")
+    ),
+}
+"""Fields that may differ between a run and its continuation, because no result depends on them."""
 
 
-def claim_folder(config: RunConfig) -> None:
+def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
     """Write `config.json` into the run's folder, or check that a resumed run has the same one.
+
+    `computed` are settings that follow from the machine and yet change results: arithmetic, number of processes.
 
     Raises:
         UserError: the folder holds a run and `resume` was not asked for, or was made with other settings.
     """
     path = config.out / "config.json"
-    asked = _plain(config)
+    asked = _plain(config) | computed
     if not path.exists():
         write_json(path, asked)
         return

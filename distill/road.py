@@ -2,45 +2,42 @@
 
 Each stage leaves its result in the run's folder, so an interrupted run goes on where it was:
 
-    config.json, stats.json            what was asked for; channel and class statistics of the training split
-    teacher/ baseline/ student/        checkpoints and logs of each training
-    teacher.bundle/ student.bundle/    what a device needs
-    report.json, report.md, pictures/  what came out
+    config.json, stats.json              what was asked for; channel and class statistics of the training split
+    teacher/ baseline/ student/          checkpoints and logs of each training
+    teacher.bundle/ student.bundle/      what a device needs
+    report.json, report.md, pictures/    what came out; samples/ to try the bundle on
 """
 
-import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 from deploy.bundle import InputSpec
 from deploy.errors import UserError
 from deploy.files import write_json
-from deploy.metrics import Scores
-from deploy.runtime import load
-from deploy.verify import Budget, Hop, Receipt, require_passed, run_hops
+from deploy.verify import require_passed
+from distill.check import check_config
 from distill.checkpoint import load_network
 from distill.config import ModelConfig, RunConfig, TrainConfig
-from distill.data.augment import check_augment
 from distill.data.datasets import open_splits
-from distill.data.loader import TrainView
 from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats
-from distill.deployable import Deployable
-from distill.evaluate import eval_samples, evaluate, torch_model
-from distill.export import export_onnx, input_spec, write_model_bundle
+from distill.data.view import TrainView
+from distill.evaluate import evaluate, torch_model
+from distill.export import input_spec
 from distill.log import console
 from distill.losses.task import log_frequency_weights
+from distill.prove import export, export_proved
 from distill.report import Row, latency_of, write_pictures, write_report
 from distill.resume import claim_folder
+from distill.state import BEST, finished
 from distill.train import Stage, train
 from student.zoo import build_network, count_macs, count_parameters
-from teacher.fold import fold_pyramid
-from teacher.pspnet import PSPNet
 from teacher.weights import load_weights
 
 
@@ -54,16 +51,13 @@ class Road:
     spec: InputSpec
     accelerator: Accelerator
 
-    @property
-    def main(self) -> bool:
-        """True in the one process that evaluates, exports and writes."""
-        return self.accelerator.is_main_process
-
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with the seconds that its training took in this process."""
+    """A network and the seconds that its training took, over all processes that worked on it in turn."""
 
+    name: str
+    arch: str
     network: nn.Module
     seconds: float
 
@@ -77,25 +71,17 @@ def run(config: RunConfig) -> Path:
     """
     road = prepare(config)
     teacher = train_network(road, "teacher", config.teacher, config.teacher_train)
-    baseline = None
+    trained = [teacher]
     if config.baseline:
-        baseline = train_network(road, "baseline", config.student, config.student_train)
+        trained.append(train_network(road, "baseline", config.student, config.student_train))
     student = train_network(road, "student", config.student, config.student_train, teacher.network)
-    if not road.main:
+    trained.append(student)
+    if not road.accelerator.is_main_process:
         return config.out
-    teacher_scores = test_scores(road, teacher.network)
-    baseline_scores = None if baseline is None else test_scores(road, baseline.network)
-    receipt = export(road, "student", student.network)
-    export_unproved(road, "teacher", teacher.network)
-    rows = [
-        describe(road, "teacher", teacher, teacher_scores.miou, teacher_scores.boundary_f1),
-        *(
-            [describe(road, "baseline", baseline, baseline_scores.miou, baseline_scores.boundary_f1)]
-            if baseline is not None and baseline_scores is not None
-            else []
-        ),
-        describe(road, "student", student, receipt.hops[0].miou, receipt.hops[0].boundary_f1),
-    ]
+    rows = [describe(road, network) for network in trained]
+    origin = {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}
+    receipt = export_proved(student.network, road.spec, road.splits, config, "student", origin)
+    export(teacher.network, road.spec, road.splits, config, "teacher", origin)
     latency = latency_of({name: config.out / f"{name}.bundle" for name in ("teacher", "student")})
     pictures = write_pictures(road.splits, config.out)
     report = write_report(config, rows, receipt, latency, pictures)
@@ -104,14 +90,24 @@ def run(config: RunConfig) -> Path:
 
 
 def prepare(config: RunConfig) -> Road:
-    """Open the data, claim the output folder, and measure the training split."""
-    check_augment(config.augment)
-    accelerator = Accelerator(mixed_precision=_precision(config.precision))
+    """Check the whole configuration, open the data, claim the output folder, and measure the training split."""
+    accelerator = Accelerator(
+        mixed_precision=_precision(config.precision),
+        # the others wait while the main process evaluates
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+    )
+    check_config(config, accelerator.num_processes)
     splits = open_splits(config.data, config.seed)
+    for model in (config.teacher, config.student):
+        new_network(
+            config, splits, model
+        )  # a student that cannot be built is no surprise for after the teacher
     if accelerator.is_main_process:
-        claim_folder(config)
+        computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
+        claim_folder(config, computed)
+        _write_stats(config.out / "stats.json", splits)
     accelerator.wait_for_everyone()
-    stats = _stats(config.out / "stats.json", splits)
+    stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
     spec = input_spec(splits, stats, config.data.size, config.data.resize)
     return Road(config, splits, stats, spec, accelerator)
 
@@ -120,35 +116,34 @@ def train_network(
     road: Road, name: str, model: ModelConfig, training: TrainConfig, teacher: nn.Module | None = None
 ) -> Trained:
     """Build and train one network, or load it if this run has already trained it."""
-    config = road.config
+    config, device = road.config, road.accelerator.device
     torch.manual_seed(config.seed)  # the same first weights for baseline and student
-    network = new_network(road, model)
+    network = new_network(config, road.splits, model)
     folder = config.out / name
-    if config.resume and _finished(folder, training):
-        load_network(network, folder / "best.safetensors")
-        return Trained(network.to(road.accelerator.device).eval(), 0.0)
-    if training.steps == 0:
-        if model.weights is None:
-            raise UserError(
-                f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
-            )
-        return Trained(network.to(road.accelerator.device).eval(), 0.0)
-    start = time.perf_counter()
-    train(network, _stage(road, name), training, road.accelerator, teacher=teacher, resume=config.resume)
-    return Trained(network, time.perf_counter() - start)
+    seconds = finished(folder, training.steps) if config.resume else None
+    if seconds is not None:
+        load_network(network, folder / BEST)
+    elif training.steps:
+        stage = training_stage(road, name)
+        seconds = train(network, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
+    elif model.weights is None:
+        raise UserError(
+            f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
+        )
+    return Trained(name, model.arch, network.to(device).eval(), seconds or 0.0)
 
 
-def new_network(road: Road, model: ModelConfig) -> nn.Module:
-    """The network of a model configuration, with its weights file loaded."""
-    channels = len(road.splits.channels)
+def new_network(config: RunConfig, splits: Splits, model: ModelConfig) -> nn.Module:
+    """The network of a model configuration for a data set, with its weights file loaded."""
+    channels = len(splits.channels)
     network = build_network(
         model.arch,
         channels,
-        len(road.splits.classes),
+        len(splits.classes),
         output_stride=model.output_stride,
         head_channels=model.head_channels,
         dropout=model.dropout,
-        aux=road.config.loss.aux > 0,
+        aux=config.loss.aux > 0,
         pretrained=model.pretrained,
     )
     if model.weights is not None:
@@ -156,79 +151,8 @@ def new_network(road: Road, model: ModelConfig) -> nn.Module:
     return network
 
 
-def test_scores(road: Road, network: nn.Module) -> Scores:
-    """Scores of a network on the test split, in float32."""
-    model = torch_model(network, road.spec, road.splits, road.accelerator.device)
-    return evaluate(model, road.splits.test, road.splits)
-
-
-def export(road: Road, name: str, network: nn.Module) -> Receipt:
-    """Write the network's bundle and prove it: torch → ONNX → runtime on the whole test split."""
-    from deploy.backends.ort import OrtEngine
-    from deploy.runtime import Model
-
-    config, splits = road.config, road.splits
-    folder = config.out / f"{name}.bundle"
-    deployable = device_form(road, network)
-    model = export_onnx(deployable, config.export.opset)
-    write_model_bundle(folder, model, deployable, splits, name, provenance(road))
-    size = len(model)
-    hops = [
-        Hop("torch", torch_model(network, road.spec, splits), 0),
-        Hop("onnx", Model(road.spec, splits.classes, OrtEngine(model, optimize=False)), size),
-        Hop("runtime", load(folder), size),
-    ]
-    receipt = run_hops(
-        hops,
-        eval_samples(splits.test, splits.optical),
-        len(splits.classes),
-        Budget(config.export.max_miou_drop, config.export.min_agreement),
-        dataset=splits.name,
-        split="test",
-        classes=[c.name for c in splits.classes],
-    )
-    metrics = {"dataset": splits.name, "split": "test", "miou": receipt.hops[-1].miou}
-    encoded = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
-    write_model_bundle(folder, model, deployable, splits, name, provenance(road), metrics, encoded)
-    return receipt
-
-
-def export_unproved(road: Road, name: str, network: nn.Module) -> None:
-    """Write a bundle for timing and pictures only."""
-    deployable = device_form(road, network)
-    model = export_onnx(deployable, road.config.export.opset)
-    write_model_bundle(
-        road.config.out / f"{name}.bundle", model, deployable, road.splits, name, provenance(road)
-    )
-
-
-def device_form(road: Road, network: nn.Module) -> Deployable:
-    """What is exported: the network with its pyramid folded (the receipt compares it with the unfolded one)."""
-    if road.config.export.fold and isinstance(network, PSPNet):
-        network = fold_pyramid(network)
-    return Deployable(network, road.spec).cpu()
-
-
-def describe(road: Road, name: str, trained: Trained, miou: float, boundary_f1: float) -> Row:
-    """The report's row of one network."""
-    return Row(
-        name=name,
-        arch=(road.config.teacher if name == "teacher" else road.config.student).arch,
-        parameters=count_parameters(trained.network),
-        macs=count_macs(trained.network, len(road.splits.channels), road.config.data.size),
-        miou=miou,
-        boundary_f1=boundary_f1,
-        train_seconds=trained.seconds,
-    )
-
-
-def provenance(road: Road) -> dict[str, str]:
-    """Where a bundle comes from."""
-    config = road.config
-    return {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}
-
-
-def _stage(road: Road, name: str) -> Stage:
+def training_stage(road: Road, name: str) -> Stage:
+    """What the training called `name` works on: augmented views of the training split, scored on validation."""
     config, splits, stats = road.config, road.splits, road.stats
     view = TrainView(
         splits.train,
@@ -240,10 +164,12 @@ def _stage(road: Road, name: str) -> Stage:
         seed=config.seed,
         cache=config.data.cache,
     )
-    half = road.accelerator.mixed_precision != "no"
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+        road.accelerator.mixed_precision
+    ]
 
     def validate(network: nn.Module) -> dict[str, float]:
-        model = torch_model(network, road.spec, splits, road.accelerator.device, half=half)
+        model = torch_model(network, road.spec, splits, road.accelerator.device, dtype)
         scores = evaluate(model, splits.val, splits)
         return {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
 
@@ -260,33 +186,41 @@ def _stage(road: Road, name: str) -> Stage:
     )
 
 
-def _stats(path: Path, splits: Splits) -> Stats:
+def describe(road: Road, trained: Trained) -> Row:
+    """The report's row of a network, scored on the test split in float32."""
+    model = torch_model(trained.network, road.spec, road.splits, road.accelerator.device)
+    scores = evaluate(model, road.splits.test, road.splits)
+    return Row(
+        name=trained.name,
+        arch=trained.arch,
+        parameters=count_parameters(trained.network),
+        macs=count_macs(trained.network, len(road.splits.channels), road.config.data.size),
+        miou=scores.miou,
+        boundary_f1=scores.boundary_f1,
+        train_seconds=trained.seconds,
+    )
+
+
+def _write_stats(path: Path, splits: Splits) -> None:
     if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=Stats)
+        return
     stats = compute_stats(splits.train, len(splits.classes))
     absent = [c.name for c, pixels in zip(splits.classes, stats.class_pixels, strict=True) if pixels == 0]
     if absent:
         console.print(f"warning: no training pixel is labelled {', '.join(absent)}", highlight=False)
     write_json(path, stats)
-    return stats
-
-
-def _finished(folder: Path, training: TrainConfig) -> bool:
-    from distill.checkpoint import read_meta
-
-    last = folder / "last.safetensors"
-    return last.exists() and read_meta(last)["step"] == training.steps
 
 
 def _precision(asked: str) -> str:
-    """accelerate's name for it; `auto` is bfloat16 where the device computes in it, else float32."""
+    """accelerate's name for it; `auto` is bfloat16 where the device computes in it, else float32 (float16 on a GPU)."""
     names = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-    if asked != "auto":
-        return names[asked]
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return names.get(asked, "bf16" if bf16 else "fp16")
+    if asked == "fp16":
+        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     # Half precision pays on a CPU with matrix units, and on AMD's AVX-512 (measured 2×); on Intel's without AMX
     # it was measured no faster than float32.
-    cpu = torch.cpu.get_capabilities()
+    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     fast = cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and "Intel" not in cpu.get("cpu_name", ""))
-    return "bf16" if fast else "no"
+    return names.get(asked, "bf16" if fast else "no")

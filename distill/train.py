@@ -1,37 +1,30 @@
 """The one training loop: teacher, undistilled baseline and distilled student differ only in what they are given.
 
 Resuming is exact because nothing random depends on history: learning rate, the samples of a batch, their augmentation
-and dropout are functions of (seed, step); the rest is in the checkpoint.
+and dropout are functions of (seed, step), and the rest is in the checkpoint. That makes it bit-exact on a CPU; a GPU
+adds the order of its atomic additions.
 """
 
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from deploy.errors import UserError
-from distill.checkpoint import (
-    Meta,
-    load_checkpoint,
-    optimizer_tensors,
-    pack,
-    restore_optimizer,
-    save_checkpoint,
-    unpack,
-)
 from distill.config import LossConfig, TrainConfig
 from distill.data.loader import TrainView, train_batches
 from distill.data.sample import Batch
+from distill.data.seeding import generator
 from distill.log import TrainLog
 from distill.losses.kd import pixelwise_kl
 from distill.losses.task import cross_entropy
 from distill.optim import build_optimizer, learning_rate, set_learning_rate
+from distill.signals import stop_requests
+from distill.state import TrainState
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Scores of a network on the validation split; `miou` decides which checkpoint is best."""
@@ -69,31 +62,35 @@ def train(
     *,
     teacher: nn.Module | None = None,
     resume: bool = False,
-) -> Meta:
+) -> float:
     """Train `network` in place and leave `best.safetensors` and `last.safetensors` in the stage's folder.
 
     Args:
         network: returns `teacher.pspnet.Output`; on return it holds the best (or averaged) weights.
         teacher: frozen network whose logits the student imitates with weight `loss.kd`; None trains plainly.
-        resume: continue from `last.safetensors` where it exists; bit-exact on the same machine and settings.
+        resume: continue from `last.safetensors` where it exists; bit-exact on the same CPU and settings.
 
     Returns:
-        The best checkpoint's record: `step` and the validation scores.
+        The seconds that the stage took, those before a resume included.
 
     Raises:
         UserError: non-finite loss (naming the images), settings that do not fit the checkpoint.
         Interrupted: a signal asked to stop; the state is saved.
     """
-    accelerator.gradient_accumulation_steps = config.accumulate
-    network.to(memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    network.to(memory_format=memory_format)
+    if teacher is not None:
+        teacher.to(accelerator.device).to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+        teacher.eval().requires_grad_(False)
+    accelerator.free_memory()  # let go of the models and optimisers of earlier stages
     # accelerate replaces the forward method of what it prepares by one under autocast: give it a shell, so that
     # `network` itself stays what it is for evaluation, averaging and export.
-    model, optimizer = accelerator.prepare(nn.Sequential(network), build_optimizer(network, config))
-    average = _averaged(network, config, accelerator)
-    state = _TrainState(network, optimizer.optimizer, average, stage, config, accelerator)
+    shell = nn.Sequential(network)
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        shell = nn.SyncBatchNorm.convert_sync_batchnorm(shell)
+    model, optimizer = accelerator.prepare(shell, build_optimizer(network, config))
+    state = TrainState(stage.folder, network, optimizer.optimizer, accelerator, config.steps, config.ema)
     start = state.restore() if resume else 0
-    if teacher is not None:
-        teacher.to(accelerator.device).eval().requires_grad_(False)
     batches = train_batches(
         stage.view,
         config.batch_size,
@@ -105,22 +102,28 @@ def train(
         world=accelerator.num_processes,
         micro=config.accumulate,
     )
-    with _log(accelerator, stage, config, start) as log, _stop_requests() as stop_requested:
+    with (
+        TrainLog(stage.folder, stage.name, start, config.steps, config.batch_size)
+        if accelerator.is_main_process
+        else nullcontext() as log,
+        stop_requests() as asked,
+    ):
         for step in range(start, config.steps):
-            torch.manual_seed(_mix(stage.seed, step, accelerator.process_index))  # dropout
-            set_learning_rate(optimizer, learning_rate(config, step))
+            seed = generator("dropout", stage.seed, step, accelerator.process_index).integers(2**63)
+            torch.manual_seed(int(seed))
+            rate = learning_rate(config, step)
+            set_learning_rate(optimizer, rate)
             terms = _step(model, teacher, optimizer, batches, stage, config, accelerator)
-            if average is not None:
-                average.update_parameters(network)
-            log.advance()
+            if terms:
+                state.stepped()
             done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                log.write(done, {k: v.item() for k, v in terms.items()} | {"lr": learning_rate(config, step)})
-            if done == config.steps or (config.eval_every and done % config.eval_every == 0):
-                state.evaluate(done, log)
-            if done == config.steps or done % config.checkpoint_every == 0 or stop_requested():
-                state.save(done)
-            if stop_requested() and done < config.steps:
+            stopping = _any_process(asked(), accelerator)
+            if log is not None:
+                _record(log, state, stage, config, done, terms, rate)
+                if stopping or done == config.steps or done % config.checkpoint_every == 0:
+                    state.save(done)
+            if stopping:
+                accelerator.wait_for_everyone()
                 raise Interrupted(f"stopped after step {done} of {stage.name}; continue with --resume")
     return state.finish()
 
@@ -134,24 +137,58 @@ def _step(
     config: TrainConfig,
     accelerator: Accelerator,
 ) -> dict[str, Tensor]:
-    """One optimiser step over `accumulate` micro-batches; returns the detached loss terms of the last one."""
+    """One optimiser step over `accumulate` micro-batches.
+
+    Each micro-batch of each process weighs as many pixels as are valid in it, so the step is that of the whole batch.
+    Returns the detached loss terms, so weighted over this process; {} where no pixel is valid anywhere and nothing
+    has changed: no weight, momentum or norm.
+    """
     model.train()
-    terms: dict[str, Tensor] = {}
-    for _ in range(config.accumulate):
-        batch = next(batches)
-        if accelerator.num_processes == 1 and config.accumulate == 1 and not batch.valid.any():
-            return {
-                "loss": torch.zeros(())
-            }  # nothing to learn from: weights, momentum and norms stay as they are
-        with accelerator.accumulate(model):
+    micro = [next(batches) for _ in range(config.accumulate)]
+    counts = [int(batch.valid.sum()) for batch in micro]
+    mine = sum(counts)
+    total = mine
+    if accelerator.num_processes > 1:
+        total = int(accelerator.reduce(torch.tensor(mine, device=accelerator.device)).item())  # pyright: ignore[reportAttributeAccessIssue]
+    if total == 0:
+        return {}
+    if accelerator.num_processes == 1:  # other processes would wait for the gradients of a batch left out
+        micro, counts = zip(*((b, n) for b, n in zip(micro, counts, strict=True) if n), strict=True)
+    sums: dict[str, Tensor] = {}
+    for index, (batch, count) in enumerate(zip(micro, counts, strict=True)):
+        unfinished = index + 1 < len(micro)
+        with accelerator.no_sync(model) if unfinished else nullcontext():
             terms = loss_terms(model, teacher, batch, stage, config, accelerator)
             _require_finite(terms["loss"], batch, stage)
-            accelerator.backward(terms["loss"])
-            if config.clip and accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-    return {name: term.detach() for name, term in terms.items()}
+            # gradients are averaged over processes, not summed
+            accelerator.backward(terms["loss"] * (count * accelerator.num_processes / total))
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + term.detach() * (count / max(mine, 1))
+    if config.clip:
+        accelerator.clip_grad_norm_(model.parameters(), config.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return sums
+
+
+def _record(
+    log: TrainLog,
+    state: TrainState,
+    stage: Stage,
+    config: TrainConfig,
+    done: int,
+    terms: dict[str, Tensor],
+    rate: float,
+) -> None:
+    """Log and evaluate after step `done` where it is time to."""
+    log.advance()
+    last = done == config.steps
+    if terms and (last or done % config.log_every == 0):
+        log.write(done, {name: term.item() for name, term in terms.items()} | {"lr": rate})
+    if last or (config.eval_every and done % config.eval_every == 0):
+        scores = stage.evaluate(state.evaluated) if stage.evaluate else {}
+        log.write_scores(done, scores)
+        state.keep_if_best(done, scores)
 
 
 def loss_terms(
@@ -164,8 +201,9 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """The terms `loss = task + λ_kd·kd + λ_aux·aux` of a batch, each a scalar."""
     device, loss = accelerator.device, stage.loss
-    label, valid = batch.label.to(device), batch.valid.to(device)
-    image = (batch.image.to(device) - stage.mean.to(device)) / stage.std.to(device)
+    batch = batch.to(device, non_blocking=True)
+    label, valid = batch.label, batch.valid
+    image = (batch.image - stage.mean.to(device)) / stage.std.to(device)
     if config.channels_last:
         image = image.contiguous(memory_format=torch.channels_last)
     weights = None if stage.class_weights is None else stage.class_weights.to(device)
@@ -191,121 +229,7 @@ def _require_finite(loss: Tensor, batch: Batch, stage: Stage) -> None:
         )
 
 
-class _TrainState:
-    """Everything of a running training that a checkpoint must carry."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        average: AveragedModel | None,
-        stage: Stage,
-        config: TrainConfig,
-        accelerator: Accelerator,
-    ) -> None:
-        self.network, self.optimizer, self.average = network, optimizer, average
-        self.stage, self.config, self.accelerator = stage, config, accelerator
-        self.best: Meta = {"step": 0, "miou": -1.0}
-        self.last_path = stage.folder / "last.safetensors"
-        self.best_path = stage.folder / "best.safetensors"
-
-    def evaluated_network(self) -> nn.Module:
-        return self.network if self.average is None else self.average.module
-
-    def evaluate(self, step: int, log: TrainLog) -> None:
-        """Score on the main process and keep the weights if they are the best so far."""
-        if self.accelerator.is_main_process:
-            network = self.evaluated_network().eval()
-            scores = self.stage.evaluate(network) if self.stage.evaluate else {}
-            if scores:
-                log.write_scores(step, {f"val_{name}": value for name, value in scores.items()})
-            if scores.get("miou", float(step)) >= float(self.best["miou"] or 0.0):
-                self.best = {"step": step, "miou": float(step), **scores}
-                save_checkpoint(self.best_path, pack("model", network.state_dict()), self.best)
-        self.accelerator.wait_for_everyone()
-
-    def save(self, step: int) -> None:
-        """Write `last.safetensors`; after the final step there is nothing to go on with, so only the weights."""
-        if self.accelerator.is_main_process:
-            tensors = pack("model", self.network.state_dict())
-            if step < self.config.steps:
-                tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
-                if self.average is not None:
-                    tensors |= pack("average", self.average.state_dict())
-            scaler = self.accelerator.scaler
-            meta: Meta = {"step": step, **{f"best_{k}": v for k, v in self.best.items()}}
-            if scaler is not None:
-                meta |= {f"scaler_{k}": v for k, v in scaler.state_dict().items()}
-            save_checkpoint(self.last_path, tensors, meta)
-
-    def restore(self) -> int:
-        """Load the last checkpoint if there is one; returns the step to go on from."""
-        if not self.last_path.exists():
-            return 0
-        tensors, meta = load_checkpoint(self.last_path)
-        step = int(meta["step"] or 0)
-        if step > self.config.steps:
-            raise UserError(
-                f"{self.last_path} is at step {step}, beyond the {self.config.steps} steps asked for"
-            )
-        self.network.load_state_dict(unpack("model", tensors))
-        restore_optimizer(self.optimizer, unpack("optimizer", tensors))
-        if self.average is not None:
-            self.average.load_state_dict(unpack("average", tensors))
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(
-                {k[7:]: v for k, v in meta.items() if k.startswith("scaler_")}
-            )
-        self.best = {k[5:]: v for k, v in meta.items() if k.startswith("best_")}
-        return step
-
-    def finish(self) -> Meta:
-        """Give `network` the best weights."""
-        self.accelerator.wait_for_everyone()
-        tensors, meta = load_checkpoint(self.best_path)
-        self.network.load_state_dict(unpack("model", tensors))
-        self.network.eval()
-        return meta
-
-
-def _averaged(network: nn.Module, config: TrainConfig, accelerator: Accelerator) -> AveragedModel | None:
-    if not config.ema:
-        return None
-    return AveragedModel(
-        network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
-    )
-
-
-@contextmanager
-def _log(accelerator: Accelerator, stage: Stage, config: TrainConfig, start: int) -> Iterator[TrainLog]:
-    folder = (
-        stage.folder if accelerator.is_main_process else stage.folder / f"rank{accelerator.process_index}"
-    )
-    with TrainLog(folder, stage.name, start, config.steps, config.batch_size) as log:
-        yield log
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request that the loop answers between steps; a second one kills."""
-    received: list[int] = []
-    previous = {}
-
-    def handler(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handler)
-    except ValueError:  # not the main thread: signals are somebody else's business
-        previous.clear()
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
-
-
-def _mix(*parts: int) -> int:
-    return hash(parts) % 2**63
+def _any_process(flag: bool, accelerator: Accelerator) -> bool:
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device)).item())  # pyright: ignore[reportAttributeAccessIssue]

@@ -36,6 +36,11 @@ def build_backbone(name: str, in_channels: int, output_stride: int, *, pretraine
             f"backbone {name!r} has no feature pyramid at output stride {output_stride} ({reason});"
             " choose a dilatable one such as resnet50"
         ) from error
+    reached = backbone.feature_info.reduction()[-1]  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if reached != output_stride:
+        raise UserError(
+            f"backbone {name!r} has output stride {reached}, not {output_stride}; set --*.output-stride"
+        )
     if pretrained:
         _load_pretrained(backbone, name, in_channels)
     return backbone

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from deploy.errors import UserError
 
-CLASSIFIERS = ("fc.", "classifier.", "head.")
-"""Prefixes of the image classifier in torchvision and timm files; a dense network has no use for it."""
+CLASSIFIERS = ("fc.", "classifier.", "head.", "conv_head.", "norm_head.", "bn2.")
+"""Prefixes of what follows the features in torchvision and timm files, where a backbone has nothing of the name."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -132,6 +132,7 @@ def _load(view: TrainView, plan: _Plan, workers: int) -> Iterator[Batch]:
 
 
 def _start_worker(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal: only the main one answers it. One thread per worker."""
+    """Signals to a whole process group reach workers too: only the main process answers. One thread per worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)

@@ -35,3 +35,8 @@ class Splits:
     val: Reader
     test: Reader
     """The validation reader itself where a data set keeps its test labels to itself."""
+
+    @property
+    def tested_on(self) -> str:
+        """The name of the split that final scores come from: "val" where that is all there is, else "test"."""
+        return "val" if self.test is self.val else "test"

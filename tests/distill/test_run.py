@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import deploy
 from deploy.bundle import read_manifest
@@ -127,6 +128,27 @@ class TestRoad:
         assert not (tmp_path / "gate" / "baseline").exists()
         assert not json.loads((tmp_path / "gate" / "student.bundle" / "receipt.json").read_text())["passed"]
 
+    @pytest.mark.parametrize(
+        ("mistake", "words"),
+        [
+            ("--student.arch=pspnet/typo", "no model 'typo'"),
+            ("--student-train.batch-size=1", "student-train.batch-size 1: leaves one image"),
+            ("--teacher-train.log-every=0", "teacher-train.log-every 0: must be at least 1"),
+            ("--loss.tau=0", r"loss.tau 0\.0: must be above 0"),
+            ("--augment.scale=2 1", "augment.scale"),
+            ("--precision=fp16", "fp16 needs a GPU"),
+            ("--data.size=0 9", "data.size 0: must be at least 8"),
+        ],
+    )
+    def test_mistakes_are_found_before_the_folder_is_claimed(self, tmp_path, mistake, words):
+        if "fp16" in mistake and torch.cuda.is_available():
+            pytest.skip("float16 is right on a GPU")
+        name, *values = mistake.replace("=", " ").split()
+        config = script.parse([*RUN, f"--out={tmp_path / 'x'}", name, *values])
+        with pytest.raises(UserError, match=words):
+            run(config)
+        assert not (tmp_path / "x").exists()
+
     def test_teacher_weights_of_other_classes_are_refused(self, finished, tmp_path):
         from distill.checkpoint import save_checkpoint
         from student.zoo import build_network
@@ -142,8 +164,12 @@ class TestRoad:
             run(config)
 
 
-def test_killed_at_any_moment_a_run_resumes_to_the_same_weights(tmp_path):
-    options = [*RUN, "--teacher-train.steps=6", "--teacher-train.checkpoint-every=1", "--no-baseline"]
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, stage):
+    options = [*RUN, "--no-baseline"]
+    for train in ("teacher-train", "student-train"):
+        options += [f"--{train}.steps=6", f"--{train}.checkpoint-every=1"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert command(*options, f"--out={straight}", timeout=300).returncode == 0
     process = subprocess.Popen(
@@ -153,7 +179,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_weights(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
-    while not (killed / "teacher" / "last.safetensors").exists() and time.monotonic() < deadline:
+    while not (killed / stage / "last.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -161,8 +187,9 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_weights(tmp_path):
     resumed = command(*options, f"--out={killed}", "--resume", timeout=300)
     assert resumed.returncode == 0, resumed.stderr
     for name in ("teacher", "student"):
-        a, b = (folder / name / "last.safetensors" for folder in (straight, killed))
-        assert a.read_bytes() == b.read_bytes()
+        a, b = (load_checkpoint(folder / name / "best.safetensors")[0] for folder in (straight, killed))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 class TestCommandLine:

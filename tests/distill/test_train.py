@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from deploy.errors import UserError
-from distill.checkpoint import load_checkpoint, save_checkpoint, unpack
+from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
 from distill.data.datasets import open_splits
 from distill.data.loader import TrainView
@@ -72,7 +72,7 @@ def test_resuming_from_any_checkpoint_is_bit_exact(
         if path.name == "last.safetensors" and meta["step"] == stop_after:
             raise Killed
 
-    monkeypatch.setattr("distill.train.save_checkpoint", die_after_saving)
+    monkeypatch.setattr("distill.state.save_checkpoint", die_after_saving)
     with pytest.raises(Killed):
         trained(killed, config, accelerator)
     monkeypatch.undo()
@@ -112,10 +112,13 @@ def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
 
 
 def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator):
-    """Without batch statistics and dropout, and with equal numbers of valid pixels, accumulation changes nothing."""
-    always = Sample(torch.randn(2, 32, 32), torch.ones(32, 32).long(), torch.ones(32, 32).bool(), "always")
+    """Without batch statistics and dropout accumulation changes nothing, however many pixels of a part are valid."""
     stage.view.augment = None
-    stage.view._kept = dict.fromkeys(range(10), always)
+    for index in range(10):
+        valid = torch.ones(32, 32, dtype=torch.bool)
+        valid[: 3 * index] = False
+        label = torch.where(valid, torch.randint(0, 2, (32, 32)), 255)
+        stage.view._kept[index] = Sample(torch.randn(2, 32, 32), label, valid, str(index))
 
     def one(accumulate):
         network = tiny_net()
@@ -128,12 +131,15 @@ def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator):
     torch.testing.assert_close(one(2), one(1), rtol=1e-5, atol=1e-7)
 
 
-def test_an_all_void_batch_changes_nothing(stage, accelerator):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_all_void_batch_changes_nothing(stage, accelerator, accumulate):
     void = Sample(torch.zeros(2, 32, 32), torch.full((32, 32), 255), torch.zeros(32, 32).bool(), "void")
     stage.view.augment = None
     stage.view._kept = dict.fromkeys(range(10), void)
     untouched = weights(tiny_net())
-    assert torch.equal(trained(stage, replace(SGD, weight_decay=0.1), accelerator), untouched)
+    assert torch.equal(
+        trained(stage, replace(SGD, weight_decay=0.1, accumulate=accumulate), accelerator), untouched
+    )
 
 
 def test_a_non_finite_loss_names_the_images(stage, accelerator):
@@ -173,22 +179,56 @@ def test_best_checkpoint_is_the_best_evaluation(stage, accelerator):
 
     config = replace(SGD, eval_every=2)
     network = tiny_net()
-    best = train(network, replace(stage, evaluate=evaluate), config, accelerator)
-    assert best["step"] == 4
-    assert best["miou"] == 0.9
+    train(network, replace(stage, evaluate=evaluate), config, accelerator)
+    assert load_checkpoint(stage.folder / "best.safetensors")[1] == {"step": 4, "miou": 0.9}
     assert torch.equal(weights(network), seen[1])
 
 
-def test_averaged_weights_are_the_running_mean(stage, accelerator):
-    config = replace(SGD, steps=1, ema=0.75)
-    start, network = tiny_net(), tiny_net()
-    train(network, stage, config, accelerator)
-    last = tiny_net()
-    tensors, _ = load_checkpoint(stage.folder / "last.safetensors")
-    last.load_state_dict(unpack("model", tensors))
-    # the first update of an average copies the weights
-    torch.testing.assert_close(network.classifier.weight, last.classifier.weight)
-    assert not torch.equal(network.classifier.weight, start.classifier.weight)
+def test_averaged_weights_are_the_running_mean(stage, accelerator, monkeypatch):
+    seen = []
+
+    def remember(path, tensors, meta):
+        save_checkpoint(path, tensors, meta)
+        if path.name == "last.safetensors":
+            seen.append(tensors["model.classifier.weight"].clone())
+
+    monkeypatch.setattr("distill.state.save_checkpoint", remember)
+    network = tiny_net()
+    train(network, stage, replace(SGD, steps=3, ema=0.75, checkpoint_every=1), accelerator)
+    average = seen[0]  # the first update copies
+    for weight in seen[1:]:
+        average = 0.75 * average + 0.25 * weight
+    torch.testing.assert_close(network.classifier.weight, average)
+    assert not torch.allclose(average, seen[-1])
+
+
+def test_the_best_score_survives_a_resume(stage, accelerator, monkeypatch):
+    scores = iter([0.9, 0.5, 0.3, 0.2])
+    stage = replace(stage, evaluate=lambda network: {"miou": next(scores)})
+    config = replace(SGD, eval_every=2)
+
+    class Killed(BaseException):
+        pass
+
+    def die_at_six(path, tensors, meta):
+        save_checkpoint(path, tensors, meta)
+        if path.name == "last.safetensors" and meta["step"] == 6:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.state.save_checkpoint", die_at_six)
+        with pytest.raises(Killed):
+            trained(stage, config, accelerator)
+    trained(stage, config, accelerator, resume=True)
+    assert load_checkpoint(stage.folder / "best.safetensors")[1] == {"step": 2, "miou": 0.9}
+
+
+def test_a_stage_does_not_depend_on_those_before_it(stage, tmp_path, accelerator):
+    """An odd number of micro-batches before must not shift accumulation after."""
+    config = replace(SGD, accumulate=2)
+    alone = trained(stage, config, accelerator)
+    trained(replace(stage, folder=tmp_path / "before"), replace(SGD, steps=3), accelerator)
+    assert torch.equal(trained(replace(stage, folder=tmp_path / "after"), config, accelerator), alone)
 
 
 class TestSchedule:

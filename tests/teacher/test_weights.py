@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -96,3 +97,13 @@ def test_damaged_files_are_named(tmp_path, name):
         read_state(tmp_path / name)
     with pytest.raises(UserError, match="no such weights file"):
         read_state(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_large_100", "tf_efficientnet_lite0"])
+def test_timms_own_classifier_files_fit_its_backbones(tmp_path, name):
+    source = timm.create_model(name)
+    save_file(source.state_dict(), tmp_path / "timm.safetensors")
+    network = psp(backbone=name)
+    load_weights(network, tmp_path / "timm.safetensors", 3)
+    first = next(k for k, v in source.state_dict().items() if v.ndim == 4)
+    torch.testing.assert_close(network.backbone.state_dict()[first], source.state_dict()[first])

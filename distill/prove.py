@@ -1,0 +1,64 @@
+"""From a trained network to a bundle whose every hop has been measured."""
+
+import msgspec
+from torch import nn
+
+import deploy
+from deploy.backends.ort import OrtEngine
+from deploy.bundle import InputSpec
+from deploy.runtime import Model
+from deploy.verify import Budget, Hop, Receipt, run_hops
+from distill.config import RunConfig
+from distill.data.splits import Splits
+from distill.deployable import Deployable
+from distill.evaluate import eval_samples, torch_model
+from distill.export import export_onnx, write_model_bundle
+from teacher.fold import fold_pyramid
+from teacher.pspnet import PSPNet
+
+
+def export(
+    network: nn.Module, spec: InputSpec, splits: Splits, config: RunConfig, name: str, origin: dict[str, str]
+) -> tuple[Deployable, bytes]:
+    """Write `<name>.bundle` without a receipt, and return what went into it."""
+    deployable = device_form(network, spec, fold=config.export.fold)
+    model = export_onnx(deployable, config.export.opset)
+    write_model_bundle(config.out / f"{name}.bundle", model, deployable, splits, name, origin)
+    return deployable, model
+
+
+def export_proved(
+    network: nn.Module, spec: InputSpec, splits: Splits, config: RunConfig, name: str, origin: dict[str, str]
+) -> Receipt:
+    """Write `<name>.bundle` with the receipt of torch → ONNX → runtime over the whole test split.
+
+    The torch hop is the network as trained, the ONNX hop its file with every optimisation off, the runtime hop what a
+    device does: `deploy.load` on the raw image.
+    """
+    folder = config.out / f"{name}.bundle"
+    deployable, model = export(network, spec, splits, config, name, origin)
+    hops = [
+        Hop("torch", torch_model(network.cpu(), spec, splits), 0),
+        Hop("onnx", Model(spec, splits.classes, OrtEngine(model, optimize=False)), len(model)),
+        Hop("runtime", deploy.load(folder), len(model)),
+    ]
+    receipt = run_hops(
+        hops,
+        eval_samples(splits.test, splits.optical),
+        len(splits.classes),
+        Budget(config.export.max_miou_drop, config.export.min_agreement),
+        dataset=splits.name,
+        split=splits.tested_on,
+        classes=[c.name for c in splits.classes],
+    )
+    metrics = {"dataset": splits.name, "split": splits.tested_on, "miou": receipt.hops[-1].miou}
+    encoded = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
+    write_model_bundle(folder, model, deployable, splits, name, origin, metrics, encoded)
+    return receipt
+
+
+def device_form(network: nn.Module, spec: InputSpec, *, fold: bool) -> Deployable:
+    """What is exported: with `fold` the pyramid goes into the head, and the receipt compares with the unfolded one."""
+    if fold and isinstance(network, PSPNet):
+        network = fold_pyramid(network)
+    return Deployable(network, spec).cpu()

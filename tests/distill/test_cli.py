@@ -1,0 +1,67 @@
+"""The `edgedistill` command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from deploy.errors import UserError
+from distill import cli
+from tests.deploy.tiny import make_bundle
+
+
+def test_students_lists_parameters_and_macs(capsys):
+    assert cli.main(["students", "--size", "96", "pspnet/mobilenetv3_small_050"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert "GMAC at 96×96" in header
+    names = [line.split()[0] for line in lines]
+    assert names == [
+        "pspnet/resnet50",
+        "pspnet/resnet18",
+        "pspnet/mobilenetv3_large_100",
+        "pspnet/mobilenetv3_small_050",
+    ]
+    assert all(float(value) > 0 for line in lines for value in line.split()[1:])
+
+
+def test_presets_are_listed_with_their_purpose(capsys):
+    assert cli.main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "smoke",
+        "quick",
+        "camvid-cpu",
+        "camvid",
+        "cityscapes",
+        "voc",
+        "folder",
+    ]
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_device_commands_pass_through(tmp_path, capsys):
+    make_bundle(tmp_path / "tiny.bundle")
+    assert cli.main(["info", str(tmp_path / "tiny.bundle")]) == 0
+    assert "segmentation" in capsys.readouterr().out
+
+
+def test_no_command_prints_usage_and_is_a_mistake(capsys):
+    assert cli.main([]) == 2
+    assert "edgedistill COMMAND" in capsys.readouterr().out
+    assert cli.main(["--help"]) == 0
+
+
+def test_training_commands_without_torch_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"run needs the training packages: pip install 'edgedistill\[train\]'"
+    ):
+        cli.main(["run", "smoke"])
+
+
+def test_importing_the_command_is_light():
+    code = (
+        "import sys, distill.cli; print(sorted({'torch', 'timm', 'tyro', 'rich', 'onnx'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr

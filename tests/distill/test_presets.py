@@ -1,0 +1,65 @@
+"""Every preset takes its first two steps, teacher and distilled student, on its own data."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from deploy.images import write_png
+from distill.presets import PRESETS
+from distill.road import new_network, prepare, training_stage
+from distill.train import train
+
+REAL = {"camvid-cpu": "camvid", "camvid": "camvid", "cityscapes": "cityscapes", "voc": "voc"}
+
+
+def marked(name):
+    marks = [pytest.mark.slow] if name not in ("smoke", "quick") else []
+    return pytest.param(name, marks=[*marks, *([pytest.mark.realdata(REAL[name])] if name in REAL else [])])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for index in range(3):
+            write_png(
+                tmp_path / split / "images" / f"{index}.png", rng.integers(0, 256, (90, 120, 3), np.uint8)
+            )
+            write_png(tmp_path / split / "masks" / f"{index}.png", rng.integers(0, 4, (90, 120), np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in PRESETS])
+def test_two_steps(name, tmp_path, photos):
+    config = PRESETS[name]()
+    data = replace(config.data, root=photos) if name == "folder" else config.data
+    short = {"steps": 2, "batch_size": 2, "workers": 0}
+    config = replace(
+        config,
+        data=data,
+        precision="fp32",  # one process can use only one, and the other tests use this
+        out=tmp_path / "run",
+        teacher=replace(
+            config.teacher, pretrained=False
+        ),  # fetched weights are tested apart, without a network
+        student=replace(config.student, pretrained=False),
+        teacher_train=replace(config.teacher_train, **short),
+        student_train=replace(config.student_train, **short),
+    )
+    road = prepare(config)
+    teacher = None
+    for stage_name, model, training in (
+        ("teacher", config.teacher, config.teacher_train),
+        ("student", config.student, config.student_train),
+    ):
+        network = new_network(road.config, road.splits, model)
+        before = torch.cat([p.detach().flatten() for p in network.parameters()])
+        stage = replace(training_stage(road, stage_name), evaluate=None)
+        seconds = train(network, stage, training, road.accelerator, teacher=teacher)
+        after = torch.cat([p.detach().flatten() for p in network.parameters()])
+        assert seconds > 0
+        assert torch.isfinite(after).all()
+        assert not torch.equal(before, after)
+        teacher = network

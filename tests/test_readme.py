@@ -1,0 +1,43 @@
+"""What the README tells people to type works."""
+
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill.run import parse
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_every_run_command_parses():
+    commands = [shlex.split(line)[2:] for line in SHELL if line.startswith("python distill/run.py")]
+    assert len(commands) >= 5
+    for command in commands:
+        parse(command)
+
+
+@pytest.mark.slow
+def test_smoke_then_device_commands_then_python(tmp_path, monkeypatch):
+    for package in ("benchmarks", "deploy", "distill", "student", "teacher"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    commands = [line for line in SHELL if "smoke" in line]
+    assert len(commands) == 5
+    for line in commands:
+        _, *arguments = shlex.split(line)
+        result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
+    assert list((tmp_path / "runs/smoke/predictions").glob("*_overlay.png"))
+    monkeypatch.chdir(tmp_path)
+    for index, block in enumerate(PYTHON):
+        (tmp_path / f"example{index}.py").write_text(block)
+        names = runpy.run_path(f"example{index}.py")
+        assert names["result"].labels.shape == (48, 48)
