@@ -8,7 +8,7 @@ Each stage leaves its result in the run's folder, so an interrupted run goes on 
     report.json, report.md, pictures/    what came out; samples/ to try the bundle on
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -93,6 +93,7 @@ def prepare(config: RunConfig) -> Road:
     """Check the whole configuration, open the data, claim the output folder, and measure the training split."""
     accelerator = Accelerator(
         mixed_precision=_precision(config.precision),
+        cpu=not torch.accelerator.is_available(),  # said aloud, or accelerate ignores torchrun on such a machine
         # the others wait while the main process evaluates
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )
@@ -115,22 +116,24 @@ def prepare(config: RunConfig) -> Road:
 def train_network(
     road: Road, name: str, model: ModelConfig, training: TrainConfig, teacher: nn.Module | None = None
 ) -> Trained:
-    """Build and train one network, or load it if this run has already trained it."""
-    config, device = road.config, road.accelerator.device
-    torch.manual_seed(config.seed)  # the same first weights for baseline and student
-    network = new_network(config, road.splits, model)
-    folder = config.out / name
-    seconds = finished(folder, training.steps) if config.resume else None
-    if seconds is not None:
-        load_network(network, folder / BEST)
-    elif training.steps:
-        stage = training_stage(road, name)
-        seconds = train(network, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
-    elif model.weights is None:
+    """Train one network, unless this run has already done so, and load its best weights."""
+    config, folder = road.config, road.config.out / name
+    if training.steps == 0 and model.weights is None:
         raise UserError(
             f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
         )
-    return Trained(name, model.arch, network.to(device).eval(), seconds or 0.0)
+    seconds = finished(folder, training.steps) if config.resume else None
+    if seconds is None and training.steps:
+        torch.manual_seed(config.seed)  # the same first weights for baseline and student
+        network = new_network(config, road.splits, model)
+        stage = training_stage(road, name)
+        seconds = train(network, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
+    if training.steps:  # into a fresh network, so that one just trained and one trained before are alike
+        network = new_network(config, road.splits, replace(model, pretrained=False, weights=None))
+        load_network(network, folder / BEST)
+    else:
+        network = new_network(config, road.splits, model)
+    return Trained(name, model.arch, network.to(road.accelerator.device).eval(), seconds or 0.0)
 
 
 def new_network(config: RunConfig, splits: Splits, model: ModelConfig) -> nn.Module:

@@ -26,7 +26,7 @@ def fold_pyramid(network: PSPNet) -> PSPNet:
     folded = copy.deepcopy(network).eval()
     convolution, norm, activation = folded.head
     assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     fused = fuse_conv_bn_eval(convolution, norm)
     folded.pyramid = FoldedPyramid(folded.pyramid, fused)  # pyright: ignore[reportAttributeAccessIssue]
     folded.head = nn.Sequential(activation)
