@@ -17,7 +17,14 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from deploy.files import atomic_write
+
 console = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """A line on stderr, above a progress bar if there is one."""
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 class TrainLog:
@@ -54,7 +61,8 @@ class TrainLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if console.is_terminal:
+            self._progress.stop()
         self._file.close()
         self._events.close()
 
@@ -72,7 +80,7 @@ class TrainLog:
         terms = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "lr")
         self._progress.update(self._task, terms=f"{terms} · {speed:.1f} img/s")
         if not console.is_terminal:  # a log file gets lines instead of a bar
-            console.print(f"{self._stage} {step}: {terms} · {speed:.1f} img/s", highlight=False)
+            say(f"{self._stage} {step}: {terms} · {speed:.1f} img/s")
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Log validation scores as of `step`, if there are any."""
@@ -80,9 +88,7 @@ class TrainLog:
             return
         values = {f"val_{name}": value for name, value in scores.items()}
         self._record(step, values)
-        console.print(
-            f"{self._stage} {step}: " + " ".join(f"{k} {v:.4f}" for k, v in values.items()), highlight=False
-        )
+        say(f"{self._stage} {step}: " + " ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self._last = (step, time.perf_counter())
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
@@ -103,4 +109,5 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             break
-    path.write_text("".join(f"{line}\n" for line in kept if step > 0))
+    with atomic_write(path, "w") as file:
+        file.writelines(f"{line}\n" for line in kept if step > 0)

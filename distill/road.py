@@ -30,7 +30,7 @@ from distill.data.stats import Stats, compute_stats
 from distill.data.view import TrainView
 from distill.evaluate import evaluate, torch_model
 from distill.export import input_spec
-from distill.log import console
+from distill.log import say
 from distill.losses.task import log_frequency_weights
 from distill.prove import export, export_proved
 from distill.report import Row, latency_of, write_pictures, write_report
@@ -210,7 +210,7 @@ def _write_stats(path: Path, splits: Splits) -> None:
     stats = compute_stats(splits.train, len(splits.classes))
     absent = [c.name for c, pixels in zip(splits.classes, stats.class_pixels, strict=True) if pixels == 0]
     if absent:
-        console.print(f"warning: no training pixel is labelled {', '.join(absent)}", highlight=False)
+        say(f"warning: no training pixel is labelled {', '.join(absent)}")
     write_json(path, stats)
 
 
