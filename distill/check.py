@@ -14,10 +14,11 @@ def check_config(config: RunConfig, processes: int) -> None:
         *_range("data.size", min(config.data.size), 8),
         *_range("data.synthetic-counts", min(config.data.synthetic_counts), 1),
         *_range("export.opset", config.export.opset, 18),
-        *(f"--loss.tau {config.loss.tau}: must be above 0" for _ in range(config.loss.tau <= 0)),
         *_training_problems("teacher-train", config.teacher_train, processes),
         *_training_problems("student-train", config.student_train, processes),
     ]
+    if config.loss.tau <= 0:
+        problems.append(f"--loss.tau {config.loss.tau}: must be above 0")
     if problems:
         raise UserError(problems[0])
 

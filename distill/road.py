@@ -20,7 +20,8 @@ from torch import nn
 from deploy.bundle import InputSpec
 from deploy.errors import UserError
 from deploy.files import write_json
-from deploy.verify import require_passed
+from deploy.metrics import Scores
+from deploy.verify import HopReceipt, require_passed
 from distill.check import check_config
 from distill.checkpoint import load_network
 from distill.config import ModelConfig, RunConfig, TrainConfig
@@ -78,10 +79,11 @@ def run(config: RunConfig) -> Path:
     trained.append(student)
     if not road.accelerator.is_main_process:
         return config.out
-    rows = [describe(road, network) for network in trained]
     origin = {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}
     receipt = export_proved(student.network, road.spec, road.splits, config, "student", origin)
     export(teacher.network, road.spec, road.splits, config, "teacher", origin)
+    scores = [*(test_scores(road, one.network) for one in trained[:-1]), receipt.hops[0]]
+    rows = [describe(road, *pair) for pair in zip(trained, scores, strict=True)]
     latency = latency_of({name: config.out / f"{name}.bundle" for name in ("teacher", "student")})
     pictures = write_pictures(road.splits, config.out)
     report = write_report(config, rows, receipt, latency, pictures)
@@ -99,10 +101,11 @@ def prepare(config: RunConfig) -> Road:
     )
     check_config(config, accelerator.num_processes)
     splits = open_splits(config.data, config.seed)
-    for model in (config.teacher, config.student):
-        new_network(
-            config, splits, model
-        )  # a student that cannot be built is no surprise for after the teacher
+    for model in (
+        config.teacher,
+        config.student,
+    ):  # what cannot be built must not surprise after hours of training
+        new_network(config, splits, model)
     if accelerator.is_main_process:
         computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
         claim_folder(config, computed)
@@ -189,10 +192,14 @@ def training_stage(road: Road, name: str) -> Stage:
     )
 
 
-def describe(road: Road, trained: Trained) -> Row:
-    """The report's row of a network, scored on the test split in float32."""
-    model = torch_model(trained.network, road.spec, road.splits, road.accelerator.device)
-    scores = evaluate(model, road.splits.test, road.splits)
+def test_scores(road: Road, network: nn.Module) -> Scores:
+    """Scores of a network on the test split, in float32."""
+    model = torch_model(network, road.spec, road.splits, road.accelerator.device)
+    return evaluate(model, road.splits.test, road.splits)
+
+
+def describe(road: Road, trained: Trained, scores: Scores | HopReceipt) -> Row:
+    """The report's row of a network, with its scores on the test split."""
     return Row(
         name=trained.name,
         arch=trained.arch,
