@@ -2,10 +2,12 @@
 
     manifest.json   this file's `Manifest`: task, classes, input, outputs, checksums, measured metrics, provenance
     model.onnx      the fp32 network, from raw pixels to labels: normalisation and arg-max are in the graph
+    model.int8.onnx, model.int8-cpu.onnx, model.fp16.onnx, quantization.json
+                    where they were made: other precisions of it (`deploy.quantize`), and how
     golden.npz      fixed `inputs` and the `labels` and `logits` that they must give, at network level
     receipt.json    how the export was verified
 
-Engines compiled for a device may lie beside these files; they are not part of the bundle.
+Engines compiled for a device lie in `engines/` (`deploy.engines`); they are not part of the bundle.
 """
 
 import hashlib
@@ -26,6 +28,12 @@ from deploy.files import named_write_errors, sha256_file, sibling, sync_folder
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+FP16 = "model.fp16.onnx"
+INT8 = "model.int8.onnx"
+"""Signed symmetric Q/DQ, as TensorRT parses it."""
+INT8_CPU = "model.int8-cpu.onnx"
+"""The same grid as unsigned activations, as CPUs run it fast."""
+QUANTIZATION = "quantization.json"
 GOLDEN = "golden.npz"
 RECEIPT = "receipt.json"
 

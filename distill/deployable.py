@@ -27,9 +27,10 @@ class Deployable(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        image = image.float()  # first of all: TensorRT takes uint8 as an input, and then nothing but a cast of it
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
-        logits = self.network((image.float() - self.mean) * self.scale).logits.float()
+        logits = self.network((image - self.mean) * self.scale).logits.float()
         upsampled = F.interpolate(
             logits, (self.spec.height, self.spec.width), mode="bilinear", align_corners=False
         )

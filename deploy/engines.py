@@ -1,0 +1,111 @@
+"""Engines: compiled forms of a bundle's model, for one kind of device, in the bundle's folder `engines/`.
+
+    engines/<name>.engine    what the compiler wrote
+    engines/<name>.json      its sidecar: what it was made from, by what, for what, and the checksum of the engine
+
+They are not part of the bundle: they can be made again from it at any time, and they do not move between machines.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from deploy.errors import UserError
+from deploy.files import atomic_write, sha256_file, write_json
+
+ENGINES = "engines"
+SUFFIX = ".engine"
+SCHEMA_VERSION = 1
+
+TensorRT = Literal["tensorrt", "tensorrt-rtx"]
+
+
+class LayerSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the compiler made of the network (see `deploy.backends.trt_layers`)."""
+
+    convolutions: int
+    int8_convolutions: int
+    """Of them, those that read INT8 activations and INT8 weights."""
+    conversions: int
+    """Layers that do nothing but change the type or memory format."""
+    float_layers: tuple[str, ...]
+    """Convolutions and matrix products that stayed in floating point, by the names that they have in the ONNX."""
+
+
+class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What must be known of an engine before it is loaded."""
+
+    schema_version: int = SCHEMA_VERSION
+    source: str
+    """Name of the ONNX file in the bundle, and its checksum."""
+    source_sha256: str
+    sha256: str
+    """Checksum and size of the engine file."""
+    bytes: int
+    backend: TensorRT
+    version: str
+    """Of the library that built it, such as "10.3.0" or "1.7.1.116"."""
+    precision: Literal["fp32", "fp16", "int8"]
+    gpu: str = ""
+    """Name of the GPU that it was built on; empty when it was built ahead of time."""
+    compute_capability: str = ""
+    """Of that GPU, such as "8.7"."""
+    targets: tuple[str, ...] = ()
+    """Compute capabilities that it was built for ahead of time, such as ("sm86", "sm89")."""
+    batch: tuple[int, int, int]
+    """Smallest, best and largest batch."""
+    options: dict[str, str | int | float | bool | None] = {}
+    key: str
+    """Hash of all that decides what the engine is: source, backend, version, device, options."""
+    build_seconds: float
+    layers: LayerSummary | None = None
+    """None where the compiler did not tell."""
+
+
+def engines_folder(bundle: Path) -> Path:
+    """Where the engines of a bundle lie."""
+    return bundle / ENGINES
+
+
+def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sidecar) -> Path:
+    """Write `engines/<name>.engine` and its sidecar, whole or not at all; return the engine's path.
+
+    `sidecar.sha256` and `.bytes` are filled in here. The engine comes first: without a sidecar it does not count.
+    """
+    path = engines_folder(bundle) / f"{name}{SUFFIX}"
+    path.with_suffix(".json").unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        file.write(data)
+    sidecar = msgspec.structs.replace(sidecar, sha256=sha256_file(path), bytes=os.stat(path).st_size)
+    write_json(path.with_suffix(".json"), sidecar)
+    return path
+
+
+def read_sidecar(engine: Path) -> Sidecar:
+    """The sidecar of an engine file. `UserError` where it is missing or malformed."""
+    path = engine.with_suffix(".json")
+    if not path.is_file():
+        raise UserError(f"{engine}: has no sidecar {path.name} beside it; build it again")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Sidecar)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: is not an engine's sidecar ({error}); build the engine again") from error
+
+
+def list_engines(bundle: Path, backend: str, precision: str | None = None) -> list[tuple[Path, Sidecar]]:
+    """Engines of a bundle for a backend (and precision), newest first; those without a sidecar do not count."""
+    files = sorted(
+        engines_folder(bundle).glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    found = [(path, read_sidecar(path)) for path in files if path.with_suffix(".json").is_file()]
+    return [
+        (path, side) for path, side in found if side.backend == backend and precision in (None, side.precision)
+    ]
+
+
+def verify_engine(engine: Path, sidecar: Sidecar) -> None:
+    """Raise `UserError` when the engine file is not the one that the sidecar describes."""
+    if os.stat(engine).st_size != sidecar.bytes or sha256_file(engine) != sidecar.sha256:
+        raise UserError(f"{engine}: differs from what was built (checksum mismatch); build it again")
