@@ -1,8 +1,10 @@
-"""Latency of bundles side by side: each stage when warm, throughput, peak memory and cold start of a fresh process.
+"""Latency side by side: each stage when warm, throughput, peak memory and cold start of a fresh process.
 
-    python benchmarks/latency.py runs/quick/bundle runs/camvid/bundle --runs 200 --json latency.json
+    python benchmarks/latency.py runs/quick/student.bundle runs/camvid/student.bundle --runs 200 --json latency.json
+    python benchmarks/latency.py BUNDLE --backends onnxruntime openvino --precisions fp32 int8
 
-One image at a time, on this machine, through `deploy.load`: what an application on the device would see.
+Every bundle on every backend in every precision that there is. One image at a time, on this machine, through
+`deploy.load`: what an application on the device would see.
 """
 
 import sys
@@ -13,12 +15,15 @@ if not __package__:  # run as a script: imports start at the repository, not in 
 
 import argparse
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from benchmarks import machine
-from deploy.bundle import MODEL, read_manifest
+from deploy.backends import CPU, CPU_MODELS, PRECISIONS, TENSORRT, engine_files, model_file
+from deploy.backends.choice import installed, tensorrt_here
+from deploy.bundle import read_manifest
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files import write_json
 from deploy.images import read_image
@@ -26,36 +31,55 @@ from deploy.latency import ColdStart, LatencyStats, cold_start, measure_interlea
 from deploy.runtime import load
 from deploy.table import format_table
 
+CPU_PRECISIONS = ("fp32", "int8")
+"""Measured on CPUs where none are asked for: fp16 is computed as fp32 there."""
+
+
+class Subject(NamedTuple):
+    """What is measured."""
+
+    bundle: Path
+    backend: str
+    precision: str
+    image: np.ndarray
+    image_source: str
+    """"golden" (the bundle's own example), "random", or a file."""
+
 
 class Row(msgspec.Struct, frozen=True):
-    """One bundle's figures, as written to JSON."""
+    """One subject's figures, as written to JSON."""
 
     bundle: str
     name: str
+    backend: str
+    precision: str
     input: str
     """Network input, height×width×channels and dtype."""
     image: tuple[int, ...]
     """Shape of the image measured with."""
     image_source: str
-    """"golden" (the bundle's own example), "random", or a file."""
+    model_file: str
+    """The file that was opened, and its size."""
     model_bytes: int
     latency: LatencyStats
+    speedup: float
+    """Of the median latency, against the first row of the same bundle and backend."""
     cold_start: ColdStart
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the bundles named on the command line, print a table, write JSON."""
     options = _parse(arguments)
-    inputs = [_image(folder, options.image) for folder in options.bundles]
+    subjects = [subject for folder in options.bundles for subject in _subjects(folder, options)]
     # Fresh processes first: later the sessions of this one would compete with them for memory and cores.
     cold = [
-        cold_start(folder, image, "auto", options.threads)
-        for folder, (image, _) in zip(options.bundles, inputs, strict=True)
+        cold_start(one.bundle, one.image, one.backend, options.threads, precision=one.precision)
+        for one in subjects
     ]
-    models = [load(folder, threads=options.threads) for folder in options.bundles]
-    pairs = [(model, image) for model, (image, _) in zip(models, inputs, strict=True)]
+    models = [load(one.bundle, one.backend, options.threads, precision=one.precision) for one in subjects]
+    pairs = [(model, one.image) for model, one in zip(models, subjects, strict=True)]
     warm = measure_interleaved(pairs, options.runs, options.warmup)
-    rows = [_row(*each) for each in zip(options.bundles, inputs, warm, cold, strict=True)]
+    rows = [_row(*each) for each in zip(subjects, warm, _first_of_kind(subjects, warm), cold, strict=True)]
 
     here = machine.describe()
     print(machine.summary(here))
@@ -73,7 +97,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "bundles", nargs="+", type=Path, metavar="BUNDLE", help="folder written by the export"
     )
-    parser.add_argument("--runs", type=int, default=200, help="measured inferences per bundle (default 200)")
+    parser.add_argument(
+        "--backends", nargs="+", choices=(*CPU, *TENSORRT), help="default: those that can run here"
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS[1:],
+        help="default: those that the bundle has; on a CPU of fp32 and int8",
+    )
+    parser.add_argument("--runs", type=int, default=200, help="measured inferences per row (default 200)")
     parser.add_argument("--warmup", type=int, default=20, help="inferences before, not counted (default 20)")
     parser.add_argument("--threads", type=int, help="threads of the engine (default: its own choice)")
     parser.add_argument(
@@ -92,23 +125,59 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _image(folder: Path, file: Path | None) -> tuple[np.ndarray, str]:
-    """The image for one bundle and where it is from."""
+def _subjects(folder: Path, options: argparse.Namespace) -> list[Subject]:
+    """One bundle on all backends in all precisions. What it lacks is an error where it was asked for."""
     spec = read_manifest(folder).input
-    return (read_image(file), str(file)) if file else sample_image(folder, spec)
+    image, source = (
+        (read_image(options.image), str(options.image)) if options.image else sample_image(folder, spec)
+    )
+    found = _precisions(folder)
+    pairs = [
+        (backend, precision)
+        for backend in options.backends or found
+        for precision in options.precisions or found.get(backend, ["auto"])
+    ]
+    for pair in pairs:
+        model_file(folder, *pair)  # raises, before anything is measured
+    if not options.precisions and "int8" not in found[CPU[0]]:
+        print(f"{folder}: has no INT8 model to measure; make it: python deploy/build_engine.py {folder}")
+    return [Subject(folder, *pair, image, source) for pair in pairs]
 
 
-def _row(folder: Path, image: tuple[np.ndarray, str], latency: LatencyStats, cold: ColdStart) -> Row:
-    manifest = read_manifest(folder)
+def _precisions(folder: Path) -> dict[str, list[str]]:
+    """What there is to measure, fp32 first, by backend: those installed and, where there is a GPU, TensorRT's."""
+    files = read_manifest(folder).files
+    here = [one for one in CPU_PRECISIONS if CPU_MODELS[one] in files]
+    found = dict.fromkeys(installed(), here)
+    for backend in tensorrt_here(folder, "auto"):
+        found[backend] = sorted(engine_files(folder, backend), key=PRECISIONS.index, reverse=True)
+    return found
+
+
+def _first_of_kind(subjects: Sequence[Subject], warm: Sequence[LatencyStats]) -> list[LatencyStats]:
+    """For each subject the latency of the first one with its bundle and backend."""
+    first: dict[tuple[Path, str], LatencyStats] = {}
+    return [
+        first.setdefault((one.bundle, one.backend), stats) for one, stats in zip(subjects, warm, strict=True)
+    ]
+
+
+def _row(subject: Subject, latency: LatencyStats, first: LatencyStats, cold: ColdStart) -> Row:
+    manifest = read_manifest(subject.bundle)
     spec = manifest.input
+    file = model_file(subject.bundle, subject.backend, subject.precision)
     return Row(
-        bundle=str(folder),
+        bundle=str(subject.bundle),
         name=manifest.name,
+        backend=subject.backend,
+        precision=subject.precision,
         input=f"{spec.height}×{spec.width}×{len(spec.channels)} {spec.dtype}",
-        image=image[0].shape,
-        image_source=image[1],
-        model_bytes=manifest.files[MODEL].bytes,
+        image=subject.image.shape,
+        image_source=subject.image_source,
+        model_file=file.name,
+        model_bytes=file.stat().st_size,
         latency=latency,
+        speedup=first.total.p50 / latency.total.p50,
         cold_start=cold,
     )
 
@@ -123,11 +192,14 @@ def _settings(options: argparse.Namespace, rows: Sequence[Row]) -> str:
 def _table(rows: Sequence[Row]) -> str:
     header = (
         "bundle",
+        "backend",
+        "precision",
         "input",
         "MB",
         "p50",
         "p90",
         "p99",
+        "speed-up",
         "pre",
         "engine",
         "post",
@@ -143,9 +215,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     stages = (stats.preprocess, stats.engine, stats.postprocess)
     return (
         row.bundle,
+        row.backend,
+        row.precision,
         row.input,
         f"{row.model_bytes / 1e6:.2f}",
         *(f"{value:.2f}" for value in (stats.total.p50, stats.total.p90, stats.total.p99)),
+        f"{row.speedup:.2f}×",
         *(f"{stage.p50:.2f}" for stage in stages),
         f"{stats.images_per_second:.1f}",
         f"{cold.peak_rss_bytes / 1e6:.0f}",

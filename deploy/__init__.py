@@ -12,8 +12,15 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(path: str | Path, backend: str = "auto", threads: int | None = None, verify: bool = True) -> "Model":
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    threads: int | None = None,
+    verify: bool = True,
+    precision: str = "auto",
+    fallback: bool = False,
+) -> "Model":
     """Open the bundle in folder `path` for inference; see `deploy.runtime.load`."""
     from deploy import runtime
 
-    return runtime.load(path, backend, threads, verify)
+    return runtime.load(path, backend, threads, verify, precision, fallback)

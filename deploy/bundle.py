@@ -35,6 +35,8 @@ INT8_CPU = "model.int8-cpu.onnx"
 """The same grid as unsigned activations, as CPUs run it fast."""
 QUANTIZATION = "quantization.json"
 GOLDEN = "golden.npz"
+ENGINES = "engines"
+"""Folder of what was compiled from the bundle; not part of it."""
 RECEIPT = "receipt.json"
 
 
@@ -138,10 +140,12 @@ def write_bundle(
     manifest: Manifest,
     files: Mapping[str, bytes | Path],
     precision: Mapping[str, str] | None = None,
+    keep: Iterable[str] = (),
 ) -> Manifest:
     """Write a bundle, replacing an older bundle at `folder`, and return its finished manifest.
 
     `files` maps names in the bundle to their bytes or to a file to copy; `precision` maps model files to "fp32", ….
+    Of an older bundle nothing stays but the folders that `keep` names.
     Everything is staged in a hidden sibling and renamed into place, so a bundle at `folder` is always a whole one.
     Raises `UserError` when `folder` holds something else than a bundle, or the disk is full.
     """
@@ -161,7 +165,30 @@ def write_bundle(
         staged = staging / MANIFEST
         with named_write_errors(folder / MANIFEST, staged), open(staged, "xb") as file:
             _fill(file, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        for name in keep:
+            if (folder / name).is_dir():
+                with named_write_errors(folder / name, staging / name):
+                    shutil.copytree(folder / name, staging / name)
     return manifest
+
+
+def extend_bundle(
+    folder: str | Path,
+    files: Mapping[str, bytes | Path],
+    precision: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float | str] | None = None,
+) -> Manifest:
+    """Add files (and metrics) to a bundle, or replace some, and return its new manifest; its engines stay.
+
+    The bundle is at any moment the old one or the new one. Raises `UserError` as `read_manifest` and `write_bundle` do.
+    """
+    folder = Path(folder).absolute()
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    kept = {name: folder / name for name in manifest.files if name not in files}
+    known = {name: entry.precision for name, entry in manifest.files.items()}
+    manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | dict(metrics or {}))
+    return write_bundle(folder, manifest, kept | dict(files), known | dict(precision or {}), keep=(ENGINES,))
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -10,8 +10,8 @@ FIRST_RESULT = "edgedistill: first result"
 
 
 def main() -> None:
-    """Arguments: bundle folder, image (.npy), backend, threads (0: the backend's choice), number of inferences."""
-    folder, image_file, backend, threads, inferences = sys.argv[1:]
+    """Arguments: bundle folder, image (.npy), backend, precision, threads (0: the backend's choice), inferences."""
+    folder, image_file, backend, precision, threads, inferences = sys.argv[1:]
     start = time.perf_counter()
     import msgspec
     import numpy as np
@@ -21,7 +21,7 @@ def main() -> None:
 
     imported = time.perf_counter()
     try:
-        model = load(folder, backend=backend, threads=int(threads) or None)
+        model = load(folder, backend=backend, threads=int(threads) or None, precision=precision)
         loaded = time.perf_counter()
         image = np.load(image_file)
         model(image)

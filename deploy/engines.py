@@ -6,16 +6,15 @@
 They are not part of the bundle: they can be made again from it at any time, and they do not move between machines.
 """
 
-import os
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from deploy.bundle import ENGINES
 from deploy.errors import UserError
 from deploy.files import atomic_write, sha256_file, write_json
 
-ENGINES = "engines"
 SUFFIX = ".engine"
 SCHEMA_VERSION = 1
 
@@ -78,8 +77,12 @@ def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sid
     path.with_suffix(".json").unlink(missing_ok=True)
     with atomic_write(path) as file:
         file.write(data)
-    sidecar = msgspec.structs.replace(sidecar, sha256=sha256_file(path), bytes=os.stat(path).st_size)
-    write_json(path.with_suffix(".json"), sidecar)
+    sidecar = msgspec.structs.replace(sidecar, sha256=sha256_file(path), bytes=path.stat().st_size)
+    try:
+        write_json(path.with_suffix(".json"), sidecar)
+    except BaseException:
+        path.unlink()
+        raise
     return path
 
 
@@ -101,11 +104,13 @@ def list_engines(bundle: Path, backend: str, precision: str | None = None) -> li
     )
     found = [(path, read_sidecar(path)) for path in files if path.with_suffix(".json").is_file()]
     return [
-        (path, side) for path, side in found if side.backend == backend and precision in (None, side.precision)
+        (path, side)
+        for path, side in found
+        if side.backend == backend and precision in (None, side.precision)
     ]
 
 
 def verify_engine(engine: Path, sidecar: Sidecar) -> None:
     """Raise `UserError` when the engine file is not the one that the sidecar describes."""
-    if os.stat(engine).st_size != sidecar.bytes or sha256_file(engine) != sidecar.sha256:
+    if engine.stat().st_size != sidecar.bytes or sha256_file(engine) != sidecar.sha256:
         raise UserError(f"{engine}: differs from what was built (checksum mismatch); build it again")

@@ -118,14 +118,17 @@ def cold_start(
     backend: str = "auto",
     threads: int | None = None,
     inferences: int = 10,
+    precision: str = "auto",
 ) -> ColdStart:
     """Run a bundle in a fresh process and time it from outside, from before its start to its first result.
 
-    `backend` and `threads` as for `deploy.load`. `UserError` with the last line of the process's errors if it fails.
+    `backend`, `threads` and `precision` as for `deploy.load`. `UserError` with the last line of the process's errors
+    if it fails.
     """
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as errors:
         np.save(Path(scratch) / "image.npy", image)
-        arguments = [os.fspath(folder), f"{scratch}/image.npy", backend, str(threads or 0), str(inferences)]
+        settings = [backend, precision, str(threads or 0), str(inferences)]
+        arguments = [os.fspath(folder), f"{scratch}/image.npy", *settings]
         start = time.perf_counter()
         with subprocess.Popen(
             [sys.executable, "-P", cold_process.__file__, *arguments],

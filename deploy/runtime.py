@@ -16,18 +16,30 @@ from deploy.preprocess import check_pixels, prepare, to_layout
 from deploy.tiling import predict_tiled
 
 
-def load(path: str | Path, backend: str = "auto", threads: int | None = None, verify: bool = True) -> "Model":
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    threads: int | None = None,
+    verify: bool = True,
+    precision: str = "auto",
+    fallback: bool = False,
+) -> "Model":
     """Open the bundle in folder `path` for inference.
 
-    `backend` is "auto" or "onnxruntime"; `threads` the number of CPU threads of one call (None: the backend's choice).
+    `backend` is "auto" (a TensorRT engine that fits this GPU, else the faster CPU backend, measured once and remembered
+    beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"; `threads` the number of CPU threads of
+    one call (None: the backend's choice). `precision` is "auto" (INT8 where the bundle has it, which means that it
+    passed its gate, else fp32), "fp32", "fp16" or "int8". With `fallback` a TensorRT backend that was asked for and
+    cannot run is replaced by the CPU, with a warning. What came of it all is in `model.engine.name`.
     `verify=False` skips the checksums of the files (not those of the manifest) for a faster start.
-    Raises `UserError` naming the file and the remedy when the bundle is incomplete, changed, or of a newer schema.
+    Raises `UserError` naming the file and the remedy when the bundle is incomplete, changed, or of a newer schema, and
+    where it or this machine has not what was asked for.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     if verify:
         verify_files(folder, manifest)
-    engine = open_engine(folder, backend, threads)
+    engine = open_engine(folder, backend, threads, precision, fallback)
     return Model(manifest.input, manifest.classes, engine, manifest.ignore_label)
 
 

@@ -134,8 +134,11 @@ def run_hops(
     return Receipt(dataset, split, images, tuple(classes), tuple(receipts), not failed, failed)
 
 
-def table(receipt: Receipt) -> str:
-    """The receipt as aligned plain text, with the reason below for each hop that failed."""
+def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
+    """The receipt as aligned plain text, with the reason below for each hop that failed.
+
+    `not_run` are names and bytes of further forms of the model that this machine cannot run.
+    """
     header = ("hop", "mIoU %", "agreement %", "vs first %", "boundary F1 %", "ms/image", "MB", "verdict")
     rows = [
         (
@@ -150,6 +153,7 @@ def table(receipt: Receipt) -> str:
         )
         for hop in receipt.hops
     ]
+    rows += [(name, *"–––––", f"{size / 1e6:.1f}", "not run here") for name, size in not_run]
     reasons = [reason for hop in receipt.hops for reason in hop.reasons]
     return "\n".join([f"{receipt.source}, {receipt.images} images", format_table(header, rows), *reasons])
 

@@ -122,6 +122,27 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
+class Int8Config:
+    """The student in INT8, and the images that are left beside the bundles for it (see `deploy.labelled`)."""
+
+    enabled: bool = True
+    max_miou_drop: float = 0.005
+    """Largest loss of mIoU (as a fraction) against float32. Layers stay in float until it is met."""
+    min_agreement: float = 0.98
+    """Smallest share of valid pixels whose label agrees with float32."""
+    calibration_images: int = 128
+    """Training images that the ranges of activations are taken from."""
+    val_images: int = 64
+    """Validation images that choose the calibrator and the layers that stay in float."""
+    test_images: int = 256
+    """Test images that judge."""
+    qat_steps: int = 0
+    """Steps of training with simulated INT8, the teacher still distilling, where quantization after training alone
+    needs layers in float or misses the budget. 0 = never."""
+    qat_lr: float = 1e-4
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that a run does, from data to verified bundle."""
 
@@ -133,6 +154,7 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    int8: Int8Config = field(default_factory=Int8Config)
     baseline: bool = True
     """Also train the student without distillation on equal steps, for comparison."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

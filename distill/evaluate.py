@@ -38,8 +38,8 @@ def torch_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """The runtime's `Model` with torch as its engine (see `TorchEngine`)."""
-    return Model(spec, splits.classes, TorchEngine(Deployable(network, spec), device, dtype))
+    """The runtime's `Model` with torch as its engine (see `Deployable` for `dtype`)."""
+    return Model(spec, splits.classes, TorchEngine(Deployable(network, spec, dtype), device))
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from distill.deployable import Deployable
 from distill.evaluate import eval_samples, torch_model
 from distill.export import export_onnx, write_model_bundle
 from teacher.fold import fold_pyramid
-from teacher.pspnet import PSPNet
+from teacher.pspnet import PSPNet, PyramidPooling
 
 
 def export(
@@ -59,6 +59,6 @@ def export_proved(
 
 def device_form(network: nn.Module, spec: InputSpec, *, fold: bool) -> Deployable:
     """What is exported: with `fold` the pyramid goes into the head, and the receipt compares with the unfolded one."""
-    if fold and isinstance(network, PSPNet):
+    if fold and isinstance(network, PSPNet) and isinstance(network.pyramid, PyramidPooling):
         network = fold_pyramid(network)
     return Deployable(network, spec).cpu()

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from deploy.bundle import MODEL
+from deploy.backends import model_file
 from deploy.files import atomic_write, write_json
 from deploy.images import write_png
+from deploy.labelled import write_image
 from deploy.latency import LatencyStats, measure_interleaved, sample_image
 from deploy.runtime import load
 from deploy.table import format_table
@@ -36,15 +38,27 @@ class Row:
     miou: float
     boundary_f1: float
     train_seconds: float
+    form: "Form"
 
 
-def latency_of(bundles: Mapping[str, Path]) -> dict[str, LatencyStats]:
-    """Latency of bundles in the runtime on this machine, taking turns."""
+class Form(NamedTuple):
+    """What of a network runs on a device."""
+
+    bundle: Path
+    precision: str
+
+
+Latencies = Mapping[Form, LatencyStats]
+
+
+def latency_of(rows: Sequence[Row]) -> Latencies:
+    """Latency on this machine of what the rows run, by ONNX Runtime, taking turns."""
+    forms = list(dict.fromkeys(row.form for row in rows))
     models = []
-    for folder in bundles.values():
-        model = load(folder)
-        models.append((model, sample_image(folder, model.input)[0]))
-    return dict(zip(bundles, measure_interleaved(models, LATENCY_RUNS), strict=True))
+    for bundle, precision in forms:
+        model = load(bundle, "onnxruntime", precision=precision)
+        models.append((model, sample_image(bundle, model.input)[0]))
+    return dict(zip(forms, measure_interleaved(models, LATENCY_RUNS), strict=True))
 
 
 def write_pictures(splits: Splits, out: Path) -> list[Path]:
@@ -60,18 +74,9 @@ def write_pictures(splits: Splits, out: Path) -> list[Path]:
         panels = [render(image), colorize(label, splits.classes), colorize(teacher, splits.classes)]
         picture = side_by_side([*panels, overlay(image, student, splits.classes, opacity=1.0)])
         write_png(out / "pictures" / f"{name}.png", picture)
-        _write_sample(out / "samples" / name, image)
+        write_image(out / "samples" / name, image)
         paths.append(out / "pictures" / f"{name}.png")
     return paths
-
-
-def _write_sample(base: Path, image: np.ndarray) -> None:
-    """An image as the file that `deploy.images.read_image` gives back unchanged."""
-    if image.dtype == np.uint8:
-        write_png(base.with_name(f"{base.name}.png"), image)
-        return
-    with atomic_write(base.with_name(f"{base.name}.npy")) as file:
-        np.save(file, image)
 
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -84,8 +89,8 @@ def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
 def write_report(
     config: RunConfig,
     rows: Sequence[Row],
-    receipt: Receipt,
-    latency: Mapping[str, LatencyStats],
+    receipts: Mapping[str, Receipt],
+    latency: Latencies,
     pictures: Sequence[Path],
 ) -> Path:
     """Write `report.json` and `report.md` into the run's folder, print the latter, and return its path."""
@@ -93,20 +98,19 @@ def write_report(
     write_json(
         out / "report.json",
         {
-            "rows": [asdict(row) for row in rows],
-            "receipt": msgspec.to_builtins(receipt),
-            "latency": {name: msgspec.to_builtins(stats) for name, stats in latency.items()},
+            "rows": [asdict(row) | {"latency": msgspec.to_builtins(latency[row.form])} for row in rows],
+            "receipts": {name: msgspec.to_builtins(receipt) for name, receipt in receipts.items()},
         },
     )
-    bundle = out / "student.bundle"
+    bundle, first = out / "student.bundle", next(iter(receipts.values()))
     text = "\n\n".join(
         [
-            f"# {out.name}: {receipt.source}, {receipt.images} images",
-            _fenced(results_table(out, rows, latency)),
-            "Export of the student, hop by hop:",
-            _fenced(receipt_table(receipt)),
+            f"# {out.name}: {first.source}, {first.images} images",
+            _fenced(results_table(rows, latency)),
+            *(f"{title}\n{_fenced(receipt_table(receipt))}" for title, receipt in receipts.items()),
             "Pictures (image, label, teacher, student):\n" + "\n".join(f"  {path}" for path in pictures),
             f"Next: python -m deploy predict {bundle} {out / 'samples'}\n"
+            f"      python deploy/build_engine.py {bundle}\n"
             f"      python benchmarks/latency.py {bundle} {out / 'teacher.bundle'}",
         ]
     )
@@ -116,13 +120,12 @@ def write_report(
     return out / "report.md"
 
 
-def results_table(out: Path, rows: Sequence[Row], latency: Mapping[str, LatencyStats]) -> str:
+def results_table(rows: Sequence[Row], latency: Latencies) -> str:
     """Teacher, baseline and student as an aligned table; baseline and student are one network and share its latency."""
     header = ("network", "params M", "GMAC", "mIoU %", "boundary F1 %", "ms p50", "MB", "training s")
     lines = []
     for row in rows:
-        key = "teacher" if row.name == "teacher" else "student"
-        size = (out / f"{key}.bundle" / MODEL).stat().st_size
+        size = model_file(row.form.bundle, "onnxruntime", row.form.precision).stat().st_size
         lines.append(
             (
                 f"{row.name} {row.arch}",
@@ -130,7 +133,7 @@ def results_table(out: Path, rows: Sequence[Row], latency: Mapping[str, LatencyS
                 f"{row.macs / 1e9:.3f}",
                 f"{100 * row.miou:.2f}",
                 f"{100 * row.boundary_f1:.2f}",
-                f"{latency[key].total.p50:.2f}",
+                f"{latency[row.form].total.p50:.2f}",
                 f"{size / 1e6:.1f}",
                 f"{row.train_seconds:.0f}",
             )

@@ -3,11 +3,13 @@
 Each stage leaves its result in the run's folder, so an interrupted run goes on where it was:
 
     config.json, stats.json              what was asked for; channel and class statistics of the training split
-    teacher/ baseline/ student/          checkpoints and logs of each training
+    teacher/ baseline/ student/ qat/     checkpoints and logs of each training
     teacher.bundle/ student.bundle/      what a device needs
+    data/                                images to calibrate, choose and measure with on a device
     report.json, report.md, pictures/    what came out; samples/ to try the bundle on
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,29 +19,35 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
-from deploy.bundle import InputSpec
+from deploy.bundle import MODEL, InputSpec
 from deploy.errors import UserError
 from deploy.files import write_json
 from deploy.metrics import Scores
-from deploy.verify import HopReceipt, require_passed
+from deploy.verify import HopReceipt, Receipt, require_passed
 from distill.check import check_config
 from distill.checkpoint import load_network
 from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.datasets import open_splits
+from distill.data.loader import train_batches
 from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats
 from distill.data.view import TrainView
 from distill.evaluate import evaluate, torch_model
 from distill.export import input_spec
+from distill.int8 import Outcome, quantize_bundle, write_device_data
 from distill.log import say
 from distill.losses.task import log_frequency_weights
 from distill.prove import export, export_proved
-from distill.report import Row, latency_of, write_pictures, write_report
+from distill.qat import QatNetwork, to_qat
+from distill.report import Form, Row, latency_of, write_pictures, write_report
 from distill.resume import claim_folder
 from distill.state import BEST, finished
-from distill.train import Stage, train
+from distill.train import Stage, any_process, train
 from student.zoo import build_network, count_macs, count_parameters
 from teacher.weights import load_weights
+
+QAT_CALIBRATION_BATCHES = 4
+"""Batches that training in simulated INT8 takes its first ranges from; it learns better ones."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +85,74 @@ def run(config: RunConfig) -> Path:
         trained.append(train_network(road, "baseline", config.student, config.student_train))
     student = train_network(road, "student", config.student, config.student_train, teacher.network)
     trained.append(student)
-    if not road.accelerator.is_main_process:
+    result = to_device(road, student.network) if road.accelerator.is_main_process else None
+    misses = result is not None and config.int8.enabled and not result.int8.complete
+    if config.int8.qat_steps and any_process(misses, road.accelerator):
+        qat = train_qat(road, student.network, teacher.network)
+        if road.accelerator.is_main_process:
+            result = to_device(road, qat.plain(), qat)
+    if result is None:
         return config.out
-    origin = {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}
-    receipt = export_proved(student.network, road.spec, road.splits, config, "student", origin)
-    export(teacher.network, road.spec, road.splits, config, "teacher", origin)
-    scores = [*(test_scores(road, one.network) for one in trained[:-1]), receipt.hops[0]]
+    return finish(road, trained, result)
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """What exporting and quantizing the student gave."""
+
+    fp32: Receipt
+    int8: Outcome
+
+
+def to_device(road: Road, network: nn.Module, qat: QatNetwork | None = None) -> OnDevice:
+    """Write `student.bundle` and the data that a device judges it by, and quantize it."""
+    config, bundle = road.config, road.config.out / "student.bundle"
+    receipt = export_proved(network, road.spec, road.splits, config, "student", _origin(config))
+    data = write_device_data(road.splits, config.int8, config.out)
+    if not (config.int8.enabled and receipt.passed):
+        return OnDevice(receipt, Outcome())
+    learned = qat.ranges((bundle / MODEL).read_bytes()) if qat else None
+    return OnDevice(receipt, quantize_bundle(bundle, data, config.int8, learned))
+
+
+def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork:
+    """Train on in simulated INT8, the teacher still distilling, unless this run has already done so."""
+    config, folder = road.config, road.config.out / "qat"
+    stage = training_stage(road, "qat")
+    training = replace(
+        config.student_train, steps=config.int8.qat_steps, lr=config.int8.qat_lr, warmup=0, eval_every=0
+    )
+    first = train_batches(stage.view, training.batch_size, config.seed, 0, QAT_CALIBRATION_BATCHES)
+    mean, std, device = stage.mean, stage.std, road.accelerator.device
+    images = [((batch.image - mean) / std).to(device) for batch in first]
+    qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
+    if config.resume and finished(folder, training.steps) is not None:
+        load_network(qat, folder / BEST)
+    else:
+        train(qat, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
+    return qat.to("cpu").eval()
+
+
+def finish(road: Road, trained: Sequence[Trained], result: OnDevice) -> Path:
+    """Export the teacher, measure all networks, and write the report. Raises `GateFailed` last of all."""
+    config = road.config
+    export(trained[0].network, road.spec, road.splits, config, "teacher", _origin(config))
+    scores = [*(test_scores(road, one.network) for one in trained[:-1]), result.fp32.hops[0]]
     rows = [describe(road, *pair) for pair in zip(trained, scores, strict=True)]
-    latency = latency_of({name: config.out / f"{name}.bundle" for name in ("teacher", "student")})
+    receipts = {"Export of the student, hop by hop:": result.fp32}
+    if result.int8.receipt:
+        receipts["The student in INT8:"] = result.int8.receipt
+        rows.append(in_int8(rows[-1], result.int8.receipt.hops[-1]))
     pictures = write_pictures(road.splits, config.out)
-    report = write_report(config, rows, receipt, latency, pictures)
-    require_passed(receipt)
+    report = write_report(config, rows, receipts, latency_of(rows), pictures)
+    require_passed(result.fp32)
+    if result.int8.failure:
+        raise result.int8.failure
     return report
+
+
+def _origin(config: RunConfig) -> dict[str, str]:
+    return {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}
 
 
 def prepare(config: RunConfig) -> Road:
@@ -198,6 +262,12 @@ def test_scores(road: Road, network: nn.Module) -> Scores:
     return evaluate(model, road.splits.test, road.splits)
 
 
+def in_int8(row: Row, hop: HopReceipt) -> Row:
+    """The report's row of a network in INT8."""
+    form = row.form._replace(precision="int8")
+    return replace(row, name=f"{row.name} int8", miou=hop.miou, boundary_f1=hop.boundary_f1, form=form)
+
+
 def describe(road: Road, trained: Trained, scores: Scores | HopReceipt) -> Row:
     """The report's row of a network, with its scores on the test split."""
     return Row(
@@ -208,6 +278,9 @@ def describe(road: Road, trained: Trained, scores: Scores | HopReceipt) -> Row:
         miou=scores.miou,
         boundary_f1=scores.boundary_f1,
         train_seconds=trained.seconds,
+        form=Form(
+            road.config.out / f"{'teacher' if trained.name == 'teacher' else 'student'}.bundle", "fp32"
+        ),
     )
 
 

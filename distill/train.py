@@ -117,7 +117,7 @@ def train(
             if terms:
                 state.stepped()
             done = step + 1
-            stopping = _any_process(asked(), accelerator)
+            stopping = any_process(asked(), accelerator)
             if log is not None:
                 _record(log, state, stage, config, done, terms, rate)
                 if stopping or done == config.steps or done % config.checkpoint_every == 0:
@@ -229,7 +229,8 @@ def _require_finite(loss: Tensor, batch: Batch, stage: Stage) -> None:
         )
 
 
-def _any_process(flag: bool, accelerator: Accelerator) -> bool:
+def any_process(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether any of the processes says so; all of them must ask."""
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device)).item())  # pyright: ignore[reportAttributeAccessIssue]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from teacher.pooling import upsampling_matrix
 from teacher.pspnet import PSPNet, PyramidPooling
 
 
@@ -66,7 +67,6 @@ class FoldedPyramid(nn.Module):
 
 def _shifted_upsampling(size: int, bins: int) -> Tensor:
     """[S₋₁U, S₀U, S₁U], size×(3·bins): upsampling from `bins` cells seen through the three taps of a kernel."""
-    line = torch.eye(bins).unsqueeze(0)  # one image row a cell: upsampling unit vectors gives U's columns
-    upsampling = F.interpolate(line, size, mode="linear", align_corners=False)[0].T
+    upsampling = upsampling_matrix(size, bins)
     padded = F.pad(upsampling, (0, 0, 1, 1))  # the convolution's zero padding
     return torch.cat([padded[tap : tap + size] for tap in range(3)], dim=1)

@@ -2,13 +2,16 @@
 
 `adaptive_avg_pool2d` exports as hundreds of gathers, or not at all, when the bins do not divide the map, and the usual
 substitute (`kernel = stride = ⌊size / bins⌋`) is wrong. Average pooling is linear and separable, hence `P_h · X · P_wᵀ`
-with two small constant matrices.
+with two small constant matrices. So is bilinear upsampling.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+SMALL_MAP = 1024
+"""Cells up to which one product over all of them beats two over rows and columns: a batch of tiny ones is slow."""
 
 
 def pooling_matrix(size: int, bins: int) -> np.ndarray:
@@ -23,6 +26,15 @@ def pooling_matrix(size: int, bins: int) -> np.ndarray:
     return matrix
 
 
+def upsampling_matrix(size: int, cells: int) -> Tensor:
+    """The float32 matrix `size × cells` that `interpolate(…, mode="bilinear", align_corners=False)` applies to a line.
+
+    `U_h · X · U_wᵀ` is that upsampling. ONNX Runtime was measured to do it 1.3 to 2.5 times as fast as its own Resize.
+    """
+    line = torch.eye(cells).unsqueeze(0)  # unit vectors give the matrix's columns
+    return F.interpolate(line, size, mode="linear", align_corners=False)[0].T
+
+
 def exact_adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
     """`adaptive_avg_pool2d(x, bins)`: N×C×H×W → N×C×bins×bins, H and W fixed at export."""
     height, width = x.shape[-2:]
@@ -32,4 +44,6 @@ def exact_adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
         return F.avg_pool2d(x, (height // bins, width // bins))
     rows = torch.from_numpy(pooling_matrix(height, bins)).to(x)
     columns = torch.from_numpy(pooling_matrix(width, bins)).to(x)
+    if height * width <= SMALL_MAP:
+        return (x.flatten(2) @ torch.kron(rows, columns).T).unflatten(2, (bins, bins))
     return rows @ x @ columns.T

@@ -1,13 +1,22 @@
 """The engines that can run a bundle. Each is imported only when it is asked for."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from deploy.bundle import MODEL
+from deploy.bundle import FP16, INT8_CPU, MODEL, read_manifest
+from deploy.engines import list_engines
 from deploy.errors import UserError
+
+CPU = ("onnxruntime", "openvino")
+"""Backends that run the bundle's ONNX files; the packages have the same names."""
+TENSORRT = ("tensorrt", "tensorrt-rtx")
+"""Backends that run an engine which `deploy/build_engine.py` compiled."""
+BACKENDS = ("auto", *CPU, *TENSORRT)
+
+CPU_MODELS = {"int8": INT8_CPU, "fp16": FP16, "fp32": MODEL}
+PRECISIONS = ("auto", *CPU_MODELS)
 
 
 class Engine(Protocol):
@@ -15,7 +24,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in reports."""
+        """Backend and precision, such as "onnxruntime int8"; what to call it in reports."""
         ...
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -26,26 +35,92 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(folder: Path, backend: str = "auto", threads: int | None = None) -> Engine:
-    """Open the bundle's network on `backend`; "auto" takes the best that this installation has.
+def open_engine(
+    folder: Path,
+    backend: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+    fallback: bool = False,
+) -> Engine:
+    """Open the bundle's network on `backend`, one of `BACKENDS`; "auto" takes the fastest (`deploy.backends.choice`).
 
-    `threads` is the number of CPU threads of one call; None leaves it to the backend.
-    Raises `UserError` for an unknown backend or a model that it cannot load.
+    `threads` is the number of CPU threads of one call; None leaves it to the backend. `precision` "auto" is INT8 where
+    the bundle has it, which means that it passed its gate, else fp32; of TensorRT engines the lowest there is.
+    `fallback`: where a TensorRT backend cannot run, warn and take the fastest CPU backend.
+    Raises `UserError` for an unknown choice, a precision that the bundle lacks, or a model that does not load.
     """
-    if backend not in BACKENDS:
-        raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    _check(backend, precision)
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; give at least 1, or leave it out for the backend's choice")
-    return BACKENDS[backend](folder, threads)
+    if backend == "auto":
+        from deploy.backends.choice import open_best
+
+        return open_best(folder, threads, precision)
+    if backend in TENSORRT and fallback:
+        from deploy.backends.choice import open_or_fall_back
+
+        return open_or_fall_back(folder, backend, threads, precision)
+    if backend in TENSORRT:
+        from deploy.backends.trt import open_trt
+
+        return open_trt(folder, backend, precision)
+    return open_cpu(folder, backend, threads, precision)
 
 
-def _onnxruntime(folder: Path, threads: int | None) -> Engine:
+def open_cpu(folder: Path, backend: str, threads: int | None, precision: str) -> Engine:
+    """Open the bundle's network on one of the `CPU` backends. Raises as `open_engine` does."""
+    precision = cpu_precision(folder, precision)
+    file, name = folder / CPU_MODELS[precision], f"{backend} {precision}"
+    if backend == "openvino":
+        from deploy.backends.ov import OvEngine
+
+        return OvEngine(file, threads, name=name)
     from deploy.backends.ort import OrtEngine
 
-    return OrtEngine(folder / MODEL, threads)
+    return OrtEngine(file, threads, name=name)
 
 
-BACKENDS: dict[str, Callable[[Path, int | None], Engine]] = {
-    "auto": _onnxruntime,
-    "onnxruntime": _onnxruntime,
-}
+def cpu_precision(folder: Path, precision: str) -> str:
+    """What "auto" means for this bundle on a CPU; `UserError` for a precision that it lacks."""
+    files = read_manifest(folder).files
+    if precision == "auto":
+        return "int8" if INT8_CPU in files else "fp32"
+    if precision != "fp32" and CPU_MODELS[precision] not in files:
+        command = f"python deploy/build_engine.py {folder} --precision {precision}"
+        raise UserError(f"{folder}: has no {precision} model ({CPU_MODELS[precision]}); make it: {command}")
+    return precision
+
+
+def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
+    """The file that `backend` opens: one of the bundle's ONNX files, or an engine.
+
+    Of an opened engine: `model_file(folder, *engine.name.split())`. Raises `UserError` as `open_engine` does, but does
+    not find out whether a TensorRT engine fits this machine: it names the newest.
+    """
+    _check(backend, precision)
+    if backend == "auto":
+        from deploy.backends.choice import tensorrt_here
+
+        backend = next(iter(tensorrt_here(folder, precision)), CPU[0])
+    if backend in CPU:
+        return folder / CPU_MODELS[cpu_precision(folder, precision)]
+    engines = engine_files(folder, backend)
+    lowest = next((one for one in CPU_MODELS if one in engines), precision)
+    wanted = lowest if precision == "auto" else precision
+    if wanted not in engines:
+        command = f"python deploy/build_engine.py {folder} --backend {backend}"
+        raise UserError(f"{folder}: has no engine for {backend} {precision}; build one: {command}")
+    return engines[wanted]
+
+
+def engine_files(folder: Path, backend: str) -> dict[str, Path]:
+    """The newest engine of each precision that the bundle has for a TensorRT backend."""
+    newest_last = reversed(list_engines(folder, backend))
+    return {sidecar.precision: path for path, sidecar in newest_last}
+
+
+def _check(backend: str, precision: str) -> None:
+    if backend not in BACKENDS:
+        raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise UserError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.bundle import GOLDEN, MODEL, ClassInfo, read_golden, write_bundle
-from deploy.cli import main, output_names
+from deploy.build import FP16_BUDGET, INT8_BUDGET
+from deploy.bundle import GOLDEN, INT8_CPU, MODEL, ClassInfo, read_golden, write_bundle
+from deploy.cli import MIN_AGREEMENT, main, output_names
+from deploy.engines import LayerSummary, read_sidecar, write_engine
 from deploy.errors import UserError
 from deploy.files import atomic_write
 from deploy.images import read_image, write_png
 from deploy.visualize import colorize, overlay, palette, render, shares
+from tests.deploy.precisions import add_engine, make_precisions
 from tests.deploy.raw_images import make_tiff
 from tests.deploy.tiny import CLASSES, make_bundle, make_image, make_manifest
 
@@ -151,6 +154,97 @@ def test_verify_fails_a_model_that_answers_otherwise(bundle, tmp_path, capsys):
     assert "FAILED" in text
     assert "96.875 %" in text
     assert "difference of logits 7" in text
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> Path:
+    """A bundle whose INT8 model calls red what is green."""
+    return make_precisions(tmp_path_factory.mktemp("both") / "bundle", "int8")
+
+
+def test_predict_takes_backend_and_precision(both, images, tmp_path, capsys):
+    for precision, label in (("auto", 1), ("int8", 1), ("fp32", 0)):
+        out = tmp_path / precision
+        options = ["--backend", "onnxruntime", "--precision", precision, "--threads", "1"]
+        assert main(["predict", str(both), str(images / "red.png"), "--out", str(out), *options]) == 0
+        assert (read_image(out / "red_mask.png") == label).all()
+    assert "1 of 1 images predicted by onnxruntime fp32, median" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backend", "abacus"], "unknown backend 'abacus'"),
+        (["--precision", "int4"], "unknown precision 'int4'"),
+        (["--precision", "fp16"], "has no fp16 model"),
+        (["--backend", "tensorrt"], "has no engine for tensorrt"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(both, images, options, message):
+    for command in (["predict", str(both), str(images)], ["verify", str(both)]):
+        with pytest.raises(UserError, match=message):
+            main([*command, *options])
+
+
+def test_predict_falls_back_on_request_and_says_so(both, images, tmp_path):
+    command = [sys.executable, "-m", "deploy", "predict", str(both), str(images / "red.png")]
+    command += ["--out", str(tmp_path / "out"), "--backend", "tensorrt", "--fallback"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert run.stderr.startswith(f"warning: {both}: has no engine for tensorrt")
+    assert run.stderr.endswith("running on the CPU instead, as asked\n")
+    assert run.stderr.count("\n") == 1
+    assert " int8, median" in run.stdout
+
+
+def test_verify_asks_less_of_int8(both, bundle, tmp_path, capsys):
+    """Its golden outputs are those of fp32."""
+    golden = read_golden(bundle)
+    golden["labels"][0, 0, :30] = 99  # 1 % of the pixels
+    with atomic_write(tmp_path / "golden.npz") as file:
+        np.savez(file, **golden)
+    other = tmp_path / "other"
+    files = {MODEL: bundle / MODEL, INT8_CPU: bundle / MODEL, GOLDEN: tmp_path / "golden.npz"}
+    write_bundle(other, make_manifest(), files)
+    assert main(["verify", str(other), "--backend", "onnxruntime"]) == 0
+    assert (
+        "onnxruntime int8: 2 golden inputs, labels agree on 99.023 % (at least 98 %)"
+        in capsys.readouterr().out
+    )
+    assert main(["verify", str(other), "--backend", "onnxruntime", "--precision", "fp32"]) == 1
+    assert (
+        "onnxruntime fp32: 2 golden inputs, labels agree on 99.023 % (at least 99.9 %)"
+        in capsys.readouterr().out
+    )
+    assert main(["verify", str(both)]) == 1  # another network altogether
+
+
+def test_verify_asks_no_more_than_the_gates():
+    assert MIN_AGREEMENT["int8"] <= INT8_BUDGET.min_agreement
+    assert MIN_AGREEMENT["fp16"] <= FP16_BUDGET.min_agreement
+
+
+def test_info_shows_engines(tmp_path, capsys):
+    make_bundle(tmp_path / "bundle")
+    engine = add_engine(tmp_path / "bundle", "tensorrt", "fp16")
+    layers = LayerSummary(convolutions=30, int8_convolutions=28, conversions=2, float_layers=("a", "b"))
+    sidecar = msgspec.structs.replace(
+        read_sidecar(engine),
+        backend="tensorrt-rtx",
+        precision="int8",
+        targets=("sm86", "sm89"),
+        layers=layers,
+    )
+    write_engine(tmp_path / "bundle", "rtx", bytes(2_500_000), sidecar)
+    add_engine(tmp_path / "bundle", name="lost").with_suffix(".json").unlink()
+    assert main(["info", str(tmp_path / "bundle")]) == 0
+    lost, rtx, fp16 = capsys.readouterr().out.splitlines()[-3:]
+    assert lost.startswith("engine   lost.engine: ")
+    assert "no sidecar" in lost
+    assert rtx == (
+        "engine   rtx.engine: tensorrt-rtx 11.4.0, int8, for sm86, sm89, 2.5 MB, 28 of 30 convolutions in INT8"
+    )
+    assert fp16 == "engine   tensorrt-fp16.engine: tensorrt 11.4.0, fp16, for Orin (8.7), 0.0 MB"
 
 
 def test_python_m_deploy_prints_one_line(bundle, tmp_path):

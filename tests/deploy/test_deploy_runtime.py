@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import deploy
@@ -199,6 +200,32 @@ def test_engine_gives_the_logits_of_the_formula(folder):
     np.testing.assert_allclose(logits, np.einsum("kc,nchw->nkhw", WEIGHTS["sar"], patches), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "overflows"),
+    [
+        ("model name : old\nflags\t\t: fpu avx2 avx512f\n", True),
+        ("flags\t\t: fpu avx2 avx_vnni\n", False),
+        ("flags\t\t: fpu avx512f avx512_vnni\n", False),
+        ("Features\t: fp asimd\n", False),
+    ],
+)
+def test_int8_stays_right_on_cpus_whose_sums_overflow(monkeypatch, cpuinfo, overflows):
+    monkeypatch.setattr("deploy.backends.ort.Path.read_text", lambda path: cpuinfo)
+    asked = []
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda model, options, **more: asked.append(options) or session(model, options, **more),
+    )
+    OrtEngine(make_model(SPECS["rgb"], WEIGHTS["rgb"]), threads=1)
+    if overflows:
+        assert asked[0].get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            asked[0].get_session_config_entry("session.x64quantprecision")
+
+
 def test_what_is_no_model_is_named(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(UserError, match=r"model\.onnx: ONNX Runtime .* cannot load it") as caught:
@@ -223,7 +250,7 @@ assert not light, light
 assert seconds < 0.3, seconds
 
 import numpy
-result = deploy.load(sys.argv[1], threads=1)(numpy.zeros((50, 60, 3), numpy.uint8))
+result = deploy.load(sys.argv[1], "onnxruntime", threads=1)(numpy.zeros((50, 60, 3), numpy.uint8))
 assert result.probabilities.shape == (3, 50, 60)
 heavy = {"torch", "onnx", "cv2", "tensorrt", "openvino", "distill", "teacher", "student"} & set(sys.modules)
 assert not heavy, heavy

@@ -85,6 +85,16 @@ def test_cold_start_measures_the_child_and_not_its_parent(bundle):
     assert cold.inferences == 3
 
 
+def test_cold_start_runs_what_it_is_told(bundle):
+    for choice, message in (
+        ({"precision": "int8"}, "has no int8 model"),
+        ({"backend": "abacus"}, "unknown backend 'abacus'"),
+        ({"threads": -1}, "threads is -1"),
+    ):
+        with pytest.raises(UserError, match=rf"could not run it .*{message}"):
+            latency.cold_start(bundle, make_image(), **choice)
+
+
 def test_cold_start_of_a_broken_bundle_says_why(tmp_path):
     with pytest.raises(UserError, match=r"a fresh process could not run it .*no such folder"):
         latency.cold_start(tmp_path / "missing", IMAGE)

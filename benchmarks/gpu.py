@@ -1,0 +1,300 @@
+"""Check and time TensorRT on this machine's GPU: build, run, compare with the CPU, measure, break on purpose.
+
+    python benchmarks/gpu.py runs/quick/bundle --json gpu.json
+
+Prints `SKIPPED: reason` and ends well where there is no GPU or no TensorRT. Engines stay in the bundle's `engines/`.
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: imports start at the repository, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks import machine
+from deploy.backends import Engine, model_file, open_engine
+from deploy.backends.cuda import Cuda, open_cuda
+from deploy.backends.trt import TrtEngine, open_trt
+from deploy.backends.trt_builder import MODULES, BuildOptions, build_engine
+from deploy.build import ENGINE_BUDGET, FP16_BUDGET, INT8_BUDGET
+from deploy.bundle import INT8_CPU, MANIFEST, read_golden, read_manifest
+from deploy.engines import Sidecar, write_engine
+from deploy.errors import GateFailed, UserError, exit_with_one_line
+from deploy.files import write_json
+from deploy.labelled import data_folder, read_info, read_labelled
+from deploy.runtime import Model
+from deploy.table import format_table
+from deploy.verify import Budget, Hop, Receipt, run_hops, table
+
+BUDGETS = {"fp32": ENGINE_BUDGET, "fp16": FP16_BUDGET, "int8": ENGINE_BUDGET}
+"""Each engine's precision, against the form of the model before it: see `_receipt`."""
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """GPU time of a batch by CUDA events, in milliseconds."""
+
+    batch: int
+    copies: bool
+    """With the input's way to the GPU and the outputs' way back."""
+    cuda_graph: bool
+    p50: float
+    p99: float
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What was measured of one engine."""
+
+    engine: str
+    file: str
+    sidecar: Sidecar
+    load_s: float
+    """Opening it and one inference, for the first time; the first engine of all also wakes up the library."""
+    reload_s: float
+    """The same, after it was closed."""
+    gpu_bytes: int
+    """What it took of the GPU's memory, with one execution context; the first engine: with the library's own."""
+    golden_agreement: float
+    """Share of the golden pixels with the expected label."""
+    threads_agree: bool
+    """Several threads at once got what one alone got."""
+    timings: tuple[Timing, ...]
+    no_graph: str
+    """Why there are no timings with a CUDA graph; empty if there are."""
+    inspector: dict[str, Any]
+    """TensorRT's own description of the layers."""
+
+
+SPOILED: dict[str, dict[str, Any]] = {
+    "another version's engine": {"version": "0.0.0"},
+    "another GPU's engine": {"gpu": "another", "compute_capability": "1.0", "targets": (), "options": {}},
+    "another model's engine": {"source_sha256": "0" * 64},
+}
+"""Engines that must not be opened, by what their sidecars say."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run all checks, print tables, write JSON. `GateFailed` names the checks that failed."""
+    options = _parse(arguments)
+    try:
+        cuda, backend = open_cuda(options.provider), _installed(options.backend)
+    except UserError as reason:
+        print(f"SKIPPED: {reason}")
+        return
+    bundle, here = options.bundle, machine.describe()
+    print(f"{machine.summary(here)}\n{cuda.device}\n{backend}, bundle {bundle}\n")
+    rows, failures = list[Row](), list[str]()
+    for precision in options.precision.split(","):
+        try:
+            rows.append(_measure(bundle, backend, precision, cuda, options))
+        except UserError as error:
+            failures.append(str(error))
+    report: dict[str, object] = {"machine": here, "gpu": cuda.device, "engines": rows, "failures": failures}
+    if rows:
+        print(f"\n{_tables(rows)}\n")
+        failures += [f"{row.engine}: threads disagree" for row in rows if not row.threads_agree]
+        report["receipt"] = receipt = _receipt(rows, options)
+        failures += [reason for hop in receipt.hops for reason in hop.reasons] if receipt else []
+        write_json(options.json, report)  # what follows could end the process
+        report["refusals"] = refusals = dict(_refusals(rows[0], options))
+        print("\n".join(f"{case}: {error or 'OPENED'}" for case, error in refusals.items()))
+        failures += [f"{case} was opened" for case, error in refusals.items() if not error]
+    write_json(options.json, report)
+    print(f"\nwritten to {options.json}")
+    if failures:
+        raise GateFailed("; ".join(failures))
+
+
+def _installed(asked: str) -> str:
+    """The backend asked for, or of "auto" the first that is installed. Nothing is imported."""
+    backends = list(MODULES) if asked == "auto" else [asked]
+    for backend in backends:
+        if find_spec(MODULES[backend][0]):
+            return backend
+    raise UserError(f"{' and '.join(backends)} not installed: pip install 'edgedistill[tensorrt]' or [rtx]")
+
+
+def _measure(bundle: Path, backend: str, precision: str, cuda: Cuda, options: argparse.Namespace) -> Row:
+    """Build one engine and find out all about it."""
+    wanted: Any = {"backend": backend, "precision": precision, "batch": (1, 1, options.batch)}
+    built = build_engine(bundle, BuildOptions(**wanted), progress=False)
+    built.path.touch()  # the newest is the one that is opened
+    opened = partial(open_trt, bundle, backend, precision, provider=options.provider)
+    golden = read_golden(bundle)
+    images = golden["inputs"]
+    free = _free(cuda)
+    engine, load_s = _load(opened, images)
+    with closing(engine):
+        gpu_bytes = free - _free(cuda)
+        labels = engine.run(images)["labels"]
+        with ThreadPoolExecutor(4) as pool:
+            others = [outputs["labels"] for outputs in pool.map(engine.run, [images] * 16)]
+        timings = list(_timings(engine, images, False, options))
+        inspector = engine.inspect()
+    no_graph = ""
+    try:
+        with closing(opened(cuda_graph=True)) as fast:
+            timings += _timings(fast, images, True, options)
+    except UserError as error:
+        no_graph = str(error)
+    again, reload_s = _load(opened, images)
+    again.close()
+    return Row(
+        engine=engine.name,
+        file=str(built.path),
+        sidecar=built.sidecar,
+        load_s=load_s,
+        reload_s=reload_s,
+        gpu_bytes=gpu_bytes,
+        golden_agreement=float(np.mean(labels == golden["labels"])),
+        threads_agree=all(np.array_equal(labels, other) for other in others),
+        timings=tuple(timings),
+        no_graph=no_graph,
+        inspector=inspector,
+    )
+
+
+def _load(opened: Callable[[], TrtEngine], images: np.ndarray) -> tuple[TrtEngine, float]:
+    """The engine, and the seconds until its first result."""
+    start = time.perf_counter()
+    engine = opened()
+    engine.run(images[:1])
+    return engine, time.perf_counter() - start
+
+
+def _timings(
+    engine: TrtEngine, images: np.ndarray, cuda_graph: bool, options: argparse.Namespace
+) -> Iterator[Timing]:
+    """For one image and for the largest batch, without the copies and with them."""
+    for size in sorted({engine.smallest_batch, engine.largest_batch}):
+        batch = np.resize(images, (size, *images.shape[1:]))
+        for copies in (False, True):
+            engine.time(batch, options.warmup, copies=copies)
+            p50, p99 = np.percentile(engine.time(batch, options.runs, copies=copies), [50, 99]).tolist()
+            yield Timing(size, copies, cuda_graph, p50, p99)
+
+
+def _free(cuda: Cuda) -> int:
+    """Bytes of the GPU's memory that nobody has."""
+    with cuda.current():
+        return cuda.memory()[0]
+
+
+def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None:
+    """The engines against the CPU runtime on the labelled test images; None where there are none.
+
+    The order is fp32 on the CPU, fp32 and fp16 on the GPU, INT8 on the CPU, INT8 on the GPU: each is compared with the
+    one before it, and with the first.
+    """
+    bundle, data = options.bundle, options.data or data_folder(options.bundle)
+    if not (data / "test").is_dir():
+        print(f"{data / 'test'}: no such folder, so the accuracy is not measured\n")
+        return None
+    manifest = read_manifest(bundle)
+
+    def hop(engine: Engine, size: int, budget: Budget | None = None) -> Hop:
+        model = Model(manifest.input, manifest.classes, engine, manifest.ignore_label)
+        return Hop(engine.name, model, size, budget)
+
+    def on_cpu(precision: str, budget: Budget | None = None) -> Hop:
+        size = model_file(bundle, "onnxruntime", precision).stat().st_size
+        return hop(open_engine(bundle, "onnxruntime", precision=precision), size, budget)
+
+    with ExitStack() as engines:
+        hops = [on_cpu("fp32")]
+        for row in rows:
+            side = row.sidecar
+            if side.precision == "int8" and INT8_CPU in manifest.files:
+                hops.append(on_cpu("int8", INT8_BUDGET))
+            opened = open_trt(bundle, side.backend, side.precision, provider=options.provider)
+            hops.append(hop(engines.enter_context(closing(opened)), side.bytes, BUDGETS[side.precision]))
+        info, names = read_info(data), [one.name for one in manifest.classes]
+        samples = read_labelled(data / "test", len(names), manifest.ignore_label)
+        receipt = run_hops(hops, samples, len(names), dataset=info.dataset, split=info.test, classes=names)
+    print(f"{table(receipt)}\n")
+    return receipt
+
+
+def _refusals(row: Row, options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Spoil an engine in several ways, beside a copy of the manifest, and say what came of opening it: "" is bad."""
+    engine, sidecar = Path(row.file).read_bytes(), row.sidecar
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = Path(scratch)
+        shutil.copy(options.bundle / MANIFEST, bundle)
+
+        def attempt() -> str:
+            try:
+                open_trt(bundle, sidecar.backend, sidecar.precision, provider=options.provider).close()
+            except UserError as error:
+                return str(error)
+            return ""
+
+        for case, changes in SPOILED.items():
+            write_engine(bundle, "spoiled", engine, msgspec.structs.replace(sidecar, **changes))
+            yield case, attempt()
+        path = write_engine(bundle, "spoiled", engine, sidecar)
+        path.write_bytes(engine[:-1] + bytes([engine[-1] ^ 1]))
+        yield "an engine with one bit changed", attempt()
+        path.with_suffix(".json").unlink()
+        yield "an engine without its sidecar", attempt()
+        write_engine(bundle, "spoiled", b"rubbish" * 1000, sidecar)
+        yield "rubbish with a fitting sidecar", attempt()
+
+
+def _tables(rows: Sequence[Row]) -> str:
+    """Two tables: the engines, and what each needs for a batch."""
+    header = ("engine", "MB", "GPU MB", "build s", "load s", "reload s", "INT8 convolutions", "golden %")
+    engines, times = [], []
+    for row in rows:
+        layers, megabytes = row.sidecar.layers, f"{row.sidecar.bytes / 1e6:.1f}"
+        seconds = [f"{value:.2f}" for value in (row.sidecar.build_seconds, row.load_s, row.reload_s)]
+        int8 = f"{layers.int8_convolutions} of {layers.convolutions}" if layers else "?"
+        golden = f"{100 * row.golden_agreement:.2f}"
+        engines.append((row.engine, megabytes, f"{row.gpu_bytes / 1e6:.0f}", *seconds, int8, golden))
+        for one in row.timings:
+            ways = ["yes" if way else "–" for way in (one.copies, one.cuda_graph)]
+            times.append((row.engine, str(one.batch), *ways, f"{one.p50:.3f}", f"{one.p99:.3f}"))
+    ways = ("engine", "batch", "with copies", "CUDA graph", "p50 ms", "p99 ms")
+    return f"{format_table(header, engines)}\n\n{format_table(ways, times)}"
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/gpu.py", description="Check and time TensorRT on this machine's GPU."
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by the export")
+    parser.add_argument("--backend", default="auto", choices=("auto", *MODULES))
+    parser.add_argument("--provider", default="auto", help="of CUDA: auto, cuda-bindings or pycuda")
+    parser.add_argument("--precision", default="fp32,fp16,int8", help="(default %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, help="with test/images and test/masks (default: data/ beside BUNDLE)"
+    )
+    parser.add_argument("--batch", type=int, default=8, help="largest batch (default %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=500, help="timed, per engine and way (default %(default)s)"
+    )
+    parser.add_argument("--warmup", type=int, default=50, help="before, not counted (default %(default)s)")
+    parser.add_argument(
+        "--json", type=Path, default=Path("runs/gpu.json"), help="report (default %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    if options.runs < 1 or options.warmup < 0 or options.batch < 1:
+        raise UserError("give at least --runs 1, --warmup 0 and --batch 1")
+    return options
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

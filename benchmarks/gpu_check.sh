@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Check TensorRT on a fresh machine with an NVIDIA GPU: install, make a bundle, run benchmarks/gpu.py on it.
+# Prints `SKIPPED: reason` and ends well where there is no GPU.
+#
+#   benchmarks/gpu_check.sh [options of benchmarks/gpu.py]
+#
+#   BACKEND  tensorrt-rtx (default: for RTX GPUs, complete on PyPI) or tensorrt
+#   PRESET   of distill/run.py (default quick; the logits of smoke nearly tie, so any device may flip its labels)
+#   PYTHON   3.11 or later (default python3)
+#   VENV     where to install (default runs/gpu-check/venv); used as it is where it exists
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+BACKEND="${BACKEND:-tensorrt-rtx}"
+PRESET="${PRESET:-quick}"
+PYTHON="${PYTHON:-python3}"
+VENV="${VENV:-runs/gpu-check/venv}"
+OUT="runs/gpu-check/$PRESET"
+BUNDLE="$OUT/student.bundle"
+
+# Not every Jetson and container has nvidia-smi: then CUDA itself is asked, if this Python has the means.
+if ! nvidia-smi -L >/dev/null 2>&1; then
+    ask='from deploy.backends.cuda import why_not; print(why_not())'
+    reason="$("$PYTHON" -c "$ask" 2>/dev/null || echo "$PYTHON cannot ask CUDA")"
+    if [[ -n "$reason" ]]; then
+        echo "SKIPPED: nvidia-smi shows no GPU; $reason"
+        exit 0
+    fi
+fi
+
+if [[ ! -x "$VENV/bin/python" ]]; then
+    echo "Installing PyTorch and $BACKEND into $VENV (several GB: some minutes)"
+    "$PYTHON" -m venv --system-site-packages "$VENV" # JetPack's TensorRT is a package of the system
+    # Packages of a newer CUDA than the driver's do not run.
+    cuda="$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p' || true)"
+    packages=("cuda-bindings${cuda:+<$((cuda + 1))}")
+    if ! "$VENV/bin/python" -c "import ${BACKEND//-/_}" 2>/dev/null; then
+        packages+=("$BACKEND${cuda:+-cu$cuda}")
+    fi
+    "$VENV/bin/python" -m pip install --quiet -e '.[train]' "${packages[@]}"
+fi
+python="$VENV/bin/python"
+
+# A gate that fails is told of, and no reason not to go on with what there is.
+"$python" distill/run.py "$PRESET" --out "$OUT" --resume || [[ -f "$BUNDLE/manifest.json" ]]
+"$python" deploy/build_engine.py "$BUNDLE" --backend onnxruntime --precision fp16 || true
+"$python" benchmarks/gpu.py "$BUNDLE" --backend "$BACKEND" --json "$OUT/gpu.json" "$@"

@@ -1,0 +1,120 @@
+"""The command: `edgedistill lint FILE|BUNDLE [--target T] [--precision P] [--json]`."""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from deploy.bundle import INT8, INT8_CPU, MANIFEST, read_manifest, verify_files
+from deploy.errors import UserError
+from deploy.lint.finding import CPU, TARGETS, Finding, Level
+from deploy.lint.forecast import Forecast, foretell
+from deploy.lint.graph import read_graph
+from deploy.lint.rules import check
+
+COMPILED = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
+"""What a TensorRT file is checked for unless --target says otherwise; the DLA only when asked for."""
+MEANT_FOR: dict[str, tuple[str, ...]] = {INT8: COMPILED, INT8_CPU: CPU}
+"""Files that are made for some targets only, by the names that they have in a bundle."""
+SHOWN = 3
+"""So many places of one rule are printed; --json gives all."""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """One file checked for one target."""
+
+    file: str
+    target: str
+    findings: list[Finding]
+    forecast: Forecast
+
+
+def lint_command(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code: 1 when a target refuses a file, else 0.
+
+    Raises `UserError` for what is missing, empty, corrupt, or no ONNX model.
+    """
+    arguments = _parser().parse_args(argv)
+    checked = [
+        one
+        for path, targets in _files(arguments.path, arguments.precision)
+        for one in _check(path, (arguments.target,) if arguments.target else targets)
+    ]
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(checked), indent=2).decode())
+    else:
+        print("\n".join(line for one in checked for line in _report(one)))
+        print(_total(checked))
+    return int(any(finding.level == "error" for one in checked for finding in one.findings))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill lint", description="Foretell what a compiler will do with an ONNX file."
+    )
+    parser.add_argument("path", type=Path, metavar="FILE|BUNDLE")
+    parser.add_argument(
+        "--target", choices=TARGETS, help="check for this one only (all that the file is for)"
+    )
+    parser.add_argument("--precision", help="of a bundle, check only files of this precision, such as int8")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    return parser
+
+
+def _files(path: Path, precision: str | None) -> list[tuple[Path, tuple[str, ...]]]:
+    """The ONNX files to check, each with the targets that it is meant for."""
+    if path.is_dir() or path.name == MANIFEST:
+        folder = path if path.is_dir() else path.parent
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest)
+        models = {name: entry.precision for name, entry in manifest.files.items() if name.endswith(".onnx")}
+        chosen = [name for name, kind in models.items() if precision in (None, kind)]
+        if not chosen:
+            known = ", ".join(sorted(set(models.values()))) or "none"
+            raise UserError(f"{folder}: has no ONNX model of precision {precision}; it has {known}")
+        return [(folder / name, MEANT_FOR.get(name, (*COMPILED, *CPU))) for name in chosen]
+    if precision is not None:
+        raise UserError(f"--precision {precision}: {path} is one file; give a bundle to choose from")
+    return [(path, MEANT_FOR.get(path.name, (*COMPILED, *CPU)))]
+
+
+def _check(path: Path, targets: Sequence[str]) -> Iterator[Checked]:
+    try:
+        graph = read_graph(path.read_bytes(), path.parent)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give an ONNX file or a bundle"
+        ) from error
+    for target in targets:
+        yield Checked(path.name, target, check(graph, target), foretell(graph, target))
+
+
+def _report(checked: Checked) -> Iterator[str]:
+    yield f"{checked.file} on {checked.target}"
+    for level in get_args(Level):
+        groups: dict[tuple[str, str], list[Finding]] = {}
+        for finding in checked.findings:
+            if finding.level == level:
+                groups.setdefault((finding.rule, finding.remedy), []).append(finding)
+        for (rule, remedy), findings in groups.items():
+            yield f"  {level:<8}{rule}{f' × {len(findings)}' if len(findings) > 1 else ''}"
+            yield from (f"          {finding.where}: {finding.message}" for finding in findings[:SHOWN])
+            if len(findings) > SHOWN:
+                yield f"          … and {len(findings) - SHOWN} more"
+            yield f"          → {remedy}"
+    yield f"  {checked.forecast}"
+
+
+def _total(checked: Sequence[Checked]) -> str:
+    counts = Counter(finding.level for one in checked for finding in one.findings)
+    found = ", ".join(
+        f"{counts[level]} {level}{'s' if counts[level] > 1 else ''}"
+        for level in get_args(Level)
+        if counts[level]
+    )
+    return found or "nothing to complain about"

@@ -1,0 +1,263 @@
+"""A read-only view of an ONNX model for the rules: who makes and who reads each tensor, constants, types, shapes.
+
+The only module of the linter that knows the ONNX library.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import defs, helper, inliner, numpy_helper, shape_inference
+
+from deploy.errors import UserError
+
+Shape = tuple[int | str, ...]
+"""Sizes; a name, or "?", stands for one that the file leaves open."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """An operator. `inputs` holds "" for those left out; `attributes` holds numbers, text and lists of them."""
+
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name or next(iter(self.outputs), '')}"
+
+    @property
+    def has_standard_name(self) -> bool:
+        """Whether ONNX defines an operator of this name."""
+        return defs.has(self.op)
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether this is an operator that ONNX defines."""
+        return self.domain in ("", "ai.onnx") and self.has_standard_name
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The model with local functions inlined and the bodies of If, Loop and Scan beside the other nodes."""
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, onnx.TensorProto]
+    types: Mapping[str, str]
+    """Element types as numpy calls them ("float32", "uint8", …), and "string"; a tensor of unknown type is absent."""
+    shapes: Mapping[str, Shape]
+    """A tensor of unknown rank is absent."""
+    opset: int | None
+    """Of the standard operators; None where the file does not say."""
+    ir_version: int
+    folder: Path | None
+    """Where external data lie."""
+    body_names: frozenset[str] = field(default=frozenset())
+    """What goes into and out of the bodies of control flow."""
+
+    @cached_property
+    def producer(self) -> dict[str, Node]:
+        """The node that makes a tensor."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Node]]:
+        """The nodes that read a tensor, in the order of the file."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(filter(None, node.inputs)):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    def of(self, *ops: str) -> Iterator[Node]:
+        """The nodes of these operator types, in the order of the file."""
+        return (node for node in self.nodes if node.op in ops)
+
+    def readers(self, name: str) -> list[Node]:
+        """The nodes that read this tensor."""
+        return self.consumers.get(name, [])
+
+    def leaves(self, name: str) -> bool:
+        """Whether this tensor is an output of the graph, or of a body of control flow."""
+        return name in self.outputs or name in self.body_names
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor, or () where it is not known."""
+        return self.shapes.get(name, ())
+
+    def value(self, name: str) -> np.ndarray | None:
+        """The value of a constant; None for what is computed, left out, or lies in a file that is missing."""
+        if name not in self.constants:
+            return None
+        with suppress(OSError, ValueError, KeyError, TypeError, onnx.checker.ValidationError):
+            return numpy_helper.to_array(self.constants[name], base_dir=str(self.folder or ""))
+        return None
+
+    def missing_data(self) -> Iterator[tuple[str, str]]:
+        """Constants whose external file is missing, with the file's name."""
+        for name, tensor in self.constants.items():
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                location = next(
+                    (entry.value for entry in tensor.external_data if entry.key == "location"), ""
+                )
+                if self.folder is None or not (self.folder / location).is_file():
+                    yield name, location
+
+    @cached_property
+    def constant_bytes(self) -> int:
+        """Size of all constants, wherever they lie."""
+        return sum(
+            math.prod(tensor.dims) * _dtype(tensor.data_type).itemsize for tensor in self.constants.values()
+        )
+
+    def macs(self, conv: Node) -> int:
+        """Multiply-accumulates of a Conv at batch 1; 0 where shapes are not known."""
+        out, weight = self.shape(conv.outputs[0]), self.shape(conv.inputs[1])
+        sizes = [*out[1:], *weight[1:]]
+        return (
+            math.prod(map(int, sizes)) if len(out) > 2 and all(isinstance(size, int) for size in sizes) else 0
+        )
+
+    @cached_property
+    def total_macs(self) -> int:
+        """Multiply-accumulates of all Convs at batch 1."""
+        return sum(self.macs(conv) for conv in self.of("Conv"))
+
+    def share(self, conv: Node) -> float:
+        """The share of a Conv in the multiply-accumulates of all Convs."""
+        return self.macs(conv) / max(self.total_macs, 1)
+
+
+def read_graph(model: bytes, folder: Path | None = None) -> Graph:
+    """Read a serialised ONNX model; its external data lie in `folder`. `UserError` when it is none, or damaged."""
+    proto = _parse(model)
+    # The file as it is must do where these fail: odd models are what a linter is for.
+    with suppress(shape_inference.InferenceError, ValueError, RuntimeError):
+        proto = inliner.inline_local_functions(proto) if proto.functions else proto
+        proto = shape_inference.infer_shapes(proto, data_prop=True)
+    graphs = list(_with_bodies(proto.graph))
+    node_protos = [node for graph in graphs for node in graph.node]
+    opset = max(
+        (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=None
+    )
+    _check(node_protos, opset or defs.onnx_opset_version())
+    nodes = tuple(map(_node, node_protos))
+    constants = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+    constants |= {node.outputs[0]: tensor for node in nodes if (tensor := _constant(node)) is not None}
+    values = [value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info)]
+    tensors = {value.name: value.type.tensor_type for value in values if value.type.HasField("tensor_type")}
+    return Graph(
+        nodes=nodes,
+        inputs=tuple(value.name for value in proto.graph.input if value.name not in constants),
+        outputs=tuple(value.name for value in proto.graph.output),
+        constants=constants,
+        types={name: _type(kind.elem_type) for name, kind in tensors.items() if kind.elem_type}
+        | {name: _type(tensor.data_type) for name, tensor in constants.items()},
+        shapes={name: _dims(kind.shape.dim) for name, kind in tensors.items() if kind.HasField("shape")}
+        | {name: tuple(tensor.dims) for name, tensor in constants.items()},
+        opset=opset,
+        ir_version=proto.ir_version,
+        folder=folder,
+        body_names=frozenset(value.name for graph in graphs[1:] for value in (*graph.input, *graph.output)),
+    )
+
+
+def _parse(model: bytes) -> onnx.ModelProto:
+    if not model:
+        raise UserError("is empty; export the model again")
+    try:
+        proto = onnx.load_model_from_string(model)
+    except DecodeError as error:
+        raise UserError("is not an ONNX model, or only a part of one; export it again") from error
+    # Protobuf reads almost any bytes as a message without fields.
+    if not proto.ir_version or not proto.graph.node:
+        raise UserError("is not an ONNX model, for it holds no graph; export the model again")
+    return proto
+
+
+def _check(nodes: Sequence[onnx.NodeProto], opset: int) -> None:
+    """Refuse what the rules could not read: names that are no text, inputs and attributes that do not fit, cycles."""
+    for node in nodes:
+        names = (node.op_type, node.domain, node.name, *node.input, *node.output)
+        if not all(isinstance(name, str) for name in names):
+            raise UserError("is damaged: it holds names that are no text; export the model again")
+        if node.domain in ("", "ai.onnx") and defs.has(node.op_type):
+            with suppress(defs.SchemaError):
+                _check_schema(node, defs.get_schema(node.op_type, opset))
+    try:
+        TopologicalSorter({name: node.input for node in nodes for name in node.output if name}).prepare()
+    except CycleError as error:
+        raise UserError(
+            f"is damaged: {error.args[1][0]} depends on itself; export the model again"
+        ) from error
+
+
+def _check_schema(node: onnx.NodeProto, schema: defs.OpSchema) -> None:
+    where = f"{node.op_type} {node.name or ' '.join(node.output)}"
+    if len(node.input) < schema.min_input or len(node.output) < schema.min_output:
+        raise UserError(f"is damaged: {where} lacks inputs or outputs; export the model again")
+    for entry in node.attribute:
+        known = schema.attributes.get(entry.name)
+        if known and known.type.value != entry.type:  # pyright: ignore[reportAttributeAccessIssue]
+            raise UserError(f"is damaged: {where} has an odd {entry.name}; export the model again")
+
+
+def _with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                if body.node or body.output:
+                    yield from _with_bodies(body)
+
+
+def _node(node: onnx.NodeProto) -> Node:
+    attributes = {entry.name: _plain(helper.get_attribute_value(entry)) for entry in node.attribute}
+    return Node(node.op_type, node.domain, node.name, tuple(node.input), tuple(node.output), attributes)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _constant(node: Node) -> onnx.TensorProto | None:
+    if node.op != "Constant":
+        return None
+    for name, value in node.attributes.items():
+        if name == "value":
+            return value
+        if name in ("value_float", "value_floats"):
+            return numpy_helper.from_array(np.asarray(value, np.float32))
+        if name in ("value_int", "value_ints"):
+            return numpy_helper.from_array(np.asarray(value, np.int64))
+    return None
+
+
+def _dtype(elem_type: int) -> np.dtype:
+    try:
+        return helper.tensor_dtype_to_np_dtype(elem_type)
+    except KeyError:
+        return np.dtype(np.void)  # newer than the ONNX library
+
+
+def _type(elem_type: int) -> str:
+    return "string" if elem_type == onnx.TensorProto.STRING else _dtype(elem_type).name
+
+
+def _dims(dims: Iterable[onnx.TensorShapeProto.Dimension]) -> Shape:
+    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)

@@ -1,0 +1,229 @@
+"""Rules about QuantizeLinear (Q) and DequantizeLinear (DQ)."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from deploy.lint.finding import TENSORRT, Finding
+from deploy.lint.graph import Graph, Node
+from deploy.lint.pairs import (
+    CLAMPS,
+    INT8_OPS,
+    MOVES,
+    activations,
+    is_dequantized,
+    is_weight,
+    obstacle,
+    origin,
+    quantized_type,
+    represented,
+    zero_point,
+)
+
+RANGE = (1e-5, 1e5)
+"""Largest magnitudes that an activation of a network with normalised inputs plausibly has."""
+SMALL = 0.01
+"""A convolution with less than this share of the multiply-accumulates is not worth a warning."""
+
+
+def zero_points(graph: Graph, target: str) -> Iterator[Finding]:
+    """TensorRT quantises symmetrically. Source: onnx-tensorrt docs/operators.md (zero points must be 0); FACTS; seen:
+    "Non-zero zero point is not supported"; a uint8 constant: "Found unsupported input type of UINT8"; other uint8 with
+    zero point 0: "Defaulting to INT8 instead".
+    """
+    if target not in TENSORRT:
+        return
+    for node in graph.of("QuantizeLinear", "DequantizeLinear"):
+        if _repeats(graph, node):
+            continue
+        kind, zero = quantized_type(graph, node), zero_point(graph, node)
+        remedy = "quantise symmetrically: int8 with zero point 0 (model.int8.onnx, not model.int8-cpu.onnx)"
+        if kind == "uint8" and node.op == "DequantizeLinear" and node.inputs[0] in graph.constants:
+            message = "the weights are uint8, and TensorRT's parser reads only int8 ones"
+            yield Finding("error", "uint8-weights", str(node), message, remedy)
+        elif zero is not None and zero.any():
+            message = f"the zero point is {_brief(zero)}, and TensorRT's parser takes only 0"
+            yield Finding("error", "zero-point", str(node), message, remedy)
+        elif kind == "uint8":
+            message = "TensorRT reads uint8 with zero point 0 as int8: values above 127 × scale are cut off"
+            yield Finding("warning", "uint8-range", str(node), message, remedy)
+
+
+def int32_bias(graph: Graph, target: str) -> Iterator[Finding]:
+    """TensorRT dequantises no int32. Source: FACTS; seen: "input has type Int32 but must have type FP8, … or UInt8"."""
+    for node in graph.of("DequantizeLinear"):
+        if target in TENSORRT and quantized_type(graph, node) == "int32":
+            message = "the bias is quantised to int32, which TensorRT's parser refuses"
+            remedy = "leave biases in float (onnxruntime.quantization: QuantizeBias=False)"
+            yield Finding("error", "int32-bias", str(node), message, remedy)
+
+
+def scales(graph: Graph, target: str) -> Iterator[Finding]:
+    """A scale is a positive, finite number. Source: the ONNX specification of QuantizeLinear; seen in TensorRT-RTX:
+    "Scale coefficients must all be positive" for 0, -1 and NaN, while it takes infinity and CPUs take anything.
+    """
+    for node in graph.of("QuantizeLinear", "DequantizeLinear"):
+        scale = graph.value(node.inputs[1])
+        if scale is None or _repeats(graph, node):
+            continue
+        remedy = "calibrate again; give a channel of zeros the scale 1"
+        wrong = scale[~((scale > 0) & np.isfinite(scale))]
+        if wrong.size:
+            refused = target in TENSORRT and not (wrong > 0).all()
+            message = f"the scale {_brief(wrong)} is not a positive number, so the result is not one either"
+            yield Finding("error" if refused else "warning", "bad-scale", str(node), message, remedy)
+
+
+def activation_ranges(graph: Graph, _: str) -> Iterator[Finding]:
+    """A calibrated range far from 1 comes from an untouched observer, raw inputs or a diverged network."""
+    for node in activations(graph):
+        span = represented(graph, node)
+        top = max(map(abs, span)) if span else 1.0
+        if np.isfinite(top) and top > 0 and not RANGE[0] <= top <= RANGE[1]:
+            message = f"the calibrated range ends at {top:.3g}, which no healthy activation does"
+            remedy = "look at the calibration data and at this layer's output"
+            yield Finding("warning", "absurd-range", str(node), message, remedy)
+
+
+def signed_activations(graph: Graph, target: str) -> Iterator[Finding]:
+    """ONNX Runtime runs int8 activations 2 times slower than uint8 ones on a CPU. Source: FACTS, measured."""
+    signed = [node for node in activations(graph) if quantized_type(graph, node) == "int8"]
+    if signed and target == "onnxruntime":
+        message = f"{len(signed)} activations are int8; ONNX Runtime's CPU kernels are made for uint8, twice as fast"
+        remedy = "give this target model.int8-cpu.onnx: the same grid as uint8"
+        yield Finding("warning", "int8-activations", str(signed[0]), message, remedy)
+
+
+def float_islands(graph: Graph, target: str) -> Iterator[Finding]:
+    """Operators with INT8 inputs that ONNX Runtime still runs in float, see `pairs.obstacle`. Source: its optimised
+    models; FACTS (a ReLU kept in float costs all that INT8 gains).
+    """
+    remedies = {
+        "clamp-in-float": "give tensors that are never negative the zero point 0 of uint8",
+        "shared-int8": "give this target model.int8-cpu.onnx",
+        "unquantized-output": "quantise its output, and let every reader read the DQ",
+    }
+    for node in graph.of("Conv", "Add") if target == "onnxruntime" else ():
+        inputs_int8 = all(is_dequantized(graph, name, target) for name in node.inputs[:2])
+        if not inputs_int8 or (found := obstacle(graph, node)) is None:
+            continue
+        share = graph.share(node) if node.op == "Conv" else 0.0
+        message = f"has INT8 inputs but runs in float: {found.text}"
+        message += f" ({share:.1%} of the multiply-accumulates)" if node.op == "Conv" else ""
+        level = "note" if found.rule == "unquantized-output" and share < SMALL else "warning"
+        yield Finding(level, found.rule, str(node), message, remedies[found.rule])
+
+
+def half_quantized(graph: Graph, target: str) -> Iterator[Finding]:
+    """A convolution runs in INT8 only when data and weights are quantised. Source: NVIDIA, "Explicit Quantization";
+    seen in all three compilers.
+    """
+    for conv in graph.of("Conv", "ConvTranspose"):
+        data, weights = (is_dequantized(graph, name, target) for name in conv.inputs[:2])
+        if data != weights:
+            has, lacks = ("data", "weights") if data else ("weights", "data")
+            message = f"the {has} are quantised but the {lacks} are not, so it runs in float"
+            remedy = f"quantise the {lacks} too, or leave both in float"
+            yield Finding("warning", "half-quantized", str(conv), message, remedy)
+
+
+def residuals(graph: Graph, target: str) -> Iterator[Finding]:
+    """Both inputs of a residual Add should be INT8, or the skip travels in float. Source: NVIDIA's quantization
+    toolkit, "Add Custom QDQ Insertion Case" (ResNet); FACTS; seen: TensorRT-RTX then stores the skip as Int8 and Float.
+    """
+    for add in graph.of("Add"):
+        data = [name for name in add.inputs if name not in graph.constants]
+        plain = [name for name in data if not is_dequantized(graph, name, target)]
+        skips = [name for name in plain if any(node.op == "QuantizeLinear" for node in graph.readers(name))]
+        if len(data) == 2 and skips:
+            message = f"reads {skips[0]} before its QuantizeLinear, so that tensor is also kept in float"
+            yield Finding("warning", "float-residual", str(add), message, "let it read the DQ of that tensor")
+        elif len(data) == 2 and len(plain) == 1 and target == "onnxruntime":
+            message = f"one input is INT8 and {plain[0]} is not, so it runs in float"
+            remedy = f"quantise {plain[0]} too"
+            yield Finding("warning", "float-residual", str(add), message, remedy)
+
+
+def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
+    """Q and DQ cost accuracy and time where nothing computes in INT8 beside them. Source: NVIDIA, "Explicit
+    Quantization" (Q/DQ placement).
+    """
+    remedy = "remove this pair"
+    for node in graph.of("QuantizeLinear", "DequantizeLinear"):
+        name = node.outputs[0]
+        if not graph.readers(name) and not graph.leaves(name):
+            yield Finding("warning", "unfused-pair", str(node), "its output is read by nothing", remedy)
+        elif graph.leaves(name) and node.op == "QuantizeLinear":
+            continue
+        elif node.op == "QuantizeLinear" and not _reaches(graph, name, _computes_integers, MOVES):
+            message = "is followed by no DequantizeLinear, so no compiler takes it for a pair"
+            yield Finding("warning", "unfused-pair", str(node), message, "put Q and DQ in pairs")
+        elif node.op == "DequantizeLinear" and not _reaches(graph, name, _uses_int8, MOVES | CLAMPS):
+            if is_weight(graph, node) or (target not in TENSORRT and _made_in_int8(graph, node, target)):
+                continue
+            message = "rounds to 8 bits, and nothing after it computes in INT8"
+            level = "note" if _made_in_int8(graph, node, target) else "warning"
+            yield Finding(level, "unfused-pair", str(node), message, remedy)
+
+
+def per_tensor_weights(graph: Graph, _: str) -> Iterator[Finding]:
+    """One scale per output channel keeps accuracy at no cost. Source: NVIDIA, "Working with Quantized Types"."""
+    for conv in graph.of("Conv"):
+        node = graph.producer.get(conv.inputs[1])
+        scale = graph.value(node.inputs[1]) if node and node.op == "DequantizeLinear" else None
+        if scale is not None and scale.size == 1 and graph.shape(conv.inputs[1])[:1] not in ((), (1,)):
+            message = "all output channels share one weight scale, which costs accuracy"
+            yield Finding("note", "per-tensor-weights", str(conv), message, "quantise weights per channel")
+
+
+RULES = (
+    zero_points,
+    int32_bias,
+    scales,
+    activation_ranges,
+    signed_activations,
+    float_islands,
+    half_quantized,
+    residuals,
+    unfused_pairs,
+    per_tensor_weights,
+)
+
+
+def _quantizer(graph: Graph, node: Node) -> Node | None:
+    """The Q whose output this node reads, if it does."""
+    source = graph.producer.get(node.inputs[0])
+    return source if source and source.op == "QuantizeLinear" else None
+
+
+def _repeats(graph: Graph, node: Node) -> bool:
+    """Whether this is the DQ of a pair, with the scale and zero point of its Q."""
+    source = _quantizer(graph, node)
+    return source is not None and source.inputs[1:] == node.inputs[1:]
+
+
+def _computes_integers(node: Node) -> bool:
+    return node.op == "DequantizeLinear" or node.op.startswith("QLinear") or node.op.endswith("Integer")
+
+
+def _uses_int8(node: Node) -> bool:
+    return node.op in INT8_OPS
+
+
+def _reaches(graph: Graph, name: str, goal: Callable[[Node], bool], through: frozenset[str]) -> bool:
+    """Whether the tensor, moved about by operators `through`, comes to one that is the `goal`."""
+    return any(
+        goal(reader) or (reader.op in through and _reaches(graph, reader.outputs[0], goal, through))
+        for reader in graph.readers(name)
+    )
+
+
+def _made_in_int8(graph: Graph, dequantize: Node, target: str) -> bool:
+    """Whether the tensor that this DQ yields was made by an operator with INT8 inputs, which so can write INT8."""
+    source = origin(graph, dequantize.outputs[0])
+    return source is not None and source.op in INT8_OPS and is_dequantized(graph, source.inputs[0], target)
+
+
+def _brief(values: np.ndarray) -> str:
+    flat = np.unique(values)
+    return f"{flat[0]:g}" if flat.size == 1 else f"{flat[0]:g} … {flat[-1]:g}"

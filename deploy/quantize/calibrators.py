@@ -1,0 +1,134 @@
+"""From the distribution of a tensor's values to the range that its INT8 grid covers.
+
+The grid is symmetric: 127 steps from 0 to the range, the same below 0. Values beyond the range are clipped, so a
+calibrator weighs what clipping costs the few large values against what a coarse step costs all others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+
+import numpy as np
+
+BINS = 2048
+LEVELS = 127
+"""Steps from 0 to the range."""
+PERCENTILE = 99.99
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How the magnitudes |x| of a tensor's values are distributed.
+
+    Attributes:
+        counts: int64 [BINS], values in equal bins from 0 to `max`, but for those that are exactly 0.
+        zeros: values that are exactly 0. Every symmetric grid holds 0, so they weigh nothing in choosing one; after a
+            ReLU they are half of all values.
+        max: the largest magnitude.
+        negative: whether any value is below 0.
+        images: how many images were counted.
+    """
+
+    counts: np.ndarray
+    zeros: int
+    max: float
+    negative: bool
+    images: int = 1
+
+    @property
+    def edges(self) -> np.ndarray:
+        """float64 [BINS + 1], the borders of the bins."""
+        return np.linspace(0.0, self.max, BINS + 1)
+
+
+def count(magnitudes: np.ndarray, limit: float) -> np.ndarray:
+    """int64 [BINS]: how many of the `magnitudes` (≥ 0) lie in each of the equal bins from 0 to `limit` > 0."""
+    bins = (magnitudes / np.float32(limit) * BINS).astype(np.int32)
+    return np.bincount(np.minimum(bins, BINS - 1, out=bins).ravel(), minlength=BINS)
+
+
+def min_max(histogram: Histogram) -> float:
+    """Clip nothing: the largest magnitude."""
+    return histogram.max
+
+
+def percentile(histogram: Histogram) -> float:
+    """Clip one value in ten thousand: the 99.99th percentile of the magnitudes, to within a bin."""
+    below = histogram.zeros + np.cumsum(histogram.counts)
+    return float(np.interp(PERCENTILE / 100 * below[-1], [histogram.zeros, *below], histogram.edges))
+
+
+def entropy(histogram: Histogram) -> float:
+    """Lose the least information: the smallest Kullback–Leibler divergence of the clipped, 128-level distribution.
+
+    The calibrator of TensorRT (S. Migacz, "8-bit inference with TensorRT", GTC 2017). For every number of bins i kept,
+    P is the histogram's first i bins with all that is clipped added to the last; Q spreads the count of each of 128
+    equal groups of these bins evenly over its bins that are not empty. As P sums over groups in which Q is constant,
+
+        KL(P‖Q) = Σ_bins p log p − Σ_groups P(group) log q(group)
+
+    takes 128 terms for each i.
+    """
+    counts, groups = histogram.counts, LEVELS + 1
+    kept = np.arange(groups, BINS + 1)
+    borders = -(-kept[:, None] * np.arange(groups + 1) // groups)  # bin b of i belongs to group ⌊128 b / i⌋
+    total = _running_sum(counts)
+    inside, clipped = total[kept], total[-1] - total[kept]
+    mass = np.diff(total[borders])
+    filled = np.diff(_running_sum(counts > 0)[borders])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_q = np.log(mass / filled / inside[:, None])
+        cross = np.where(mass > 0, mass * log_q, 0.0).sum(axis=1)
+        # What is clipped goes to the last bin; where that is empty Q is 0 and the divergence infinite.
+        last = np.where(counts[kept - 1] > 0, log_q[:, -1], -np.inf)
+        cross += np.where(clipped > 0, clipped * last, 0.0)
+    own = _running_sum(_x_log_x(counts))[kept - 1] + _x_log_x(counts[kept - 1] + clipped)
+    divergence = (own - cross) / total[-1] - np.log(total[-1])
+    best = len(kept) - 1 - int(np.argmin(divergence[::-1]))  # of equals the widest
+    return float(histogram.edges[kept[best]])
+
+
+def mse(histogram: Histogram, candidates: int = 512) -> float:
+    """Smallest mean squared error of rounding and clipping, of `candidates` ranges evenly spread up to the maximum.
+
+    The values of a bin count as evenly spread over it. With the step s and n = min(round(x / s), 127), the squared
+    error (x − n s)² has the antiderivative F(x) = n s³ / 12 + (x − n s)³ / 3, so each bin's error is exact.
+    """
+    edges = histogram.edges
+    ranges = histogram.max * np.arange(1, candidates + 1) / candidates
+    errors = np.empty(candidates)
+    for index, step in enumerate(ranges / LEVELS):
+        level = np.minimum(np.round(edges / step), LEVELS)
+        antiderivative = level * step**3 / 12 + (edges - level * step) ** 3 / 3
+        errors[index] = histogram.counts @ np.diff(antiderivative)
+    return float(ranges[np.argmin(errors)])
+
+
+def _above_zero(calibrator: Callable[[Histogram], float]) -> Callable[[Histogram], float]:
+    """At least one bin, and 1 for a tensor that was always 0: any range represents it."""
+
+    @wraps(calibrator)
+    def calibrate(histogram: Histogram) -> float:
+        if not histogram.counts.any():
+            return 1.0
+        return max(calibrator(histogram), float(histogram.edges[1]))
+
+    return calibrate
+
+
+CALIBRATORS: dict[str, Callable[[Histogram], float]] = {
+    "min-max": _above_zero(min_max),
+    "percentile": _above_zero(percentile),
+    "entropy": _above_zero(entropy),
+    "mse": _above_zero(mse),
+}
+"""By name: the range that a tensor's grid should cover, above 0 and at most its largest magnitude."""
+
+
+def _running_sum(values: np.ndarray) -> np.ndarray:
+    """[n + 1]: sums of the first 0 … n values."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
+def _x_log_x(counts: np.ndarray) -> np.ndarray:
+    return counts * np.log(np.maximum(counts, 1))

@@ -1,0 +1,141 @@
+"""An INT8 model: the fp32 model with QuantizeLinear and DequantizeLinear where integers shall flow.
+
+Every convolution and every sum of two activations reads its activations from a symmetric grid of signed bytes, one
+scale a tensor, and a convolution its weights from one scale an output channel. The bias stays in float, as TensorRT
+wants it, and so do the normalisation of the image, constant matrices, concatenation, resizing and the logits. TensorRT
+makes INT8 kernels of the convolutions between these nodes; ONNX Runtime and OpenVINO do so with `cpu_form`.
+"""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from deploy.errors import UserError
+from deploy.quantize.calibrators import LEVELS
+from deploy.quantize.graph import constants, load, load_float, readers, rebuilt
+from deploy.quantize.structure import Layer, find_grids, find_layers, never_negative, starts_at_zero
+
+SMALLEST_SCALE = 1e-30
+"""Above the subnormal numbers, which devices flush to 0."""
+LARGEST_BIAS = 2**30
+"""In units of input scale × weight scale, as the CPU kernels hold it: INT32 with room for the sum."""
+
+_ZERO, _LOW_ZERO, _MIDDLE_ZERO = "zero.s8", "zero.u8", "middle.u8"
+
+
+def layers(model: bytes) -> list[Layer]:
+    """What of an fp32 model can run in INT8, in the order of execution; see `Layer`.
+
+    Raises `UserError` for a model that is damaged or not in fp32.
+    """
+    return find_layers(load_float(model).graph)
+
+
+def insert(model: bytes, ranges: Mapping[str, float], float_layers: Collection[str] = ()) -> bytes:
+    """The INT8 form, for TensorRT, of an fp32 model. The layers named in `float_layers` stay as they are.
+
+    `ranges` holds for the tensors of the other layers (`Layer.tensors`) the magnitude that 127 stands for, above 0.
+    Whatever reads such a tensor reads it from the grid, but for the layers in `float_layers`.
+
+    Raises `UserError` for a model that is damaged or not in fp32, an unknown layer, and a missing range.
+    """
+    proto = load_float(model)
+    graph = proto.graph
+    found = find_layers(graph)
+    if unknown := set(float_layers).difference(layer.name for layer in found):
+        raise UserError(
+            f"no layer is called {', '.join(sorted(unknown))}; the sensitivity table has the names"
+        )
+    chosen = {layer.output: layer for layer in found if layer.name not in float_layers}
+    untouched = {layer.output for layer in found} - set(chosen)
+    grids = find_grids(graph, chosen.values())
+    if missing := [root for root in grids.values() if not ranges.get(root, 0) > 0]:
+        raise UserError(f"tensor {missing[0]} has no range above 0; calibrate all tensors of the layers")
+
+    values = constants(graph)
+    scales = {root: np.float32(max(ranges[root] / LEVELS, SMALLEST_SCALE)) for root in grids.values()}
+    added: dict[str, np.ndarray | np.generic] = {_scale(root): scale for root, scale in scales.items()}
+    added[_ZERO] = np.int8(0)
+    nodes = [node for image in graph.input for node in _grid_nodes(image.name, grids)]
+    for node in graph.node:
+        layer = chosen.get(node.output[0])
+        if layer and layer.kind == "Conv":
+            weight, *bias = (numpy_helper.to_array(values[name]) for name in node.input[1:] if name)
+            bias_steps = bias[0] / scales[grids[node.input[0]]] if bias else 0.0
+            name = f"{layer.name}.weight"
+            added[_integers(name)], added[_scale(name)] = quantize_weight(weight, bias_steps)
+            # ONNX lets zeros be left out or shared, but ONNX Runtime has transformations that fail on either.
+            added[f"{name}.zero"] = np.zeros(len(weight), np.int8)
+            nodes.append(_dequantize(name, [_scale(name), f"{name}.zero"], axis=0))
+            node.input[1] = _values(name)
+        if node.output[0] not in untouched:
+            node.input[:] = [_values(name) if name in grids else name for name in node.input]
+        nodes.append(node)
+        nodes += [new for output in node.output for new in _grid_nodes(output, grids)]
+    return rebuilt(proto, nodes, added)
+
+
+def cpu_form(s8: bytes) -> bytes:
+    """A model of `insert` with its grids in unsigned bytes, which CPUs run at twice the speed; weights stay signed.
+
+    The scales stay too. Zero becomes 128, or 0 where no value is negative: ONNX Runtime needs no ReLU before such a
+    grid. A grid from 0 goes on to 255 steps, so there what the signed form clips at 127 steps keeps its value. Where
+    nothing is clipped the two forms compute the same. As long as values stay below 127 steps, x86 CPUs without VNNI,
+    which add two products of a byte and a weight in 16 bits, do not overflow either.
+    """
+    proto = load(s8)
+    graph = proto.graph
+    positive, read = never_negative(graph), readers(graph)
+    zeros = {
+        node.output[0]: _LOW_ZERO if starts_at_zero(node.input[0], positive, read) else _MIDDLE_ZERO
+        for node in graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    for node in graph.node:
+        integers = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0] if node.input else ""
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and integers in zeros:
+            node.input[2] = zeros[integers]
+    return rebuilt(proto, list(graph.node), {_LOW_ZERO: np.uint8(0), _MIDDLE_ZERO: np.uint8(128)})
+
+
+def quantize_weight(weight: np.ndarray, bias_steps: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """INT8 weights O×I×k×k in −127…127 and their float32 scales [O].
+
+    A scale is max |w| / 127, or as large as the bias needs to be an INT32 number of scale × input scale, as which CPUs
+    add it. That matters to channels that died in training: their weights are almost 0, and the bias is all they give.
+    `bias_steps` is the bias [O] in units of the input scale.
+    """
+    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / LEVELS
+    scale = np.maximum(scale, np.abs(bias_steps) / LARGEST_BIAS).astype(np.float32)
+    scale[scale < SMALLEST_SCALE] = 1.0
+    steps = np.round(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
+    return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
+
+
+def _grid_nodes(name: str, grids: Mapping[str, str]) -> list[onnx.NodeProto]:
+    """The two nodes that put a tensor on its grid; none for a tensor without one."""
+    if name not in grids:
+        return []
+    grid = [_scale(grids[name]), _ZERO]
+    quantize = helper.make_node("QuantizeLinear", [name, *grid], [_integers(name)], name=f"{name}.quantize")
+    return [quantize, _dequantize(name, grid)]
+
+
+def _dequantize(name: str, grid: list[str], axis: int | None = None) -> onnx.NodeProto:
+    inputs, outputs = [_integers(name), *grid], [_values(name)]
+    return helper.make_node("DequantizeLinear", inputs, outputs, name=f"{name}.dequantize", axis=axis)
+
+
+def _integers(name: str) -> str:
+    return f"{name}.int8"
+
+
+def _scale(name: str) -> str:
+    return f"{name}.scale"
+
+
+def _values(name: str) -> str:
+    """What the integers stand for."""
+    return f"{name}.rounded"

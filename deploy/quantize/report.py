@@ -1,0 +1,119 @@
+"""What quantization found: a record for `quantization.json`, a table and a picture."""
+
+from html import escape
+
+import msgspec
+
+from deploy.table import format_table
+from deploy.verify import Budget
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """How well a model does. Fractions in 0..1."""
+
+    miou: float
+    agreement: float
+    """Share of valid pixels that get the same class as from the fp32 model."""
+
+
+class Sensitivity(msgspec.Struct, frozen=True):
+    """A layer, or a block of layers, and the model's figures with it alone in float."""
+
+    name: str
+    layers: tuple[str, ...]
+    figures: Figures
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `deploy.quantize.search.quantize` tried and chose; `msgspec.json.encode(report)` is `quantization.json`."""
+
+    images: int
+    """Calibration images with a valid pixel."""
+    budget: Budget
+    fp32: Figures
+    calibrators: dict[str, Figures]
+    """With every layer in INT8."""
+    calibrator: str
+    """The one chosen."""
+    int8: Figures
+    """Of the result."""
+    layers: int
+    """Convolutions and sums that can run in INT8."""
+    float_layers: tuple[str, ...]
+    """Those of them that the result leaves in float."""
+    ranges: dict[str, float]
+    """For each tensor on a grid the magnitude that is 127 steps."""
+    sensitivity: tuple[Sensitivity, ...] = ()
+    """Ranked by what leaving them in float gains; empty if it was not measured."""
+
+    @property
+    def quantized(self) -> int:
+        """How many layers run in INT8."""
+        return self.layers - len(self.float_layers)
+
+    @property
+    def all_int8(self) -> Figures:
+        """The figures with every layer in INT8: what the gains of `sensitivity` are relative to."""
+        return self.calibrators[self.calibrator]
+
+
+def sensitivity_table(report: Report) -> str:
+    """The ranked layers as aligned text: what the model gains from each of them alone in float."""
+    base = report.all_int8
+    rows = [
+        (
+            row.name,
+            f"{100 * row.figures.miou:.2f}",
+            f"{100 * (row.figures.miou - base.miou):+.2f}",
+            f"{100 * row.figures.agreement:.3f}",
+            f"{100 * (row.figures.agreement - base.agreement):+.3f}",
+            "float" if _in_float(report, row) else "int8",
+        )
+        for row in report.sensitivity
+    ]
+    ends = [
+        ("(all in INT8)", f"{100 * base.miou:.2f}", "", f"{100 * base.agreement:.3f}", "", ""),
+        ("(all in float)", f"{100 * report.fp32.miou:.2f}", "", f"{100 * report.fp32.agreement:.3f}", "", ""),
+    ]
+    return format_table(("in float", "mIoU %", "gain", "agreement %", "gain", "chosen"), [*rows, *ends])
+
+
+def _in_float(report: Report, row: Sensitivity) -> bool:
+    return set(row.layers) <= set(report.float_layers)
+
+
+_ROW, _LEFT, _PLOT, _RIGHT, _TOP = 18, 260, 360, 130, 52
+"""Pixels: height of a row, widths of names, bars and figures, height of the title."""
+
+
+def sensitivity_svg(report: Report) -> str:
+    """The ranking as a bar chart: points of mIoU that the model gains from each layer alone in float.
+
+    Bars are dark for what the result leaves in float. A stand-alone SVG document on a white ground.
+    """
+    base = report.all_int8.miou
+    gains = [100 * (row.figures.miou - base) for row in report.sensitivity]
+    low, high = min(0.0, *gains, 0.0), max(0.0, *gains, 0.0)
+    scale = _PLOT / ((high - low) or 1.0)
+    zero = _LEFT - low * scale
+    width, height = _LEFT + _PLOT + _RIGHT, _TOP + _ROW * len(gains) + 12
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+        ' font-family="sans-serif" font-size="12" fill="#222">',
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+        '<text x="12" y="20" font-size="14">mIoU gained with one layer in float, points</text>',
+        f'<text x="12" y="38" fill="#666">all in INT8 ({escape(report.calibrator)}): {100 * base:.2f} %, fp32: '
+        f"{100 * report.fp32.miou:.2f} %; dark: left in float</text>",
+    ]
+    for index, (row, gain) in enumerate(zip(report.sensitivity, gains, strict=True)):
+        top = _TOP + _ROW * index
+        start, length = zero + min(0.0, gain * scale), abs(gain) * scale
+        colour = "#1f4e79" if _in_float(report, row) else "#9dbfe0"
+        parts += [
+            f'<text x="{_LEFT - 8}" y="{top + 13}" text-anchor="end">{escape(row.name)}</text>',
+            f'<rect x="{start:.1f}" y="{top + 3}" width="{length:.1f}" height="{_ROW - 6}" fill="{colour}"/>',
+            f'<text x="{_LEFT + _PLOT + 8}" y="{top + 13}">{gain:+.2f}</text>',
+        ]
+    bottom = _TOP + _ROW * len(gains)
+    parts.append(f'<line x1="{zero:.1f}" y1="{_TOP}" x2="{zero:.1f}" y2="{bottom}" stroke="#222"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"

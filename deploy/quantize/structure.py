@@ -1,0 +1,144 @@
+"""Which operators of a graph can run in INT8, and which of its tensors get a grid for that."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+from onnx import numpy_helper
+
+from deploy.quantize.graph import Readers, constants, downstream, producers, readers
+
+_FLOAT_READERS = {
+    "Concat", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "PRelu", "Reshape", "Resize",
+    "Sigmoid", "Swish", "Tanh",
+}  # fmt: skip
+"""Operators that run in float whatever they read. A convolution before one of them writes to a grid all the same: a CPU
+runs it in INT8 only if it does, and else decodes its weights at every call. (Reshape: a folded pyramid's taps.)"""
+_POSITIVE = {"Abs", "HardSigmoid", "Relu", "Sigmoid", "Softmax"}
+_POSITIVE_IF_ALL_INPUTS_ARE = {"Add", "Concat", "MatMul", "Mul"}
+_POSITIVE_IF_FIRST_INPUT_IS = {
+    "AveragePool", "Clip", "DequantizeLinear", "Flatten", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool",
+    "QuantizeLinear", "ReduceMean", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator that can run in INT8.
+
+    Attributes:
+        name: of a convolution, that of its weight: "backbone.layer1.0.conv1"; of a sum, "backbone.layer1.0.add".
+        kind: "Conv" or "Add".
+        block: what it is part of: "backbone.layer1.0".
+        tensors: the activations whose range it needs: its one or two inputs, and the result of a convolution that does
+            not end at another layer. Max pooling passes a grid on, so a tensor before it stands for the one behind.
+        output: the tensor that the operator computes.
+    """
+
+    name: str
+    kind: Literal["Conv", "Add"]
+    block: str
+    tensors: tuple[str, ...]
+    output: str
+
+
+def find_layers(graph: onnx.GraphProto) -> list[Layer]:
+    """Convolutions with constant weights and sums of two activations, in the order of execution.
+
+    A sum belongs to the block of the layer before it.
+    """
+    weights, made, read = constants(graph), producers(graph), readers(graph)
+    outputs = {output.name for output in graph.output}
+    features = downstream(graph, [node.output[0] for node in graph.node if node.op_type == "Conv"])
+    found: list[Layer] = []
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in weights:
+            name = node.input[1].removesuffix(".weight").removeprefix("network.")
+            block, tensors = _block(name), [node.input[0]]
+            result = _after_activation(node.output[0], read)
+            if result not in outputs and any(reader.op_type in _FLOAT_READERS for reader in read[result]):
+                tensors.append(result)
+        elif node.op_type == "Add" and found and features.issuperset(node.input):
+            block, tensors = found[-1].block, list(node.input)
+            name = f"{block}.add"
+        else:
+            continue
+        tensors = tuple(_before_pooling(tensor, made) for tensor in tensors)
+        kind = "Conv" if node.op_type == "Conv" else "Add"
+        found.append(Layer(_unique(name, found), kind, block, tensors, node.output[0]))
+    return found
+
+
+def find_grids(graph: onnx.GraphProto, chosen: Iterable[Layer]) -> dict[str, str]:
+    """Each tensor that gets a grid for the chosen layers, and the tensor whose range the grid covers: mostly itself.
+
+    The result of max pooling lies on the grid of what is pooled. What is clipped gets the grid of the result: rounding
+    to it before the clipping changes nothing after, and lets the convolution before write integers.
+    """
+    grids = {tensor: tensor for layer in chosen for tensor in layer.tensors}
+    read = readers(graph)
+    for node in graph.node:
+        if node.op_type == "MaxPool" and node.input[0] in grids:
+            grids[node.output[0]] = grids[node.input[0]]
+    for node in reversed(graph.node):
+        if node.op_type == "Clip" and node.output[0] in grids and len(read[node.input[0]]) == 1:
+            grids[node.input[0]] = grids[node.output[0]]
+    return grids
+
+
+def never_negative(graph: onnx.GraphProto) -> set[str]:
+    """The tensors that the kinds of the operators keep at 0 or above, whatever the image."""
+    floats = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    known = {tensor.name for tensor in floats if numpy_helper.to_array(tensor).min(initial=0.0) >= 0}
+    for node in graph.node:
+        if (
+            node.op_type in _POSITIVE
+            or (node.op_type in _POSITIVE_IF_ALL_INPUTS_ARE and known.issuperset(node.input))
+            or (node.op_type in _POSITIVE_IF_FIRST_INPUT_IS and node.input[0] in known)
+            or (node.op_type == "Clip" and len(node.input) > 1 and node.input[1] in known)
+        ):
+            known.update(node.output)
+    return known
+
+
+def starts_at_zero(tensor: str, positive: set[str], read: Readers) -> bool:
+    """Whether a grid needs no negative values: the tensor has none, or all that read it off the grid cut them off.
+
+    `positive` is `never_negative` of the graph.
+    """
+    if tensor in positive:
+        return True
+    grid = [node for node in read[tensor] if node.op_type == "QuantizeLinear"]
+    values = [node for quantize in grid for node in read[quantize.output[0]]]
+    users = [node for dequantize in values for node in read[dequantize.output[0]]]
+    return bool(users) and all(
+        node.op_type in ("Relu", "Clip") and node.output[0] in positive for node in users
+    )
+
+
+def _block(name: str) -> str:
+    """The name up to its first index or indices: "backbone.layer2.0" of "backbone.layer2.0.downsample.0"."""
+    match = re.match(r".*?(?:\.\d+)+(?=\.|$)", name)
+    return match.group() if match else name
+
+
+def _unique(name: str, found: Sequence[Layer]) -> str:
+    """The name, numbered if a layer has it already: weights may be shared."""
+    names = {layer.name for layer in found}
+    candidates = (name if number == 1 else f"{name}#{number}" for number in range(1, len(found) + 2))
+    return next(candidate for candidate in candidates if candidate not in names)
+
+
+def _after_activation(tensor: str, read: Readers) -> str:
+    """The tensor, or what the ReLU or clipping makes of it that alone reads it."""
+    if len(read[tensor]) == 1 and read[tensor][0].op_type in ("Relu", "Clip"):
+        return read[tensor][0].output[0]
+    return tensor
+
+
+def _before_pooling(tensor: str, made: Mapping[str, onnx.NodeProto]) -> str:
+    while tensor in made and made[tensor].op_type == "MaxPool":
+        tensor = made[tensor].input[0]
+    return tensor

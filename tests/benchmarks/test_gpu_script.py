@@ -1,0 +1,270 @@
+"""benchmarks/gpu.py and gpu_check.sh: skipped for real without a GPU, and all of it on a GPU of numpy arrays."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu
+from deploy.backends import cuda, trt
+from deploy.backends.ort import OrtEngine
+from deploy.backends.trt_builder import Built
+from deploy.bundle import FP16, INT8, INT8_CPU, MODEL, read_manifest, write_bundle
+from deploy.engines import LayerSummary, write_engine
+from deploy.errors import GateFailed, UserError
+from deploy.labelled import write_labelled
+from tests.deploy.tiny import make_bundle, make_image
+from tests.deploy.trt_fakes import ENGINE, FakeTensorRT, make_sidecar
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+SOURCES = {"fp32": MODEL, "fp16": FP16, "int8": INT8}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """As a run leaves it: every precision, and labelled images beside it. All files hold the same network."""
+    folder = tmp_path / "bundle"
+    manifest = make_bundle(folder)
+    model, golden = (folder / MODEL).read_bytes(), (folder / "golden.npz").read_bytes()
+    write_bundle(
+        folder, manifest, dict.fromkeys([*SOURCES.values(), INT8_CPU], model) | {"golden.npz": golden}
+    )
+    engine = OrtEngine(model, threads=1)
+    samples = [(f"image{seed}", make_image(seed=seed)) for seed in range(3)]
+    labels = [engine.run(image[None])["labels"][0] for _, image in samples]
+    valid = np.ones((32, 48), bool)
+    write_labelled(
+        tmp_path / "data" / "test",
+        [(*pair, label, valid) for pair, label in zip(samples, labels, strict=True)],
+    )
+    return folder
+
+
+@pytest.fixture
+def machine(bundle, monkeypatch):
+    """A machine with a GPU and TensorRT-RTX, both fake, and a compiler that takes no time."""
+    real = pytest.importorskip("tensorrt_rtx")
+    fake = FakeTensorRT(real, bundle / MODEL, profile=(1, 1, 4))
+    monkeypatch.setattr(cuda, "PROVIDERS", {"fake": lambda: fake.cuda})
+    monkeypatch.setattr(trt, "import_tensorrt", lambda backend: fake.module)
+
+    def build_engine(folder, options, *, progress):
+        source = SOURCES[options.precision]
+        sidecar = make_sidecar(
+            source=source,
+            source_sha256=read_manifest(folder).files[source].sha256,
+            backend=options.backend,
+            version=real.__version__,
+            precision=options.precision,
+            batch=options.batch,
+            layers=LayerSummary(20, 19, 2, ("classifier",)),
+        )
+        path = write_engine(folder, options.precision, ENGINE, sidecar)
+        return Built(path, sidecar, False, path.with_suffix(".log"))
+
+    monkeypatch.setattr(gpu, "build_engine", build_engine)
+    return fake
+
+
+def run_gpu(bundle, *arguments):
+    """The report of a run in this process."""
+    report = bundle.parent / "gpu.json"
+    fast = [
+        "--runs",
+        "5",
+        "--warmup",
+        "1",
+        "--batch",
+        "4",
+        "--backend",
+        "tensorrt-rtx",
+        "--json",
+        str(report),
+    ]
+    try:
+        gpu.main([str(bundle), *fast, *arguments])
+    finally:
+        content = json.loads(report.read_text()) if report.exists() else None
+    return content
+
+
+def test_whole_report(bundle, machine, capsys):
+    report = run_gpu(bundle)
+    assert report["gpu"]["name"] == "Fake GPU"
+    assert report["machine"]["packages"]["numpy"]
+    assert report["failures"] == []
+    assert [row["engine"] for row in report["engines"]] == [
+        f"tensorrt-rtx {p}" for p in ("fp32", "fp16", "int8")
+    ]
+    for row in report["engines"]:
+        assert row["golden_agreement"] == 1
+        assert row["threads_agree"] is True
+        assert row["gpu_bytes"] > 4 * 32 * 48 * 3
+        assert row["inspector"] == {"Layers": ["conv1"]}
+        ways = [(one["batch"], one["copies"], one["cuda_graph"]) for one in row["timings"]]
+        assert sorted(ways) == [(b, c, g) for b in (1, 4) for c in (False, True) for g in (False, True)]
+        assert all(0 < one["p50"] <= one["p99"] for one in row["timings"])
+    assert [hop["name"] for hop in report["receipt"]["hops"]] == [
+        "onnxruntime fp32",
+        "tensorrt-rtx fp32",
+        "tensorrt-rtx fp16",
+        "onnxruntime int8",
+        "tensorrt-rtx int8",
+    ]
+    assert all(hop["miou"] == hop["agreement_first"] == 1 for hop in report["receipt"]["hops"])
+    refusals = report["refusals"]
+    assert len(refusals) == 6
+    assert all("deploy/build_engine.py" in error and "\n" not in error for error in refusals.values())
+    out = capsys.readouterr().out
+    assert "19 of 20" in out
+    assert f"written to {bundle.parent / 'gpu.json'}" in out
+    assert not machine.cuda.alive
+
+
+def test_without_labelled_images(bundle, machine, capsys):
+    shutil.rmtree(bundle.parent / "data")
+    report = run_gpu(bundle, "--precision", "fp16")
+    assert report["receipt"] is None
+    assert "accuracy is not measured" in capsys.readouterr().out
+
+
+def test_a_precision_that_cannot_be_built(bundle, machine, monkeypatch):
+    build = gpu.build_engine
+
+    def refuse(folder, options, **others):
+        if options.precision == "fp16":
+            raise UserError("the bundle has no fp16 model")
+        return build(folder, options, **others)
+
+    monkeypatch.setattr(gpu, "build_engine", refuse)
+    with pytest.raises(GateFailed, match="the bundle has no fp16 model"):
+        run_gpu(bundle)
+    report = json.loads((bundle.parent / "gpu.json").read_text())
+    assert [row["engine"] for row in report["engines"]] == ["tensorrt-rtx fp32", "tensorrt-rtx int8"]
+    assert report["failures"] == ["the bundle has no fp16 model"]
+
+
+def test_a_gpu_that_computes_something_else(bundle, machine):
+    network = machine.network
+    machine.network = lambda images: {name: value[..., ::-1] for name, value in network(images).items()}
+    with pytest.raises(GateFailed, match=r"hop onnxruntime fp32 → tensorrt-rtx fp32: label agreement"):
+        run_gpu(bundle, "--precision", "fp32")
+
+
+def test_an_engine_that_should_have_been_refused(bundle, machine, monkeypatch):
+    monkeypatch.setattr(trt, "_fits_version", lambda sidecar, version: True)
+    with pytest.raises(GateFailed, match=r"^another version's engine was opened$"):
+        run_gpu(bundle, "--precision", "fp32")
+
+
+def test_a_provider_without_graphs(bundle, machine, monkeypatch):
+    def refuse(*_):
+        raise UserError("pycuda offers no CUDA graphs")
+
+    lean = pytest.importorskip("tensorrt_lean")
+    monkeypatch.setattr(machine.cuda, "capture", refuse)
+    monkeypatch.delattr(machine.module, "CudaGraphStrategy")  # as in TensorRT, which leaves capturing to us
+    assert not hasattr(lean, "CudaGraphStrategy")
+    [row] = run_gpu(bundle, "--precision", "int8")["engines"]
+    assert row["no_graph"] == "pycuda offers no CUDA graphs"
+    assert not any(one["cuda_graph"] for one in row["timings"])
+
+
+def test_no_tensorrt(bundle, machine, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
+    assert run_gpu(bundle) is None
+    assert capsys.readouterr().out.startswith("SKIPPED: tensorrt-rtx not installed: pip install")
+
+
+@pytest.mark.parametrize("wrong", [("--runs", "0"), ("--warmup", "-1"), ("--batch", "0")])
+def test_impossible_counts(wrong):
+    with pytest.raises(UserError, match="give at least --runs 1"):
+        gpu.main(["bundle", *wrong])
+
+
+def test_skipped_without_a_gpu(tmp_path):
+    report = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu.py", str(tmp_path), "--json", str(report)],
+        cwd=ROOT,
+        env=os.environ | NO_GPU,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("SKIPPED: no usable NVIDIA GPU: ")
+    assert done.stdout.count("\n") == 1
+    assert not report.exists()
+
+
+def test_check_is_skipped_without_a_gpu(tmp_path):
+    """Nothing is installed or written where there is no GPU."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = os.environ | NO_GPU | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    environment["VENV"] = str(tmp_path / "venv")
+    done = subprocess.run(
+        ["benchmarks/gpu_check.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("SKIPPED: ")
+    assert done.stdout.count("\n") == 1
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("smi", "packages"),
+    [
+        ("NVIDIA-SMI 560.35 Driver Version: 560.35 CUDA Version: 12.6", "cuda-bindings<13 tensorrt-rtx-cu12"),
+        ("no table", "cuda-bindings tensorrt-rtx"),
+    ],
+)
+def test_check_installs_trains_and_measures(tmp_path, smi, packages):
+    """With a Python that only notes what it is asked to do."""
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{smi}'\n")
+    (tmp_path / "python").write_text(
+        f"""#!/bin/bash
+echo "$@" >>{tmp_path}/calls
+case "$1 $2" in
+    "-m venv") mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+    "-c "*) exit 1 ;;                    # TensorRT is not here yet
+    "deploy/"* | "distill/"*) exit 1 ;;  # a gate fails
+esac
+"""
+    )
+    for name in ("nvidia-smi", "python"):
+        (tmp_path / name).chmod(0o755)
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "benchmarks", root / "benchmarks")
+    bundle = root / "runs" / "gpu-check" / "quick" / "student.bundle"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").touch()
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": f"{tmp_path}/python"}
+    done = subprocess.run(
+        [root / "benchmarks" / "gpu_check.sh", "--runs", "7"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    out = "runs/gpu-check/quick"
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        "-m venv --system-site-packages runs/gpu-check/venv",
+        "-c import tensorrt_rtx",
+        f"-m pip install --quiet -e .[train] {packages}",
+        f"distill/run.py quick --out {out} --resume",
+        f"deploy/build_engine.py {out}/student.bundle --backend onnxruntime --precision fp16",
+        f"benchmarks/gpu.py {out}/student.bundle --backend tensorrt-rtx --json {out}/gpu.json --runs 7",
+    ]
+
+
+def test_check_is_a_sound_shell_script():
+    shellcheck = shutil.which("shellcheck")
+    if not shellcheck:
+        pytest.skip("shellcheck is not installed here (apt install shellcheck)")
+    done = subprocess.run([shellcheck, "benchmarks/gpu_check.sh"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,59 @@
+"""Tiny bundles with more than one precision, whose answers tell which file was opened, and engines that are none."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from deploy.bundle import FP16, INT8_CPU, extend_bundle, read_manifest
+from deploy.engines import Sidecar, write_engine
+from tests.deploy.tiny import WEIGHTS, make_bundle, make_model
+
+FILES = {"fp16": FP16, "int8": INT8_CPU}
+RED = np.full((32, 48, 3), (255, 0, 0), np.uint8)
+ANSWERS = {"fp32": 0, "int8": 1, "fp16": 2}
+"""What the model of each precision calls a red image."""
+
+
+def make_precisions(folder: Path, *precisions: str) -> Path:
+    """A bundle with more precisions than fp32, whose models call red something else: see ANSWERS."""
+    make_bundle(folder)
+    spec = read_manifest(folder).input
+    models = {
+        FILES[one]: make_model(spec, np.roll(WEIGHTS["rgb"], ANSWERS[one], axis=0)) for one in precisions
+    }
+    extend_bundle(folder, models, {FILES[one]: one for one in precisions})
+    return folder
+
+
+def add_engine(folder: Path, backend: str = "tensorrt", precision: str = "fp32", name: str = "") -> Path:
+    """Something that looks like an engine of the bundle until one opens it."""
+    sidecar = Sidecar(
+        source="model.onnx",
+        source_sha256=read_manifest(folder).files["model.onnx"].sha256,
+        sha256="",
+        bytes=0,
+        backend=backend,
+        version="11.4.0",
+        precision=precision,
+        gpu="Orin",
+        compute_capability="8.7",
+        batch=(1, 1, 1),
+        key="key",
+        build_seconds=1.0,
+    )
+    return write_engine(folder, name or f"{backend}-{precision}", b"an engine", sidecar)
+
+
+class FakeEngine:
+    """Gives one label everywhere, after `wait` seconds."""
+
+    def __init__(self, name: str = "fake fp32", label: int = 0, wait: float = 0.0) -> None:
+        self.name, self._label, self._wait = name, label, wait
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        time.sleep(self._wait)
+        return {
+            "labels": np.full((len(batch), 32, 48), self._label, np.uint8),
+            "logits": np.zeros((len(batch), 3, 4, 6), np.float32),
+        }
