@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{manifest.name}: {precision} for {backend}{why}")
 
     if options.redo or not set(PRECISIONS[precision]) <= set(manifest.files):
+        _require_onnx(precision)
         if precision == "int8":
             make_int8(bundle, data, _int8_options(options))
         elif precision == "fp16":
@@ -52,6 +53,11 @@ def main(argv: Sequence[str]) -> int:
         )
     require_passed(receipt)
     return 0
+
+
+def _require_onnx(precision: str) -> None:
+    if precision != "fp32" and find_spec("onnx") is None:
+        raise UserError(f"making the {precision} model needs onnx: pip install 'edgedistill[quantize]'")
 
 
 def choose_backend(asked: str) -> tuple[str, str]:

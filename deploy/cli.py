@@ -1,10 +1,11 @@
-"""The commands that work on a device: predict, info, verify."""
+"""The commands that work on a device: predict, info, verify; and, where `onnx` is installed, build and lint."""
 
 import argparse
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,25 @@ def main(argv: Sequence[str]) -> int:
 
     Raises `UserError` for what the user can mend; see `errors.exit_with_one_line`.
     """
+    if argv and argv[0] in ("build", "lint"):
+        return _with_onnx(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
         return arguments.command(arguments)
+
+
+def _with_onnx(command: str) -> Callable[[Sequence[str]], int]:
+    """The commands that have parsers of their own and read or make ONNX files."""
+    if find_spec("onnx") is None:
+        raise UserError(f"{command} reads ONNX files: pip install 'edgedistill[quantize]'")
+    if command == "lint":
+        from deploy.lint import lint_command
+
+        return lint_command
+    from deploy import build_engine
+
+    return build_engine.main
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
@@ -71,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     _add_engine_options(verify)
     verify.set_defaults(command=_verify)
+
+    # For the list of commands only: `main` hands these over before anything is parsed.
+    commands.add_parser("build", help="quantize and compile a bundle for a device, and prove the result")
+    commands.add_parser("lint", help="foretell what compilers will make of a bundle or an ONNX file")
     return parser
 
 

@@ -19,6 +19,9 @@ training
   run PRESET [--field value …]   train a teacher, distil a student, export and prove it
   presets                        list the presets
   students [--size N]            list the students with parameters and multiply-accumulates
+for a device
+  build BUNDLE                   quantize and compile a bundle, and prove the result
+  lint BUNDLE|FILE               foretell what compilers will make of a bundle or an ONNX file
 on the device
   predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
   info BUNDLE                    show what a bundle holds

@@ -137,9 +137,9 @@ class Int8Config:
     test_images: int = 256
     """Test images that judge."""
     qat_steps: int = 0
-    """Steps of training with simulated INT8, the teacher still distilling, where quantization after training alone
-    needs layers in float or misses the budget. 0 = never."""
-    qat_lr: float = 1e-4
+    """Steps of training in simulated INT8, the teacher still distilling, where quantization after training needs layers
+    in float or misses the budget. 0 = never."""
+    qat_lr: float = 1e-5
 
 
 @dataclass(frozen=True)

@@ -148,11 +148,11 @@ _Key = tuple[int, int]
 _CLIPS = {"relu", "relu6", "hardtanh", "clamp", "clip"}
 """They and rounding commute, so a convolution may write to the grid of what they give."""
 _IN_FLOAT = {
-    "cat", "concat", "elu", "gelu", "hardsigmoid", "hardswish", "interpolate", "leaky_relu", "mish", "mul", "prelu",
-    "sigmoid", "silu", "tanh",
+    "cat", "concat", "elu", "flatten", "gelu", "hardsigmoid", "hardswish", "interpolate", "leaky_relu", "mish", "mul",
+    "prelu", "reshape", "sigmoid", "silu", "tanh", "view",
 }  # fmt: skip
 """Never done in integers. A convolution before one writes to a grid, or a CPU would not do it in integers either. These
-are what exports as one of `_FLOAT_READERS` of `deploy.quantize.structure`; `QatNetwork.ranges` refuses where they differ.
+export as `_FLOAT_READERS` of `deploy.quantize.structure`; where the two part, `QatNetwork.ranges` refuses.
 """
 
 
@@ -177,6 +177,9 @@ class _Recorder(TorchFunctionMode):
         call = _call(func, args, kwargs, self._names)
         result = func(*args, **kwargs)
         _on_maps(result, lambda x: self._record(call, inputs, x))
+        for key in inputs:
+            if call[0] in _IN_FLOAT and key in self._written:
+                self._written.pop(key).append(self._grid(key))
         if not self._features.isdisjoint(inputs):
             self._features.update(map(self._key, _tensors([result])))
         return result
@@ -207,10 +210,6 @@ class _Recorder(TorchFunctionMode):
             self._before_pooling[output] = self._before_pooling.get(inputs[0], inputs[0])
         elif function in _CLIPS and inputs[0] in self._written:
             self._written[output] = self._written[inputs[0]]
-        elif function in _IN_FLOAT:
-            for key in inputs:
-                if grids := self._written.pop(key, None):
-                    grids.append(self._grid(key))
         self._made.setdefault(output, len(self._calls))
         self._calls.append(call)
         return x

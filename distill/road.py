@@ -89,7 +89,7 @@ def run(config: RunConfig) -> Path:
     misses = result is not None and config.int8.enabled and not result.int8.complete
     if config.int8.qat_steps and any_process(misses, road.accelerator):
         qat = train_qat(road, student.network, teacher.network)
-        if road.accelerator.is_main_process:
+        if result is not None and worth_keeping(road, student.network, qat):
             result = to_device(road, qat.plain(), qat)
     if result is None:
         return config.out
@@ -118,19 +118,40 @@ def to_device(road: Road, network: nn.Module, qat: QatNetwork | None = None) -> 
 def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork:
     """Train on in simulated INT8, the teacher still distilling, unless this run has already done so."""
     config, folder = road.config, road.config.out / "qat"
-    stage = training_stage(road, "qat")
+    whole_images = replace(
+        config.augment, crop=config.data.size
+    )  # ranges are learned of what the device will see
+    stage = training_stage(replace(road, config=replace(config, augment=whole_images)), "qat")
+    steps = config.int8.qat_steps
     training = replace(
-        config.student_train, steps=config.int8.qat_steps, lr=config.int8.qat_lr, warmup=0, eval_every=0
+        config.student_train,
+        steps=steps,
+        optimizer="adamw",
+        lr=config.int8.qat_lr,
+        head_lr_factor=1.0,
+        warmup=0,
+        eval_every=max(1, steps // 4),
     )
     first = train_batches(stage.view, training.batch_size, config.seed, 0, QAT_CALIBRATION_BATCHES)
-    mean, std, device = stage.mean, stage.std, road.accelerator.device
-    images = [((batch.image - mean) / std).to(device) for batch in first]
+    device = road.accelerator.device
+    images = [((batch.image - stage.mean) / stage.std).to(device) for batch in first]
     qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
-    if config.resume and finished(folder, training.steps) is not None:
+    if config.resume and finished(folder, steps) is not None:
         load_network(qat, folder / BEST)
     else:
         train(qat, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
-    return qat.to("cpu").eval()
+    return qat.eval()
+
+
+def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
+    """Whether training in simulated INT8 kept the student's score on the validation split, within the budget of INT8."""
+    validate = training_stage(road, "qat").evaluate
+    assert validate is not None
+    before, after = validate(student)["miou"], validate(qat)["miou"]
+    keeps = before - after <= road.config.int8.max_miou_drop
+    verdict = "it is exported" if keeps else "over the budget, so the student stays as it was"
+    say(f"qat: val mIoU {100 * before:.2f} % before, {100 * after:.2f} % in simulated INT8: {verdict}")
+    return keeps
 
 
 def finish(road: Road, trained: Sequence[Trained], result: OnDevice) -> Path:
