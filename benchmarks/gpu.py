@@ -30,7 +30,7 @@ from deploy.backends import Engine, model_file, open_engine
 from deploy.backends.cuda import Cuda, open_cuda
 from deploy.backends.trt import TrtEngine, open_trt
 from deploy.backends.trt_builder import MODULES, BuildOptions, build_engine
-from deploy.build import ENGINE_BUDGET, FP16_BUDGET, INT8_BUDGET
+from deploy.build import BUDGETS
 from deploy.bundle import INT8_CPU, MANIFEST, read_golden, read_manifest
 from deploy.engines import Sidecar, write_engine
 from deploy.errors import GateFailed, UserError, exit_with_one_line
@@ -39,9 +39,6 @@ from deploy.labelled import data_folder, read_info, read_labelled
 from deploy.runtime import Model
 from deploy.table import format_table
 from deploy.verify import Budget, Hop, Receipt, run_hops, table
-
-BUDGETS = {"fp32": ENGINE_BUDGET, "fp16": FP16_BUDGET, "int8": ENGINE_BUDGET}
-"""Each engine's precision, against the form of the model before it: see `_receipt`."""
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -218,7 +215,7 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
         for row in rows:
             side = row.sidecar
             if side.precision == "int8" and INT8_CPU in manifest.files:
-                hops.append(on_cpu("int8", INT8_BUDGET))
+                hops.append(on_cpu("int8", BUDGETS["int8"]))
             opened = open_trt(bundle, side.backend, side.precision, provider=options.provider)
             hops.append(hop(engines.enter_context(closing(opened)), side.bytes, BUDGETS[side.precision]))
         info, names = read_info(data), [one.name for one in manifest.classes]

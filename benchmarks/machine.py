@@ -61,7 +61,7 @@ def summary(machine: dict[str, object]) -> str:
         f"{machine['usable_cores'] or machine['cores']} cores",
         " ".join(machine["cpu_flags"]) if isinstance(machine["cpu_flags"], list) else "",
         f"Python {machine['python']}",
-        f"onnxruntime {packages['onnxruntime']}" if "onnxruntime" in packages else "",
+        *(f"{name} {packages[name]}" for name in ("onnxruntime", "openvino") if name in packages),
     )
     return ", ".join(str(part) for part in parts if part)
 

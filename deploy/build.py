@@ -25,6 +25,8 @@ from deploy.bundle import (
     RECEIPT,
     Manifest,
     extend_bundle,
+    golden_metric,
+    read_golden,
     read_manifest,
 )
 from deploy.engines import engines_folder
@@ -36,10 +38,12 @@ from deploy.quantize.report import Figures, Report, sensitivity_svg, sensitivity
 from deploy.runtime import Model, load
 from deploy.verify import Budget, Hop, HopReceipt, Receipt, Sample, require_passed, run_hops
 
-INT8_BUDGET = Budget(max_miou_drop=0.005, min_agreement=0.98)
-FP16_BUDGET = Budget(max_miou_drop=0.001, min_agreement=0.995)
-ENGINE_BUDGET = Budget(max_miou_drop=0.002, min_agreement=0.99)
-"""An engine against the ONNX that it was compiled from: other kernels round otherwise."""
+BUDGETS = {
+    "fp32": Budget(max_miou_drop=0.001, min_agreement=0.995),
+    "fp16": Budget(max_miou_drop=0.001, min_agreement=0.995),
+    "int8": Budget(max_miou_drop=0.005, min_agreement=0.98),
+}
+"""What each precision may cost against the fp32 ONNX, as a file and as an engine: other kernels round otherwise."""
 
 Say = Callable[[str], None]
 
@@ -52,7 +56,7 @@ class Int8Options:
     granularity: str = "layer"
     sensitivity: bool = False
     """Measure every layer's share of the loss even where the budget is met."""
-    budget: Budget = INT8_BUDGET
+    budget: Budget = BUDGETS["int8"]
 
 
 def make_int8(
@@ -93,14 +97,14 @@ def make_int8(
     hops = [
         _hop("onnx", manifest, model),
         _hop("int8", manifest, made.int8, options.budget),
-        _hop("int8 cpu", manifest, made.int8_cpu, ENGINE_BUDGET),
+        _hop("int8 cpu", manifest, made.int8_cpu, options.budget),
     ]
     receipt = _judged(bundle, manifest, data, hops)
     require_passed(receipt)
     files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: _json(made.report)}
     if made.report.sensitivity:
         files["sensitivity.svg"] = sensitivity_svg(made.report).encode()
-    _extend(bundle, files, {INT8: "int8", INT8_CPU: "int8"}, receipt)
+    _extend(bundle, files, {INT8: "int8", INT8_CPU: "int8"}, receipt, OrtEngine(made.int8_cpu))
     say(f"int8: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
     return receipt, made.report
 
@@ -115,32 +119,39 @@ def make_fp16(bundle: Path, data: Path, say: Say = print) -> Receipt:
     manifest = read_manifest(bundle)
     model = (bundle / MODEL).read_bytes()
     half = to_fp16(model)
-    hops = [_hop("onnx", manifest, model), _hop("fp16", manifest, half, FP16_BUDGET)]
+    hops = [_hop("onnx", manifest, model), _hop("fp16", manifest, half, BUDGETS["fp16"])]
     receipt = _judged(bundle, manifest, data, hops)
     require_passed(receipt)
-    _extend(bundle, {FP16: half}, {FP16: "fp16"}, receipt)
+    _extend(bundle, {FP16: half}, {FP16: "fp16"}, receipt, OrtEngine(half))
     say(f"fp16: converted, added to {bundle}")
     return receipt
 
 
-def prove(bundle: Path, data: Path, backend: str, precision: str, *, runs_here: bool) -> Receipt:
+def prove(
+    bundle: Path,
+    data: Path,
+    backend: str,
+    precision: str,
+    *,
+    runs_here: bool = True,
+    budget: Budget | None = None,
+) -> Receipt:
     """Measure the hops fp32 ONNX → ONNX of the precision → engine on `data/test`; keep the receipt in `engines/`.
 
     The first row is torch as the export measured it on the same images, where it did. `runs_here=False` leaves the
-    engine out: it was compiled for another machine.
+    engine out: it was compiled for another machine. `budget` is that of the precision if it is not given.
     """
-    manifest = read_manifest(bundle)
+    manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
-    if precision == "int8":
-        hops.append(_hop("int8", manifest, bundle / INT8, INT8_BUDGET))
-    elif precision == "fp16":
-        hops.append(_hop("fp16", manifest, bundle / FP16, FP16_BUDGET))
+    if precision != "fp32":
+        file = {"int8": INT8, "fp16": FP16}[precision]
+        hops.append(_hop(precision, manifest, bundle / file, budget))
     name = backend
     if runs_here:
         model = load(bundle, backend, precision=precision)
         name = model.engine.name
         size = model_file(bundle, *name.split()).stat().st_size
-        hops.append(Hop(name, model, size, ENGINE_BUDGET))
+        hops.append(Hop(name, model, size, budget))
     receipt = _judged(bundle, manifest, data, hops)
     write_json(engines_folder(bundle) / f"{name.replace(' ', '-')}.receipt.json", receipt)
     return receipt
@@ -197,10 +208,15 @@ def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
     return exported.hops[:1] if same and exported.hops[0].name == "torch" else ()
 
 
-def _extend(bundle: Path, files: dict[str, bytes], precision: dict[str, str], receipt: Receipt) -> None:
-    """Add files to the bundle, with the figures of its lower precisions among its metrics."""
-    measured = {f"{hop.name} miou": hop.miou for hop in receipt.hops if hop.name in ("int8", "fp16")}
-    extend_bundle(bundle, files, precision, measured)
+def _extend(
+    bundle: Path, files: dict[str, bytes], precision: dict[str, str], receipt: Receipt, engine: OrtEngine
+) -> None:
+    """Add files of a lower precision to the bundle, with its score and its share of golden labels as metrics."""
+    name = next(iter(precision.values()))
+    golden = read_golden(bundle)
+    agreement = float(np.mean(engine.run(golden["inputs"])["labels"] == golden["labels"]))
+    score = next(hop.miou for hop in receipt.hops if hop.name == name)
+    extend_bundle(bundle, files, precision, {f"{name} miou": score, golden_metric(name): agreement})
 
 
 def _samples(manifest: Manifest, folder: Path) -> list[Sample]:

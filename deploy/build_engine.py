@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from deploy.build import INT8_BUDGET, Int8Options, make_fp16, make_int8, prove
+from deploy.build import BUDGETS, Int8Options, make_fp16, make_int8, prove
 from deploy.bundle import FP16, INT8, INT8_CPU, read_manifest, verify_files
 from deploy.errors import UserError, exit_with_one_line
 from deploy.labelled import data_folder
@@ -45,7 +45,8 @@ def main(argv: Sequence[str]) -> int:
     runs_here, compiled = True, []
     if backend in TENSORRT:
         runs_here, compiled = _compile(options, backend)
-    receipt = prove(bundle, data, backend, precision, runs_here=runs_here)
+    budget = Budget(options.max_miou_drop, options.min_agreement) if precision == "int8" else None
+    receipt = prove(bundle, data, backend, precision, runs_here=runs_here, budget=budget)
     print(table(receipt, not_run=[] if runs_here else compiled))
     if not runs_here:
         print(
@@ -147,10 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     int8.add_argument("--granularity", default="layer", choices=("layer", "block"), help="of mixed precision")
     int8.add_argument("--sensitivity", action="store_true", help="rank the layers even if the budget is met")
     int8.add_argument(
-        "--max-miou-drop", type=float, default=INT8_BUDGET.max_miou_drop, help="fraction, default 0.005"
+        "--max-miou-drop", type=float, default=BUDGETS["int8"].max_miou_drop, help="fraction, default 0.005"
     )
     int8.add_argument(
-        "--min-agreement", type=float, default=INT8_BUDGET.min_agreement, help="fraction, default 0.98"
+        "--min-agreement", type=float, default=BUDGETS["int8"].min_agreement, help="fraction, default 0.98"
     )
     trt = parser.add_argument_group("TensorRT")
     trt.add_argument("--batch", default="1", help="one size, or smallest,best,largest (default 1)")

@@ -168,7 +168,8 @@ def write_bundle(
         for name in keep:
             if (folder / name).is_dir():
                 with named_write_errors(folder / name, staging / name):
-                    shutil.copytree(folder / name, staging / name)
+                    # hidden: another process's file on its way to its name, which may vanish meanwhile
+                    shutil.copytree(folder / name, staging / name, ignore=shutil.ignore_patterns(".*"))
     return manifest
 
 
@@ -233,6 +234,11 @@ def verify_files(folder: str | Path, manifest: Manifest) -> None:
             )
 
 
+def golden_metric(precision: str) -> str:
+    """The name in `Manifest.metrics` of the share of golden labels that a lower precision gave when it was made."""
+    return f"{precision} golden agreement"
+
+
 def read_golden(folder: str | Path) -> dict[str, np.ndarray]:
     """The fixed `inputs` of the network and the `labels` and `logits` that they gave at export; see `Engine.run`.
 
@@ -242,7 +248,7 @@ def read_golden(folder: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: is missing, so there is nothing to compare with; export the bundle again")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("inputs", "labels", "logits")}
     except (ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(

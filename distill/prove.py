@@ -40,7 +40,7 @@ def export_proved(
     hops = [
         Hop("torch", torch_model(network.cpu(), spec, splits), 0),
         Hop("onnx", Model(spec, splits.classes, OrtEngine(model, optimize=False)), len(model)),
-        Hop("runtime", deploy.load(folder), len(model)),
+        Hop("runtime", deploy.load(folder, "onnxruntime"), len(model)),
     ]
     receipt = run_hops(
         hops,

@@ -144,7 +144,7 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork:
 
 
 def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
-    """Whether training in simulated INT8 kept the student's score on the validation split, within the budget of INT8."""
+    """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8."""
     validate = training_stage(road, "qat").evaluate
     assert validate is not None
     before, after = validate(student)["miou"], validate(qat)["miou"]

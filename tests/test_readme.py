@@ -30,7 +30,7 @@ def test_smoke_then_device_commands_then_python(tmp_path, monkeypatch):
     for package in ("benchmarks", "deploy", "distill", "student", "teacher"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     commands = [line for line in SHELL if "smoke" in line]
-    assert len(commands) == 5
+    assert len(commands) == 7
     for line in commands:
         _, *arguments = shlex.split(line)
         result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ class OvEngine:
         openvino = import_openvino()
         self.name = name
         what = "the model" if isinstance(model, bytes) else str(model)
-        self._core, self._config = openvino.Core(), _config(threads)
+        self._core, self._config = _core(), _config(threads)
         self._lock, self._compiled = Lock(), {}
         try:
             source = io.BytesIO(model) if isinstance(model, bytes) else str(model)
@@ -96,6 +97,17 @@ def import_openvino() -> Any:
         if hidden:
             sys.modules.pop(converter, None)
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """One for the whole process, never released.
+
+    With its first model a core gives the calling thread another stack for signals (`SigAltStackSetup` in OpenVINO's CPU
+    plugin), and puts back the former one at its end. Of two cores, when the older ends first, the thread is left with a
+    stack that is no more, and the next Ctrl-C is a segmentation fault.
+    """
+    return import_openvino().Core()
 
 
 def _config(threads: int | None) -> dict[str, object]:

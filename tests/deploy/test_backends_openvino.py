@@ -167,5 +167,27 @@ def test_it_reports_to_nobody_and_writes_nothing_at_home(folder, tmp_path):
     assert (run.returncode, run.stderr) == (0, "")
 
 
+CTRL_C = """
+import os, pathlib, signal, sys, time
+from deploy.backends import open_engine
+
+first = open_engine(pathlib.Path(sys.argv[1]), "openvino", 1)
+second = open_engine(pathlib.Path(sys.argv[1]), "openvino", 1)
+del first
+del second
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_ctrl_c_after_an_engine_was_replaced_is_no_crash(folder):
+    command = [sys.executable, "-c", CTRL_C, str(folder / "rgb")]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "stopped\n", "")
+
+
 def test_import_is_the_real_module():
     assert import_openvino() is sys.modules["openvino"]

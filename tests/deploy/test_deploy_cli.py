@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.build import FP16_BUDGET, INT8_BUDGET
+from deploy.build import BUDGETS
 from deploy.bundle import GOLDEN, INT8_CPU, MODEL, ClassInfo, read_golden, write_bundle
 from deploy.cli import MIN_AGREEMENT, main, output_names
 from deploy.engines import LayerSummary, read_sidecar, write_engine
@@ -220,8 +220,8 @@ def test_verify_asks_less_of_int8(both, bundle, tmp_path, capsys):
 
 
 def test_verify_asks_no_more_than_the_gates():
-    assert MIN_AGREEMENT["int8"] <= INT8_BUDGET.min_agreement
-    assert MIN_AGREEMENT["fp16"] <= FP16_BUDGET.min_agreement
+    assert MIN_AGREEMENT["int8"] <= BUDGETS["int8"].min_agreement
+    assert MIN_AGREEMENT["fp16"] <= BUDGETS["fp16"].min_agreement
 
 
 def test_info_shows_engines(tmp_path, capsys):
