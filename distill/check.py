@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 from deploy.errors import UserError
+from deploy.labelled import DATA
 from distill.config import RunConfig, TrainConfig
 from distill.data.augment import check_augment
+from distill.data.splits import Splits
+
+MIN_CALIBRATION = 8
+"""Images with which `deploy.quantize` begins."""
 
 
 def check_config(config: RunConfig, processes: int) -> None:
@@ -14,6 +19,7 @@ def check_config(config: RunConfig, processes: int) -> None:
         *_range("data.size", min(config.data.size), 8),
         *_range("data.synthetic-counts", min(config.data.synthetic_counts), 1),
         *_range("export.opset", config.export.opset, 18),
+        *_int8_problems(config),
         *_training_problems("teacher-train", config.teacher_train, processes),
         *_training_problems("student-train", config.student_train, processes),
     ]
@@ -21,6 +27,30 @@ def check_config(config: RunConfig, processes: int) -> None:
         problems.append(f"--loss.tau {config.loss.tau}: must be above 0")
     if problems:
         raise UserError(problems[0])
+
+
+def check_splits(config: RunConfig, splits: Splits) -> None:
+    """Raise UserError where the data set and the configuration do not fit together."""
+    if config.int8.enabled and len(splits.train) < MIN_CALIBRATION:
+        raise UserError(
+            f"the training split has {len(splits.train)} images, too few to quantize by ({MIN_CALIBRATION});"
+            " add images, or give --int8.no-enabled"
+        )
+
+
+def _int8_problems(config: RunConfig) -> Iterator[str]:
+    int8 = config.int8
+    minima = {"calibration_images": MIN_CALIBRATION, "val_images": 1, "test_images": 1, "qat_steps": 0}
+    for field, minimum in minima.items():
+        yield from _range(f"int8.{field.replace('_', '-')}", getattr(int8, field), minimum)
+    for field in ("max_miou_drop", "min_agreement"):
+        if not 0 <= getattr(int8, field) <= 1:
+            yield f"--int8.{field.replace('_', '-')} {getattr(int8, field)}: is a fraction, from 0 to 1"
+    if not int8.qat_lr > 0:
+        yield f"--int8.qat-lr {int8.qat_lr}: must be above 0"
+    root = config.data.root
+    if root is not None and root.resolve().is_relative_to((config.out / DATA).resolve()):
+        yield f"--data.root {root}: lies where the run writes, in {config.out / DATA}; choose another --out"
 
 
 def _training_problems(name: str, config: TrainConfig, processes: int) -> Iterator[str]:

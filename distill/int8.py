@@ -1,13 +1,14 @@
 """The student in INT8: post-training quantization, and training with simulated INT8 where that is not enough."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.build import Int8Options, make_int8
-from deploy.errors import GateFailed
-from deploy.labelled import DATA, DataInfo, write_image, write_info, write_labelled
+from deploy.errors import GateFailed, UserError
+from deploy.files import sibling
+from deploy.labelled import DATA, INFO, DataInfo, write_image, write_info, write_labelled
 from deploy.verify import Budget, Receipt, Sample
 from distill.config import Int8Config
 from distill.data.splits import Reader, Splits
@@ -18,15 +19,30 @@ from distill.log import say
 def write_device_data(splits: Splits, config: Int8Config, out: Path) -> Path:
     """Leave images beside the bundles to calibrate with, to choose by and to measure on (see `deploy.labelled`).
 
-    Each split gives images that are evenly spread over it. Returns the folder.
+    Each split gives images that are evenly spread over it; where a data set is tested on its validation split, `test/`
+    has none of those in `val/`. Replaces what an earlier run left, whole or not at all. Returns the folder.
+
+    Raises:
+        UserError: there is a folder of the same name that no run has made.
     """
     folder = out / DATA
-    shutil.rmtree(folder, ignore_errors=True)
-    for index, (name, image, _, _) in enumerate(_spread(splits.train, splits, config.calibration_images)):
-        write_image(folder / "calibration" / "images" / f"{index:05d}-{Path(name).name}", image)
-    write_labelled(folder / "val", _spread(splits.val, splits, config.val_images))
-    written = write_labelled(folder / "test", _spread(splits.test, splits, config.test_images))
-    write_info(folder, DataInfo(splits.name, splits.tested_on, written))
+    if folder.exists() and not (folder / INFO).is_file():
+        raise UserError(f"{folder}: was not made by a run, so it is not replaced; choose another --out")
+    staging = sibling(folder)
+    try:
+        chosen = _spread(range(len(splits.train)), config.calibration_images)
+        for index, (name, image, _, _) in enumerate(_samples(splits.train, splits, chosen)):
+            write_image(staging / "calibration" / "images" / f"{index:05d}-{Path(name).name}", image)
+        val = _spread(range(len(splits.val)), config.val_images)
+        write_labelled(staging / "val", _samples(splits.val, splits, val))
+        unseen = set(range(len(splits.test))) - set(val if splits.test is splits.val else ())
+        test = _spread(sorted(unseen) or val, config.test_images)
+        written = write_labelled(staging / "test", _samples(splits.test, splits, test))
+        write_info(staging, DataInfo(splits.name, splits.tested_on, written))
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
@@ -43,6 +59,12 @@ class Outcome:
         """Within the budget, and no layer had to stay in float for it."""
         return self.failure is None and not self.float_layers
 
+    def better_than(self, other: "Outcome") -> bool:
+        """Within the budget where the other is not, or with fewer layers in float."""
+        if self.failure or other.failure:
+            return self.failure is None
+        return len(self.float_layers) < len(other.float_layers)
+
 
 def quantize_bundle(
     bundle: Path, data: Path, config: Int8Config, learned: Mapping[str, float] | None = None
@@ -56,7 +78,11 @@ def quantize_bundle(
     return Outcome(receipt, None, tuple(report.float_layers))
 
 
-def _spread(reader: Reader, splits: Splits, limit: int) -> Iterator[Sample]:
-    count = min(limit, len(reader))
-    for index in range(count):
-        yield as_arrays(reader[index * len(reader) // count], splits.optical)
+def _spread(positions: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the positions, evenly spread."""
+    count = min(limit, len(positions))
+    return [positions[index * len(positions) // count] for index in range(count)]
+
+
+def _samples(reader: Reader, splits: Splits, positions: Iterable[int]) -> Iterator[Sample]:
+    return (as_arrays(reader[position], splits.optical) for position in positions)

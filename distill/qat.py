@@ -210,9 +210,13 @@ def _fold_norms(network: nn.Module, example: Tensor) -> None:
 
 
 def _check_unchanged(original: nn.Module, qat: QatNetwork, example: Tensor) -> None:
-    """Without rounding the simulation must compute what the network did."""
-    expected = copy.deepcopy(original).eval()(example).logits
-    computed = qat.simulate(example, lambda _, x: x, lambda weight: weight).logits
+    """Without rounding the simulation must compute what the network did.
+
+    On the CPU, as a GPU's convolutions in TF32 alone differ by more than folding a norm wrongly might.
+    """
+    example = example[:1].cpu()
+    expected = copy.deepcopy(original).cpu().eval()(example).logits
+    computed = copy.deepcopy(qat).cpu().simulate(example, lambda _, x: x, lambda weight: weight).logits
     difference = float((computed - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not difference < 1e-3:
         raise UserError(

@@ -1,23 +1,25 @@
 """The output folder of a run: claimed once, continued only by the run that made it."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
 
 from deploy.errors import UserError
 from deploy.files import write_json
-from distill.config import RunConfig
+from distill.config import Int8Config, RunConfig
 
 FREE = {
     *("resume", "out", "data.root", "data.download", "data.cache"),
+    *(f"int8.{field.name}" for field in fields(Int8Config)),
     *(
         f"{stage}_train.{field}"
         for stage in ("teacher", "student")
         for field in ("workers", "log_every", "checkpoint_every")
     ),
 }
-"""Fields that may differ between a run and its continuation, because no result depends on them."""
+"""Fields that may differ between a run and its continuation: no finished training depends on them."""
 
 
 def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:

@@ -3,7 +3,7 @@
 Each stage leaves its result in the run's folder, so an interrupted run goes on where it was:
 
     config.json, stats.json              what was asked for; channel and class statistics of the training split
-    teacher/ baseline/ student/ qat/     checkpoints and logs of each training
+    teacher/ baseline/ student/ qat-…/   checkpoints and logs of each training
     teacher.bundle/ student.bundle/      what a device needs
     data/                                images to calibrate, choose and measure with on a device
     report.json, report.md, pictures/    what came out; samples/ to try the bundle on
@@ -11,64 +11,23 @@ Each stage leaves its result in the run's folder, so an interrupted run goes on 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
-import msgspec
-import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
-from deploy.bundle import MODEL, InputSpec
-from deploy.errors import UserError
-from deploy.files import write_json
+from deploy.bundle import MODEL
 from deploy.metrics import Scores
 from deploy.verify import HopReceipt, Receipt, require_passed
-from distill.check import check_config
-from distill.checkpoint import load_network
-from distill.config import ModelConfig, RunConfig, TrainConfig
-from distill.data.datasets import open_splits
-from distill.data.loader import train_batches
-from distill.data.splits import Splits
-from distill.data.stats import Stats, compute_stats
-from distill.data.view import TrainView
+from distill.config import RunConfig
 from distill.evaluate import evaluate, torch_model
-from distill.export import input_spec
 from distill.int8 import Outcome, quantize_bundle, write_device_data
 from distill.log import say
-from distill.losses.task import log_frequency_weights
 from distill.prove import export, export_proved
-from distill.qat import QatNetwork, to_qat
+from distill.qat import QatNetwork
 from distill.report import Form, Row, latency_of, write_pictures, write_report
-from distill.resume import claim_folder
-from distill.state import BEST, finished
-from distill.train import Stage, any_process, train
-from student.zoo import build_network, count_macs, count_parameters
-from teacher.weights import load_weights
-
-QAT_CALIBRATION_BATCHES = 4
-"""Batches that training in simulated INT8 takes its first ranges from; it learns better ones."""
-
-
-@dataclass(frozen=True)
-class Road:
-    """What all stages of a run share."""
-
-    config: RunConfig
-    splits: Splits
-    stats: Stats
-    spec: InputSpec
-    accelerator: Accelerator
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network and the seconds that its training took, over all processes that worked on it in turn."""
-
-    name: str
-    arch: str
-    network: nn.Module
-    seconds: float
+from distill.stages import Road, Trained, prepare, train_network, train_qat, worth_keeping
+from distill.train import any_process
+from student.zoo import count_macs, count_parameters
 
 
 def run(config: RunConfig) -> Path:
@@ -89,8 +48,8 @@ def run(config: RunConfig) -> Path:
     misses = result is not None and config.int8.enabled and not result.int8.complete
     if config.int8.qat_steps and any_process(misses, road.accelerator):
         qat = train_qat(road, student.network, teacher.network)
-        if result is not None and worth_keeping(road, student.network, qat):
-            result = to_device(road, qat.plain(), qat)
+        if result is not None and qat is not None:
+            result = to_device_by_qat(road, student.network, qat, result)
     if result is None:
         return config.out
     return finish(road, trained, result)
@@ -102,56 +61,31 @@ class OnDevice:
 
     fp32: Receipt
     int8: Outcome
+    qat: bool = False
+    """The student was trained on in simulated INT8."""
 
 
 def to_device(road: Road, network: nn.Module, qat: QatNetwork | None = None) -> OnDevice:
     """Write `student.bundle` and the data that a device judges it by, and quantize it."""
     config, bundle = road.config, road.config.out / "student.bundle"
-    receipt = export_proved(network, road.spec, road.splits, config, "student", _origin(config))
+    origin = _origin(config) | ({"qat_steps": str(config.int8.qat_steps)} if qat else {})
+    receipt = export_proved(network, road.spec, road.splits, config, "student", origin)
     data = write_device_data(road.splits, config.int8, config.out)
     if not (config.int8.enabled and receipt.passed):
-        return OnDevice(receipt, Outcome())
+        return OnDevice(receipt, Outcome(), qat is not None)
     learned = qat.ranges((bundle / MODEL).read_bytes()) if qat else None
-    return OnDevice(receipt, quantize_bundle(bundle, data, config.int8, learned))
+    return OnDevice(receipt, quantize_bundle(bundle, data, config.int8, learned), qat is not None)
 
 
-def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork:
-    """Train on in simulated INT8, the teacher still distilling, unless this run has already done so."""
-    config, folder = road.config, road.config.out / "qat"
-    whole_images = replace(
-        config.augment, crop=config.data.size
-    )  # ranges are learned of what the device will see
-    stage = training_stage(replace(road, config=replace(config, augment=whole_images)), "qat")
-    steps = config.int8.qat_steps
-    training = replace(
-        config.student_train,
-        steps=steps,
-        optimizer="adamw",
-        lr=config.int8.qat_lr,
-        head_lr_factor=1.0,
-        warmup=0,
-        eval_every=max(1, steps // 4),
-    )
-    first = train_batches(stage.view, training.batch_size, config.seed, 0, QAT_CALIBRATION_BATCHES)
-    device = road.accelerator.device
-    images = [((batch.image - stage.mean) / stage.std).to(device) for batch in first]
-    qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
-    if config.resume and finished(folder, steps) is not None:
-        load_network(qat, folder / BEST)
-    else:
-        train(qat, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
-    return qat.eval()
-
-
-def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
-    """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8."""
-    validate = training_stage(road, "qat").evaluate
-    assert validate is not None
-    before, after = validate(student)["miou"], validate(qat)["miou"]
-    keeps = before - after <= road.config.int8.max_miou_drop
-    verdict = "it is exported" if keeps else "over the budget, so the student stays as it was"
-    say(f"qat: val mIoU {100 * before:.2f} % before, {100 * after:.2f} % in simulated INT8: {verdict}")
-    return keeps
+def to_device_by_qat(road: Road, student: nn.Module, qat: QatNetwork, before: OnDevice) -> OnDevice:
+    """`to_device` for the network trained in simulated INT8, or for the student again if that gained nothing."""
+    if not worth_keeping(road, student, qat):
+        return before
+    result = to_device(road, qat.plain(), qat)
+    if result.fp32.passed and result.int8.better_than(before.int8):
+        return result
+    say("qat: quantizes no better than the student, which stays as it was")
+    return to_device(road, student)
 
 
 def finish(road: Road, trained: Sequence[Trained], result: OnDevice) -> Path:
@@ -160,6 +94,8 @@ def finish(road: Road, trained: Sequence[Trained], result: OnDevice) -> Path:
     export(trained[0].network, road.spec, road.splits, config, "teacher", _origin(config))
     scores = [*(test_scores(road, one.network) for one in trained[:-1]), result.fp32.hops[0]]
     rows = [describe(road, *pair) for pair in zip(trained, scores, strict=True)]
+    if result.qat:
+        rows[-1] = replace(rows[-1], name="student, QAT")
     receipts = {"Export of the student, hop by hop:": result.fp32}
     if result.int8.receipt:
         receipts["The student in INT8:"] = result.int8.receipt
@@ -172,121 +108,10 @@ def finish(road: Road, trained: Sequence[Trained], result: OnDevice) -> Path:
     return report
 
 
-def _origin(config: RunConfig) -> dict[str, str]:
-    return {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}
-
-
-def prepare(config: RunConfig) -> Road:
-    """Check the whole configuration, open the data, claim the output folder, and measure the training split."""
-    accelerator = Accelerator(
-        mixed_precision=_precision(config.precision),
-        cpu=not torch.accelerator.is_available(),  # said aloud, or accelerate ignores torchrun on such a machine
-        # the others wait while the main process evaluates
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
-    )
-    check_config(config, accelerator.num_processes)
-    splits = open_splits(config.data, config.seed)
-    for model in (
-        config.teacher,
-        config.student,
-    ):  # what cannot be built must not surprise after hours of training
-        new_network(config, splits, model)
-    if accelerator.is_main_process:
-        computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
-        claim_folder(config, computed)
-        _write_stats(config.out / "stats.json", splits)
-    accelerator.wait_for_everyone()
-    stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
-    spec = input_spec(splits, stats, config.data.size, config.data.resize)
-    return Road(config, splits, stats, spec, accelerator)
-
-
-def train_network(
-    road: Road, name: str, model: ModelConfig, training: TrainConfig, teacher: nn.Module | None = None
-) -> Trained:
-    """Train one network, unless this run has already done so, and load its best weights."""
-    config, folder = road.config, road.config.out / name
-    if training.steps == 0 and model.weights is None:
-        raise UserError(
-            f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
-        )
-    seconds = finished(folder, training.steps) if config.resume else None
-    if seconds is None and training.steps:
-        torch.manual_seed(config.seed)  # the same first weights for baseline and student
-        network = new_network(config, road.splits, model)
-        stage = training_stage(road, name)
-        seconds = train(network, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
-    if training.steps:  # into a fresh network, so that one just trained and one trained before are alike
-        network = new_network(config, road.splits, replace(model, pretrained=False, weights=None))
-        load_network(network, folder / BEST)
-    else:
-        network = new_network(config, road.splits, model)
-    return Trained(name, model.arch, network.to(road.accelerator.device).eval(), seconds or 0.0)
-
-
-def new_network(config: RunConfig, splits: Splits, model: ModelConfig) -> nn.Module:
-    """The network of a model configuration for a data set, with its weights file loaded."""
-    channels = len(splits.channels)
-    network = build_network(
-        model.arch,
-        channels,
-        len(splits.classes),
-        output_stride=model.output_stride,
-        head_channels=model.head_channels,
-        dropout=model.dropout,
-        aux=config.loss.aux > 0,
-        pretrained=model.pretrained,
-    )
-    if model.weights is not None:
-        load_weights(network, model.weights, channels)
-    return network
-
-
-def training_stage(road: Road, name: str) -> Stage:
-    """What the training called `name` works on: augmented views of the training split, scored on validation."""
-    config, splits, stats = road.config, road.splits, road.stats
-    view = TrainView(
-        splits.train,
-        size=config.data.size,
-        resize=config.data.resize,
-        augment=config.augment,
-        mean=stats.mean,
-        optical=splits.optical,
-        seed=config.seed,
-        cache=config.data.cache,
-    )
-    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
-        road.accelerator.mixed_precision
-    ]
-
-    def validate(network: nn.Module) -> dict[str, float]:
-        model = torch_model(network, road.spec, splits, road.accelerator.device, dtype)
-        scores = evaluate(model, splits.val, splits)
-        return {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
-
-    return Stage(
-        name=name,
-        folder=config.out / name,
-        view=view,
-        mean=torch.tensor(stats.mean).view(-1, 1, 1),
-        std=torch.tensor(stats.std).view(-1, 1, 1),
-        loss=config.loss,
-        seed=config.seed,
-        class_weights=log_frequency_weights(stats.class_pixels) if config.loss.class_weights else None,
-        evaluate=validate,
-    )
-
-
 def test_scores(road: Road, network: nn.Module) -> Scores:
     """Scores of a network on the test split, in float32."""
     model = torch_model(network, road.spec, road.splits, road.accelerator.device)
     return evaluate(model, road.splits.test, road.splits)
-
-
-def in_int8(row: Row, hop: HopReceipt) -> Row:
-    """The report's row of a network in INT8."""
-    form = row.form._replace(precision="int8")
-    return replace(row, name=f"{row.name} int8", miou=hop.miou, boundary_f1=hop.boundary_f1, form=form)
 
 
 def describe(road: Road, trained: Trained, scores: Scores | HopReceipt) -> Row:
@@ -305,26 +130,11 @@ def describe(road: Road, trained: Trained, scores: Scores | HopReceipt) -> Row:
     )
 
 
-def _write_stats(path: Path, splits: Splits) -> None:
-    if path.exists():
-        return
-    stats = compute_stats(splits.train, len(splits.classes))
-    absent = [c.name for c, pixels in zip(splits.classes, stats.class_pixels, strict=True) if pixels == 0]
-    if absent:
-        say(f"warning: no training pixel is labelled {', '.join(absent)}")
-    write_json(path, stats)
+def in_int8(row: Row, hop: HopReceipt) -> Row:
+    """The report's row of a network in INT8."""
+    form = row.form._replace(precision="int8")
+    return replace(row, name=f"{row.name} int8", miou=hop.miou, boundary_f1=hop.boundary_f1, form=form)
 
 
-def _precision(asked: str) -> str:
-    """accelerate's name for it; `auto` is bfloat16 where the device computes in it, else float32 (float16 on a GPU)."""
-    names = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-    if torch.cuda.is_available():
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return names.get(asked, "bf16" if bf16 else "fp16")
-    if asked == "fp16":
-        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    # Half precision pays on a CPU with matrix units, and on AMD's AVX-512 (measured 2×); on Intel's without AMX
-    # it was measured no faster than float32.
-    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    fast = cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and "Intel" not in cpu.get("cpu_name", ""))
-    return names.get(asked, "bf16" if fast else "no")
+def _origin(config: RunConfig) -> dict[str, str]:
+    return {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}

@@ -8,7 +8,7 @@ import torch
 
 from deploy.images import write_png
 from distill.presets import PRESETS
-from distill.road import new_network, prepare, training_stage
+from distill.stages import new_network, prepare, training_stage
 from distill.train import train
 
 REAL = {"camvid-cpu": "camvid", "camvid": "camvid", "cityscapes": "cityscapes", "voc": "voc"}

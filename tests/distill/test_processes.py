@@ -27,6 +27,7 @@ def test_two_processes_share_a_run(tmp_path):
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
         "baseline",
+        "data",
         "pictures",
         "samples",
         "student",

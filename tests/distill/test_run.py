@@ -55,6 +55,7 @@ class TestRoad:
             "student",
             "teacher.bundle",
             "student.bundle",
+            "data",
             "report.json",
             "report.md",
             "pictures",
@@ -138,6 +139,9 @@ class TestRoad:
             ("--augment.scale=2 1", "augment.scale"),
             ("--precision=fp16", "fp16 needs a GPU"),
             ("--data.size=0 9", "data.size 0: must be at least 8"),
+            ("--int8.calibration-images=4", "int8.calibration-images 4: must be at least 8"),
+            ("--int8.min-agreement=98", r"int8.min-agreement 98\.0: is a fraction"),
+            ("--data.synthetic-counts=7 2 2", "the training split has 7 images, too few to quantize by"),
         ],
     )
     def test_mistakes_are_found_before_the_folder_is_claimed(self, tmp_path, mistake, words):

@@ -1,0 +1,230 @@
+"""The stages of a run: its data and settings checked, and each network trained, or loaded if it has been."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import nn
+
+from deploy.bundle import InputSpec
+from deploy.errors import UserError
+from deploy.files import write_json
+from distill.check import check_config, check_splits
+from distill.checkpoint import load_network
+from distill.config import ModelConfig, RunConfig, TrainConfig
+from distill.data.datasets import open_splits
+from distill.data.loader import train_batches
+from distill.data.splits import Splits
+from distill.data.stats import Stats, compute_stats
+from distill.data.view import TrainView
+from distill.evaluate import evaluate, torch_model
+from distill.export import input_spec
+from distill.log import say
+from distill.losses.task import log_frequency_weights
+from distill.qat import QatNetwork, to_qat
+from distill.resume import claim_folder
+from distill.state import BEST, finished
+from distill.train import Stage, train
+from student.zoo import build_network
+from teacher.weights import load_weights
+
+QAT_CALIBRATION_BATCHES = 4
+"""Batches that training in simulated INT8 takes its first ranges from; it learns better ones."""
+
+
+@dataclass(frozen=True)
+class Road:
+    """What all stages of a run share."""
+
+    config: RunConfig
+    splits: Splits
+    stats: Stats
+    spec: InputSpec
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network and the seconds that its training took, over all processes that worked on it in turn."""
+
+    name: str
+    arch: str
+    network: nn.Module
+    seconds: float
+
+
+def prepare(config: RunConfig) -> Road:
+    """Check the whole configuration, open the data, claim the output folder, and measure the training split."""
+    accelerator = Accelerator(
+        mixed_precision=_precision(config.precision),
+        cpu=not torch.accelerator.is_available(),  # said aloud, or accelerate ignores torchrun on such a machine
+        # the others wait while the main process evaluates
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+    )
+    check_config(config, accelerator.num_processes)
+    splits = open_splits(config.data, config.seed)
+    check_splits(config, splits)
+    for model in (
+        config.teacher,
+        config.student,
+    ):  # what cannot be built must not surprise after hours of training
+        new_network(config, splits, model)
+    if accelerator.is_main_process:
+        computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
+        claim_folder(config, computed)
+        _write_stats(config.out / "stats.json", splits)
+    accelerator.wait_for_everyone()
+    stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
+    spec = input_spec(splits, stats, config.data.size, config.data.resize)
+    return Road(config, splits, stats, spec, accelerator)
+
+
+def train_network(
+    road: Road, name: str, model: ModelConfig, training: TrainConfig, teacher: nn.Module | None = None
+) -> Trained:
+    """Train one network, unless this run has already done so, and load its best weights."""
+    config, folder = road.config, road.config.out / name
+    if training.steps == 0 and model.weights is None:
+        raise UserError(
+            f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
+        )
+    seconds = finished(folder, training.steps) if config.resume else None
+    if seconds is None and training.steps:
+        torch.manual_seed(config.seed)  # the same first weights for baseline and student
+        network = new_network(config, road.splits, model)
+        stage = training_stage(road, name)
+        seconds = train(network, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
+    if training.steps:  # into a fresh network, so that one just trained and one trained before are alike
+        network = new_network(config, road.splits, replace(model, pretrained=False, weights=None))
+        load_network(network, folder / BEST)
+    else:
+        network = new_network(config, road.splits, model)
+    return Trained(name, model.arch, network.to(road.accelerator.device).eval(), seconds or 0.0)
+
+
+def new_network(config: RunConfig, splits: Splits, model: ModelConfig) -> nn.Module:
+    """The network of a model configuration for a data set, with its weights file loaded."""
+    channels = len(splits.channels)
+    network = build_network(
+        model.arch,
+        channels,
+        len(splits.classes),
+        output_stride=model.output_stride,
+        head_channels=model.head_channels,
+        dropout=model.dropout,
+        aux=config.loss.aux > 0,
+        pretrained=model.pretrained,
+    )
+    if model.weights is not None:
+        load_weights(network, model.weights, channels)
+    return network
+
+
+def training_stage(road: Road, name: str) -> Stage:
+    """What the training called `name` works on: augmented views of the training split, scored on validation."""
+    config, splits, stats = road.config, road.splits, road.stats
+    view = TrainView(
+        splits.train,
+        size=config.data.size,
+        resize=config.data.resize,
+        augment=config.augment,
+        mean=stats.mean,
+        optical=splits.optical,
+        seed=config.seed,
+        cache=config.data.cache,
+    )
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+        road.accelerator.mixed_precision
+    ]
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        model = torch_model(network, road.spec, splits, road.accelerator.device, dtype)
+        scores = evaluate(model, splits.val, splits)
+        return {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+
+    return Stage(
+        name=name,
+        folder=config.out / name,
+        view=view,
+        mean=torch.tensor(stats.mean).view(-1, 1, 1),
+        std=torch.tensor(stats.std).view(-1, 1, 1),
+        loss=config.loss,
+        seed=config.seed,
+        class_weights=log_frequency_weights(stats.class_pixels) if config.loss.class_weights else None,
+        evaluate=validate,
+    )
+
+
+def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork | None:
+    """Train on in simulated INT8, the teacher still distilling, unless this run has already done so.
+
+    None, and a line that says why, for a network that cannot be trained so.
+    """
+    config = road.config
+    folder = config.out / f"qat-{config.int8.qat_steps}-{config.int8.qat_lr:g}"
+    whole_images = replace(
+        config.augment, crop=config.data.size
+    )  # ranges are learned of what the device will see
+    stage = training_stage(replace(road, config=replace(config, augment=whole_images)), folder.name)
+    steps = config.int8.qat_steps
+    training = replace(
+        config.student_train,
+        steps=steps,
+        optimizer="adamw",
+        lr=config.int8.qat_lr,
+        head_lr_factor=1.0,
+        warmup=0,
+        eval_every=max(1, steps // 4),
+    )
+    first = train_batches(stage.view, training.batch_size, config.seed, 0, QAT_CALIBRATION_BATCHES)
+    device = road.accelerator.device
+    images = [((batch.image - stage.mean) / stage.std).to(device) for batch in first]
+    try:
+        qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
+    except UserError as error:
+        say(str(error))
+        return None
+    if config.resume and finished(folder, steps) is not None:
+        load_network(qat, folder / BEST)
+    else:
+        train(qat, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
+    return qat.eval()
+
+
+def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
+    """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8."""
+    validate = training_stage(road, "qat").evaluate
+    assert validate is not None
+    before, after = validate(student)["miou"], validate(qat)["miou"]
+    keeps = before - after <= road.config.int8.max_miou_drop
+    verdict = "it is exported" if keeps else "over the budget, so the student stays as it was"
+    say(f"qat: val mIoU {100 * before:.2f} % before, {100 * after:.2f} % in simulated INT8: {verdict}")
+    return keeps
+
+
+def _write_stats(path: Path, splits: Splits) -> None:
+    if path.exists():
+        return
+    stats = compute_stats(splits.train, len(splits.classes))
+    absent = [c.name for c, pixels in zip(splits.classes, stats.class_pixels, strict=True) if pixels == 0]
+    if absent:
+        say(f"warning: no training pixel is labelled {', '.join(absent)}")
+    write_json(path, stats)
+
+
+def _precision(asked: str) -> str:
+    """accelerate's name for it; `auto` is bfloat16 where the device computes in it, else float32 (float16 on a GPU)."""
+    names = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+    if torch.cuda.is_available():
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return names.get(asked, "bf16" if bf16 else "fp16")
+    if asked == "fp16":
+        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    # Half precision pays on a CPU with matrix units, and on AMD's AVX-512 (measured 2×); on Intel's without AMX
+    # it was measured no faster than float32.
+    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    fast = cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and "Intel" not in cpu.get("cpu_name", ""))
+    return names.get(asked, "bf16" if fast else "no")
