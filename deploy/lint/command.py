@@ -8,7 +8,7 @@ from typing import get_args
 
 import msgspec
 
-from deploy.bundle import INT8, INT8_CPU, MANIFEST, read_manifest, verify_files
+from deploy.bundle import FP16, INT8, INT8_CPU, MANIFEST, read_manifest, verify_files
 from deploy.errors import UserError
 from deploy.lint.finding import CPU, TARGETS, Finding, Level
 from deploy.lint.forecast import Forecast, foretell
@@ -17,7 +17,7 @@ from deploy.lint.rules import check
 
 COMPILED = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
 """What a TensorRT file is checked for unless --target says otherwise; the DLA only when asked for."""
-MEANT_FOR: dict[str, tuple[str, ...]] = {INT8: COMPILED, INT8_CPU: CPU}
+MEANT_FOR: dict[str, tuple[str, ...]] = {FP16: COMPILED, INT8: COMPILED, INT8_CPU: CPU}
 """Files that are made for some targets only, by the names that they have in a bundle."""
 SHOWN = 3
 """So many places of one rule are printed; --json gives all."""
@@ -35,14 +35,20 @@ class Checked(msgspec.Struct, frozen=True):
 def lint_command(argv: Sequence[str]) -> int:
     """Run the command and return its exit code: 1 when a target refuses a file, else 0.
 
-    Raises `UserError` for what is missing, empty, corrupt, or no ONNX model.
+    Raises `UserError` for what is missing, unreadable, empty, corrupt, or no ONNX model.
     """
     arguments = _parser().parse_args(argv)
-    checked = [
-        one
-        for path, targets in _files(arguments.path, arguments.precision)
-        for one in _check(path, (arguments.target,) if arguments.target else targets)
-    ]
+    try:
+        checked = [
+            one
+            for path, targets in _files(arguments.path, arguments.precision)
+            for one in _check(path, (arguments.target,) if arguments.target else targets)
+        ]
+    except OSError as error:
+        where = error.filename or arguments.path
+        raise UserError(
+            f"{where}: cannot be read ({error.strerror}); give an ONNX file or a bundle"
+        ) from error
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(checked), indent=2).decode())
     else:
@@ -86,10 +92,6 @@ def _check(path: Path, targets: Sequence[str]) -> Iterator[Checked]:
         graph = read_graph(path.read_bytes(), path.parent)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give an ONNX file or a bundle"
-        ) from error
     for target in targets:
         yield Checked(path.name, target, check(graph, target), foretell(graph, target))
 

@@ -97,7 +97,7 @@ def _convolution_buffer(graph: Graph, node: Node, weight: Sequence[int]) -> str 
     bytes_each = 1 if is_dequantized(graph, node.inputs[0], "dla") else 2
     kernel = ceil(shape[1] * height * width * bytes_each / 128) * 128
     slice_entries = ceil(ceil(shape[1] * bytes_each / 32) * shape[3] / 4)
-    rows = (height - 1) * node.attributes.get("dilations", [1, 1])[0] + 1
+    rows = (height - 1) * next(iter(node.attributes.get("dilations", [])), 1) + 1
     banks = ceil(kernel / 32768) + ceil(slice_entries * rows / 256)
     return f"needs {banks} of 16 banks of the convolution buffer" if banks > 16 else None
 

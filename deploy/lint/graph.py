@@ -21,13 +21,16 @@ from deploy.errors import UserError
 
 Shape = tuple[int | str, ...]
 """Sizes; a name, or "?", stands for one that the file leaves open."""
+STANDARD = ("", "ai.onnx")
+"""Domains of the operators that ONNX defines."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
     """An operator. `inputs` holds "" for those left out; `attributes` holds numbers, text and lists of them."""
 
-    op: str
+    type: str
+    """Its name in the file, whoever defines it; the same name means another operator in another domain."""
     domain: str
     name: str
     inputs: tuple[str, ...]
@@ -37,15 +40,20 @@ class Node:
     def __str__(self) -> str:
         return f"{self.op} {self.name or next(iter(self.outputs), '')}"
 
+    @cached_property
+    def op(self) -> str:
+        """What it computes: an operator of ONNX by its name alone ("Conv"), others with their domain ("my:Conv")."""
+        return self.type if _is_ours(self.type, self.domain) else f"{self.domain}:{self.type}"
+
     @property
     def has_standard_name(self) -> bool:
         """Whether ONNX defines an operator of this name."""
-        return defs.has(self.op)
+        return defs.has(self.type)
 
     @property
     def is_standard(self) -> bool:
         """Whether this is an operator that ONNX defines."""
-        return self.domain in ("", "ai.onnx") and self.has_standard_name
+        return self.domain in STANDARD and self.has_standard_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +107,12 @@ class Graph:
         return self.shapes.get(name, ())
 
     def value(self, name: str) -> np.ndarray | None:
-        """The value of a constant; None for what is computed, left out, or lies in a file that is missing."""
+        """The value of a constant; None for text, and what is computed, left out, or lies in a file that is missing."""
         if name not in self.constants:
             return None
-        with suppress(OSError, ValueError, KeyError, TypeError, onnx.checker.ValidationError):
-            return numpy_helper.to_array(self.constants[name], base_dir=str(self.folder or ""))
+        with suppress(OSError, ValueError, KeyError, TypeError, RuntimeError, onnx.checker.ValidationError):
+            value = numpy_helper.to_array(self.constants[name], base_dir=str(self.folder or ""))
+            return None if value.dtype.kind in "OSU" else value
         return None
 
     def missing_data(self) -> Iterator[tuple[str, str]]:
@@ -113,7 +122,7 @@ class Graph:
                 location = next(
                     (entry.value for entry in tensor.external_data if entry.key == "location"), ""
                 )
-                if self.folder is None or not (self.folder / location).is_file():
+                if self.folder is None or not _is_file(self.folder / location):
                     yield name, location
 
     @cached_property
@@ -150,11 +159,8 @@ def read_graph(model: bytes, folder: Path | None = None) -> Graph:
         proto = shape_inference.infer_shapes(proto, data_prop=True)
     graphs = list(_with_bodies(proto.graph))
     node_protos = [node for graph in graphs for node in graph.node]
-    opset = max(
-        (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=None
-    )
-    _check(node_protos, opset or defs.onnx_opset_version())
-    nodes = tuple(map(_node, node_protos))
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=None)
+    nodes = _nodes(node_protos, opset or defs.onnx_opset_version())
     constants = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
     constants |= {node.outputs[0]: tensor for node in nodes if (tensor := _constant(node)) is not None}
     values = [value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info)]
@@ -188,29 +194,48 @@ def _parse(model: bytes) -> onnx.ModelProto:
     return proto
 
 
-def _check(nodes: Sequence[onnx.NodeProto], opset: int) -> None:
-    """Refuse what the rules could not read: names that are no text, inputs and attributes that do not fit, cycles."""
+def _nodes(nodes: Sequence[onnx.NodeProto], opset: int) -> tuple[Node, ...]:
+    """The nodes, but for what rules could not read: names that are no text, wrong inputs and attributes, cycles."""
+    read: list[Node] = []
     for node in nodes:
         names = (node.op_type, node.domain, node.name, *node.input, *node.output)
         if not all(isinstance(name, str) for name in names):
             raise UserError("is damaged: it holds names that are no text; export the model again")
-        if node.domain in ("", "ai.onnx") and defs.has(node.op_type):
-            with suppress(defs.SchemaError):
-                _check_schema(node, defs.get_schema(node.op_type, opset))
+        if schemas := _schemas(node, opset):
+            _check_schema(node, schemas)
+        read.append(_node(node, schemas))
     try:
         TopologicalSorter({name: node.input for node in nodes for name in node.output if name}).prepare()
     except CycleError as error:
         raise UserError(
             f"is damaged: {error.args[1][0]} depends on itself; export the model again"
         ) from error
+    return tuple(read)
 
 
-def _check_schema(node: onnx.NodeProto, schema: defs.OpSchema) -> None:
+def _is_ours(name: str, domain: str) -> bool:
+    """Whether the rules know this operator: those of ONNX, and Q and DQ, which ONNX Runtime also writes as its own."""
+    return domain in STANDARD or (
+        domain == "com.microsoft" and name in ("QuantizeLinear", "DequantizeLinear")
+    )
+
+
+def _schemas(node: onnx.NodeProto, opset: int) -> list[defs.OpSchema]:
+    """What ONNX says of an operator: in this opset, if it is as old, and today. Empty for operators of others."""
+    if not _is_ours(node.op_type, node.domain) or not defs.has(node.op_type):
+        return []
+    found = [defs.get_schema(node.op_type)]
+    with suppress(defs.SchemaError):
+        found.insert(0, defs.get_schema(node.op_type, opset))
+    return found
+
+
+def _check_schema(node: onnx.NodeProto, schemas: Sequence[defs.OpSchema]) -> None:
     where = f"{node.op_type} {node.name or ' '.join(node.output)}"
-    if len(node.input) < schema.min_input or len(node.output) < schema.min_output:
+    if len(node.input) < schemas[0].min_input or len(node.output) < schemas[0].min_output:
         raise UserError(f"is damaged: {where} lacks inputs or outputs; export the model again")
     for entry in node.attribute:
-        known = schema.attributes.get(entry.name)
+        known = next((one.attributes[entry.name] for one in schemas if entry.name in one.attributes), None)
         if known and known.type.value != entry.type:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError(f"is damaged: {where} has an odd {entry.name}; export the model again")
 
@@ -224,8 +249,13 @@ def _with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                     yield from _with_bodies(body)
 
 
-def _node(node: onnx.NodeProto) -> Node:
-    attributes = {entry.name: _plain(helper.get_attribute_value(entry)) for entry in node.attribute}
+def _node(node: onnx.NodeProto, schemas: Sequence[defs.OpSchema]) -> Node:
+    attributes: dict[str, object] = {}
+    for entry in node.attribute:
+        # An attribute that ONNX does not know of its operator means nothing, and could be of any type.
+        if not schemas or any(entry.name in schema.attributes for schema in schemas):
+            with suppress(ValueError):  # one without a value, such as a reference to that of a function
+                attributes[entry.name] = _plain(helper.get_attribute_value(entry))
     return Node(node.op_type, node.domain, node.name, tuple(node.input), tuple(node.output), attributes)
 
 
@@ -246,6 +276,12 @@ def _constant(node: Node) -> onnx.TensorProto | None:
         if name in ("value_int", "value_ints"):
             return numpy_helper.from_array(np.asarray(value, np.int64))
     return None
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # names that are too long, folders that may not be entered
+        return path.is_file()
+    return False
 
 
 def _dtype(elem_type: int) -> np.dtype:

@@ -63,16 +63,16 @@ def operators(graph: Graph, target: str) -> Iterator[Finding]:
     """
     for node in graph.nodes:
         if not _is_known(node, target):
-            message = f"{node.domain or 'ai.onnx'}:{node.op} is no operator that {target} brings with it"
+            message = f"{node.domain or 'ai.onnx'}:{node.type} is no operator that {target} brings with it"
             remedy = "export it as standard operators, or as a local function"
             yield Finding("error", "unknown-operator", str(node), message, remedy)
-        elif node.op in LACKS[target] and (node.is_standard or target in TENSORRT):
-            message = f"{target} has no {node.op}"
+        elif node.type in LACKS[target] and (node.is_standard or target in TENSORRT):
+            message = f"{target} has no {node.type}"
             yield Finding(
                 "error", "unsupported-operator", str(node), message, "replace it by other operators"
             )
-        elif node.op in SINCE and target in ("tensorrt-10", "dla"):
-            message = f"needs TensorRT {SINCE[node.op]}; JetPack 6 has 10.3"
+        elif node.type in SINCE and target in ("tensorrt-10", "dla"):
+            message = f"needs TensorRT {SINCE[node.type]}; JetPack 6 has 10.3"
             yield Finding("warning", "recent-operator", str(node), message, "replace it by other operators")
 
 
@@ -97,7 +97,7 @@ def uint8_tensors(graph: Graph, target: str) -> Iterator[Finding]:
     for name in graph.inputs:
         readers = graph.readers(name) if graph.types.get(name) == "uint8" else []
         for node in readers:
-            if node.op not in ("Cast", "CastLike", "Equal", "Shape", "Size"):
+            if node.type not in ("Cast", "CastLike", "Equal", "Shape", "Size"):
                 message = f"reads the uint8 input {name}, which TensorRT only casts"
                 yield Finding("error", "uint8-tensor", str(node), message, remedy)
     for node in graph.of("Cast", "CastLike"):
@@ -165,7 +165,7 @@ RULES = (operators, attributes, uint8_tensors, types, constants)
 
 def _is_known(node: Node, target: str) -> bool:
     if target in TENSORRT:
-        return node.has_standard_name or node.op in TENSORRT_EXTRAS or node.op.startswith("TRT_")
+        return node.has_standard_name or node.type in TENSORRT_EXTRAS or node.type.startswith("TRT_")
     return node.is_standard or node.domain in DOMAINS[target]
 
 

@@ -52,6 +52,8 @@ def represented(graph: Graph, quantize: Node) -> tuple[float, float] | None:
     kind = quantized_type(graph, quantize)
     if scale is None or zero is None or scale.size != 1 or zero.size != 1 or kind not in ("int8", "uint8"):
         return None
+    if zero.dtype.kind not in "iu":
+        return None
     step, origin, limits = float(scale.item()), int(zero.item()), np.iinfo(kind)
     return step * (limits.min - origin), step * (limits.max - origin)
 

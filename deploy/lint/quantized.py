@@ -146,7 +146,7 @@ def residuals(graph: Graph, target: str) -> Iterator[Finding]:
 
 def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
     """Q and DQ cost accuracy and time where nothing computes in INT8 beside them. Source: NVIDIA, "Explicit
-    Quantization" (Q/DQ placement).
+    Quantization" (Q/DQ placement). A MaxPool between two pairs on one grid does: seen, Int8 → Int8 in TensorRT-RTX.
     """
     remedy = "remove this pair"
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
@@ -160,6 +160,8 @@ def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
             yield Finding("warning", "unfused-pair", str(node), message, "put Q and DQ in pairs")
         elif node.op == "DequantizeLinear" and not _reaches(graph, name, _uses_int8, MOVES | CLAMPS):
             if is_weight(graph, node) or (target not in TENSORRT and _made_in_int8(graph, node, target)):
+                continue
+            if _pools_in_int8(graph, node):
                 continue
             message = "rounds to 8 bits, and nothing after it computes in INT8"
             level = "note" if _made_in_int8(graph, node, target) else "warning"
@@ -203,7 +205,8 @@ def _repeats(graph: Graph, node: Node) -> bool:
 
 
 def _computes_integers(node: Node) -> bool:
-    return node.op == "DequantizeLinear" or node.op.startswith("QLinear") or node.op.endswith("Integer")
+    # By the name alone: ONNX Runtime has more such operators in its own domain, com.microsoft:QLinearAdd.
+    return node.op == "DequantizeLinear" or node.type.startswith("QLinear") or node.type.endswith("Integer")
 
 
 def _uses_int8(node: Node) -> bool:
@@ -222,6 +225,31 @@ def _made_in_int8(graph: Graph, dequantize: Node, target: str) -> bool:
     """Whether the tensor that this DQ yields was made by an operator with INT8 inputs, which so can write INT8."""
     source = origin(graph, dequantize.outputs[0])
     return source is not None and source.op in INT8_OPS and is_dequantized(graph, source.inputs[0], target)
+
+
+def _pools_in_int8(graph: Graph, dequantize: Node) -> bool:
+    """Whether what this DQ yields goes to a MaxPool whose result has a Q on the same grid: it picks integers."""
+
+    def is_same_grid(node: Node) -> bool:
+        return node.op == "QuantizeLinear" and all(
+            map(np.array_equal, _grid(graph, node), _grid(graph, dequantize))
+        )
+
+    def is_pool(node: Node) -> bool:
+        return node.op == "MaxPool" and _reaches(graph, node.outputs[0], is_same_grid, MOVES)
+
+    return _reaches(graph, dequantize.outputs[0], is_pool, MOVES)
+
+
+def _grid(graph: Graph, node: Node) -> tuple[str | np.ndarray, ...]:
+    """What a Q or DQ rounds to; where the scale is computed, its name stands for it."""
+    scale, zero = graph.value(node.inputs[1]), zero_point(graph, node)
+    names = [*node.inputs[1:], ""]
+    return (
+        quantized_type(graph, node),
+        names[0] if scale is None else scale,
+        names[1] if zero is None else zero,
+    )
 
 
 def _brief(values: np.ndarray) -> str:

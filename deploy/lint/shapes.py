@@ -98,7 +98,9 @@ def strides(graph: Graph, _: str) -> Iterator[Finding]:
     noted = False
     for node in graph.of("Conv", "MaxPool", "AveragePool"):
         sizes, steps = graph.shape(node.inputs[0])[2:], node.attributes.get("strides", [])
-        uneven = [(a, b) for a, b in zip(sizes, steps, strict=False) if isinstance(a, int) and a % b]
+        uneven = [
+            (a, b) for a, b in zip(sizes, steps, strict=False) if isinstance(a, int) and b > 0 and a % b
+        ]
         if not uneven:
             continue
         size, step = uneven[0]
@@ -143,7 +145,7 @@ def _total_stride(graph: Graph, node: Node | None) -> int:
     total = 1
     while node is not None:
         if node.op in ("Conv", "MaxPool", "AveragePool"):
-            total *= max(node.attributes.get("strides", [1]))
+            total *= max(node.attributes.get("strides", []), default=1)
         node = graph.producer.get(node.inputs[0]) if node.inputs else None
     return total
 
@@ -165,6 +167,6 @@ def _zero_channels(graph: Graph, conv: Node) -> float:
     is_int8 = node is not None and node.op == "DequantizeLinear"
     value = graph.value(node.inputs[0] if node and is_int8 else conv.inputs[1])
     zero = zero_point(graph, node) if node and is_int8 else None
-    if value is None or value.ndim < 2 or (zero is not None and zero.any()):
+    if value is None or value.ndim < 2 or not value.size or (zero is not None and zero.any()):
         return 0.0
     return float(1 - (value != 0).reshape(len(value), -1).any(axis=1).mean())

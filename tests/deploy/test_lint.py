@@ -83,7 +83,7 @@ def test_files_of_a_bundle_are_checked_for_what_they_are_made_for(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ):
     compiled, cpu = ["tensorrt-10", "tensorrt-11", "tensorrt-rtx"], ["onnxruntime", "openvino"]
-    expected = {MODEL: compiled + cpu, FP16: compiled + cpu, INT8: compiled, INT8_CPU: cpu}
+    expected = {MODEL: compiled + cpu, FP16: compiled, INT8: compiled, INT8_CPU: cpu}
     pairs = sorted((name, target) for name, targets in expected.items() for target in targets)
     assert sorted(checked([str(bundle)], capsys)) == pairs
     assert sorted(checked([str(bundle), "--precision", "int8"], capsys)) == [
@@ -126,6 +126,23 @@ def test_what_is_no_model_is_one_line(file: Path, content: bytes, message: str):
 def test_missing_file(tmp_path: Path):
     with pytest.raises(UserError, match=r"gone\.onnx: cannot be read \(No such file or directory\)"):
         lint_command([str(tmp_path / "gone.onnx")])
+
+
+@pytest.mark.parametrize("name", [INT8, ""], ids=["file", "bundle"])
+def test_unreadable_file(name: str, bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    def deny(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", deny)  # root may read everything
+    monkeypatch.setattr("deploy.lint.command.verify_files", deny)
+    with pytest.raises(UserError, match=r"^/.*: cannot be read \(Permission denied\); [^\n]*$"):
+        lint_command([str(bundle / name)])
+
+
+def test_usage_names_the_command(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        lint_command(["--help"])
+    assert capsys.readouterr().out.startswith("usage: edgedistill lint ")
 
 
 def test_folder_without_a_bundle(tmp_path: Path):
