@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import machine
-from deploy.backends import Engine, model_file, open_engine
+from deploy.backends import Engine, open_engine
 from deploy.backends.cuda import Cuda, open_cuda
 from deploy.backends.trt import TrtEngine, open_trt
 from deploy.backends.trt_builder import MODULES, BuildOptions, build_engine
@@ -94,12 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bundle, here = options.bundle, machine.describe()
     print(f"{machine.summary(here)}\n{cuda.device}\n{backend}, bundle {bundle}\n")
     rows, failures = list[Row](), list[str]()
+    report: dict[str, object] = {"machine": here, "gpu": cuda.device, "engines": rows, "failures": failures}
     for precision in options.precision.split(","):
         try:
             rows.append(_measure(bundle, backend, precision, cuda, options))
         except UserError as error:
             failures.append(str(error))
-    report: dict[str, object] = {"machine": here, "gpu": cuda.device, "engines": rows, "failures": failures}
+        write_json(options.json, report)  # whatever comes next, this was measured
     if rows:
         print(f"\n{_tables(rows)}\n")
         failures += [f"{row.engine}: threads disagree" for row in rows if not row.threads_agree]
@@ -128,8 +129,7 @@ def _measure(bundle: Path, backend: str, precision: str, cuda: Cuda, options: ar
     """Build one engine and find out all about it."""
     wanted: Any = {"backend": backend, "precision": precision, "batch": (1, 1, options.batch)}
     built = build_engine(bundle, BuildOptions(**wanted), progress=False)
-    built.path.touch()  # the newest is the one that is opened
-    opened = partial(open_trt, bundle, backend, precision, provider=options.provider)
+    opened = partial(open_trt, bundle, backend, engine=built.path, provider=options.provider)
     golden = read_golden(bundle)
     images = golden["inputs"]
     free = _free(cuda)
@@ -207,8 +207,9 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
         return Hop(engine.name, model, size, budget)
 
     def on_cpu(precision: str, budget: Budget | None = None) -> Hop:
-        size = model_file(bundle, "onnxruntime", precision).stat().st_size
-        return hop(open_engine(bundle, "onnxruntime", precision=precision), size, budget)
+        engine = open_engine(bundle, "onnxruntime", precision=precision)
+        assert engine.file
+        return hop(engine, engine.file.stat().st_size, budget)
 
     with ExitStack() as engines:
         hops = [on_cpu("fp32")]
@@ -216,7 +217,7 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
             side = row.sidecar
             if side.precision == "int8" and INT8_CPU in manifest.files:
                 hops.append(on_cpu("int8", BUDGETS["int8"]))
-            opened = open_trt(bundle, side.backend, side.precision, provider=options.provider)
+            opened = open_trt(bundle, side.backend, engine=Path(row.file), provider=options.provider)
             hops.append(hop(engines.enter_context(closing(opened)), side.bytes, BUDGETS[side.precision]))
         info, names = read_info(data), [one.name for one in manifest.classes]
         samples = read_labelled(data / "test", len(names), manifest.ignore_label)

@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = [load(one.bundle, one.backend, options.threads, precision=one.precision) for one in subjects]
     pairs = [(model, one.image) for model, one in zip(models, subjects, strict=True)]
     warm = measure_interleaved(pairs, options.runs, options.warmup)
-    rows = [_row(*each) for each in zip(subjects, warm, _first_of_kind(subjects, warm), cold, strict=True)]
+    files = [model.engine.file or one.bundle for model, one in zip(models, subjects, strict=True)]
+    first = _first_of_kind(subjects, warm)
+    rows = [_row(*each) for each in zip(subjects, files, warm, first, cold, strict=True)]
 
     here = machine.describe()
     print(machine.summary(here))
@@ -162,10 +164,9 @@ def _first_of_kind(subjects: Sequence[Subject], warm: Sequence[LatencyStats]) ->
     ]
 
 
-def _row(subject: Subject, latency: LatencyStats, first: LatencyStats, cold: ColdStart) -> Row:
+def _row(subject: Subject, file: Path, latency: LatencyStats, first: LatencyStats, cold: ColdStart) -> Row:
     manifest = read_manifest(subject.bundle)
     spec = manifest.input
-    file = model_file(subject.bundle, subject.backend, subject.precision)
     return Row(
         bundle=str(subject.bundle),
         name=manifest.name,

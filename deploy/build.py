@@ -2,11 +2,13 @@
 
     make_int8, make_fp16   ONNX files of lower precision, added to the bundle when they pass their gate
     prove                  every hop from the fp32 ONNX to the engine, measured on labelled images
+    compare_golden         what can be said of an engine without them
 
 The commands around them are in `deploy.build_engine`.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from deploy.backends import model_file
 from deploy.backends.ort import OrtEngine
 from deploy.bundle import (
     FP16,
@@ -29,14 +30,15 @@ from deploy.bundle import (
     read_golden,
     read_manifest,
 )
-from deploy.engines import engines_folder
-from deploy.errors import UserError
+from deploy.engines import engines_folder, record_verdict
+from deploy.errors import GateFailed, UserError
 from deploy.files import write_json
-from deploy.labelled import CalibrationImages, read_info, read_labelled
+from deploy.golden import compare
+from deploy.labelled import CalibrationImages, read_info, read_labelled, require_data
 from deploy.metrics import SegmentationMetrics
-from deploy.quantize.report import Figures, Report, sensitivity_svg, sensitivity_table
+from deploy.quantize.report import Figures, Report, sensitivity_svg
 from deploy.runtime import Model, load
-from deploy.verify import Budget, Hop, HopReceipt, Receipt, Sample, require_passed, run_hops
+from deploy.verify import Budget, Hop, HopReceipt, Receipt, Sample, require_passed, run_hops, table
 
 BUDGETS = {
     "fp32": Budget(max_miou_drop=0.001, min_agreement=0.995),
@@ -44,6 +46,14 @@ BUDGETS = {
     "int8": Budget(max_miou_drop=0.005, min_agreement=0.98),
 }
 """What each precision may cost against the fp32 ONNX, as a file and as an engine: other kernels round otherwise."""
+
+SENSITIVITY = "sensitivity.svg"
+MADE = {"int8": (INT8, INT8_CPU), "fp16": (FP16,), "fp32": ()}
+"""The models of each precision beside the one that the bundle was exported with."""
+REPLACED = {"int8": (*MADE["int8"], QUANTIZATION, SENSITIVITY), "fp16": MADE["fp16"], "fp32": ()}
+"""All files that making a precision replaces."""
+NEEDED = {"int8": ("calibration", "val", "test"), "fp16": ("test",), "fp32": ("test",)}
+"""What making a precision takes of the labelled data; proving it takes `test` alone."""
 
 Say = Callable[[str], None]
 
@@ -56,6 +66,8 @@ class Int8Options:
     granularity: str = "layer"
     sensitivity: bool = False
     """Measure every layer's share of the loss even where the budget is met."""
+    keep_float: tuple[str, ...] = ()
+    """Layers that stay in float whatever they gain."""
     budget: Budget = BUDGETS["int8"]
 
 
@@ -77,9 +89,10 @@ def make_int8(
     """
     from deploy.quantize.search import quantize
 
+    require_data(data, *NEEDED["int8"])
     manifest, start = read_manifest(bundle), time.perf_counter()
     model = (bundle / MODEL).read_bytes()
-    calibration = CalibrationImages(_folder(data / "calibration" / "images"), manifest.input)
+    calibration = CalibrationImages(data / "calibration" / "images", manifest.input)
     evaluate = _Evaluation(manifest, model, _samples(manifest, data / "val"))
     made = quantize(
         model,
@@ -89,11 +102,10 @@ def make_int8(
         calibrators=options.calibrators,
         granularity=options.granularity,
         sensitivity=options.sensitivity,
+        keep_float=options.keep_float,
         learned=learned,
         say=say,
     )
-    if made.report.sensitivity:
-        say(sensitivity_table(made.report))
     hops = [
         _hop("onnx", manifest, model),
         _hop("int8", manifest, made.int8, options.budget),
@@ -103,8 +115,8 @@ def make_int8(
     require_passed(receipt)
     files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: _json(made.report)}
     if made.report.sensitivity:
-        files["sensitivity.svg"] = sensitivity_svg(made.report).encode()
-    _extend(bundle, files, {INT8: "int8", INT8_CPU: "int8"}, receipt, OrtEngine(made.int8_cpu))
+        files[SENSITIVITY] = sensitivity_svg(made.report).encode()
+    _extend(bundle, files, "int8", receipt, OrtEngine(made.int8_cpu))
     say(f"int8: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
     return receipt, made.report
 
@@ -122,7 +134,7 @@ def make_fp16(bundle: Path, data: Path, say: Say = print) -> Receipt:
     hops = [_hop("onnx", manifest, model), _hop("fp16", manifest, half, BUDGETS["fp16"])]
     receipt = _judged(bundle, manifest, data, hops)
     require_passed(receipt)
-    _extend(bundle, {FP16: half}, {FP16: "fp16"}, receipt, OrtEngine(half))
+    _extend(bundle, {FP16: half}, "fp16", receipt, OrtEngine(half))
     say(f"fp16: converted, added to {bundle}")
     return receipt
 
@@ -133,28 +145,71 @@ def prove(
     backend: str,
     precision: str,
     *,
+    engine: Path | None = None,
     runs_here: bool = True,
     budget: Budget | None = None,
+    say: Say = print,
 ) -> Receipt:
-    """Measure the hops fp32 ONNX → ONNX of the precision → engine on `data/test`; keep the receipt in `engines/`.
+    """Measure the hops fp32 ONNX → ONNX of the precision → engine on `data/test`, say the table and keep the receipt.
 
-    The first row is torch as the export measured it on the same images, where it did. `runs_here=False` leaves the
-    engine out: it was compiled for another machine. `budget` is that of the precision if it is not given.
+    `engine` is the file to prove, where one was compiled, and gets the verdict written beside it;
+    `runs_here=False`: for another machine, so it is named but not run. `budget` is that of the precision if it is not
+    given. The first row is torch as the export measured it on the same images, where it did. The receipt goes to
+    `engines/`, with a warning where it cannot be written.
     """
     manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
     if precision != "fp32":
         file = {"int8": INT8, "fp16": FP16}[precision]
         hops.append(_hop(precision, manifest, bundle / file, budget))
-    name = backend
+    name, not_run = f"{backend} {precision}", []
     if runs_here:
-        model = load(bundle, backend, precision=precision)
-        name = model.engine.name
-        size = model_file(bundle, *name.split()).stat().st_size
-        hops.append(Hop(name, model, size, budget))
+        model = _opened(bundle, backend, precision, engine)
+        name, file = model.engine.name, model.engine.file
+        hops.append(Hop(name, model, file.stat().st_size if file else 0, budget))
+    elif engine:
+        not_run = [(name, engine.stat().st_size)]
     receipt = _judged(bundle, manifest, data, hops)
-    write_json(engines_folder(bundle) / f"{name.replace(' ', '-')}.receipt.json", receipt)
+    say(table(receipt, not_run))
+    path = engines_folder(bundle) / f"{name.replace(' ', '-')}.receipt.json"
+    _keep(path, lambda: write_json(path, receipt))
+    if engine and runs_here:
+        _keep(engine, lambda: record_verdict(engine, receipt.passed))
     return receipt
+
+
+def compare_golden(
+    bundle: Path, backend: str, precision: str, *, engine: Path | None = None, say: Say = print
+) -> None:
+    """What can be proved without labelled data: the golden outputs, as far as the precision allows.
+
+    Raises `GateFailed` where they differ by more; the verdict is written beside `engine`, if one was compiled.
+    """
+    comparison = compare(bundle, _opened(bundle, backend, precision, engine).engine)
+    say(comparison.text)
+    if engine:
+        _keep(engine, lambda: record_verdict(engine, comparison.passed))
+    if not comparison.passed:
+        raise GateFailed(f"{comparison.text}; the engine is not what the bundle was measured with")
+
+
+def _opened(bundle: Path, backend: str, precision: str, engine: Path | None) -> Model:
+    """The bundle on a backend, with this very `engine` if there is one."""
+    if engine is None:
+        return load(bundle, backend, precision=precision)
+    from deploy.backends.trt import open_trt
+
+    manifest = read_manifest(bundle)
+    opened = open_trt(bundle, backend, precision, engine=engine)
+    return Model(manifest.input, manifest.classes, opened, manifest.ignore_label)
+
+
+def _keep(path: Path, write: Callable[[], None]) -> None:
+    """Write what is good to have but not needed: in a read-only bundle a warning takes its place."""
+    try:
+        write()
+    except (UserError, OSError) as error:
+        warnings.warn(f"{path.name} not written: {error}", RuntimeWarning, stacklevel=3)
 
 
 class _Evaluation:
@@ -187,8 +242,7 @@ def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | No
 def _judged(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:
     """The receipt of the hops on `data/test`, with torch's recorded row before them if it saw the same images."""
     info = read_info(data)
-    folder = _folder(data / "test")
-    samples = read_labelled(folder, len(manifest.classes), manifest.ignore_label)
+    samples = read_labelled(data / "test", len(manifest.classes), manifest.ignore_label, manifest.input)
     names = [one.name for one in manifest.classes]
     receipt = run_hops(
         hops, samples, len(manifest.classes), dataset=info.dataset, split=info.test, classes=names
@@ -198,38 +252,28 @@ def _judged(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -
 
 
 def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
-    path = bundle / RECEIPT
-    if not path.is_file():
+    try:
+        exported = msgspec.json.decode((bundle / RECEIPT).read_bytes(), type=Receipt)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # none, or not one of ours
         return ()
-    exported = msgspec.json.decode(path.read_bytes(), type=Receipt)
     same = all(
         getattr(exported, field) == getattr(receipt, field) for field in ("dataset", "split", "images")
     )
-    return exported.hops[:1] if same and exported.hops[0].name == "torch" else ()
+    return tuple(hop for hop in exported.hops[:1] if same and hop.name == "torch")
 
 
-def _extend(
-    bundle: Path, files: dict[str, bytes], precision: dict[str, str], receipt: Receipt, engine: OrtEngine
-) -> None:
+def _extend(bundle: Path, files: dict[str, bytes], name: str, receipt: Receipt, engine: OrtEngine) -> None:
     """Add files of a lower precision to the bundle, with its score and its share of golden labels as metrics."""
-    name = next(iter(precision.values()))
+    precision = dict.fromkeys(MADE[name], name)
     golden = read_golden(bundle)
     agreement = float(np.mean(engine.run(golden["inputs"])["labels"] == golden["labels"]))
     score = next(hop.miou for hop in receipt.hops if hop.name == name)
-    extend_bundle(bundle, files, precision, {f"{name} miou": score, golden_metric(name): agreement})
+    metrics = {f"{name} miou": score, golden_metric(name): agreement}
+    extend_bundle(bundle, files, precision, metrics, drop=REPLACED[name])
 
 
 def _samples(manifest: Manifest, folder: Path) -> list[Sample]:
-    return list(read_labelled(_folder(folder), len(manifest.classes), manifest.ignore_label))
-
-
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise UserError(
-            f"{path}: no such folder, so there is nothing to calibrate with or to measure on;"
-            " give --data FOLDER with calibration/images, val/ and test/ (images and masks)"
-        )
-    return path
+    return list(read_labelled(folder, len(manifest.classes), manifest.ignore_label, manifest.input))
 
 
 def _json(record: msgspec.Struct) -> bytes:

@@ -7,58 +7,76 @@ if not __package__:  # run as a script: import from the repository root, never f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from deploy.build import BUDGETS, Int8Options, make_fp16, make_int8, prove
-from deploy.bundle import FP16, INT8, INT8_CPU, read_manifest, verify_files
-from deploy.errors import UserError, exit_with_one_line
-from deploy.labelled import data_folder
-from deploy.verify import Budget, require_passed, table
+from deploy.build import (
+    MADE,
+    NEEDED,
+    REPLACED,
+    Int8Options,
+    compare_golden,
+    make_fp16,
+    make_int8,
+    prove,
+)
+from deploy.build_options import INT8_FLAGS, TENSORRT_FLAGS, budget_of, flags_given, parse
+from deploy.bundle import read_manifest, verify_files
+from deploy.errors import UserError, exit_with_one_line, warnings_as_lines
+from deploy.labelled import data_folder, require_data
+from deploy.verify import require_passed
+
+if TYPE_CHECKING:
+    from deploy.backends.trt_builder import BuildOptions
 
 TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Backends that compile, with the module that each needs."""
-PRECISIONS = {"int8": (INT8, INT8_CPU), "fp16": (FP16,), "fp32": ()}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command and return its exit code.
+@warnings_as_lines()
+def main(argv: Sequence[str], prog: str = "build_engine.py") -> int:
+    """Run the command and return its exit code. What can be refused is refused before anything is made.
 
     Raises:
         UserError: what the user can mend.
         GateFailed: a hop over its budget.
     """
-    options = _parser().parse_args(argv)
-    bundle, precision = options.bundle, options.precision
-    data = options.data or data_folder(bundle)
+    options = parse(argv, prog)
+    bundle, precision = options.bundle.resolve(), options.precision
     manifest = read_manifest(bundle)
-    verify_files(bundle, manifest)
     backend, why = choose_backend(options.backend)
     print(f"{manifest.name}: {precision} for {backend}{why}")
+    _check_flags(options, backend)
+    compiler = _compiler_options(options, backend) if backend in TENSORRT else None
+    makes = _makes(options, manifest.files)
+    data = _data(options, bundle, makes)
+    _check_machine(backend, compiler)
+    if makes:
+        _check_can_make(bundle, precision)
+    verify_files(bundle, manifest, REPLACED[precision] if makes else ())
 
-    if options.redo or not set(PRECISIONS[precision]) <= set(manifest.files):
-        _require_onnx(precision)
-        if precision == "int8":
-            make_int8(bundle, data, _int8_options(options))
-        elif precision == "fp16":
-            make_fp16(bundle, data)
-    runs_here, compiled = True, []
-    if backend in TENSORRT:
-        runs_here, compiled = _compile(options, backend)
-    budget = Budget(options.max_miou_drop, options.min_agreement) if precision == "int8" else None
-    receipt = prove(bundle, data, backend, precision, runs_here=runs_here, budget=budget)
-    print(table(receipt, not_run=[] if runs_here else compiled))
+    if makes and data and precision == "int8":
+        make_int8(bundle, data, _int8_options(options))
+    elif makes and data:
+        make_fp16(bundle, data)
+    engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)
+    if data:
+        budget = budget_of(options) if precision == "int8" else None
+        receipt = prove(bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=budget)
+    else:
+        receipt = None
+        print(f"No labelled data in {data_folder(bundle)}: accuracy was not measured (--data FOLDER does).")
+        if runs_here:
+            compare_golden(bundle, backend, precision, engine=engine)
     if not runs_here:
         print(
             "The engine is for another machine: copy the bundle there and run `edgedistill verify` and `predict`."
         )
-    require_passed(receipt)
+    if receipt:
+        require_passed(receipt)
     return 0
-
-
-def _require_onnx(precision: str) -> None:
-    if precision != "fp32" and find_spec("onnx") is None:
-        raise UserError(f"making the {precision} model needs onnx: pip install 'edgedistill[quantize]'")
 
 
 def choose_backend(asked: str) -> tuple[str, str]:
@@ -78,96 +96,104 @@ def choose_backend(asked: str) -> tuple[str, str]:
     return "auto", " on the CPU (there is a GPU, but no TensorRT: pip install 'edgedistill[tensorrt]')"
 
 
-def _compile(options: argparse.Namespace, backend: str) -> tuple[bool, list[tuple[str, int]]]:
-    """Build the engine; whether it runs on this machine, and its name and size for the table."""
-    from deploy.backends.cuda import probe
-    from deploy.backends.trt_builder import BuildOptions, build_engine
+def _check_flags(options: argparse.Namespace, backend: str) -> None:
+    """Refuse flags that would be ignored."""
+    if backend not in TENSORRT and (flags := flags_given(options, TENSORRT_FLAGS)):
+        raise UserError(
+            f"{flags[0]}: is for TensorRT, but this builds for the CPU; leave it out,"
+            " or give --backend tensorrt or tensorrt-rtx"
+        )
+    if options.precision != "int8" and (flags := flags_given(options, INT8_FLAGS)):
+        raise UserError(f"{flags[0]}: is for INT8, not --precision {options.precision}; leave it out")
+    if options.redo and options.precision == "fp32":
+        raise UserError("--redo: there is nothing to make again in fp32, the bundle was exported with it")
 
-    built = build_engine(
-        options.bundle,
-        BuildOptions(
-            backend=backend,  # pyright: ignore[reportArgumentType] - choices of the parser
-            precision=options.precision,
-            batch=_batch(options.batch),
-            workspace_mb=options.workspace,
-            timing_cache=options.timing_cache,
-            targets=tuple(filter(None, options.targets.split(","))),
-            hardware_compatible=options.hardware_compatible,
-            version_compatible=options.version_compatible,
-            dla_core=options.dla,
-            allow_gpu_fallback=not options.no_gpu_fallback,
-            optimization_level=options.optimization_level,
-        ),
-        progress=sys.stderr.isatty(),
+
+def _makes(options: argparse.Namespace, files: Collection[str]) -> bool:
+    """Whether the ONNX of the precision is to be made: it is missing, or asked for in another way."""
+    if options.redo or not set(MADE[options.precision]) <= set(files):
+        return True
+    asked = flags_given(options, ("sensitivity", "calibrators", "granularity", "float"))
+    if asked:
+        print(f"{asked[0]}: quantizing again, although the bundle has an INT8 model")
+    return bool(asked)
+
+
+def _data(options: argparse.Namespace, bundle: Path, makes: bool) -> Path | None:
+    """The folder of labelled images, which has all that is needed; None where none was named, there, or needed."""
+    data = (options.data or data_folder(bundle)).resolve()
+    if options.data is None and not makes and not data.exists():
+        return None
+    require_data(data, *(NEEDED[options.precision] if makes else ("test",)))
+    return data
+
+
+def _check_machine(backend: str, compiler: "BuildOptions | None") -> None:
+    """Refuse a backend that is not installed, or that this machine or its GPU cannot do."""
+    if compiler:
+        from deploy.backends.cuda import probe
+        from deploy.backends.trt_builder import import_tensorrt
+        from deploy.backends.trt_options import resolve_targets
+
+        gpu = probe()  # before TensorRT, which may crash without a driver
+        if backend == "tensorrt" and gpu is None:
+            raise UserError(
+                "backend tensorrt: no NVIDIA GPU can be used here; build on the device, or ahead of time with"
+                " --backend tensorrt-rtx"
+            )
+        resolve_targets(import_tensorrt(backend), compiler, gpu)
+    elif backend == "openvino":
+        from deploy.backends.ov import import_openvino
+
+        import_openvino()
+
+
+def _check_can_make(bundle: Path, precision: str) -> None:
+    if find_spec("onnx") is None:
+        raise UserError(f"making the {precision} model needs onnx: pip install 'edgedistill[quantize]'")
+    for folder in (bundle, bundle.parent):  # the new bundle is made beside the old one
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"{folder}: cannot be written; copy the bundle to a folder that can")
+
+
+def _compiler_options(options: argparse.Namespace, backend: str) -> "BuildOptions":
+    from deploy.backends.trt_builder import BuildOptions
+
+    return BuildOptions(
+        backend=backend,  # pyright: ignore[reportArgumentType] - choices of the parser
+        precision=options.precision,
+        batch=options.batch or (1, 1, 1),
+        workspace_mb=options.workspace,
+        timing_cache=options.timing_cache and options.timing_cache.resolve(),
+        targets=tuple(filter(None, (options.targets or "").split(","))),
+        hardware_compatible=options.hardware_compatible,
+        version_compatible=options.version_compatible,
+        dla_core=options.dla,
+        allow_gpu_fallback=not options.no_gpu_fallback,
+        optimization_level=options.optimization_level,
     )
+
+
+def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
+    """Build the engine, or find it; its file, and whether it runs on this machine."""
+    from deploy.backends.cuda import probe
+    from deploy.backends.trt_builder import build_engine
+
+    built = build_engine(bundle, compiler, progress=sys.stderr.isatty())
     gpu, targets = probe(), built.sidecar.targets
     fits = gpu is not None and (not targets or f"sm{gpu.compute_capability.replace('.', '')}" in targets)
-    return fits, [(f"{backend} {options.precision}", built.sidecar.bytes)]
+    return built.path, fits
 
 
 def _int8_options(options: argparse.Namespace) -> Int8Options:
+    defaults = Int8Options()
     return Int8Options(
-        calibrators=tuple(options.calibrators.split(",")),
-        granularity=options.granularity,
+        calibrators=options.calibrators or defaults.calibrators,
+        granularity=options.granularity or defaults.granularity,
         sensitivity=options.sensitivity,
-        budget=Budget(options.max_miou_drop, options.min_agreement),
+        keep_float=options.float or (),
+        budget=budget_of(options),
     )
-
-
-def _batch(text: str) -> tuple[int, int, int]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
-    if len(sizes) == 1:
-        sizes *= 3
-    if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
-        raise UserError(f"--batch {text}: give one size, or smallest,best,largest such as 1,4,8")
-    return sizes
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="build_engine.py",
-        description="Quantize and compile a bundle for a device, and prove the result.",
-    )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        choices=("auto", "onnxruntime", "openvino", *TENSORRT),
-        help="auto: TensorRT where there is a GPU and it, else the fastest on this CPU",
-    )
-    parser.add_argument("--precision", default="int8", choices=tuple(PRECISIONS))
-    parser.add_argument(
-        "--data", type=Path, help="labelled images (default: data/ beside the bundle, as a run leaves it)"
-    )
-    int8 = parser.add_argument_group("INT8")
-    int8.add_argument("--redo", action="store_true", help="quantize again although the bundle has it")
-    int8.add_argument("--calibrators", default="min-max,percentile,entropy,mse", help="those to choose from")
-    int8.add_argument("--granularity", default="layer", choices=("layer", "block"), help="of mixed precision")
-    int8.add_argument("--sensitivity", action="store_true", help="rank the layers even if the budget is met")
-    int8.add_argument(
-        "--max-miou-drop", type=float, default=BUDGETS["int8"].max_miou_drop, help="fraction, default 0.005"
-    )
-    int8.add_argument(
-        "--min-agreement", type=float, default=BUDGETS["int8"].min_agreement, help="fraction, default 0.98"
-    )
-    trt = parser.add_argument_group("TensorRT")
-    trt.add_argument("--batch", default="1", help="one size, or smallest,best,largest (default 1)")
-    trt.add_argument("--workspace", type=int, metavar="MB", help="largest scratch memory of a layer")
-    trt.add_argument("--timing-cache", type=Path, help="file of measured kernels, read and updated")
-    trt.add_argument(
-        "--targets", default="", help="compute capabilities to compile for ahead of time (RTX): sm86,sm89"
-    )
-    trt.add_argument(
-        "--hardware-compatible", action="store_true", help="for other GPUs too (Ampere and later)"
-    )
-    trt.add_argument("--version-compatible", action="store_true", help="for later versions of TensorRT too")
-    trt.add_argument("--optimization-level", type=int, metavar="0..5", help="how long to search for kernels")
-    trt.add_argument("--dla", type=int, metavar="CORE", help="run on this DLA core of a Jetson")
-    trt.add_argument("--no-gpu-fallback", action="store_true", help="fail if the DLA cannot run all of it")
-    return parser
 
 
 if __name__ == "__main__":

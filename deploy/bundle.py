@@ -13,8 +13,7 @@ Engines compiled for a device lie in `engines/` (`deploy.engines`); they are not
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 from zipfile import BadZipFile
@@ -23,7 +22,8 @@ import msgspec
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.files import named_write_errors, sha256_file, sibling, sync_folder
+from deploy.files import named_write_errors, sha256_file
+from deploy.staging import staged
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -149,27 +149,22 @@ def write_bundle(
     Everything is staged in a hidden sibling and renamed into place, so a bundle at `folder` is always a whole one.
     Raises `UserError` when `folder` holds something else than a bundle, or the disk is full.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty_folder(folder):
         raise UserError(f"{folder}: exists and is not a bundle, so it is not replaced; choose another folder")
     _check_names(files)
     precision = precision or {}
-    with _staged(folder) as staging:
+    with staged(folder, keep) as staging:
         entries = {}
         for name, source in sorted(files.items()):
-            staged = staging / name
-            with named_write_errors(folder / name, staged), open(staged, "xb") as file:
+            path = staging / name
+            with named_write_errors(folder / name, path), open(path, "xb") as file:
                 _fill(file, source)
-            entries[name] = FileEntry(sha256_file(staged), staged.stat().st_size, precision.get(name, ""))
+            entries[name] = FileEntry(sha256_file(path), path.stat().st_size, precision.get(name, ""))
         manifest = _sealed(msgspec.structs.replace(manifest, files=entries, digest=""))
-        staged = staging / MANIFEST
-        with named_write_errors(folder / MANIFEST, staged), open(staged, "xb") as file:
+        path = staging / MANIFEST
+        with named_write_errors(folder / MANIFEST, path), open(path, "xb") as file:
             _fill(file, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-        for name in keep:
-            if (folder / name).is_dir():
-                with named_write_errors(folder / name, staging / name):
-                    # hidden: another process's file on its way to its name, which may vanish meanwhile
-                    shutil.copytree(folder / name, staging / name, ignore=shutil.ignore_patterns(".*"))
     return manifest
 
 
@@ -178,15 +173,17 @@ def extend_bundle(
     files: Mapping[str, bytes | Path],
     precision: Mapping[str, str] | None = None,
     metrics: Mapping[str, float | str] | None = None,
+    drop: Iterable[str] = (),
 ) -> Manifest:
     """Add files (and metrics) to a bundle, or replace some, and return its new manifest; its engines stay.
 
-    The bundle is at any moment the old one or the new one. Raises `UserError` as `read_manifest` and `write_bundle` do.
+    Files named by `drop` are left out, unless they are among the new ones. What stays must be undamaged. The bundle is
+    at any moment the old one or the new one. Raises `UserError` as `read_manifest` and `write_bundle` do.
     """
-    folder = Path(folder).absolute()
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    kept = {name: folder / name for name in manifest.files if name not in files}
+    folder = Path(folder).resolve()
+    manifest, leaving = read_manifest(folder), {*files, *drop}
+    verify_files(folder, manifest, leaving)
+    kept = {name: folder / name for name in manifest.files if name not in leaving}
     known = {name: entry.precision for name, entry in manifest.files.items()}
     manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | dict(metrics or {}))
     return write_bundle(folder, manifest, kept | dict(files), known | dict(precision or {}), keep=(ENGINES,))
@@ -219,9 +216,14 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise UserError(f"{path}: {error}; export the bundle again") from error
 
 
-def verify_files(folder: str | Path, manifest: Manifest) -> None:
-    """Raise `UserError` naming the first file that is missing, has another size, or another checksum."""
+def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] = ()) -> None:
+    """Raise `UserError` naming the first file that is missing, has another size, or another checksum.
+
+    Files named by `skip` are not looked at: they are about to be replaced.
+    """
     for name, entry in manifest.files.items():
+        if name in skip:
+            continue
         path = Path(folder) / name
         if not path.is_file():
             raise UserError(f"{path}: is missing from the bundle; copy the whole folder again")
@@ -289,22 +291,3 @@ def _fill(file: BinaryIO, source: bytes | Path) -> None:
             shutil.copyfileobj(original, file)
     file.flush()
     os.fsync(file.fileno())
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """An empty sibling of `folder` that takes its place when the block ends, and is removed when it fails."""
-    staging, old = sibling(folder), sibling(folder)
-    with named_write_errors(folder, staging):
-        staging.mkdir(parents=True)
-    try:
-        yield staging
-        with named_write_errors(folder, staging):
-            sync_folder(staging)
-            if folder.exists():
-                folder.rename(old)
-            staging.rename(folder)
-            sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -1,64 +1,49 @@
-"""The commands that work on a device: predict, info, verify; and, where `onnx` is installed, build and lint."""
+"""The commands that work on a device: predict, info, verify, build; and, where `onnx` is installed, lint."""
 
 import argparse
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from deploy.backends import BACKENDS, PRECISIONS
-from deploy.bundle import Manifest, golden_metric, read_golden, read_manifest
+from deploy.bundle import Manifest, read_manifest, verify_files
 from deploy.engines import SUFFIX, Sidecar, engines_folder, read_sidecar
-from deploy.errors import UserError
+from deploy.errors import UserError, warnings_as_lines
 from deploy.files import atomic_write
+from deploy.golden import compare
 from deploy.images import list_images, read_image, write_png
 from deploy.runtime import Model, Result, Timings, load
 from deploy.visualize import overlay, shares
 
-MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.98}
-"""`verify` fails below this share of golden pixels with the expected label.
 
-The golden outputs are those of the fp32 network. Another precision may differ from it by as much as its gate lets pass
-when it is added to the bundle (`deploy.build`).
-"""
-
-
-GOLDEN_SLACK = 0.01
-"""How much less than when the precision was made: it passed its gate on many images, the golden ones are few."""
-
-
+@warnings_as_lines()
 def main(argv: Sequence[str]) -> int:
     """Run one command, such as `["predict", "bundle", "photo.jpg"]`, and return its exit code.
 
     Raises `UserError` for what the user can mend; see `errors.exit_with_one_line`.
     """
     if argv and argv[0] in ("build", "lint"):
-        return _with_onnx(argv[0])(argv[1:])
+        return _own_parser(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
-    with warnings.catch_warnings():
-        warnings.showwarning = _print_warning
-        return arguments.command(arguments)
+    return arguments.command(arguments)
 
 
-def _with_onnx(command: str) -> Callable[[Sequence[str]], int]:
-    """The commands that have parsers of their own and read or make ONNX files."""
+def _own_parser(command: str) -> Callable[[Sequence[str]], int]:
+    """The commands that have parsers of their own, and that a device which only predicts never imports."""
+    if command == "build":
+        from deploy import build_engine
+
+        return partial(build_engine.main, prog="edgedistill build")
     if find_spec("onnx") is None:
-        raise UserError(f"{command} reads ONNX files: pip install 'edgedistill[quantize]'")
-    if command == "lint":
-        from deploy.lint import lint_command
+        raise UserError("lint reads ONNX files: pip install 'edgedistill[quantize]'")
+    from deploy.lint import lint_command
 
-        return lint_command
-    from deploy import build_engine
-
-    return build_engine.main
-
-
-def _print_warning(message: Warning | str, *_: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    return lint_command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -197,25 +182,28 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def describe_engines(bundle: Path) -> list[str]:
     """A line for each engine that was compiled from the bundle, damaged ones included."""
-    lines = []
+    lines, manifest = [], read_manifest(bundle)
     for path in sorted(engines_folder(bundle).glob(f"*{SUFFIX}")):
         try:
-            text = _describe_engine(read_sidecar(path))
+            text = _describe_engine(read_sidecar(path), manifest)
         except UserError as error:
             text = str(error)
         lines.append(f"engine   {path.name}: {text}")
     return lines
 
 
-def _describe_engine(sidecar: Sidecar) -> str:
+def _describe_engine(sidecar: Sidecar, manifest: Manifest) -> str:
     device = ", ".join(sidecar.targets) or f"{sidecar.gpu} ({sidecar.compute_capability})"
-    layers = sidecar.layers
+    layers, source = sidecar.layers, manifest.files.get(sidecar.source)
+    current = source is not None and source.sha256 == sidecar.source_sha256
     parts = (
         f"{sidecar.backend} {sidecar.version}",
         sidecar.precision,
         f"for {device}",
         f"{sidecar.bytes / 1e6:.1f} MB",
         f"{layers.int8_convolutions} of {layers.convolutions} convolutions in INT8" if layers else "",
+        "" if current else "of an older model",
+        "FAILED its gate" if sidecar.passed is False else "",
     )
     return ", ".join(filter(None, parts))
 
@@ -245,21 +233,10 @@ def describe_manifest(manifest: Manifest) -> list[str]:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    model = load(arguments.bundle, arguments.backend, precision=arguments.precision)
     manifest = read_manifest(arguments.bundle)
+    verify_files(arguments.bundle, manifest)
+    model = load(arguments.bundle, arguments.backend, precision=arguments.precision, verify=False)
     print(f"{arguments.bundle}: {len(manifest.files)} files match their checksums")
-    golden = read_golden(arguments.bundle)
-    outputs = model.engine.run(golden["inputs"])
-    agreement = float(np.mean(outputs["labels"] == golden["labels"]))
-    difference = float(np.abs(outputs["logits"] - golden["logits"]).max())
-    _, precision = model.engine.name.split()
-    needed, recorded = MIN_AGREEMENT[precision], manifest.metrics.get(golden_metric(precision))
-    if recorded is not None:
-        needed = min(needed, float(recorded) - GOLDEN_SLACK)
-    passed = agreement >= needed
-    print(
-        f"{model.engine.name}: {len(golden['inputs'])} golden inputs, labels agree on {100 * agreement:.3f} % "
-        f"(at least {100 * needed:g} %), largest difference of logits {difference:.2g}: "
-        f"{'passed' if passed else 'FAILED'}"
-    )
-    return 0 if passed else 1
+    comparison = compare(arguments.bundle, model.engine)
+    print(comparison.text)
+    return 0 if comparison.passed else 1

@@ -48,10 +48,14 @@ _lock = threading.Lock()
 def decode(path: Path) -> tuple[Image.Image, int]:
     """Decode a PNG, JPEG, BMP or TIFF file, the first image of several, and say how many bits a stored channel has.
 
-    The image is not turned by its EXIF orientation. Raises `UserError` naming the file when it is damaged, when it
-    stops early, and when Pillow would change its pixels: it cuts colours of 16 bits to 8 and drops bands of a TIFF.
+    The image is not turned by its EXIF orientation. Raises `UserError` naming the file when it cannot be read, is
+    damaged or stops early, and when Pillow would change its pixels: it cuts colours of 16 bits to 8 and drops bands of
+    a TIFF.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     kind = next((kind for magic, kind in _FORMATS.items() if data.startswith(magic)), None)
     if kind is None:
         raise UserError(f"{path}: corrupt image, its {len(data)} bytes are no PNG, JPEG, BMP or TIFF")

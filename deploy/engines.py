@@ -6,6 +6,7 @@
 They are not part of the bundle: they can be made again from it at any time, and they do not move between machines.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +62,14 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     build_seconds: float
     layers: LayerSummary | None = None
     """None where the compiler did not tell."""
+    passed: bool | None = None
+    """Whether it passed its accuracy gate (`record_verdict`); None: not judged."""
+
+
+class _Version(msgspec.Struct):
+    """All that is read of a sidecar of any schema."""
+
+    schema_version: int = SCHEMA_VERSION
 
 
 def engines_folder(bundle: Path) -> Path:
@@ -92,25 +101,59 @@ def read_sidecar(engine: Path) -> Sidecar:
     if not path.is_file():
         raise UserError(f"{engine}: has no sidecar {path.name} beside it; build it again")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Sidecar)
-    except msgspec.DecodeError as error:
+        data = path.read_bytes()
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: has schema {version}, this version reads up to {SCHEMA_VERSION};"
+                " update edgedistill, or build the engine again"
+            )
+        return msgspec.json.decode(data, type=Sidecar)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise UserError(f"{path}: is not an engine's sidecar ({error}); build the engine again") from error
 
 
-def list_engines(bundle: Path, backend: str, precision: str | None = None) -> list[tuple[Path, Sidecar]]:
-    """Engines of a bundle for a backend (and precision), newest first; those without a sidecar do not count."""
-    files = sorted(
-        engines_folder(bundle).glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True
-    )
-    found = [(path, read_sidecar(path)) for path in files if path.with_suffix(".json").is_file()]
-    return [
-        (path, side)
-        for path, side in found
-        if side.backend == backend and precision in (None, side.precision)
-    ]
+def record_verdict(engine: Path, passed: bool) -> None:
+    """Write into the sidecar of an engine whether it passed its accuracy gate."""
+    write_json(engine.with_suffix(".json"), msgspec.structs.replace(read_sidecar(engine), passed=passed))
+
+
+def _newest_first(bundle: Path) -> list[Path]:
+    """Engine files of a bundle that have a sidecar, newest first; what vanishes meanwhile does not count."""
+    times: dict[Path, int] = {}
+    for path in engines_folder(bundle).glob(f"*{SUFFIX}"):
+        with suppress(OSError):  # a dangling link, or just removed
+            if path.with_suffix(".json").is_file():
+                times[path] = path.stat().st_mtime_ns
+    return sorted(times, key=lambda path: (times[path], path.name), reverse=True)
+
+
+def list_engines(
+    bundle: Path, backend: str, precision: str | None = None, refusals: list[str] | None = None
+) -> list[tuple[Path, Sidecar]]:
+    """Engines of a bundle for a backend (and precision), newest first; those without a sidecar do not count.
+
+    `UserError` for a sidecar that cannot be read; with `refusals` the reason is added there, and the engine left out.
+    """
+    found: list[tuple[Path, Sidecar]] = []
+    for path in _newest_first(bundle):
+        try:
+            sidecar = read_sidecar(path)
+        except UserError as error:
+            if refusals is None:
+                raise
+            refusals.append(str(error))
+            continue
+        if sidecar.backend == backend and precision in (None, sidecar.precision):
+            found.append((path, sidecar))
+    return found
 
 
 def verify_engine(engine: Path, sidecar: Sidecar) -> None:
     """Raise `UserError` when the engine file is not the one that the sidecar describes."""
-    if engine.stat().st_size != sidecar.bytes or sha256_file(engine) != sidecar.sha256:
+    try:
+        same = engine.stat().st_size == sidecar.bytes and sha256_file(engine) == sidecar.sha256
+    except OSError as error:
+        raise UserError(f"{engine}: cannot be read ({error.strerror}); build it again") from error
+    if not same:
         raise UserError(f"{engine}: differs from what was built (checksum mismatch); build it again")

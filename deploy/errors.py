@@ -3,7 +3,9 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 
@@ -22,7 +24,8 @@ class GateFailed(UserError):
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its code; expected failures become one line on stderr instead of a traceback.
 
-    Exit codes: 0 or what `main` returns, 1 for a failed gate, 2 for a user's mistake or a full disk, 130 for Ctrl-C.
+    Exit codes: 0 or what `main` returns, 1 for a failed gate, 2 for a user's mistake or a file that the system
+    refuses to read or write, 130 for Ctrl-C.
     """
     try:
         code = main() or 0
@@ -38,11 +41,25 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        full = error.errno in DISK_FULL
+        if error.filename is None and not full:
             raise
-        print(f"error: {error.filename or 'a file'}: the disk is full; free some space", file=sys.stderr)
+        reason = "the disk is full; free some space" if full else error.strerror
+        print(f"error: {error.filename or 'a file'}: {reason}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Warnings of the block, or of the function that this decorates, are a line on stderr each."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        yield
+
+
+def _print_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -95,7 +95,11 @@ def write_png(path: str | Path, array: np.ndarray) -> None:
 
 
 def _check_exists(path: Path) -> None:
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not exists:
         raise UserError(f"{path}: no such file")
 
 
@@ -106,6 +110,8 @@ def _is_npy(path: Path) -> bool:
 def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{path}: corrupt, or not an array ({error})") from error
 

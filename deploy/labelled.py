@@ -10,7 +10,9 @@ A run writes three beside its bundles; any folder of the same layout will do:
 Images are PNG (uint8) or .npy; masks are PNG of class ids, with the ignore label where nothing is known.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -34,7 +36,7 @@ class DataInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     test: str
     """The split that `test/` is taken from."""
     images: int
-    """Its number of images, which may be more than `test/` holds."""
+    """How many images `test/` was given; 0 where nobody counted."""
 
 
 def data_folder(bundle: Path) -> Path:
@@ -65,26 +67,30 @@ def write_image(base: Path, image: np.ndarray) -> Path:
     return path
 
 
-def read_labelled(folder: Path, num_classes: int, ignore_label: int = 255) -> Iterator[Sample]:
+def read_labelled(
+    folder: Path, num_classes: int, ignore_label: int = 255, spec: InputSpec | None = None
+) -> Iterator[Sample]:
     """The samples of a folder, in the order of their names.
 
-    Raises `UserError` naming the file where the folder, an image or a mask is missing or damaged, the mask has another
-    size than its image, or holds an id that is no class.
+    Raises `UserError` naming the file where the folder, an image or a mask is missing or damaged, the image is none
+    that `spec` allows, the mask has another size than its image, or holds an id that is no class.
     """
     masks = {path.stem: path for path in list_images(folder / "masks")}
     for path in list_images(folder / "images"):
         if path.stem not in masks:
             raise UserError(f"{folder / 'masks' / path.stem}.png: is missing, the mask of {path.name}")
         image, label = read_image(path), read_mask(masks[path.stem])
+        if spec:
+            with _naming(path):
+                check_pixels(image, spec)
         if label.ndim != 2 or label.shape != image.shape[:2]:
             raise UserError(
                 f"{masks[path.stem]}: has shape {label.shape}, its image {image.shape[:2]}; give one id a pixel"
             )
         valid = label != ignore_label
-        if valid.any() and (label[valid].max() >= num_classes or label.min() < 0):
-            raise UserError(
-                f"{masks[path.stem]}: holds id {label[valid].max()}, the bundle has {num_classes} classes"
-            )
+        wrong = label[valid & ((label < 0) | (label >= num_classes))]
+        if wrong.size:
+            raise UserError(f"{masks[path.stem]}: holds id {wrong[0]}, the bundle has {num_classes} classes")
         yield path.stem, image, label, valid
 
 
@@ -95,7 +101,7 @@ def read_info(folder: Path) -> DataInfo:
         return DataInfo(folder.resolve().name, "test", 0)
     try:
         return msgspec.json.decode(path.read_bytes(), type=DataInfo)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is damaged ({error}); delete it, or make the folder again") from error
 
 
@@ -114,15 +120,21 @@ class CalibrationImages:
     def __init__(self, folder: Path, spec: InputSpec) -> None:
         self._paths, self._spec = list_images(folder), spec
 
-    def __len__(self) -> int:
-        return len(self._paths)
-
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for path in self._paths:
-            try:
-                yield network_input(read_image(path), self._spec)
-            except UserError as error:
-                raise UserError(f"{path}: {error}") from None
+            image = read_image(path)
+            with _naming(path):
+                ready = network_input(image, self._spec)
+            yield ready
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the user name the file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def network_input(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -134,3 +146,23 @@ def network_input(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nd
         return to_layout(pixels, spec)[None], valid
     prepared, valid = prepare(image, spec)
     return prepared[None], resize_nearest(valid, height, width)
+
+
+def require_data(data: Path, *splits: str) -> None:
+    """Raise `UserError` unless the folder holds these of "calibration", "val" and "test", or for a damaged `data.json`.
+
+    Warns of a `test/` with fewer images than were written to it.
+    """
+    info = read_info(data)
+    for split in splits:
+        kinds = ("images",) if split == "calibration" else ("images", "masks")
+        for path in (data / split / kind for kind in kinds):
+            if not path.is_dir():
+                raise UserError(
+                    f"{path}: no such folder, so there is nothing to calibrate with or to measure on;"
+                    " give --data FOLDER with calibration/images, val/ and test/ (images and masks)"
+                )
+            found = len(list_images(path))
+            if path == data / "test" / "images" and found < info.images:
+                message = f"{path}: holds {found} of the {info.images} images that were written to it"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,15 +1,17 @@
 """A bundle, loaded: images in, labels out."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
+import msgspec
 import numpy as np
 
-from deploy.backends import Engine, open_engine
-from deploy.bundle import ClassInfo, InputSpec, read_manifest, verify_files
+from deploy.backends import CPU_MODELS, Engine, cpu_precision, open_engine
+from deploy.bundle import GOLDEN, ClassInfo, InputSpec, Manifest, read_manifest, verify_files
 from deploy.errors import UserError
 from deploy.postprocess import probabilities, restore_labels
 from deploy.preprocess import check_pixels, prepare, to_layout
@@ -31,16 +33,28 @@ def load(
     one call (None: the backend's choice). `precision` is "auto" (INT8 where the bundle has it, which means that it
     passed its gate, else fp32), "fp32", "fp16" or "int8". With `fallback` a TensorRT backend that was asked for and
     cannot run is replaced by the CPU, with a warning. What came of it all is in `model.engine.name`.
-    `verify=False` skips the checksums of the files (not those of the manifest) for a faster start.
+    `verify=False` skips the checksums of the files that it needs (not those of the manifest and of engines) for a
+    faster start; `deploy.bundle.verify_files` checks all that the bundle has.
     Raises `UserError` naming the file and the remedy when the bundle is incomplete, changed, or of a newer schema, and
     where it or this machine has not what was asked for.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     if verify:
-        verify_files(folder, manifest)
+        verify_files(folder, _needed(folder, manifest, precision))
     engine = open_engine(folder, backend, threads, precision, fallback)
     return Model(manifest.input, manifest.classes, engine, manifest.ignore_label)
+
+
+def _needed(folder: Path, manifest: Manifest, precision: str) -> Manifest:
+    """The manifest of only what may be opened: the CPU's model, and the example that backends are compared on."""
+    names = {GOLDEN}
+    with suppress(
+        UserError, KeyError
+    ):  # no such precision: there may be an engine, else `open_engine` says so
+        names.add(CPU_MODELS[cpu_precision(folder, precision)])
+    files = {name: entry for name, entry in manifest.files.items() if name in names}
+    return msgspec.structs.replace(manifest, files=files)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,11 @@ class Engine(Protocol):
         """Backend and precision, such as "onnxruntime int8"; what to call it in reports."""
         ...
 
+    @property
+    def file(self) -> Path | None:
+        """The file that it runs, an ONNX or an engine; None where it was given the bytes."""
+        ...
+
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Run a batch, uint8 N×H×W×C or float32 N×C×H×W in raw image units, exactly as the bundle's input says.
 
@@ -92,16 +97,12 @@ def cpu_precision(folder: Path, precision: str) -> str:
 
 
 def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
-    """The file that `backend` opens: one of the bundle's ONNX files, or an engine.
+    """The file that there is for `backend`, which is not "auto": one of the bundle's ONNX files, or the newest engine.
 
-    Of an opened engine: `model_file(folder, *engine.name.split())`. Raises `UserError` as `open_engine` does, but does
-    not find out whether a TensorRT engine fits this machine: it names the newest.
+    Whether that engine fits this machine is found out only by opening it: the opened one is `engine.file`. Raises
+    `UserError` as `open_engine` does.
     """
     _check(backend, precision)
-    if backend == "auto":
-        from deploy.backends.choice import tensorrt_here
-
-        backend = next(iter(tensorrt_here(folder, precision)), CPU[0])
     if backend in CPU:
         return folder / CPU_MODELS[cpu_precision(folder, precision)]
     engines = engine_files(folder, backend)
@@ -114,9 +115,9 @@ def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
 
 
 def engine_files(folder: Path, backend: str) -> dict[str, Path]:
-    """The newest engine of each precision that the bundle has for a TensorRT backend."""
-    newest_last = reversed(list_engines(folder, backend))
-    return {sidecar.precision: path for path, sidecar in newest_last}
+    """The newest engine of each precision that the bundle has for a TensorRT backend, but none that failed its gate."""
+    newest_last = reversed(list_engines(folder, backend, refusals=[]))
+    return {sidecar.precision: path for path, sidecar in newest_last if sidecar.passed is not False}
 
 
 def _check(backend: str, precision: str) -> None:

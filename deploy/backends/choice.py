@@ -4,8 +4,10 @@ The outcome is kept in the bundle's folder `engines/`, for this machine, these v
 part of the bundle: where it cannot be read or written, `auto` measures again.
 """
 
+import hashlib
 import os
 import platform
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,12 +19,13 @@ from zipfile import BadZipFile
 import msgspec
 import numpy as np
 
-from deploy.backends import CPU, TENSORRT, Engine, cpu_precision, engine_files, open_cpu
+from deploy.backends import CPU, TENSORRT, Engine, cpu_precision, open_cpu
 from deploy.bundle import GOLDEN, Manifest, read_manifest
-from deploy.engines import SUFFIX, engines_folder
+from deploy.engines import SUFFIX, engines_folder, list_engines
 from deploy.errors import UserError
 from deploy.files import write_json
 
+PACKAGE = Path(__file__).parents[1]
 FILE = "auto.json"
 SECONDS = 1.0
 """About how long to measure, beyond the runs that warm up."""
@@ -56,18 +59,16 @@ def open_best(folder: Path, threads: int | None, precision: str) -> Engine:
 
     A TensorRT engine that is there but cannot be used is passed over with a warning that says why.
     """
-    try:
-        backends = tensorrt_here(folder, precision)
-    except UserError as refusal:
-        warn(f"{refusal}; running on the CPU")
-        backends = []
-    for backend in backends:
+    damaged: list[str] = []
+    for backend in tensorrt_here(folder, precision, damaged):
         from deploy.backends.trt import open_trt
 
         try:
             return open_trt(folder, backend, precision)
         except UserError as refusal:
             warn(f"{refusal}; running without it")
+    for reason in damaged[:1]:
+        warn(f"{reason}; running on the CPU")
     return open_best_cpu(folder, threads, precision)
 
 
@@ -82,10 +83,10 @@ def open_or_fall_back(folder: Path, backend: str, threads: int | None, precision
         return open_best_cpu(folder, threads, precision)
 
 
-def tensorrt_here(folder: Path, precision: str) -> list[str]:
+def tensorrt_here(folder: Path, precision: str, damaged: list[str] | None = None) -> list[str]:
     """TensorRT backends that the bundle has an engine for, on a machine with a GPU; which is asked only if it has any.
 
-    `UserError` for a damaged sidecar.
+    To `damaged` is added what is wrong with sidecars that cannot be read; they do not count.
     """
     if not any(engines_folder(folder).glob(f"*{SUFFIX}")):
         return []
@@ -93,12 +94,9 @@ def tensorrt_here(folder: Path, precision: str) -> list[str]:
 
     if probe() is None:
         return []
-    found = {backend: engine_files(folder, backend) for backend in TENSORRT}
-    return [
-        backend
-        for backend, engines in found.items()
-        if precision in engines or (precision == "auto" and engines)
-    ]
+    wanted = None if precision == "auto" else precision
+    refusals = [] if damaged is None else damaged
+    return [backend for backend in TENSORRT if list_engines(folder, backend, wanted, refusals)]
 
 
 def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:
@@ -162,8 +160,11 @@ def measure(engines: Mapping[str, Engine], batch: np.ndarray, labels: np.ndarray
 
 
 def warn(message: str) -> None:
-    """Tell the caller of `deploy.load` something, once."""
-    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    """Tell the caller of this package something: the warning names the line from which the package was called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def _open_all(
@@ -209,7 +210,8 @@ def _key(backends: Sequence[str], threads: int | None, precision: str) -> str:
 
     # Not on every system: os.sched_getaffinity counts the cores that this process may use.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = f"{_cpu()} {platform.machine()}, {cores} cores"
+    quota = f" of which {share:g} at a time" if (share := _quota()) else ""
+    machine = f"{_cpu()} {platform.machine()} ({_cpu_flags()}), {cores} cores{quota}"
     return ", ".join([precision, f"threads {threads or 'auto'}", machine, *map(versioned, backends)])
 
 
@@ -224,6 +226,24 @@ def _cpu() -> str:
             if line.startswith(field):
                 return line.removeprefix(field).strip(" \t:\0")
     return platform.processor()
+
+
+def _cpu_flags() -> str:
+    """Digest of what the CPU can do, which a virtual machine may have less of than its model; empty if unknown."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):  # x86, ARM
+                flags = " ".join(sorted(line.partition(":")[2].split()))
+                return hashlib.sha256(flags.encode()).hexdigest()[:8]
+    return ""
+
+
+def _quota() -> float | None:
+    """Cores' worth of time that the container may use; None where it is not limited (cgroup v2)."""
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return int(quota) / int(period)
+    return None
 
 
 def _read(path: Path, bundle: str) -> Choices:

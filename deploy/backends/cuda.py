@@ -243,15 +243,16 @@ class PyCuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        self._context.push()
         try:
-            yield
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._context.pop()
         except self._cuda.MemoryError as error:
             raise UserError(f"CUDA: {error}; free some memory or use smaller batches") from error
         except self._cuda.Error as error:
             raise CudaError(f"CUDA: {error}") from error
-        finally:
-            self._context.pop()
 
     def memory(self) -> tuple[int, int]:
         return self._cuda.mem_get_info()

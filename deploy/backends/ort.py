@@ -1,9 +1,9 @@
 """ONNX Runtime on the CPU: the engine that every installation has."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from deploy.errors import UserError
 
@@ -15,7 +15,8 @@ class OrtEngine:
 
     `model` is a file or its bytes. `threads` is the number of threads inside one call (None: one per physical core).
     `optimize=False` runs the graph as written, operator by operator: slow, and the oracle for what optimising changes.
-    Raises `UserError` for a model that does not load or lacks the outputs `labels` and `logits`.
+    Raises `UserError` where ONNX Runtime is not installed, and for a model that does not load or lacks the outputs
+    `labels` and `logits`.
     """
 
     def __init__(
@@ -25,7 +26,8 @@ class OrtEngine:
         optimize: bool = True,
         name: str = "onnxruntime",
     ) -> None:
-        self.name = name
+        onnxruntime = import_onnxruntime()
+        self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings about folded constants mean nothing to a user
         options.intra_op_num_threads = threads or 0
@@ -33,8 +35,8 @@ class OrtEngine:
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
         if sums_overflow():  # the slower way that does not; it would halve the speed of CPUs with VNNI, too
             options.add_session_config_entry("session.x64quantprecision", "1")
-        what = "the model" if isinstance(model, bytes) else str(model)
         source = model if isinstance(model, bytes) else str(model)
+        what = self.file or "the model"
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common public base
@@ -53,6 +55,15 @@ class OrtEngine:
         """See `deploy.backends.Engine.run`."""
         labels, logits = self._session.run(OUTPUTS, {self._input: batch})
         return {"labels": np.asarray(labels), "logits": np.asarray(logits)}
+
+
+def import_onnxruntime() -> Any:
+    """The module; `UserError` where it cannot be imported."""
+    try:
+        import onnxruntime
+    except (ImportError, OSError) as error:  # OSError: it is installed, but not the libraries it loads
+        raise UserError(f"onnxruntime: cannot be imported ({error}); pip install onnxruntime") from error
+    return onnxruntime
 
 
 def sums_overflow() -> bool:

@@ -3,6 +3,7 @@
 import io
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from deploy.errors import UserError
 
 OUTPUTS = ("labels", "logits")
+_one_at_a_time = Lock()
 
 
 class OvEngine:
@@ -24,8 +26,8 @@ class OvEngine:
 
     def __init__(self, model: str | Path | bytes, threads: int | None = None, name: str = "openvino") -> None:
         openvino = import_openvino()
-        self.name = name
-        what = "the model" if isinstance(model, bytes) else str(model)
+        self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
+        what = self.file or "the model"
         self._core, self._config = _core(), _config(threads)
         self._lock, self._compiled = Lock(), {}
         try:
@@ -82,7 +84,8 @@ def import_openvino() -> Any:
     """The module; `UserError` where it cannot be imported.
 
     Its model converter is hidden meanwhile: OpenVINO would import it only to report that to Intel over the network and
-    into ~/intel (openvino/tools/ovc/__init__.py), taking most of the time. Who imports it later still gets it.
+    into ~/intel (openvino/tools/ovc/__init__.py), taking most of the time. `openvino.convert_model` is there all the
+    same, and imported when somebody asks for it.
     """
     converter = "openvino.tools.ovc"
     hidden = "openvino" not in sys.modules
@@ -96,11 +99,25 @@ def import_openvino() -> Any:
     finally:
         if hidden:
             sys.modules.pop(converter, None)
+    if hidden and not {"convert_model", "__getattr__"} & vars(openvino).keys():
+        openvino.__getattr__ = _converter
     return openvino
 
 
-@cache
+def _converter(name: str) -> Any:
+    """The `__getattr__` of the module: what its converter would have put there."""
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    return getattr(import_module("openvino.tools.ovc"), name)
+
+
 def _core() -> Any:
+    with _one_at_a_time:  # two threads at once would make two
+        return _make_core()
+
+
+@cache
+def _make_core() -> Any:
     """One for the whole process, never released.
 
     With its first model a core gives the calling thread another stack for signals (`SigAltStackSetup` in OpenVINO's CPU

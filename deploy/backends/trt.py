@@ -6,7 +6,6 @@ of the real libraries.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from deploy.backends.cuda import Cuda, Device, open_cuda
+from deploy.backends.choice import warn
+from deploy.backends.cuda import Cuda, open_cuda
 from deploy.backends.trt_builder import import_tensorrt
+from deploy.backends.trt_fit import AGAIN, build_command, check_fits
 from deploy.backends.trt_lane import Lane, Tensor, first_error
 from deploy.backends.trt_log import listen, logger
-from deploy.bundle import Manifest, read_manifest
-from deploy.engines import Sidecar, list_engines, verify_engine
+from deploy.bundle import read_manifest
+from deploy.engines import Sidecar, list_engines, read_sidecar
 from deploy.errors import UserError
 
 PRECISIONS = ("int8", "fp16", "fp32")
@@ -31,75 +32,42 @@ OUTPUTS = {"labels": np.uint8, "logits": np.float32}
 
 
 def open_trt(
-    bundle: Path, backend: str, precision: str = "auto", *, provider: str = "auto", cuda_graph: bool = False
+    bundle: Path,
+    backend: str,
+    precision: str = "auto",
+    *,
+    engine: Path | None = None,
+    provider: str = "auto",
+    cuda_graph: bool = False,
 ) -> "TrtEngine":
     """Open the bundle's newest engine for `backend` ("tensorrt" or "tensorrt-rtx") that fits this machine.
 
-    `precision` "auto" takes the lowest that there is an engine of. `provider` is one of `deploy.backends.cuda`.
-    `cuda_graph` starts the whole network in one call: faster where it is small.
-    Raises `UserError`, with the command that builds a fitting engine, when there is none or none fits: another model,
-    version or GPU, or a damaged file. Also where there is no GPU, or the library is not installed.
+    `precision` "auto" takes the lowest that has a fitting engine, with a warning where that is not the lowest there is.
+    An engine that failed its accuracy gate is not taken. `engine` opens that very one, whether it passed or not.
+    `provider` is one of `deploy.backends.cuda`. `cuda_graph` starts the whole network in one call: faster where it is
+    small. Raises `UserError`, with the command that builds a fitting engine, when there is none or none fits: another
+    model, version or GPU, or a damaged file. Also where there is no GPU, or the library is not installed.
     """
     manifest = read_manifest(bundle)
-    found = list_engines(bundle, backend)
-    wanted = PRECISIONS if precision == "auto" else (precision,)
-    best = next((one for one in wanted if any(side.precision == one for _, side in found)), None)
-    if best is None:
-        which = backend if precision == "auto" else f"{backend} {precision}"
-        command = build_command(bundle, backend, wanted[0])
-        raise UserError(f"{bundle}: has no engine for {which}; build one: {command}")
-    cuda = open_cuda(provider)
-    library = import_tensorrt(backend)
-    refusals: list[str] = []
-    for engine, sidecar in found:
-        if sidecar.precision != best:
+    candidates = _candidates(bundle, backend, precision, engine)
+    cuda, library = open_cuda(provider), import_tensorrt(backend)
+    refusals: list[tuple[Sidecar, str]] = []
+    for path, side in candidates:
+        try:
+            check_fits(path, side, manifest, cuda.device, library.__version__, judged=engine is not None)
+            opened = TrtEngine(path, side, cuda, library, cuda_graph)
+        except UserError as error:
+            again = f": {build_command(bundle, side, cuda.device)}" if str(error).endswith(AGAIN) else ""
+            refusals.append((side, f"{error}{again}"))
             continue
-        reason = _refusal(engine, sidecar, manifest, cuda.device, library.__version__)
-        if reason is None:
-            return TrtEngine(engine, sidecar, cuda, library, cuda_graph)
-        refusals.append(reason)
-    raise UserError(f"{refusals[0]}: {build_command(bundle, backend, best)}")
-
-
-def build_command(bundle: Path, backend: str, precision: str) -> str:
-    """What to type for a new engine."""
-    return f"python deploy/build_engine.py {bundle} --backend {backend} --precision {precision}"
-
-
-def _refusal(engine: Path, sidecar: Sidecar, manifest: Manifest, gpu: Device, version: str) -> str | None:
-    """Why the engine cannot run here, None if it can. The cheap checks come first."""
-    source = manifest.files.get(sidecar.source)
-    if source is None or source.sha256 != sidecar.source_sha256:
-        return f"{engine}: was built from another {sidecar.source} than the bundle's; build it again"
-    if not _fits_version(sidecar, version):
-        made_by = f"{sidecar.backend} {sidecar.version}"
-        return f"{engine}: was built by {made_by}, this machine has {version}; build it again"
-    if not _fits_gpu(sidecar, gpu):
-        made_for = (
-            ", ".join(sidecar.targets) or f"{sidecar.gpu} (compute capability {sidecar.compute_capability})"
-        )
-        here = f"{gpu.name} (compute capability {gpu.compute_capability})"
-        return f"{engine}: was built for {made_for}, this machine has {here}; build it again"
-    try:
-        verify_engine(engine, sidecar)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _fits_version(sidecar: Sidecar, version: str) -> bool:
-    """The same version, or a later one where the engine was built for that."""
-    built, here = (tuple(map(int, re.findall(r"\d+", text))) for text in (sidecar.version, version))
-    return version == sidecar.version or (bool(sidecar.options.get("version_compatible")) and here > built)
-
-
-def _fits_gpu(sidecar: Sidecar, gpu: Device) -> bool:
-    """One of the targets it was built for ahead of time; else the compute capability it was built on."""
-    if sidecar.targets:
-        return f"sm{gpu.compute_capability.replace('.', '')}" in sidecar.targets
-    if sidecar.options.get("hardware_compatible") == "ampere+":
-        return int(gpu.compute_capability.split(".")[0]) >= 8
-    return sidecar.compute_capability == gpu.compute_capability
+        # An engine of another machine beside one of this machine is nothing to talk about.
+        passed_over = [
+            why for other, why in refusals if other.precision != side.precision or other.passed is False
+        ]
+        if passed_over:
+            warn(f"{passed_over[0]}; running {path.name} instead")
+        return opened
+    raise UserError(refusals[0][1])
 
 
 class TrtEngine:
@@ -112,7 +80,7 @@ class TrtEngine:
     def __init__(
         self, engine: Path, sidecar: Sidecar, cuda: Cuda, library: Any, cuda_graph: bool = False
     ) -> None:
-        self.name = f"{sidecar.backend} {sidecar.precision}"
+        self.name, self.file = f"{sidecar.backend} {sidecar.precision}", engine
         self._cuda, self._library = cuda, library
         self._lock, self._closed = Lock(), False
         self._idle: dict[int, list[Lane]] = defaultdict(list)
@@ -120,18 +88,12 @@ class TrtEngine:
         self._captures_itself = cuda_graph and hasattr(library, "CudaGraphStrategy")
         self._capture = cuda_graph and not self._captures_itself
         with cuda.current():
-            self._runtime: Any = library.Runtime(logger(library))
-            self._runtime.engine_host_code_allowed = bool(sidecar.options.get("version_compatible"))
-            if (dla_core := sidecar.options.get("dla_core")) is not None:
-                self._runtime.DLA_core = dla_core
             with listen(library) as messages:
+                self._runtime: Any = _make_runtime(library, sidecar)
                 self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
             if self._engine is None:
                 version = f"{sidecar.backend} {library.__version__}"
-                bundle = engine.parents[1]  # it lies in its folder `engines`
-                command = build_command(bundle, sidecar.backend, sidecar.precision)
-                why = first_error(messages)
-                raise UserError(f"{engine}: {version} cannot load it ({why}); build it again: {command}")
+                raise UserError(f"{engine}: {version} cannot load it ({first_error(messages)}); {AGAIN}")
             self._tensors = _read_tensors(engine, self._engine, library)
             self.smallest_batch, self.largest_batch = _read_batches(self._engine, self._tensors[0].name)
 
@@ -239,6 +201,38 @@ class TrtEngine:
         return Lane(self._cuda, self._library, context, self._tensors, capacity, self._capture)
 
 
+def _candidates(
+    bundle: Path, backend: str, precision: str, engine: Path | None
+) -> list[tuple[Path, Sidecar]]:
+    """The engines asked for, in the order in which they are tried. `UserError` where there are none."""
+    damaged: list[str] = []
+    found = [(engine, read_sidecar(engine))] if engine else list_engines(bundle, backend, refusals=damaged)
+    wanted = PRECISIONS if precision == "auto" else (precision,)
+    found = [one for one in found if one[1].backend == backend and one[1].precision in wanted]
+    if found:
+        return sorted(found, key=lambda one: wanted.index(one[1].precision))
+    if damaged:  # who knows what it was for
+        raise UserError(damaged[0])
+    which = backend if precision == "auto" else f"{backend} {precision}"
+    command = f"python deploy/build_engine.py {bundle} --backend {backend} --precision {wanted[0]}"
+    raise UserError(f"{engine or bundle}: has no engine for {which}; build one: {command}")
+
+
+def _make_runtime(library: Any, sidecar: Sidecar) -> Any:
+    try:
+        runtime = library.Runtime(logger(library))
+    except (
+        TypeError,
+        RuntimeError,
+    ) as error:  # "factory function returned nullptr": the driver does not suit it
+        version, why = f"{sidecar.backend} {library.__version__}", " ".join(str(error).split())
+        raise UserError(f"{version} cannot start on this GPU ({why}); update the GPU's driver") from error
+    runtime.engine_host_code_allowed = bool(sidecar.options.get("version_compatible"))
+    if (dla_core := sidecar.options.get("dla_core")) is not None:
+        runtime.DLA_core = dla_core
+    return runtime
+
+
 def _read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
     """The one input, then the outputs. `UserError` where they are not what `Engine.run` needs."""
     found: dict[bool, list[Tensor]] = {True: [], False: []}
@@ -255,9 +249,7 @@ def _read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
         or any(min(t.shape, default=1) < 1 for t in tensors)
     ):
         listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors)
-        raise UserError(
-            f"{path}: has {listed}; needs one input, labels and logits of fixed size; build it again"
-        )
+        raise UserError(f"{path}: has {listed}; needs one input, labels and logits of fixed size; {AGAIN}")
     return tensors
 
 

@@ -88,6 +88,8 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
     log = path.with_suffix(".log")
     if kept := _kept(path, sidecar.key, say):
+        with suppress(OSError):  # in a folder that cannot be written
+            path.touch()  # of several engines the newest is taken
         say(f"{path}: built before from the same model, options and versions; used again")
         return Built(path, kept, True, log)
 

@@ -78,8 +78,10 @@ class BuildOptions:
                 f"targets {', '.join(self.targets)}: tensorrt compiles for the GPU that it runs on;"
                 " leave them out, or use backend tensorrt-rtx"
             )
-        if self.dla_core is not None and self.precision == "fp32":
-            raise UserError("dla_core: a DLA computes in fp16 or int8; choose one as the precision")
+        if self.dla_core is not None and self.precision != "fp16":
+            # Sources: deploy/lint/dla.py.
+            why = "takes INT8 by other means than Q and DQ" if self.precision == "int8" else "has no fp32"
+            raise UserError(f"dla_core: a DLA {why}; build with --precision fp16")
         if self.dla_core is not None and self.batch[0] != self.batch[2]:
             raise UserError(f"dla_core: a DLA needs a fixed batch, not {self.batch}; give one size")
 

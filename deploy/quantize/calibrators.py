@@ -25,14 +25,12 @@ class Histogram:
         zeros: values that are exactly 0. Every symmetric grid holds 0, so they weigh nothing in choosing one; after a
             ReLU they are half of all values.
         max: the largest magnitude.
-        negative: whether any value is below 0.
         images: how many images were counted.
     """
 
     counts: np.ndarray
     zeros: int
     max: float
-    negative: bool
     images: int = 1
 
     @property

@@ -28,31 +28,28 @@ def collect(model: bytes, tensors: Sequence[str], calibration: CalibrationSet) -
     """
     activations = _instrumented(model, tensors)
     largest = dict.fromkeys(tensors, 0.0)
-    negative = dict.fromkeys(tensors, False)
-    images = 0
-    for name, values in _walk(activations, calibration):
+    images = set()
+    for index, name, values in _walk(activations, calibration):
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
             raise UserError(
-                f"tensor {name} is NaN or infinite for calibration image {images}; check the image and the training"
+                f"tensor {name} is NaN or infinite for calibration image {index + 1} of the set;"
+                " check the image and the training"
             )
         largest[name] = max(largest[name], -low, high)
-        negative[name] |= low < 0
-        images += name == tensors[0]
+        images.add(index)
     if not images:
         raise UserError(
             "the calibration set has no image with a valid pixel; give images from the training split"
         )
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
     zeros = dict.fromkeys(tensors, 0)
-    for name, values in _walk(activations, calibration):
+    for _, name, values in _walk(activations, calibration):
         magnitudes = np.abs(values[values != 0])
         zeros[name] += values.size - magnitudes.size
         if magnitudes.size:
             counts[name] += count(magnitudes, largest[name])
-    return {
-        name: Histogram(counts[name], zeros[name], largest[name], negative[name], images) for name in tensors
-    }
+    return {name: Histogram(counts[name], zeros[name], largest[name], len(images)) for name in tensors}
 
 
 def cells(valid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -61,9 +58,9 @@ def cells(valid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.logical_or.reduceat(np.logical_or.reduceat(valid, rows, axis=0), columns, axis=1)
 
 
-def _walk(activations: Activations, calibration: CalibrationSet) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of every image: its name and the values that count."""
-    for image, valid in calibration:
+def _walk(activations: Activations, calibration: CalibrationSet) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Every tensor of every image: the place of the image in the set, from 0, the name and the values that count."""
+    for index, (image, valid) in enumerate(calibration):
         if not valid.any():
             continue
         masks: dict[tuple[int, int], np.ndarray] = {}
@@ -74,7 +71,7 @@ def _walk(activations: Activations, calibration: CalibrationSet) -> Iterator[tup
                     masks[size] = cells(valid, size)
                 if not masks[size].all():
                     values = values[:, :, masks[size]]
-            yield name, values
+            yield index, name, values
 
 
 def _instrumented(model: bytes, tensors: Sequence[str]) -> Activations:

@@ -32,7 +32,7 @@ class Report(msgspec.Struct, frozen=True):
     budget: Budget
     fp32: Figures
     calibrators: dict[str, Figures]
-    """With every layer in INT8."""
+    """With every layer in INT8, but for those that the user wants in float."""
     calibrator: str
     """The one chosen."""
     int8: Figures
@@ -45,11 +45,6 @@ class Report(msgspec.Struct, frozen=True):
     """For each tensor on a grid the magnitude that is 127 steps."""
     sensitivity: tuple[Sensitivity, ...] = ()
     """Ranked by what leaving them in float gains; empty if it was not measured."""
-
-    @property
-    def quantized(self) -> int:
-        """How many layers run in INT8."""
-        return self.layers - len(self.float_layers)
 
     @property
     def all_int8(self) -> Figures:
@@ -67,15 +62,14 @@ def sensitivity_table(report: Report) -> str:
             f"{100 * (row.figures.miou - base.miou):+.2f}",
             f"{100 * row.figures.agreement:.3f}",
             f"{100 * (row.figures.agreement - base.agreement):+.3f}",
-            "float" if _in_float(report, row) else "int8",
         )
         for row in report.sensitivity
     ]
     ends = [
-        ("(all in INT8)", f"{100 * base.miou:.2f}", "", f"{100 * base.agreement:.3f}", "", ""),
-        ("(all in float)", f"{100 * report.fp32.miou:.2f}", "", f"{100 * report.fp32.agreement:.3f}", "", ""),
+        ("(all in INT8)", f"{100 * base.miou:.2f}", "", f"{100 * base.agreement:.3f}", ""),
+        ("(all in float)", f"{100 * report.fp32.miou:.2f}", "", f"{100 * report.fp32.agreement:.3f}", ""),
     ]
-    return format_table(("in float", "mIoU %", "gain", "agreement %", "gain", "chosen"), [*rows, *ends])
+    return format_table(("in float", "mIoU %", "gain", "agreement %", "gain"), [*rows, *ends])
 
 
 def _in_float(report: Report, row: Sensitivity) -> bool:

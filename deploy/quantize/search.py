@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+from msgspec.structs import replace
 
 from deploy.errors import GateFailed, UserError
+from deploy.quantize.bench import Attempt, Bench, Evaluate
 from deploy.quantize.calibrators import CALIBRATORS, Histogram
 from deploy.quantize.qdq import Layer, cpu_form, insert, layers
 from deploy.quantize.ranges import CalibrationSet, collect
-from deploy.quantize.report import Figures, Report, Sensitivity
+from deploy.quantize.report import Report, Sensitivity, sensitivity_table
 from deploy.verify import Budget
 
 MIN_IMAGES = 8
 ENOUGH_IMAGES = 32
 
-Evaluate = Callable[[bytes], Figures]
 Say = Callable[[str], None]
 
 
@@ -37,118 +40,47 @@ def quantize(
     calibrators: Sequence[str] = tuple(CALIBRATORS),
     granularity: str = "layer",
     sensitivity: bool = False,
+    keep_float: Collection[str] = (),
     max_float: float = 0.5,
     learned: Mapping[str, float] | None = None,
     say: Say = print,
 ) -> Quantized:
-    """Quantize an fp32 model such that it stays within the budget, with as few layers in float as that takes.
+    """Quantize an fp32 model such that it stays within the budget.
 
-    Every calibrator is tried with all layers in INT8, and the best is kept. If it is over the budget, each layer is
-    left in float alone and ranked by what that gains; the shortest head of this ranking that meets the budget stays in
-    float, less the layers that turn out not to matter. `sensitivity` asks for the ranking in any case.
+    Every calibrator is tried with all layers in INT8, and the best is kept. If it is over the budget, the layers are
+    ranked by what each gains alone in float, and a head of the ranking stays in float: `_mixed`, a greedy search.
 
     Args:
         calibration: images to take the ranges from; see `deploy.quantize.ranges.collect`.
-        evaluate: measures a model on labelled images that took no part in calibration. The models have the inputs and
-            outputs of `model`. Candidates come in CPU form; one that meets the budget also in the form for TensorRT, as
-            the two differ where values are clipped, and has to meet it with the worse figures of the two.
+        evaluate: measures a model with the inputs and outputs of `model` on labelled images that took no part in
+            calibration. One in CPU form that meets the budget has to meet it in the form for TensorRT, too: the two
+            differ where values are clipped.
         budget: largest loss of mIoU against `model`, and smallest agreement with it.
         calibrators: names in `CALIBRATORS` to choose from.
         granularity: "layer", or "block" to rank and keep the layers of a block together, which is faster.
-        max_float: largest share of layers in float. More would leave little of INT8's speed.
+        sensitivity: rank in any case.
+        keep_float: layers and blocks that stay in float whatever they gain, or "first" and "last".
+        max_float: largest share of layers in float beside these. More would leave little of INT8's speed.
         learned: ranges that training in simulated INT8 found, tried as one more calibrator; where they lack a tensor,
             that of the first of `calibrators` is taken.
-        say: takes a line of progress.
+        say: takes a line of progress, or the ranking as a table.
 
     Raises:
         UserError: a model that is damaged, not in fp32 or without convolutions; fewer than 8 calibration images with a
-            valid pixel; an unknown calibrator or granularity.
+            valid pixel; an unknown calibrator, granularity or layer.
         GateFailed: no model with so few layers in float meets the budget.
     """
     found = _checked_layers(model, calibrators, granularity)
+    kept = _named(keep_float, found)
     histograms = _calibrated(model, found, calibration, say)
-    bench = _Bench(model, evaluate, budget, evaluate(model))
-    candidates = {name: _ranges(histograms, name) for name in calibrators}
-    if learned is not None:
-        candidates["learned"] = candidates[calibrators[0]] | dict(learned)
-    attempts: dict[str, _Attempt] = {}
-    for name, ranges in candidates.items():
-        attempts[name] = bench.attempt(ranges)
-        say(f"int8, {name}: {bench.words(attempts[name].figures)}")
-    best = max(attempts, key=lambda name: attempts[name].rank)
-    result, ranking = attempts[best], []
-    if sensitivity or not result.passed:
-        units = _units(found, granularity)
-        say(f"int8, {best}: measuring {len(units)} {granularity}s, each alone in float")
-        ranking = _ranking(bench, result, units)
-    if not result.passed:
-        result = _mixed(bench, result, ranking, int(max_float * len(found)))
-        mixed = f"{len(result.kept)} of {len(found)} layers in float"
-        say(f"int8, {best}, {mixed}: {bench.words(result.figures)}")
-    report = Report(
-        images=next(iter(histograms.values())).images,
-        budget=budget,
-        fp32=bench.fp32,
-        calibrators={name: attempt.cpu_figures for name, attempt in attempts.items()},
-        calibrator=best,
-        int8=result.figures,
-        layers=len(found),
-        float_layers=result.kept,
-        ranges=result.ranges,
-        sensitivity=tuple(ranking),
-    )
-    return Quantized(result.int8, result.int8_cpu, report)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """A quantized model and its figures."""
-
-    ranges: dict[str, float]
-    int8: bytes
-    int8_cpu: bytes
-    kept: tuple[str, ...]
-    """Layers in float."""
-    cpu_figures: Figures
-    figures: Figures
-    """Those in CPU form, or the worse of both forms if these met the budget."""
-    passed: bool
-
-    @property
-    def rank(self) -> tuple[bool, float, float]:
-        """What makes one better than another.
-
-        Within the budget, differences of mIoU are the luck of a few pixels, and what strays least from fp32 is best.
-        """
-        by_miou, by_agreement = self.figures.miou, self.figures.agreement
-        return (True, by_agreement, by_miou) if self.passed else (False, by_miou, by_agreement)
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """Makes quantized models and measures them."""
-
-    model: bytes
-    evaluate: Evaluate
-    budget: Budget
-    fp32: Figures
-
-    def attempt(self, ranges: dict[str, float], kept: Collection[str] = ()) -> _Attempt:
-        int8 = insert(self.model, ranges, kept)
-        int8_cpu = cpu_form(int8)
-        figures = cpu_figures = self.evaluate(int8_cpu)
-        if self.meets_budget(figures):
-            signed = self.evaluate(int8)
-            figures = Figures(min(figures.miou, signed.miou), min(figures.agreement, signed.agreement))
-        return _Attempt(ranges, int8, int8_cpu, tuple(kept), cpu_figures, figures, self.meets_budget(figures))
-
-    def meets_budget(self, figures: Figures) -> bool:
-        drop = self.fp32.miou - figures.miou
-        return drop <= self.budget.max_miou_drop and figures.agreement >= self.budget.min_agreement
-
-    def words(self, figures: Figures) -> str:
-        change = 100 * (figures.miou - self.fp32.miou)
-        return f"mIoU {100 * figures.miou:.2f} % ({change:+.3f}), agreement {100 * figures.agreement:.3f} %"
+    bench = Bench(model, evaluate, budget, evaluate(model), kept)
+    attempts = _attempts(bench, histograms, calibrators, learned, say)
+    images = next(iter(histograms.values())).images
+    report, result = _report(bench, attempts, images, len(found))
+    if not sensitivity and result.passed:
+        return Quantized(result.int8, result.int8_cpu, report)
+    units = _units([layer for layer in found if layer.name not in kept], granularity)
+    return _ranked(bench, report, result, units, int(max_float * len(found)), say)
 
 
 def _checked_layers(model: bytes, calibrators: Sequence[str], granularity: str) -> list[Layer]:
@@ -161,6 +93,80 @@ def _checked_layers(model: bytes, calibrators: Sequence[str], granularity: str) 
     if not found:
         raise UserError("the model has no convolution with constant weights, so there is nothing to quantize")
     return found
+
+
+def _named(wanted: Collection[str], found: Sequence[Layer]) -> tuple[str, ...]:
+    """The names of the layers that are wanted by their own name, that of their block, or as "first" or "last"."""
+    known = {"first": (found[0].name,), "last": (found[-1].name,)}
+    known |= _units(found, "block") | _units(found, "layer")
+    for name in wanted:
+        if name not in known:
+            close = get_close_matches(name, known, n=3, cutoff=0.4) or list(known)[:4]
+            raise UserError(f"float: no layer is called {name!r}; close are {', '.join(close)}")
+    chosen = {layer for name in wanted for layer in known[name]}
+    if len(chosen) == len(found):
+        raise UserError("float: leaves no layer to quantize; name fewer")
+    return tuple(layer.name for layer in found if layer.name in chosen)
+
+
+def _attempts(
+    bench: Bench,
+    histograms: Mapping[str, Histogram],
+    calibrators: Sequence[str],
+    learned: Mapping[str, float] | None,
+    say: Say,
+) -> dict[str, Attempt]:
+    """By calibrator, every layer in INT8."""
+    candidates = {name: _ranges(histograms, name) for name in calibrators}
+    if learned is not None:
+        candidates["learned"] = candidates[calibrators[0]] | dict(learned)
+    attempts: dict[str, Attempt] = {}
+    for name, ranges in candidates.items():
+        attempts[name] = bench.attempt(ranges)
+        say(f"int8, {name}: {bench.words(attempts[name].figures)}")
+    return attempts
+
+
+def _report(
+    bench: Bench, attempts: Mapping[str, Attempt], images: int, layer_count: int
+) -> tuple[Report, Attempt]:
+    """The best of the attempts, and the record of it."""
+    best = max(attempts, key=lambda name: attempts[name].rank)
+    result = attempts[best]
+    report = Report(
+        images=images,
+        budget=bench.budget,
+        fp32=bench.fp32,
+        calibrators={name: attempt.cpu_figures for name, attempt in attempts.items()},
+        calibrator=best,
+        int8=result.figures,
+        layers=layer_count,
+        float_layers=result.kept,
+        ranges=result.ranges,
+    )
+    return report, result
+
+
+def _ranked(
+    bench: Bench,
+    report: Report,
+    result: Attempt,
+    units: Mapping[str, tuple[str, ...]],
+    most: int,
+    say: Say,
+) -> Quantized:
+    """Rank the units, say so before anything can fail, and leave some in float if that is needed."""
+    unit = "layers" if all(len(names) == 1 for names in units.values()) else "blocks"
+    say(f"int8, {report.calibrator}: measuring {len(units)} {unit}, each alone in float")
+    report = replace(report, sensitivity=tuple(_ranking(bench, result, units)))
+    say(sensitivity_table(report))
+    if not result.passed:
+        result = _mixed(bench, result, report.sensitivity, most)
+        mixed = f"{len(result.kept)} of {report.layers} layers in float"
+        say(f"int8, {report.calibrator}, {mixed}: {bench.words(result.figures)}")
+        say(f"int8, in float: {', '.join(result.kept)}")
+        report = replace(report, int8=result.figures, float_layers=result.kept)
+    return Quantized(result.int8, result.int8_cpu, report)
 
 
 def _calibrated(
@@ -192,13 +198,15 @@ def _units(found: Sequence[Layer], granularity: str) -> dict[str, tuple[str, ...
     return units
 
 
-def _ranking(bench: _Bench, base: _Attempt, units: Mapping[str, tuple[str, ...]]) -> list[Sensitivity]:
+def _ranking(bench: Bench, base: Attempt, units: Mapping[str, tuple[str, ...]]) -> list[Sensitivity]:
     """The units by how well the model does with each alone in float, the best first.
 
     That is by mIoU, and by agreement where `base` fails by that alone.
     """
     rows = [
-        Sensitivity(name, kept, bench.evaluate(cpu_form(insert(bench.model, base.ranges, kept))))
+        Sensitivity(
+            name, kept, bench.evaluate(cpu_form(insert(bench.model, base.ranges, (*bench.always, *kept))))
+        )
         for name, kept in units.items()
     ]
     miou_holds = bench.fp32.miou - base.figures.miou <= bench.budget.max_miou_drop
@@ -206,14 +214,15 @@ def _ranking(bench: _Bench, base: _Attempt, units: Mapping[str, tuple[str, ...]]
     return sorted(rows, key=lambda row: [getattr(row.figures, field) for field in order], reverse=True)
 
 
-def _mixed(bench: _Bench, base: _Attempt, ranking: Sequence[Sensitivity], most: int) -> _Attempt:
-    """The attempt with the fewest units of the ranking in float that meets the budget, `most` layers at the most.
+def _mixed(bench: Bench, base: Attempt, ranking: Sequence[Sensitivity], most: int) -> Attempt:
+    """An attempt with few units of the ranking in float that meets the budget, `most` layers at the most.
 
     The length of the ranking's head is found by bisection: one unit fewer fails. Then each unit that turns out needless
-    is dropped from it.
+    is dropped from it, those that gain least first:
+    another set may be smaller.
     """
 
-    def attempt(rows: Sequence[Sensitivity]) -> _Attempt:
+    def attempt(rows: Sequence[Sensitivity]) -> Attempt:
         return bench.attempt(base.ranges, [layer for row in rows for layer in row.layers])
 
     fails, meets = 0, len(ranking)
@@ -238,7 +247,7 @@ def _mixed(bench: _Bench, base: _Attempt, ranking: Sequence[Sensitivity], most: 
     return best
 
 
-def _failure(bench: _Bench, best: _Attempt) -> str:
+def _failure(bench: Bench, best: Attempt) -> str:
     limits = f"-{100 * bench.budget.max_miou_drop:.3f} and {100 * bench.budget.min_agreement:.3f} %"
     return (
         f"int8 with {len(best.kept)} layers left in float: {bench.words(best.figures)} is over the budget of {limits};"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu
-from deploy.backends import cuda, trt
+from deploy.backends import cuda, trt, trt_fit
 from deploy.backends.ort import OrtEngine
 from deploy.backends.trt_builder import Built
 from deploy.bundle import FP16, INT8, INT8_CPU, MODEL, read_manifest, write_bundle
@@ -157,8 +157,19 @@ def test_a_gpu_that_computes_something_else(bundle, machine):
         run_gpu(bundle, "--precision", "fp32")
 
 
+def test_what_was_measured_is_written_before_anything_can_go_wrong(bundle, machine, monkeypatch):
+    def crash(*_):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(gpu, "_receipt", crash)
+    with pytest.raises(RuntimeError):
+        run_gpu(bundle, "--precision", "fp32,int8")
+    report = json.loads((bundle.parent / "gpu.json").read_text())
+    assert [row["engine"] for row in report["engines"]] == ["tensorrt-rtx fp32", "tensorrt-rtx int8"]
+
+
 def test_an_engine_that_should_have_been_refused(bundle, machine, monkeypatch):
-    monkeypatch.setattr(trt, "_fits_version", lambda sidecar, version: True)
+    monkeypatch.setattr(trt_fit, "fits_version", lambda sidecar, version: True)
     with pytest.raises(GateFailed, match=r"^another version's engine was opened$"):
         run_gpu(bundle, "--precision", "fp32")
 

@@ -131,17 +131,18 @@ def test_a_precision_that_was_asked_for_must_be_there(bundles, instant, tmp_path
 
 def test_engines_are_measured_where_there_is_a_gpu(tmp_path, instant, monkeypatch):
     folder = make_precisions(tmp_path / "bundle")
-    for precision in ("int8", "fp32"):
-        add_engine(folder, "tensorrt-rtx", precision)
+    add_engine(folder, "tensorrt-rtx", "int8")
+    file = add_engine(folder, "tensorrt-rtx", "fp32")
     monkeypatch.setattr("benchmarks.latency.installed", lambda: ["onnxruntime"])
     monkeypatch.setattr("deploy.backends.cuda.probe", lambda: "a GPU")
-    monkeypatch.setattr("deploy.backends.trt.open_trt", lambda *_: FakeEngine())
+    monkeypatch.setattr("deploy.backends.trt.open_trt", lambda *_: FakeEngine(file=file))
     rows = measured(folder, tmp_path)
     assert [(row["backend"], row["precision"]) for row in rows] == [
         ("onnxruntime", "fp32"),
         ("tensorrt-rtx", "fp32"),
         ("tensorrt-rtx", "int8"),
     ]
+    assert rows[2]["model_file"] == file.name  # the one that was opened
     assert rows[2]["model_bytes"] == len(b"an engine")
 
 

@@ -48,10 +48,14 @@ def add_engine(folder: Path, backend: str = "tensorrt", precision: str = "fp32",
 class FakeEngine:
     """Gives one label everywhere, after `wait` seconds."""
 
-    def __init__(self, name: str = "fake fp32", label: int = 0, wait: float = 0.0) -> None:
-        self.name, self._label, self._wait = name, label, wait
+    def __init__(
+        self, name: str = "fake fp32", label: int = 0, wait: float = 0.0, file: Path | None = None
+    ) -> None:
+        self.name, self.file, self._label, self._wait = name, file, label, wait
+        self.runs = 0
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        self.runs += 1
         time.sleep(self._wait)
         return {
             "labels": np.full((len(batch), 32, 48), self._label, np.uint8),

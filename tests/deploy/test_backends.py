@@ -1,10 +1,14 @@
 """deploy.backends: which file is opened for a backend and a precision, and what is said where there is none."""
 
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 import deploy
 from deploy.backends import engine_files, model_file, open_engine
+from deploy.engines import record_verdict
 from deploy.errors import UserError
 from tests.deploy.precisions import ANSWERS, RED, FakeEngine, add_engine, make_precisions
 from tests.deploy.tiny import make_bundle
@@ -78,13 +82,14 @@ def test_unknown_choices_are_named(plain, choice, message):
 
 
 def test_the_file_of_a_cpu_backend(both):
-    for backend in ("auto", "onnxruntime", "openvino"):
+    for backend in ("onnxruntime", "openvino"):
         assert model_file(both, backend) == both / "model.int8-cpu.onnx"
         assert model_file(both, backend, "fp32") == both / "model.onnx"
     with pytest.raises(UserError, match="has no fp16 model"):
         model_file(both, "openvino", "fp16")
-    name = open_engine(both, "onnxruntime", 1).name
-    assert model_file(both, *name.split()) == both / "model.int8-cpu.onnx"
+    assert open_engine(both, "onnxruntime", 1).file == both / "model.int8-cpu.onnx"
+    if find_spec("openvino"):
+        assert open_engine(both, "openvino", 1, "fp32").file == both / "model.onnx"
 
 
 def test_the_file_of_a_tensorrt_backend(tmp_path):
@@ -97,18 +102,10 @@ def test_the_file_of_a_tensorrt_backend(tmp_path):
     assert model_file(folder, "tensorrt", "fp32") == engines / "tensorrt-fp32.engine"
     assert model_file(folder, "tensorrt-rtx") == engines / "tensorrt-rtx-int8.engine"
     assert set(engine_files(folder, "tensorrt")) == {"fp32", "fp16"}
+    record_verdict(engines / "tensorrt-fp16.engine", False)
+    assert model_file(folder, "tensorrt") == engines / "tensorrt-fp32.engine"
     with pytest.raises(UserError, match=r"no engine for tensorrt int8; build one: .* --backend tensorrt"):
         model_file(folder, "tensorrt", "int8")
-
-
-def test_auto_names_the_file_of_the_engine_on_a_machine_with_a_gpu(tmp_path, monkeypatch):
-    folder = make_precisions(tmp_path / "bundle", "int8")
-    engine = add_engine(folder, "tensorrt-rtx", "fp32")
-    monkeypatch.setattr("deploy.backends.cuda.probe", lambda: "a GPU")
-    assert model_file(folder, "auto") == engine
-    assert model_file(folder, "auto", "int8") == folder / "model.int8-cpu.onnx"
-    monkeypatch.setattr("deploy.backends.cuda.probe", lambda: None)
-    assert model_file(folder, "auto") == folder / "model.int8-cpu.onnx"
 
 
 def refuse(*_):
@@ -138,3 +135,28 @@ def test_fallback_is_for_tensorrt_only(both, monkeypatch):
     monkeypatch.setattr("deploy.backends.open_cpu", lambda *_: refuse())
     with pytest.raises(UserError, match="another GPU"):
         deploy.load(both, "onnxruntime", fallback=True)
+
+
+def test_only_what_is_opened_is_checked(tmp_path):
+    folder = make_precisions(tmp_path / "bundle", "int8")
+    (folder / "model.onnx").write_bytes(b"damaged")
+    assert opened(folder)[0] == "int8"
+    for precision, broken in (
+        ("fp32", "model.onnx"),
+        ("auto", "model.int8-cpu.onnx"),
+        ("auto", "golden.npz"),
+    ):
+        (folder / broken).write_bytes(b"damaged")
+        with pytest.raises(UserError, match=f"{broken}: has 7 bytes"):
+            deploy.load(folder, precision=precision)
+        if broken != "model.onnx":
+            (folder / broken).unlink()
+            with pytest.raises(UserError, match=f"{broken}: is missing"):
+                deploy.load(folder, precision=precision)
+            make_precisions(folder, "int8")
+
+
+def test_onnxruntime_that_is_not_installed(both, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime: cannot be imported .*; pip install onnxruntime"):
+        open_engine(both, "onnxruntime")

@@ -76,7 +76,7 @@ def test_each_setting_is_measured_for_itself(tmp_path, machine):
     assert len(machine.opened) == 7
 
 
-@pytest.mark.parametrize("change", ["model", "version", "cpu", "backends"])
+@pytest.mark.parametrize("change", ["model", "version", "_cpu", "_cpu_flags", "quota", "backends"])
 def test_whatever_the_speed_depends_on_makes_it_measure_again(bundle, machine, monkeypatch, change):
     open_engine(bundle)
     machine.opened.clear()
@@ -85,8 +85,10 @@ def test_whatever_the_speed_depends_on_makes_it_measure_again(bundle, machine, m
         extend_bundle(bundle, {"notes.txt": b"another manifest"})
     elif change == "version":
         monkeypatch.setattr("importlib.metadata.version", lambda name: "99")
-    elif change == "cpu":
-        monkeypatch.setattr(choice, "_cpu", lambda: "another")
+    elif change in ("_cpu", "_cpu_flags"):
+        monkeypatch.setattr(choice, change, lambda: "another")
+    elif change == "quota":
+        monkeypatch.setattr(choice, "_quota", lambda: 0.5)
     else:
         monkeypatch.setattr(choice, "CPU", ("openvino", "onnxruntime"))
     assert open_engine(bundle).name == "onnxruntime fp32"
@@ -184,11 +186,26 @@ def test_without_a_golden_file_zeros_will_do(bundle, machine, golden):
 
 
 def test_measuring_takes_about_the_time_it_may(monkeypatch):
-    monkeypatch.setattr(choice, "SECONDS", 0.05)
-    slow = {name: FakeEngine(wait=0.06) for name in ("a", "b")}
-    found = choice.measure(slow, np.zeros((1, 32, 48, 3), np.uint8), None)
-    assert found.milliseconds["a"] >= 60  # each is timed at least once
-    assert found.milliseconds["b"] >= 60
+    """By a clock that only goes on while an engine runs."""
+    now = 0.0
+
+    class Engine(FakeEngine):
+        def run(self, batch):
+            nonlocal now
+            now += self._wait
+            self.runs += 1
+            return {"labels": np.zeros(1)}
+
+    def runs(seconds):
+        engines = {name: Engine(wait=seconds) for name in ("a", "b")}
+        found = choice.measure(engines, np.zeros((1, 32, 48, 3), np.uint8), None)
+        assert found.milliseconds == pytest.approx(dict.fromkeys(engines, 1000 * seconds))
+        return [engine.runs for engine in engines.values()]
+
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: now)
+    assert runs(1.1 * choice.SECONDS) == [3, 3]  # to warm up, to wake up, and timed once
+    assert runs(choice.SECONDS / 1000) == [1 + choice.BLOCKS * (1 + choice.BLOCK)] * 2
+    assert sum(runs(choice.SECONDS / 20)) <= 20 + 2 + 4  # a block more at most
 
 
 TWO = """
@@ -273,6 +290,7 @@ def test_a_refused_engine_is_passed_over_with_the_reason(bundle, machine, gpu, m
     with pytest.warns(RuntimeWarning, match="another GPU") as caught:
         assert open_engine(bundle).name == "openvino fp32"
     assert len(caught) == 1
+    assert caught[0].filename == __file__  # the line that called this package
 
 
 def test_a_damaged_sidecar_does_not_keep_the_cpu_from_running(bundle, machine, gpu):

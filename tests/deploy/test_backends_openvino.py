@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -18,6 +20,7 @@ from tests.deploy.tiny import SPECS, WEIGHTS, make_bundle, make_image, make_mode
 
 pytest.importorskip("openvino", reason="openvino is not installed here (pip install -e '.[openvino]')")
 
+from deploy.backends import ov
 from deploy.backends.ov import OvEngine, import_openvino
 
 REPOSITORY = Path(__file__).parents[2]
@@ -139,6 +142,20 @@ def test_without_openvino_the_message_says_what_to_install(folder, monkeypatch):
         deploy.load(folder / "rgb", "openvino")
 
 
+def test_threads_at_once_share_one_core(monkeypatch):
+    def make():
+        time.sleep(0.02)  # so that the others get here meanwhile
+        return object()
+
+    monkeypatch.setattr(ov, "import_openvino", lambda: SimpleNamespace(Core=make))
+    ov._make_core.cache_clear()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(lambda _: ov._core(), range(4)))) == 1
+    finally:
+        ov._make_core.cache_clear()
+
+
 QUIET = """
 import os, sys, pathlib
 import numpy
@@ -151,7 +168,10 @@ assert not loud, loud
 assert not list(pathlib.Path.home().iterdir()), list(pathlib.Path.home().iterdir())
 heavy = {"torch", "onnx", "onnxruntime"} & set(sys.modules)
 assert not heavy, heavy
-import openvino.tools.ovc  # who wants the converter can have it
+import openvino
+assert not hasattr(openvino, "abacus")
+from openvino import convert_model  # who wants the converter can have it
+assert convert_model is sys.modules["openvino.tools.ovc"].convert_model
 """
 
 

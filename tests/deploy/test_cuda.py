@@ -6,6 +6,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -168,6 +169,22 @@ def test_errors_of_pycuda(driver):
     with pytest.raises(CudaError, match="CUDA: cuStreamSynchronize failed"), gpu.current():
         raise driver.Error("cuStreamSynchronize failed: unspecified launch failure")
     assert driver.stacks.depth == 0
+
+
+@pytest.mark.parametrize("call", ["retain_primary_context", "push", "pop"])
+def test_a_context_that_cannot_be_had(driver, monkeypatch, call):
+    def fail(*_):
+        raise driver.Error(f"{call} failed: unknown error")
+
+    if call == "retain_primary_context":
+        gpu = driver.Device(0)
+        gpu.retain_primary_context = fail
+        monkeypatch.setattr(driver, "Device", Mock(return_value=gpu, count=lambda: 1))
+    else:
+        monkeypatch.setattr(driver, call, fail)
+    gpu = PyCuda()
+    with pytest.raises(CudaError, match=f"CUDA: {call} failed"), gpu.current():
+        pass
 
 
 @pytest.mark.parametrize(

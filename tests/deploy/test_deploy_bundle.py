@@ -15,6 +15,7 @@ from deploy.bundle import (
     MODEL,
     ClassInfo,
     InputSpec,
+    extend_bundle,
     read_golden,
     read_manifest,
     verify_files,
@@ -112,6 +113,47 @@ def test_replacing_a_bundle_leaves_only_the_new_one(bundle):
     assert read_manifest(bundle) == manifest
     assert names(bundle) == [MANIFEST, MODEL]
     assert names(bundle.parent) == ["bundle"]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_an_interruption_leaves_the_old_bundle_with_its_engines(bundle, monkeypatch, failing):
+    """At any of the renames: of the old bundle, of its engines, of the new one."""
+    (bundle / "engines").mkdir()
+    (bundle / "engines" / "a.engine").write_bytes(b"compiled")
+    before, renames, rename = read_manifest(bundle), [], Path.rename
+
+    def interrupted(self, target):
+        renames.append(self)
+        if len(renames) == failing:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extend_bundle(bundle, {"more.onnx": b"new"})
+    assert names(bundle.parent) == ["bundle"]
+    assert read_manifest(bundle) == before
+    verify_files(bundle, before)
+    assert (bundle / "engines" / "a.engine").read_bytes() == b"compiled"
+
+
+def test_a_linked_bundle_is_replaced_where_it_lies(bundle, tmp_path):
+    (tmp_path / "link").symlink_to(bundle)
+    manifest = extend_bundle(tmp_path / "link", {"more.onnx": b"new"})
+    assert (tmp_path / "link").is_symlink()
+    assert read_manifest(bundle) == manifest
+    assert names(tmp_path) == ["bundle", "link"]
+
+
+def test_files_can_be_dropped_though_damaged(bundle):
+    extend_bundle(bundle, {"a.svg": b"a", "b.onnx": b"b"})
+    for name in ("a.svg", "b.onnx"):
+        (bundle / name).write_bytes(b"damaged")
+    manifest = extend_bundle(bundle, {"b.onnx": b"better"}, drop=["a.svg", "b.onnx", "never.there"])
+    verify_files(bundle, manifest)
+    assert (bundle / "b.onnx").read_bytes() == b"better"
+    assert not (bundle / "a.svg").exists()
 
 
 def test_other_folders_are_never_replaced(tmp_path):

@@ -11,10 +11,11 @@ from PIL import Image
 
 from deploy.build import BUDGETS
 from deploy.bundle import GOLDEN, INT8_CPU, MODEL, ClassInfo, read_golden, write_bundle
-from deploy.cli import MIN_AGREEMENT, main, output_names
-from deploy.engines import LayerSummary, read_sidecar, write_engine
-from deploy.errors import UserError
+from deploy.cli import main, output_names
+from deploy.engines import LayerSummary, read_sidecar, record_verdict, write_engine
+from deploy.errors import UserError, exit_with_one_line
 from deploy.files import atomic_write
+from deploy.golden import MIN_AGREEMENT
 from deploy.images import read_image, write_png
 from deploy.visualize import colorize, overlay, palette, render, shares
 from tests.deploy.precisions import add_engine, make_precisions
@@ -245,6 +246,54 @@ def test_info_shows_engines(tmp_path, capsys):
         "engine   rtx.engine: tensorrt-rtx 11.4.0, int8, for sm86, sm89, 2.5 MB, 28 of 30 convolutions in INT8"
     )
     assert fp16 == "engine   tensorrt-fp16.engine: tensorrt 11.4.0, fp16, for Orin (8.7), 0.0 MB"
+
+
+def test_info_marks_engines_that_are_not_to_be_used(tmp_path, capsys):
+    make_bundle(tmp_path / "bundle")
+    failed = add_engine(tmp_path / "bundle", name="failed")
+    record_verdict(failed, False)
+    old = msgspec.structs.replace(read_sidecar(failed), source_sha256="0" * 64, passed=True)
+    write_engine(tmp_path / "bundle", "old", b"engine", old)
+    main(["info", str(tmp_path / "bundle")])
+    failed, old = capsys.readouterr().out.splitlines()[-2:]
+    assert failed.endswith(", FAILED its gate")
+    assert old.endswith(", of an older model")
+
+
+def test_only_lint_needs_onnx_by_itself(bundle, monkeypatch, capsys):
+    monkeypatch.setattr("deploy.cli.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="lint reads ONNX files: pip install"):
+        main(["lint", str(bundle)])
+    with pytest.raises(SystemExit) as left:
+        main(["build", "--help"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: edgedistill build ")
+
+
+def test_predict_goes_on_after_a_file_that_cannot_be_read(bundle, images, tmp_path, capsys, monkeypatch):
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "noise.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert main(["predict", str(bundle), str(images), "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert "noise.png: cannot be read (Permission denied)" in printed.err
+    assert "2 of 3 images predicted" in printed.out
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "a/b"), OSError(5, "I/O", "a/b")])
+def test_errors_of_the_system_are_one_line(error, capsys):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        exit_with_one_line(fail)
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"error: a/b: {error.strerror}\n"
 
 
 def test_python_m_deploy_prints_one_line(bundle, tmp_path):

@@ -241,13 +241,10 @@ def test_model_without_the_outputs_is_named():
 
 
 IMPORTS = """
-import sys, time
-start = time.perf_counter()
+import sys
 import deploy
-seconds = time.perf_counter() - start
 light = {"torch", "onnx", "PIL", "onnxruntime", "numpy"} & set(sys.modules)
 assert not light, light
-assert seconds < 0.3, seconds
 
 import numpy
 result = deploy.load(sys.argv[1], "onnxruntime", threads=1)(numpy.zeros((50, 60, 3), numpy.uint8))

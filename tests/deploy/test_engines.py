@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from deploy.bundle import extend_bundle, read_manifest, verify_files
-from deploy.engines import Sidecar, list_engines, read_sidecar, verify_engine, write_engine
+from deploy.engines import Sidecar, list_engines, read_sidecar, record_verdict, verify_engine, write_engine
 from deploy.errors import UserError
 from tests.deploy.tiny import make_bundle
 
@@ -60,6 +60,46 @@ def test_an_engine_without_or_with_a_broken_sidecar(bundle):
     assert list_engines(bundle, "tensorrt-rtx") == []
     with pytest.raises(UserError, match=r"a\.engine: has no sidecar a\.json beside it; build it again"):
         read_sidecar(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "is not an engine's sidecar"),
+        (b'{"source": "\xff"}', "is not an engine's sidecar"),
+        (b"[]", "is not an engine's sidecar"),
+        (b'{"schema_version": 2, "novelty": 1}', "has schema 2, this version reads up to 1; update"),
+    ],
+)
+def test_a_sidecar_that_cannot_be_read(bundle, content, message):
+    path = write_engine(bundle, "a", b"engine", SIDECAR)
+    good = write_engine(bundle, "b", b"engine", SIDECAR)
+    path.with_suffix(".json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.json: {message}"):
+        read_sidecar(path)
+    refusals = []
+    assert [found for found, _ in list_engines(bundle, "tensorrt-rtx", refusals=refusals)] == [good]
+    assert len(refusals) == 1
+
+
+def test_what_is_not_there_does_not_count(bundle):
+    path = write_engine(bundle, "a", b"engine", SIDECAR)
+    path.unlink()
+    assert list_engines(bundle, "tensorrt-rtx") == []
+    path.symlink_to("gone")
+    assert list_engines(bundle, "tensorrt-rtx") == []
+    with pytest.raises(UserError, match=r"a\.engine: cannot be read"):
+        verify_engine(path, SIDECAR)
+
+
+def test_the_verdict_is_written_into_the_sidecar(bundle):
+    path = write_engine(bundle, "a", b"engine", SIDECAR)
+    before = read_sidecar(path)
+    assert before.passed is None
+    for passed in (False, True):
+        record_verdict(path, passed)
+        assert read_sidecar(path) == msgspec.structs.replace(before, passed=passed)
+    verify_engine(path, before)
 
 
 class TestExtendBundle:

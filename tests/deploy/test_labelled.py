@@ -69,6 +69,15 @@ class TestDamage:
         write_png(folder / "masks" / "00002-2.png", np.full((40, 56), 7, np.uint8))
         assert "00002-2.png: holds id 7, the bundle has 2 classes" in self.refused(folder)
 
+    def test_id_below_0(self, folder):
+        (folder / "masks" / "00002-2.png").unlink()
+        np.save(folder / "masks" / "00002-2.npy", np.full((40, 56), -1, np.int16))
+        assert "00002-2.npy: holds id -1, the bundle has 2 classes" in self.refused(folder)
+
+    def test_image_that_the_bundle_does_not_take(self, folder):
+        with pytest.raises(UserError, match=r"00000-0\.png: image has 3 channels, the bundle wants 2"):
+            list(read_labelled(folder, num_classes=2, spec=SPECS["sar"]))
+
 
 class TestCalibration:
     def test_is_what_the_runtime_would_feed(self, tmp_path):
@@ -99,6 +108,12 @@ class TestCalibration:
         with pytest.raises(UserError, match=r"grey\.png: image has 1 channel, the bundle wants 3"):
             list(CalibrationImages(tmp_path, SPECS["rgb"]))
 
+    def test_a_damaged_image_is_named_once(self, tmp_path):
+        (tmp_path / "bad.png").write_bytes(b"")
+        with pytest.raises(UserError, match="corrupt") as caught:
+            list(CalibrationImages(tmp_path, SPECS["rgb"]))
+        assert str(caught.value).count("bad.png") == 1
+
 
 class TestInfo:
     def test_round_trip(self, tmp_path):
@@ -109,7 +124,8 @@ class TestInfo:
         (tmp_path / "street").mkdir()
         assert read_info(tmp_path / "street").dataset == "street"
 
-    def test_damage_is_named(self, tmp_path):
-        (tmp_path / "data.json").write_text("{")
+    @pytest.mark.parametrize("content", [b"{", b'{"dataset": "\xff"}'])
+    def test_damage_is_named(self, tmp_path, content):
+        (tmp_path / "data.json").write_bytes(content)
         with pytest.raises(UserError, match=r"data\.json: is damaged"):
             read_info(tmp_path)

@@ -81,11 +81,13 @@ def test_one_engine_for_several_targets_is_the_default_without_a_gpu(bundle):
 
 def test_second_build_uses_the_first(bundle):
     first, _ = build_ahead(bundle, workspace_mb=900)
+    os.utime(first.path, (0, 0))
     again, said = build_ahead(bundle, workspace_mb=900)
     assert not first.reused
     assert again.reused
     assert (again.path, again.sidecar) == (first.path, first.sidecar)
     assert "used again" in said[0]
+    assert first.path.stat().st_mtime > 0  # the newest engine is the one that is opened
 
 
 def test_targets_in_another_order_are_the_same_engine(bundle):

@@ -153,6 +153,7 @@ def test_options_reach_the_builder(build):
     fake = Fake("10.7", cores=2)
     build(
         fake,
+        precision="fp16",
         workspace_mb=64,
         hardware_compatible="ampere+",
         version_compatible=True,
@@ -165,7 +166,7 @@ def test_options_reach_the_builder(build):
     assert [call.args for call in config.set_flag.call_args_list] == [("version",), ("fallback",)]
     assert (config.default_device_type, config.DLA_core) == ("dla", 1)
     assert config.builder_optimization_level == 5
-    build(fake, hardware_compatible="same-cc", dla_core=0, allow_gpu_fallback=False)
+    build(fake, precision="fp16", hardware_compatible="same-cc", dla_core=0, allow_gpu_fallback=False)
     assert fake.last.config.hardware_compatibility_level == "same"
     fake.last.config.set_flag.assert_not_called()
 
@@ -176,7 +177,7 @@ def test_options_reach_the_builder(build):
 )
 def test_dla_that_is_not_there(build, cores, expected):
     with pytest.raises(UserError, match=expected):
-        build(Fake("10.7", cores=cores), dla_core=2)
+        build(Fake("10.7", cores=cores), precision="fp16", dla_core=2)
 
 
 def test_compatibility_that_is_not_offered(build):

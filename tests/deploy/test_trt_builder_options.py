@@ -45,8 +45,9 @@ def test_broken_or_old_package(monkeypatch):
         ({"optimization_level": 6}, "optimization_level 6: give 0"),
         ({"hardware_compatible": "all"}, "hardware_compatible 'all': choose one of ampere+, same-cc"),
         ({"targets": ("sm86",)}, "targets sm86: tensorrt compiles for the GPU that it runs on"),
-        ({"dla_core": 0, "precision": "fp32"}, "a DLA computes in fp16 or int8"),
-        ({"dla_core": 0, "batch": (1, 2, 4)}, "a DLA needs a fixed batch"),
+        ({"dla_core": 0, "precision": "fp32"}, "a DLA has no fp32; build with --precision fp16"),
+        ({"dla_core": 0}, "a DLA takes INT8 by other means than Q and DQ; build with --precision fp16"),
+        ({"dla_core": 0, "precision": "fp16", "batch": (1, 2, 4)}, "a DLA needs a fixed batch"),
         (
             {"backend": "tensorrt-rtx", "timing_cache": Path("x")},
             "timing_cache: tensorrt-rtx does not offer it",

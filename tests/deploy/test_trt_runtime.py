@@ -153,7 +153,7 @@ def test_wrong_input(fake, tmp_path, batch):
 
 def test_engine_that_cannot_be_loaded(fake, tmp_path):
     fake.loads = False
-    with pytest.raises(UserError, match=r"cannot load it \(it does not say why\); build it again: python"):
+    with pytest.raises(UserError, match=r"cannot load it \(it does not say why\); build it again$"):
         open_engine(fake, tmp_path)
 
 

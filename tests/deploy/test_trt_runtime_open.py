@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deploy.backends import trt
+from deploy.backends import choice, open_engine, trt
 from deploy.backends.ort import OrtEngine
 from deploy.bundle import FP16, INT8, MODEL, read_manifest, write_bundle
-from deploy.engines import write_engine
+from deploy.engines import record_verdict, write_engine
 from deploy.errors import UserError
 from deploy.runtime import Model
 from tests.deploy.tiny import make_bundle, make_image
@@ -80,7 +81,7 @@ def test_newest_engine_that_fits(bundle, library):
     [
         {"targets": ("sm80", "sm86"), "gpu": "", "compute_capability": ""},
         {"options": {"hardware_compatible": "ampere+"}, "compute_capability": "8.0"},
-        {"options": {"version_compatible": True}, "version": "10.3.0"},
+        {"options": {"version_compatible": True}, "version": "11.0.0"},
         {"options": {"version_compatible": True}, "version": "11.4.0.9"},
     ],
 )
@@ -95,6 +96,7 @@ def test_engines_built_to_be_portable(bundle, library, changes):
         ({"source_sha256": "0" * 64}, "was built from another model.int8.onnx than the bundle's"),
         ({"source": "gone.onnx"}, "was built from another gone.onnx than the bundle's"),
         ({"version": "10.3.0"}, r"was built by tensorrt 10\.3\.0, this machine has 11\.4\.0\.106"),
+        ({"version": "10.3.0", "options": {"version_compatible": True}}, r"was built by tensorrt 10\.3\.0"),
         ({"version": "11.5.0", "options": {"version_compatible": True}}, r"this machine has 11\.4\.0\.106"),
         (
             {"gpu": "Orin", "compute_capability": "8.7"},
@@ -112,8 +114,28 @@ def test_refusals(bundle, library, changes, reason):
     with pytest.raises(UserError, match=reason) as refused:
         trt.open_trt(bundle, "tensorrt")
     command = f"build it again: python deploy/build_engine.py {bundle} --backend tensorrt --precision int8"
-    assert str(refused.value).endswith(command)
+    assert f"{command} --batch 1,2,4" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"batch": (1, 1, 1)}, ""),
+        ({"batch": (4, 4, 4)}, " --batch 4"),
+        ({"batch": (1, 1, 1), "targets": ("sm89", "sm120")}, " --targets sm89,sm120,sm86"),
+        (
+            {"batch": (2, 2, 2), "options": {"hardware_compatible": "ampere+", "version_compatible": True}},
+            " --batch 2 --hardware-compatible --version-compatible",
+        ),
+        ({"batch": (1, 1, 1), "options": {"dla_core": 0, "version_compatible": False}}, " --dla 0"),
+    ],
+)
+def test_the_command_builds_an_engine_of_the_same_kind(bundle, library, changes, options):
+    add_engine(bundle, version="9.0", **changes)
+    with pytest.raises(UserError) as refused:
+        trt.open_trt(bundle, "tensorrt")
+    assert str(refused.value).endswith(f"--precision int8{options}")
 
 
 def test_a_changed_engine_is_refused_before_tensorrt_reads_it(bundle, library):
@@ -150,12 +172,89 @@ def test_an_engine_refused_by_tensorrt(bundle, library):
         trt.open_trt(bundle, "tensorrt")
 
 
+def add_unloadable(bundle, name):
+    """An engine that fits by its sidecar, but that TensorRT cannot load."""
+    checksum = read_manifest(bundle).files[INT8].sha256
+    return write_engine(bundle, name, b"rubbish", make_sidecar(source=INT8, source_sha256=checksum))
+
+
+class TestSeveral:
+    """Engines side by side: what one of them lacks does not hide the others."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, monkeypatch, library):
+        monkeypatch.setattr("deploy.backends.cuda.probe", lambda: library.cuda.device)
+
+    def test_another_precision_that_fits(self, bundle, library):
+        fits = add_engine(bundle, "fp16", precision="fp16")
+        add_engine(bundle, "there", compute_capability="8.9")
+        with pytest.warns(RuntimeWarning, match=r"was built for Fake GPU .*; running fp16\.engine instead"):
+            assert open_engine(bundle).file == fits
+        with pytest.raises(UserError, match="was built for Fake GPU"):
+            open_engine(bundle, "tensorrt", precision="int8")
+
+    def test_one_damaged_sidecar(self, bundle, library):
+        good = add_engine(bundle, "good")
+        for backend in ("tensorrt-rtx", "tensorrt"):
+            add_engine(bundle, backend, backend=backend).with_suffix(".json").write_text("{")
+        assert open_engine(bundle).file == good
+        assert open_engine(bundle, "tensorrt").file == good
+
+    def test_an_older_one_that_loads(self, bundle, library):
+        good = add_engine(bundle, "good")
+        add_unloadable(bundle, "bad")
+        assert open_engine(bundle).file == good
+        good.unlink()
+        with pytest.raises(UserError, match=r"bad\.engine: tensorrt .* cannot load it"):
+            open_engine(bundle, "tensorrt")
+
+    def test_the_very_one_that_is_asked_for(self, bundle, library):
+        old, new = add_engine(bundle, "old"), add_engine(bundle, "new")
+        assert trt.open_trt(bundle, "tensorrt").file == new
+        assert trt.open_trt(bundle, "tensorrt", engine=old).file == old
+        bad = add_unloadable(bundle, "bad")
+        with pytest.raises(UserError, match=r"bad\.engine: tensorrt .* cannot load it"):
+            trt.open_trt(bundle, "tensorrt", engine=bad)
+        with pytest.raises(UserError, match=r"old\.engine: has no engine for tensorrt fp16"):
+            trt.open_trt(bundle, "tensorrt", "fp16", engine=old)
+
+    def test_one_that_failed_its_gate(self, bundle, library, monkeypatch):
+        fp16, failed = add_engine(bundle, "fp16", precision="fp16"), add_engine(bundle, "int8")
+        record_verdict(failed, False)
+        with pytest.warns(RuntimeWarning, match=r"int8\.engine: failed its accuracy gate when it was built"):
+            assert open_engine(bundle).file == fp16
+        with pytest.raises(UserError, match=r"int8\.engine: failed its accuracy gate when it was built; "):
+            open_engine(bundle, "tensorrt", precision="int8")
+        assert trt.open_trt(bundle, "tensorrt", engine=failed).file == failed  # to be judged again
+        fp16.unlink()
+        monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
+        with pytest.warns(RuntimeWarning, match="failed its accuracy gate"):
+            assert open_engine(bundle).name == "onnxruntime fp32"
+        record_verdict(failed, True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert open_engine(bundle).file == failed
+
+    def test_a_runtime_that_cannot_start(self, bundle, library, monkeypatch):
+        def fail(log):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+        add_engine(bundle)
+        library.module.Runtime = fail
+        with pytest.raises(UserError, match=r"tensorrt 11.* cannot start .*nullptr.*driver"):
+            open_engine(bundle, "tensorrt")
+        monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
+        with pytest.warns(RuntimeWarning, match="cannot start"):
+            assert open_engine(bundle).name == "onnxruntime fp32"
+
+
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_without_a_gpu_nothing_crashes_and_tensorrt_is_not_touched(bundle, backend):
     """FACTS: `Runtime(...).deserialize_cuda_engine` ends a process without a driver by a segmentation fault."""
     add_engine(bundle, backend=backend)
     code = f"""
 import sys
+import warnings
 from pathlib import Path
 from deploy.backends.trt import open_trt
 from deploy.errors import exit_with_one_line

@@ -13,7 +13,7 @@ def histogram(values: np.ndarray) -> Histogram:
     magnitudes = np.abs(values[values != 0]).astype(np.float32)
     largest = float(magnitudes.max(initial=0.0))
     counts = count(magnitudes, largest) if magnitudes.size else np.zeros(BINS, np.int64)
-    return Histogram(counts, values.size - magnitudes.size, largest, bool((values < 0).any()))
+    return Histogram(counts, values.size - magnitudes.size, largest)
 
 
 DATA = {

@@ -90,7 +90,9 @@ def test_an_exported_student_runs_in_integers_everywhere(backbone, tmp_path):
     file = str(tmp_path / "optimised.onnx")
     run(cpu_form(s8), batches[:1], dump=file)
     kinds = operators(file)
-    assert kinds.count("QLinearConv") == len(convolutions) - 1  # the classifier's result are the logits, in float
+    assert (
+        kinds.count("QLinearConv") == len(convolutions) - 1
+    )  # the classifier's result are the logits, in float
     assert kinds.count("Conv") + kinds.count("FusedConv") == 1
 
     assert set(compiled(s8)) == {("Int8", "Int8")}

@@ -69,7 +69,7 @@ def test_the_best_calibrator_is_taken_if_it_meets_the_budget(model):
     alone = {name: search(model, evaluate, calibrators=(name,))[0].report.int8 for name in CALIBRATORS}
     assert report.int8 == max(alone.values(), key=lambda figures: figures.agreement)
     assert (report.float_layers, report.sensitivity) == ((), ())
-    assert (report.layers, report.quantized, report.images) == (13, 13, 32)
+    assert (report.layers, report.images) == (13, 32)
     assert report.fp32 == Figures(1.0, 1.0)
     assert all(f"int8, {name}: mIoU" in line for name, line in zip(CALIBRATORS, lines, strict=True))
     assert evaluate(made.int8_cpu).agreement == report.calibrators[report.calibrator].agreement
@@ -119,7 +119,8 @@ def test_the_smallest_set_of_layers_that_matter_stays_in_float(model):
     assert made.report.int8.miou == pytest.approx(0.9)
     assert [row.name for row in made.report.sensitivity[:2]] == list(needed)
     assert len(evaluate.models) < 1 + 2 + 13 + 2 * 6
-    assert lines[-1].startswith("int8, min-max, 2 of 13 layers in float: mIoU 90.00 % (+0.000)")
+    assert lines[-2].startswith("int8, min-max, 2 of 13 layers in float: mIoU 90.00 % (+0.000)")
+    assert lines[-1] == "int8, in float: backbone.layer1.0.conv2, pyramid.direct"
     names = {tensor.name for tensor in onnx.load_model_from_string(made.int8).graph.initializer}
     assert {"network.pyramid.direct.weight", "classifier.weight.int8"} <= names
 
@@ -160,9 +161,36 @@ def test_where_agreement_is_what_fails_it_ranks(model):
 
 def test_a_budget_out_of_reach_fails_with_figures_and_remedies(model):
     evaluate = Rule(model, {layer.name: 0.05 for layer in layers(model) if layer.kind == "Conv"})
+    lines = []
     with pytest.raises(GateFailed, match=r"mIoU .* over the budget .* calibration images.*QAT") as caught:
-        search(model, evaluate, Budget(0.05, 0.9))
+        quantize(model, calibration(images(32)), evaluate, Budget(0.05, 0.9), say=lines.append)
     assert "\n" not in str(caught.value)
+    assert "(all in float)" in lines[-1]  # the ranking, which took long to measure, is not lost
+
+
+class TestKeepFloat:
+    def test_stays_in_float_whatever_it_gains_and_is_not_ranked(self, model):
+        options = {"calibrators": ["mse"], "sensitivity": True}
+        made, _ = search(model, Evaluation(model), keep_float=["last", "first"], **options)
+        names = [layer.name for layer in layers(model)]
+        assert made.report.float_layers == (names[0], names[-1])
+        assert sorted(row.name for row in made.report.sensitivity) == sorted(names[1:-1])
+
+    def test_comes_on_top_of_what_the_budget_needs(self, model):
+        evaluate = Rule(model, {"pyramid.direct": 0.1})
+        made, _ = search(
+            model, evaluate, Budget(0.05, 0.9), calibrators=["mse"], keep_float=["backbone.layer2.0"]
+        )
+        block = {layer.name for layer in layers(model) if layer.block == "backbone.layer2.0"}
+        assert set(made.report.float_layers) == block | {"pyramid.direct"}
+
+    def test_an_unknown_name_is_refused_with_those_close_to_it(self, model):
+        with pytest.raises(UserError, match=r"'pyramid.direkt'; close are pyramid\.direct"):
+            search(model, Evaluation(model), keep_float=["pyramid.direkt"])
+
+    def test_something_has_to_be_quantized(self, model):
+        with pytest.raises(UserError, match="leaves no layer to quantize"):
+            search(model, Evaluation(model), keep_float=[layer.name for layer in layers(model)])
 
 
 def hostile_net() -> bytes:

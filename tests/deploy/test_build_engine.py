@@ -1,0 +1,221 @@
+"""build_engine.py: what is compiled is proved, mistakes are refused before anything is made."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
+from deploy import build_engine
+from deploy.backends import cuda
+from deploy.engines import read_sidecar
+from deploy.errors import GateFailed, UserError
+from deploy.images import write_png
+from deploy.runtime import load
+from tests.deploy.labelled_bundle import contents, make_labelled_bundle
+from tests.deploy.precisions import add_engine
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    return make_labelled_bundle(tmp_path / "tiny.bundle")
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(cuda, "probe", lambda: None)
+
+
+def run(bundle, *arguments) -> int:
+    return build_engine.main([str(bundle), "--backend", "onnxruntime", *arguments])
+
+
+class FakeGpu:
+    name, compute_capability = "Orin", "8.7"
+
+
+class TestCompiled:
+    """The engine that was just built is the one that is proved."""
+
+    @pytest.fixture
+    def built(self, bundle, monkeypatch):
+        """Compiling gives an engine, and opening it ONNX Runtime, or what `answer` says."""
+        from deploy.backends import trt, trt_builder
+
+        engine = add_engine(bundle, "tensorrt", "fp32", "built")
+        add_engine(bundle, "tensorrt", "fp32", "newer-but-another")
+        opened = []
+
+        def open_trt(folder, backend, precision, engine=None):
+            opened.append(engine)
+            real = load(folder, "onnxruntime", precision="fp32").engine
+            return Opened(real, engine)
+
+        def build(folder, options, *, progress):
+            return trt_builder.Built(engine, read_sidecar(engine), False, engine.with_suffix(".log"))
+
+        monkeypatch.setattr(cuda, "probe", FakeGpu)
+        monkeypatch.setattr(trt, "open_trt", open_trt)
+        monkeypatch.setattr(trt_builder, "build_engine", build)
+        monkeypatch.setattr(trt_builder, "import_tensorrt", lambda _: None)
+        monkeypatch.setattr(Opened, "wrong", False)
+        return engine, opened
+
+    def compile(self, bundle) -> int:
+        return build_engine.main([str(bundle), "--backend", "tensorrt", "--precision", "fp32"])
+
+    def test_is_opened_measured_and_judged(self, bundle, built, capsys):
+        engine, opened = built
+        assert self.compile(bundle) == 0
+        assert opened == [engine]
+        receipt = json.loads((bundle / "engines" / "tensorrt-fp32.receipt.json").read_text())
+        assert receipt["hops"][-1]["bytes"] == engine.stat().st_size
+        assert read_sidecar(engine).passed is True
+
+    def test_over_the_budget_it_is_marked(self, bundle, built, capsys, monkeypatch):
+        monkeypatch.setattr(Opened, "wrong", True)
+        with pytest.raises(GateFailed):
+            self.compile(bundle)
+        assert "FAILED" in capsys.readouterr().out
+        assert read_sidecar(built[0]).passed is False
+
+    def test_without_data_it_is_compared_with_the_golden_outputs(self, bundle, built, capsys, monkeypatch):
+        (bundle.parent / "data").rename(bundle.parent / "elsewhere")
+        assert self.compile(bundle) == 0
+        out = capsys.readouterr().out
+        assert "accuracy was not measured" in out
+        assert "tensorrt fp32: 2 golden inputs, labels agree on 100.000 %" in out
+        assert read_sidecar(built[0]).passed is True
+        monkeypatch.setattr(Opened, "wrong", True)
+        with pytest.raises(GateFailed, match="FAILED"):
+            self.compile(bundle)
+        assert read_sidecar(built[0]).passed is False
+
+    @pytest.mark.filterwarnings("default")
+    def test_a_receipt_that_cannot_be_written_is_a_warning(self, bundle, built, capsys, monkeypatch):
+        def refuse(path, _):
+            raise UserError(f"{path}: cannot be written (Read-only file system); choose another folder")
+
+        monkeypatch.setattr("deploy.build.write_json", refuse)
+        assert self.compile(bundle) == 0
+        printed = capsys.readouterr()
+        assert "tensorrt fp32" in printed.out
+        assert printed.err.startswith("warning: tensorrt-fp32.receipt.json not written: ")
+        assert printed.err.count("\n") == 1
+
+
+class Opened:
+    """An engine of TensorRT, played by another; `wrong`: one that gives other labels."""
+
+    wrong = False
+
+    def __init__(self, real, file) -> None:
+        self.name, self.file, self._real = "tensorrt fp32", file, real
+
+    def run(self, batch):
+        outputs = self._real.run(batch)
+        return outputs | {"labels": (outputs["labels"] + 1) % 3} if self.wrong else outputs
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--batch", "4,2,1"], r"--batch 4,2,1: give one size, or smallest,best,largest"),
+            (["--batch", "many"], r"--batch many: give one size"),
+            (["--calibrators", "median"], r"calibrators: median; choose from min-max"),
+            (["--max-miou-drop", "nan"], r"--max-miou-drop nan: give a fraction from 0 to 1"),
+            (["--max-miou-drop", "-1"], r"--max-miou-drop -1: give a fraction"),
+            (["--min-agreement", "98"], r"--min-agreement 98: give a fraction"),
+            (["--dla", "0"], r"--dla: is for TensorRT, but this builds for the CPU"),
+            (["--precision", "fp16", "--sensitivity"], r"--sensitivity: is for INT8, not --precision fp16"),
+            (["--precision", "fp32", "--redo"], r"--redo: there is nothing to make again in fp32"),
+            (["--data", "nowhere"], r"nowhere/calibration/images: no such folder.* give --data FOLDER"),
+        ],
+    )
+    def test_are_one_line(self, bundle, arguments, message, monkeypatch):
+        backend = "tensorrt-rtx" if "--batch" in arguments else "onnxruntime"
+        if backend == "tensorrt-rtx":
+            pytest.importorskip("tensorrt_rtx")
+            arguments = [*arguments, "--precision", "fp32"]
+        with pytest.raises(UserError, match=message) as caught:
+            build_engine.main([str(bundle), "--backend", backend, *arguments])
+        assert "\n" not in str(caught.value)
+
+    def test_too_few_calibration_images(self, bundle, tmp_path):
+        for index in range(5):
+            (tmp_path / "data" / "calibration" / "images" / f"{index}.png").unlink()
+        with pytest.raises(UserError, match=r"has 5 images with a valid pixel; at least 8 are needed"):
+            run(bundle)
+
+    def test_a_val_image_that_does_not_fit_is_named(self, bundle, tmp_path):
+        path = next((tmp_path / "data" / "val" / "images").iterdir())
+        write_png(path, np.zeros((32, 48, 1), np.uint8))
+        with pytest.raises(UserError, match=rf"val/images/{path.name}: image has 1 channel"):
+            run(bundle)
+
+    def test_a_missing_backend_is_known_before_anything_is_made(self, bundle, monkeypatch):
+        before = contents(bundle)
+        with pytest.raises(UserError, match="backend tensorrt: no NVIDIA GPU can be used here"):
+            build_engine.main([str(bundle), "--backend", "tensorrt"])
+        monkeypatch.setattr(build_engine.os, "access", lambda path, _: path != bundle.parent)
+        with pytest.raises(UserError, match=rf"{bundle.parent}: cannot be written"):
+            run(bundle)
+        assert contents(bundle) == before
+
+    def test_data_that_was_asked_for_must_be_there(self, bundle, tmp_path):
+        with pytest.raises(UserError, match=r"none/test/images: no such folder"):
+            run(bundle, "--precision", "fp32", "--data", str(tmp_path / "none"))
+
+    @pytest.mark.filterwarnings("default")
+    def test_a_partial_copy_of_the_data_is_warned_of(self, bundle, tmp_path, capsys):
+        next((tmp_path / "data" / "test" / "images").iterdir()).unlink()
+        run(bundle, "--precision", "fp32")
+        assert "warning: " in (err := capsys.readouterr().err)
+        assert "holds 3 of the 4 images" in err
+
+    def test_no_bundle(self, tmp_path):
+        with pytest.raises(UserError, match="no such folder"):
+            run(tmp_path / "nothing")
+
+    def test_a_full_disk_leaves_the_bundle(self, bundle, monkeypatch):
+        before = contents(bundle)
+
+        def full(_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("deploy.bundle.os.fsync", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            run(bundle)
+        assert contents(bundle) == before
+        assert [path.name for path in bundle.parent.iterdir() if path.name.startswith(".")] == []
+
+
+class TestBackend:
+    def test_auto_without_a_gpu_is_the_cpu_and_says_so(self, bundle, capsys):
+        assert build_engine.main([str(bundle), "--precision", "fp32"]) == 0
+        assert "on the CPU (no NVIDIA GPU here" in capsys.readouterr().out
+
+    def test_auto_with_a_gpu_takes_what_is_installed(self, monkeypatch):
+        monkeypatch.setattr(cuda, "probe", lambda: object())
+        monkeypatch.setattr(build_engine, "find_spec", lambda name: name == "tensorrt_rtx" or None)
+        assert build_engine.choose_backend("auto") == ("tensorrt-rtx", "")
+        monkeypatch.setattr(build_engine, "find_spec", lambda _: None)
+        assert "no TensorRT: pip install" in build_engine.choose_backend("auto")[1]
+
+    def test_tensorrt_rtx_compiles_for_another_machine(self, bundle, capsys):
+        pytest.importorskip("tensorrt_rtx")
+        assert build_engine.main([str(bundle), "--backend", "tensorrt-rtx", "--targets", "sm86"]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"convolutions +1 +(0 +)?1\n", out)
+        assert "not run here" in out
+        assert "copy the bundle there" in out
+        (engine,) = (bundle / "engines").glob("*.engine")
+        assert engine.name.startswith("tensorrt-rtx-int8-b1-")
+        assert (bundle / "engines" / "tensorrt-rtx-int8.receipt.json").is_file()
+        capsys.readouterr()
+        build_engine.main([str(bundle), "--backend", "tensorrt-rtx", "--targets", "sm86"])
+        assert "built in" not in capsys.readouterr().out  # found in place
