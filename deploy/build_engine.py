@@ -166,7 +166,7 @@ def _compiler_options(options: argparse.Namespace, backend: str) -> "BuildOption
         workspace_mb=options.workspace,
         timing_cache=options.timing_cache and options.timing_cache.resolve(),
         targets=tuple(filter(None, (options.targets or "").split(","))),
-        hardware_compatible=options.hardware_compatible,
+        hardware_compatible=options.hardware_compatible or "",
         version_compatible=options.version_compatible,
         dla_core=options.dla,
         allow_gpu_fallback=not options.no_gpu_fallback,

@@ -124,7 +124,7 @@ def _add_tensorrt(group: argparse._ArgumentGroup) -> None:
     add("--workspace", type=int, metavar="MB", help="largest scratch memory of a layer")
     add("--timing-cache", type=Path, help="file of measured kernels, read and updated")
     add("--targets", help="compute capabilities to compile for ahead of time (RTX): sm86,sm89")
-    add("--hardware-compatible", default="", choices=("ampere+", "same-cc"), help="for other GPUs too")
+    add("--hardware-compatible", choices=("ampere+", "same-cc"), help="for other GPUs too")
     add("--version-compatible", action="store_true", help="for later versions of TensorRT too")
     add("--optimization-level", type=int, metavar="0..5", help="how long to search for kernels")
     add("--dla", type=int, metavar="CORE", help="run on this DLA core of a Jetson")

@@ -31,6 +31,9 @@ class OrtEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings about folded constants mean nothing to a user
         options.intra_op_num_threads = threads or 0
+        # Else the threads spin on after a call and slow down whatever comes next on their cores: another model, or the
+        # program itself. Measured with two models taking turns: 4.9 → 3.3 ms; with one alone no difference.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
         if sums_overflow():  # the slower way that does not; it would halve the speed of CPUs with VNNI, too
