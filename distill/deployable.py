@@ -53,6 +53,7 @@ class TorchEngine:
     """A `deploy` engine that runs a `Deployable` in torch: training and device share everything around it."""
 
     name = "torch"
+    file = None
 
     def __init__(self, deployable: Deployable, device: torch.device | str = "cpu") -> None:
         self._deployable = deployable.to(device)
