@@ -22,8 +22,8 @@ def marked(name):
 @pytest.fixture
 def photos(tmp_path):
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for index in range(3):
+    for split, count in (("train", 8), ("val", 3)):  # 8: as many as calibration asks for
+        for index in range(count):
             write_png(
                 tmp_path / split / "images" / f"{index}.png", rng.integers(0, 256, (90, 120, 3), np.uint8)
             )
