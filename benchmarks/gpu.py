@@ -26,10 +26,10 @@ import msgspec
 import numpy as np
 
 from benchmarks import machine
-from deploy.backends import Engine, open_engine
+from deploy.backends import TENSORRT, Engine, open_engine
 from deploy.backends.cuda import Cuda, open_cuda
 from deploy.backends.trt import TrtEngine, open_trt
-from deploy.backends.trt_builder import MODULES, BuildOptions, build_engine
+from deploy.backends.trt_builder import BuildOptions, build_engine
 from deploy.build import BUDGETS
 from deploy.bundle import INT8_CPU, MANIFEST, read_golden, read_manifest
 from deploy.engines import Sidecar, write_engine
@@ -118,9 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _installed(asked: str) -> str:
     """The backend asked for, or of "auto" the first that is installed. Nothing is imported."""
-    backends = list(MODULES) if asked == "auto" else [asked]
+    backends = list(TENSORRT) if asked == "auto" else [asked]
     for backend in backends:
-        if find_spec(MODULES[backend][0]):
+        if find_spec(TENSORRT[backend]):
             return backend
     raise UserError(f"{' and '.join(backends)} not installed: pip install 'edgedistill[tensorrt]' or [rtx]")
 
@@ -274,7 +274,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="benchmarks/gpu.py", description="Check and time TensorRT on this machine's GPU."
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by the export")
-    parser.add_argument("--backend", default="auto", choices=("auto", *MODULES))
+    parser.add_argument("--backend", default="auto", choices=("auto", *TENSORRT))
     parser.add_argument("--provider", default="auto", help="of CUDA: auto, cuda-bindings or pycuda")
     parser.add_argument("--precision", default="fp32,fp16,int8", help="(default %(default)s)")
     parser.add_argument(

@@ -3,7 +3,8 @@
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
+
+from deploy import host
 
 # What decides the speed of a small network: vector width, 8-bit and bf16 arithmetic.
 NOTABLE_FLAGS = (
@@ -33,17 +34,17 @@ def describe() -> dict[str, object]:
     Values that the system does not tell are None; `usable_cores` are those that this process may run on, and
     `cpu_quota` is the limit of its container, in cores.
     """
-    cpuinfo = _read("/proc/cpuinfo")
-    flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features") or "").split())
+    flags = host.cpu_flags()
     return {
-        "device": _read("/proc/device-tree/model").strip("\0\n") or None,
-        "cpu": _field(cpuinfo, "model name") or platform.processor() or None,
+        "device": host.device() or None,
+        "cpu": host.cpu_name() or None,
         "architecture": platform.machine(),
         "cpu_flags": [flag for flag in NOTABLE_FLAGS if flag in flags],
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "cpu_quota": _cpu_quota(),
-        "frequency_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        "usable_cores": host.usable_cores(),
+        "cpu_quota": host.cpu_quota(),
+        "frequency_governor": host.read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
+        or None,
         "memory_bytes": _memory_bytes(),
         "os": platform.platform(),
         "python": platform.python_version(),
@@ -64,28 +65,6 @@ def summary(machine: dict[str, object]) -> str:
         *(f"{name} {packages[name]}" for name in ("onnxruntime", "openvino") if name in packages),
     )
     return ", ".join(str(part) for part in parts if part)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
-
-
-def _field(cpuinfo: str, name: str) -> str | None:
-    """The first value of a `name : value` line."""
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip()
-    return None
-
-
-def _cpu_quota() -> float | None:
-    """Cores that a Linux control group grants; None without a limit."""
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    return int(quota) / int(period) if quota.isdigit() else None
 
 
 def _memory_bytes() -> int | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from deploy.backends import TENSORRT_MODELS
 from deploy.backends.ort import OrtEngine
 from deploy.bundle import (
     FP16,
@@ -32,7 +33,7 @@ from deploy.bundle import (
 )
 from deploy.engines import engines_folder, record_verdict
 from deploy.errors import GateFailed, UserError
-from deploy.files import write_json
+from deploy.files import json_bytes, write_json
 from deploy.golden import compare
 from deploy.labelled import CalibrationImages, read_info, read_labelled, require_data
 from deploy.metrics import SegmentationMetrics
@@ -113,7 +114,7 @@ def make_int8(
     ]
     receipt = _judged(bundle, manifest, data, hops)
     require_passed(receipt)
-    files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: _json(made.report)}
+    files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: json_bytes(made.report)}
     if made.report.sensitivity:
         files[SENSITIVITY] = sensitivity_svg(made.report).encode()
     _extend(bundle, files, "int8", receipt, OrtEngine(made.int8_cpu))
@@ -160,8 +161,7 @@ def prove(
     manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
     if precision != "fp32":
-        file = {"int8": INT8, "fp16": FP16}[precision]
-        hops.append(_hop(precision, manifest, bundle / file, budget))
+        hops.append(_hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget))
     name, not_run = f"{backend} {precision}", []
     if runs_here:
         model = _opened(bundle, backend, precision, engine)
@@ -274,7 +274,3 @@ def _extend(bundle: Path, files: dict[str, bytes], name: str, receipt: Receipt, 
 
 def _samples(manifest: Manifest, folder: Path) -> list[Sample]:
     return list(read_labelled(folder, len(manifest.classes), manifest.ignore_label, manifest.input))
-
-
-def _json(record: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from deploy.backends import TENSORRT
 from deploy.build import (
     MADE,
     NEEDED,
@@ -30,9 +31,6 @@ from deploy.verify import require_passed
 
 if TYPE_CHECKING:
     from deploy.backends.trt_builder import BuildOptions
-
-TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Backends that compile, with the module that each needs."""
 
 
 @warnings_as_lines()
@@ -131,17 +129,9 @@ def _data(options: argparse.Namespace, bundle: Path, makes: bool) -> Path | None
 def _check_machine(backend: str, compiler: "BuildOptions | None") -> None:
     """Refuse a backend that is not installed, or that this machine or its GPU cannot do."""
     if compiler:
-        from deploy.backends.cuda import probe
-        from deploy.backends.trt_builder import import_tensorrt
-        from deploy.backends.trt_options import resolve_targets
+        from deploy.backends.trt_builder import check_machine
 
-        gpu = probe()  # before TensorRT, which may crash without a driver
-        if backend == "tensorrt" and gpu is None:
-            raise UserError(
-                "backend tensorrt: no NVIDIA GPU can be used here; build on the device, or ahead of time with"
-                " --backend tensorrt-rtx"
-            )
-        resolve_targets(import_tensorrt(backend), compiler, gpu)
+        check_machine(compiler)
     elif backend == "openvino":
         from deploy.backends.ov import import_openvino
 
@@ -178,11 +168,10 @@ def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
     """Build the engine, or find it; its file, and whether it runs on this machine."""
     from deploy.backends.cuda import probe
     from deploy.backends.trt_builder import build_engine
+    from deploy.backends.trt_fit import fits_gpu
 
-    built = build_engine(bundle, compiler, progress=sys.stderr.isatty())
-    gpu, targets = probe(), built.sidecar.targets
-    fits = gpu is not None and (not targets or f"sm{gpu.compute_capability.replace('.', '')}" in targets)
-    return built.path, fits
+    built, gpu = build_engine(bundle, compiler, progress=sys.stderr.isatty()), probe()
+    return built.path, gpu is not None and fits_gpu(built.sidecar, gpu)
 
 
 def _int8_options(options: argparse.Namespace) -> Int8Options:

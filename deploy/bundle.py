@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.files import named_write_errors, sha256_file
+from deploy.files import json_bytes, named_write_errors, sha256_file
 from deploy.staging import staged
 
 SCHEMA_VERSION = 1
@@ -164,7 +164,7 @@ def write_bundle(
         manifest = _sealed(msgspec.structs.replace(manifest, files=entries, digest=""))
         path = staging / MANIFEST
         with named_write_errors(folder / MANIFEST, path), open(path, "xb") as file:
-            _fill(file, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+            _fill(file, json_bytes(manifest))
     return manifest
 
 

@@ -80,6 +80,11 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def json_bytes(record: msgspec.Struct) -> bytes:
+    """A record as indented JSON, in the order of its fields, with a line break at the end."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
 def write_json(path: str | Path, obj: object) -> None:
     """Write `obj` as indented JSON with sorted keys, atomically.
 

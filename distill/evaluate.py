@@ -1,6 +1,6 @@
 """Scores of any model over any reader, through the device's own pre- and postprocessing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -22,6 +22,12 @@ def eval_samples(reader: Reader, optical: bool, limit: int | None = None) -> Ite
     """The samples of a reader as the arrays that a device gets: uint8 for optical images, else float32 with NaN."""
     for index in islice(range(len(reader)), limit):
         yield as_arrays(reader[index], optical)
+
+
+def spread(positions: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the positions, evenly spread."""
+    count = min(limit, len(positions))
+    return [positions[index * len(positions) // count] for index in range(count)]
 
 
 def as_arrays(sample: Sample, optical: bool) -> EvalSample:

@@ -66,21 +66,16 @@ def write_model_bundle(
     splits: Splits,
     name: str,
     provenance: dict[str, str],
-    metrics: dict[str, float | str] | None = None,
-    receipt: bytes | None = None,
 ) -> Manifest:
-    """Write the bundle of an exported network; once with its receipt when that has been measured."""
+    """Write the bundle of an exported network: what was measured of it can be added later (`extend_bundle`)."""
     manifest = Manifest(
         name=name,
         classes=splits.classes,
         input=deployable.spec,
         outputs=_outputs(deployable.spec, len(splits.classes)),
-        metrics=metrics or {},
         provenance=provenance | _versions(),
     )
-    files: dict[str, bytes | Path] = {MODEL: model, GOLDEN: _golden(deployable, splits)}
-    if receipt is not None:
-        files["receipt.json"] = receipt
+    files = {MODEL: model, GOLDEN: _golden(deployable, splits)}
     return write_bundle(folder, manifest, files, precision={MODEL: "fp32"})
 
 

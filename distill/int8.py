@@ -1,7 +1,7 @@
 """The student in INT8: post-training quantization, and training with simulated INT8 where that is not enough."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from deploy.labelled import DATA, INFO, DataInfo, write_image, write_info, write
 from deploy.verify import Budget, Receipt, Sample
 from distill.config import Int8Config
 from distill.data.splits import Reader, Splits
-from distill.evaluate import as_arrays
+from distill.evaluate import as_arrays, spread
 from distill.log import say
 
 
@@ -30,13 +30,13 @@ def write_device_data(splits: Splits, config: Int8Config, out: Path) -> Path:
         raise UserError(f"{folder}: was not made by a run, so it is not replaced; choose another --out")
     staging = sibling(folder)
     try:
-        chosen = _spread(range(len(splits.train)), config.calibration_images)
+        chosen = spread(range(len(splits.train)), config.calibration_images)
         for index, (name, image, _, _) in enumerate(_samples(splits.train, splits, chosen)):
             write_image(staging / "calibration" / "images" / f"{index:05d}-{Path(name).name}", image)
-        val = _spread(range(len(splits.val)), config.val_images)
+        val = spread(range(len(splits.val)), config.val_images)
         write_labelled(staging / "val", _samples(splits.val, splits, val))
         unseen = set(range(len(splits.test))) - set(val if splits.test is splits.val else ())
-        test = _spread(sorted(unseen) or val, config.test_images)
+        test = spread(sorted(unseen) or val, config.test_images)
         written = write_labelled(staging / "test", _samples(splits.test, splits, test))
         write_info(staging, DataInfo(splits.name, splits.tested_on, written))
         shutil.rmtree(folder, ignore_errors=True)
@@ -76,12 +76,6 @@ def quantize_bundle(
     except GateFailed as failure:
         return Outcome(failure=failure)
     return Outcome(receipt, None, tuple(report.float_layers))
-
-
-def _spread(positions: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` of the positions, evenly spread."""
-    count = min(limit, len(positions))
-    return [positions[index * len(positions) // count] for index in range(count)]
 
 
 def _samples(reader: Reader, splits: Splits, positions: Iterable[int]) -> Iterator[Sample]:

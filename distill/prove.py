@@ -1,11 +1,11 @@
 """From a trained network to a bundle whose every hop has been measured."""
 
-import msgspec
 from torch import nn
 
 import deploy
 from deploy.backends.ort import OrtEngine
-from deploy.bundle import InputSpec
+from deploy.bundle import RECEIPT, InputSpec, extend_bundle
+from deploy.files import json_bytes
 from deploy.runtime import Model
 from deploy.verify import Budget, Hop, Receipt, run_hops
 from distill.config import RunConfig
@@ -19,12 +19,12 @@ from teacher.pspnet import PSPNet, PyramidPooling
 
 def export(
     network: nn.Module, spec: InputSpec, splits: Splits, config: RunConfig, name: str, origin: dict[str, str]
-) -> tuple[Deployable, bytes]:
-    """Write `<name>.bundle` without a receipt, and return what went into it."""
+) -> bytes:
+    """Write `<name>.bundle` without a receipt, and return the model in it."""
     deployable = device_form(network, spec, fold=config.export.fold)
     model = export_onnx(deployable, config.export.opset)
     write_model_bundle(config.out / f"{name}.bundle", model, deployable, splits, name, origin)
-    return deployable, model
+    return model
 
 
 def export_proved(
@@ -36,7 +36,7 @@ def export_proved(
     device does: `deploy.load` on the raw image.
     """
     folder = config.out / f"{name}.bundle"
-    deployable, model = export(network, spec, splits, config, name, origin)
+    model = export(network, spec, splits, config, name, origin)
     hops = [
         Hop("torch", torch_model(network.cpu(), spec, splits), 0),
         Hop("onnx", Model(spec, splits.classes, OrtEngine(model, optimize=False)), len(model)),
@@ -52,8 +52,7 @@ def export_proved(
         classes=[c.name for c in splits.classes],
     )
     metrics = {"dataset": splits.name, "split": splits.tested_on, "miou": receipt.hops[-1].miou}
-    encoded = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
-    write_model_bundle(folder, model, deployable, splits, name, origin, metrics, encoded)
+    extend_bundle(folder, {RECEIPT: json_bytes(receipt)}, metrics=metrics)
     return receipt
 
 

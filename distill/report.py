@@ -1,6 +1,6 @@
 """What a run ends with: the table of results, pictures, and the next command."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from deploy.verify import table as receipt_table
 from deploy.visualize import colorize, overlay, render
 from distill.config import RunConfig
 from distill.data.splits import Splits
-from distill.evaluate import EvalSample, as_arrays
+from distill.evaluate import as_arrays, spread
 
 PICTURES = 4
 GAP = 4
@@ -68,7 +68,8 @@ def write_pictures(splits: Splits, out: Path) -> list[Path]:
     """
     models = [load(out / f"{name}.bundle") for name in ("teacher", "student")]
     paths = []
-    for sample_id, image, label, _ in _spread(splits):
+    for position in spread(range(len(splits.test)), PICTURES):
+        sample_id, image, label, _ = as_arrays(splits.test[position], splits.optical)
         name = Path(sample_id).name
         teacher, student = (model(image).labels for model in models)
         panels = [render(image), colorize(label, splits.classes), colorize(teacher, splits.classes)]
@@ -139,13 +140,6 @@ def results_table(rows: Sequence[Row], latency: Latencies) -> str:
             )
         )
     return format_table(header, lines)
-
-
-def _spread(splits: Splits) -> Iterator[EvalSample]:
-    """A few samples evenly spread over the test split."""
-    count = len(splits.test)
-    for index in np.linspace(0, count - 1, min(PICTURES, count)).astype(int):
-        yield as_arrays(splits.test[int(index)], splits.optical)
 
 
 def _fenced(text: str) -> str:

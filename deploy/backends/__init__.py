@@ -5,17 +5,22 @@ from typing import Protocol
 
 import numpy as np
 
-from deploy.bundle import FP16, INT8_CPU, MODEL, read_manifest
+from deploy.bundle import FP16, INT8, INT8_CPU, MODEL, read_manifest
 from deploy.engines import list_engines
 from deploy.errors import UserError
 
 CPU = ("onnxruntime", "openvino")
 """Backends that run the bundle's ONNX files; the packages have the same names."""
-TENSORRT = ("tensorrt", "tensorrt-rtx")
-"""Backends that run an engine which `deploy/build_engine.py` compiled."""
+TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Backends that run an engine which `deploy/build_engine.py` compiled, and the Python module of each."""
 BACKENDS = ("auto", *CPU, *TENSORRT)
 
 CPU_MODELS = {"int8": INT8_CPU, "fp16": FP16, "fp32": MODEL}
+"""The ONNX of the bundle that a CPU runs in each precision, in the order in which "auto" takes them."""
+TENSORRT_MODELS = CPU_MODELS | {"int8": INT8}
+"""The one that TensorRT compiles."""
+OUTPUTS = ("labels", "logits")
+"""What every model gives: see `Engine.run`."""
 PRECISIONS = ("auto", *CPU_MODELS)
 
 

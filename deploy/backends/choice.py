@@ -5,7 +5,6 @@ part of the bundle: where it cannot be read or written, `auto` measures again.
 """
 
 import hashlib
-import os
 import platform
 import sys
 import time
@@ -19,6 +18,7 @@ from zipfile import BadZipFile
 import msgspec
 import numpy as np
 
+from deploy import host
 from deploy.backends import CPU, TENSORRT, Engine, cpu_precision, open_cpu
 from deploy.bundle import GOLDEN, Manifest, read_manifest
 from deploy.engines import SUFFIX, engines_folder, list_engines
@@ -208,42 +208,12 @@ def _key(backends: Sequence[str], threads: int | None, precision: str) -> str:
         except PackageNotFoundError:  # a build under another name, such as onnxruntime-gpu
             return name
 
-    # Not on every system: os.sched_getaffinity counts the cores that this process may use.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = f" of which {share:g} at a time" if (share := _quota()) else ""
-    machine = f"{_cpu()} {platform.machine()} ({_cpu_flags()}), {cores} cores{quota}"
+    # A virtual machine may be able to do less than the model of its CPU.
+    flags = hashlib.sha256(" ".join(sorted(host.cpu_flags())).encode()).hexdigest()[:8]
+    quota = f" of which {share:g} at a time" if (share := host.cpu_quota()) else ""
+    name = host.device() or host.cpu_name()
+    machine = f"{name} {platform.machine()} ({flags}), {host.usable_cores()} cores{quota}"
     return ", ".join([precision, f"threads {threads or 'auto'}", machine, *map(versioned, backends)])
-
-
-def _cpu() -> str:
-    """Model of the board or the CPU."""
-    for path, field in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
-        try:
-            text = Path(path).read_text()
-        except OSError:
-            continue
-        for line in text.splitlines():
-            if line.startswith(field):
-                return line.removeprefix(field).strip(" \t:\0")
-    return platform.processor()
-
-
-def _cpu_flags() -> str:
-    """Digest of what the CPU can do, which a virtual machine may have less of than its model; empty if unknown."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):  # x86, ARM
-                flags = " ".join(sorted(line.partition(":")[2].split()))
-                return hashlib.sha256(flags.encode()).hexdigest()[:8]
-    return ""
-
-
-def _quota() -> float | None:
-    """Cores' worth of time that the container may use; None where it is not limited (cgroup v2)."""
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return int(quota) / int(period)
-    return None
 
 
 def _read(path: Path, bundle: str) -> Choices:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from deploy.backends import OUTPUTS
 from deploy.errors import UserError
-
-OUTPUTS = ("labels", "logits")
+from deploy.host import cpu_flags
 
 
 class OrtEngine:
@@ -74,9 +74,7 @@ def sums_overflow() -> bool:
 
     See onnxruntime_session_options_config_keys.h. False where the system does not tell.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "vnni")  # ARM has none, nor the fault
-    return "vnni" not in flags
+    flags = cpu_flags()
+    return "sse2" in flags and not any(
+        "vnni" in flag for flag in flags
+    )  # sse2: what no ARM has, nor the fault

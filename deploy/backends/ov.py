@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deploy.backends import OUTPUTS
 from deploy.errors import UserError
 
-OUTPUTS = ("labels", "logits")
 _one_at_a_time = Lock()
 
 

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from deploy.backends import TENSORRT, TENSORRT_MODELS
 from deploy.backends.trt_compile import Compiled, compile_network, name_of, write_timing_cache
 from deploy.backends.trt_errors import Unexplained
 from deploy.backends.trt_layers import summary, table
 from deploy.backends.trt_log import as_text, listen
 from deploy.backends.trt_options import CURRENT, BuildOptions, Device, resolve_targets
 from deploy.backends.trt_progress import Progress, run_cancellable
-from deploy.bundle import FP16, INT8, MODEL, read_manifest
+from deploy.bundle import read_manifest
 from deploy.engines import (
     SUFFIX,
     Sidecar,
@@ -32,11 +33,8 @@ from deploy.files import atomic_write
 
 __all__ = ["BuildOptions", "Built", "build_engine", "import_tensorrt"]
 
-SOURCES = {"fp32": MODEL, "fp16": FP16, "int8": INT8}
-"""The ONNX of the bundle that an engine of each precision is compiled from."""
-
-MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
-"""Python module and extra of each backend."""
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+"""What to install for each backend."""
 
 _one_at_a_time = threading.Lock()  # builds side by side would hear each other's messages
 
@@ -72,17 +70,9 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
             that TensorRT refuses, an option that is not offered here, a full disk.
         KeyboardInterrupt: the user stopped it.
     """
-    bundle, source = Path(bundle), SOURCES[options.precision]
+    bundle, source = Path(bundle), TENSORRT_MODELS[options.precision]
     model, checksum = _model(bundle, source, options)
-    # Without a driver TensorRT may crash instead of failing, so CUDA is asked before TensorRT is touched.
-    device = None if options.targets and CURRENT not in options.targets else _probe()
-    if options.backend == "tensorrt" and device is None:
-        raise UserError(
-            "backend tensorrt: no NVIDIA GPU can be used here (no driver, no GPU, or neither cuda-bindings nor"
-            " pycuda); build on the device, or ahead of time with --backend tensorrt-rtx"
-        )
-    trt = import_tensorrt(options.backend)
-    targets = resolve_targets(trt, options, device)
+    trt, targets, device = check_machine(options)
     sidecar = _sidecar(trt, source, checksum, options, targets, device)
     name = f"{options.backend}-{options.precision}-b{options.batch[2]}-{sidecar.key[:8]}"
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
@@ -106,9 +96,25 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     return Built(path, sidecar, False, log)
 
 
+def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Device | None]:
+    """What a build needs of this machine: the module, the targets, and the GPU where one matters.
+
+    Raises `UserError` for a missing package or GPU, and for targets that do not exist.
+    """
+    # Without a driver TensorRT may crash instead of failing, so CUDA is asked before TensorRT is touched.
+    device = None if options.targets and CURRENT not in options.targets else _probe()
+    if options.backend == "tensorrt" and device is None:
+        raise UserError(
+            "backend tensorrt: no NVIDIA GPU can be used here (no driver, no GPU, or neither cuda-bindings nor"
+            " pycuda); build on the device, or ahead of time with --backend tensorrt-rtx"
+        )
+    trt = import_tensorrt(options.backend)
+    return trt, resolve_targets(trt, options, device), device
+
+
 def import_tensorrt(backend: str) -> Any:
     """The module of a backend. `UserError` where it is missing, cannot be loaded, or is too old."""
-    module, extra = MODULES[backend]
+    module, extra = TENSORRT[backend], EXTRAS[backend]
     what = f"backend {backend}: the package {module.replace('_', '-')}"
     try:
         trt = importlib.import_module(module)

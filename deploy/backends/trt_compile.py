@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.backends import OUTPUTS
 from deploy.backends.trt_errors import failure, not_int8, refusal
 from deploy.backends.trt_layers import HEADING, LayerReport, operators, parse
 from deploy.backends.trt_log import Message, logger
@@ -17,8 +18,6 @@ from deploy.backends.trt_options import CURRENT, TURING, BuildOptions
 from deploy.backends.trt_progress import Progress, monitor
 from deploy.errors import UserError
 from deploy.files import atomic_write
-
-OUTPUTS = {"labels", "logits"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _check_network(network: Any, source: Path) -> None:
     outputs = {network.get_output(index).name for index in range(network.num_outputs)}
     if not network.num_layers or not outputs:
         raise UserError(f"{source}: holds no network; copy or export the bundle again")
-    if not outputs >= OUTPUTS:
+    if not outputs.issuperset(OUTPUTS):
         found, needed = ", ".join(sorted(outputs)), ", ".join(sorted(OUTPUTS))
         raise UserError(f"{source}: has outputs {found}, needs {needed}; export it with edgedistill")
     if network.num_inputs != 1:

@@ -19,8 +19,10 @@ def build_command(bundle: Path, like: Sidecar, gpu: Device) -> str:
     options = [] if most == 1 else ["--batch", str(best) if least == most else f"{least},{best},{most}"]
     if like.targets:
         options += ["--targets", ",".join(dict.fromkeys((*like.targets, _target(gpu))))]
-    for name in ("hardware_compatible", "version_compatible"):
-        options += [f"--{name.replace('_', '-')}"] if like.options.get(name) else []
+    if level := like.options.get("hardware_compatible"):
+        options += ["--hardware-compatible", str(level)]
+    if like.options.get("version_compatible"):
+        options.append("--version-compatible")
     if (core := like.options.get("dla_core")) is not None:
         options += ["--dla", str(core)]
     return " ".join([command, *options])
@@ -40,7 +42,7 @@ def check_fits(
     if not fits_version(sidecar, version):
         made_by = f"{sidecar.backend} {sidecar.version}"
         raise UserError(f"{engine}: was built by {made_by}, this machine has {version}; {AGAIN}")
-    if not _fits_gpu(sidecar, gpu):
+    if not fits_gpu(sidecar, gpu):
         made_for = (
             ", ".join(sidecar.targets) or f"{sidecar.gpu} (compute capability {sidecar.compute_capability})"
         )
@@ -60,7 +62,7 @@ def _target(gpu: Device) -> str:
     return f"sm{gpu.compute_capability.replace('.', '')}"
 
 
-def _fits_gpu(sidecar: Sidecar, gpu: Device) -> bool:
+def fits_gpu(sidecar: Sidecar, gpu: Device) -> bool:
     """One of the targets it was built for ahead of time; else the compute capability it was built on."""
     if sidecar.targets:
         return _target(gpu) in sidecar.targets

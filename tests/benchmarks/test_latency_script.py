@@ -179,7 +179,7 @@ print(json.dumps(machine.describe()), *sys.modules, sep="\\n")
 
 
 def test_machine_without_linux_files(monkeypatch):
-    monkeypatch.setattr(machine, "_read", lambda path: "")
+    monkeypatch.setattr(machine.host, "read_text", lambda path: "")
     described = machine.describe()
     assert described["cpu_flags"] == []
     assert described["cpu_quota"] is None
@@ -191,7 +191,7 @@ def test_container_quota_and_cpu_flags(monkeypatch):
         "/proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni amx_int8\n",
         "/sys/fs/cgroup/cpu.max": "150000 100000\n",
     }
-    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(machine.host, "read_text", lambda path: files.get(path, ""))
     described = machine.describe()
     assert described["cpu"] == "Some CPU"
     assert described["cpu_flags"] == ["avx2", "avx512_vnni", "amx_int8"]

@@ -76,7 +76,7 @@ def test_each_setting_is_measured_for_itself(tmp_path, machine):
     assert len(machine.opened) == 7
 
 
-@pytest.mark.parametrize("change", ["model", "version", "_cpu", "_cpu_flags", "quota", "backends"])
+@pytest.mark.parametrize("change", ["model", "version", "cpu_name", "cpu_flags", "quota", "backends"])
 def test_whatever_the_speed_depends_on_makes_it_measure_again(bundle, machine, monkeypatch, change):
     open_engine(bundle)
     machine.opened.clear()
@@ -85,10 +85,10 @@ def test_whatever_the_speed_depends_on_makes_it_measure_again(bundle, machine, m
         extend_bundle(bundle, {"notes.txt": b"another manifest"})
     elif change == "version":
         monkeypatch.setattr("importlib.metadata.version", lambda name: "99")
-    elif change in ("_cpu", "_cpu_flags"):
-        monkeypatch.setattr(choice, change, lambda: "another")
+    elif change in ("cpu_name", "cpu_flags"):
+        monkeypatch.setattr(choice.host, change, lambda: "another")
     elif change == "quota":
-        monkeypatch.setattr(choice, "_quota", lambda: 0.5)
+        monkeypatch.setattr(choice.host, "cpu_quota", lambda: 0.5)
     else:
         monkeypatch.setattr(choice, "CPU", ("openvino", "onnxruntime"))
     assert open_engine(bundle).name == "onnxruntime fp32"

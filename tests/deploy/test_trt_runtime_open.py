@@ -1,5 +1,6 @@
 """Which engine is opened, and why an engine is refused: one line, with the command that builds a fitting one."""
 
+import shlex
 import subprocess
 import sys
 import warnings
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy import build_options
 from deploy.backends import choice, open_engine, trt
 from deploy.backends.ort import OrtEngine
 from deploy.bundle import FP16, INT8, MODEL, read_manifest, write_bundle
@@ -126,7 +128,7 @@ def test_refusals(bundle, library, changes, reason):
         ({"batch": (1, 1, 1), "targets": ("sm89", "sm120")}, " --targets sm89,sm120,sm86"),
         (
             {"batch": (2, 2, 2), "options": {"hardware_compatible": "ampere+", "version_compatible": True}},
-            " --batch 2 --hardware-compatible --version-compatible",
+            " --batch 2 --hardware-compatible ampere+ --version-compatible",
         ),
         ({"batch": (1, 1, 1), "options": {"dla_core": 0, "version_compatible": False}}, " --dla 0"),
     ],
@@ -136,6 +138,8 @@ def test_the_command_builds_an_engine_of_the_same_kind(bundle, library, changes,
     with pytest.raises(UserError) as refused:
         trt.open_trt(bundle, "tensorrt")
     assert str(refused.value).endswith(f"--precision int8{options}")
+    _, _, *command = shlex.split(str(refused.value).partition("build it again: ")[2])
+    assert build_options.parse(command, "build_engine.py").backend == "tensorrt"  # it can be typed
 
 
 def test_a_changed_engine_is_refused_before_tensorrt_reads_it(bundle, library):
