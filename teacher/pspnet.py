@@ -4,7 +4,7 @@ A dilated backbone, pooling at 1, 2, 3 and 6 bins, a 3×3 head of 512 channels w
 layer3 that exists during training only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,10 +19,14 @@ AUX_CHANNELS = 256
 
 
 class Output(NamedTuple):
-    """What a network returns: float logits N×K×h×w at its output stride, and those of the auxiliary head or None."""
+    """What a network returns."""
 
     logits: Tensor
+    """Floating N×K×h×w at the network's output stride."""
     aux: Tensor | None
+    """Those of the auxiliary head; None in evaluation mode and where there is no such head."""
+    features: Mapping[str, Tensor] = {}
+    """Feature maps N×C×h×w by name, for losses that compare them."""
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
@@ -69,7 +73,7 @@ class PSPNet(nn.Module):
         aux: build the auxiliary head on layer3.
         pretrained: ImageNet weights for the backbone.
 
-    `forward(N×C×H×W)` returns `Output(logits N×K×h×w, aux)`; `aux` is None in evaluation mode.
+    `forward(N×C×H×W)` returns `Output`, whose features are `layer3`, `layer4` (the backbone's last two) and `head`.
     """
 
     def __init__(
@@ -95,9 +99,10 @@ class PSPNet(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         layer3, layer4 = self.backbone(x)
-        logits = self.classifier(self.dropout(self.head(self.pyramid(layer4))))
-        use_aux = self.training and self.aux_head is not None
-        return Output(logits, self.aux_head(layer3) if use_aux else None)  # pyright: ignore[reportOptionalCall]
+        head = self.head(self.pyramid(layer4))
+        logits = self.classifier(self.dropout(head))
+        aux = self.aux_head(layer3) if self.training and self.aux_head is not None else None
+        return Output(logits, aux, {"layer3": layer3, "layer4": layer4, "head": head})
 
 
 def _aux_head(channels: int, num_outputs: int, dropout: float) -> nn.Sequential:

@@ -1,0 +1,62 @@
+"""What distillation losses share: which pixels count, how much, and for which cell of a coarser grid.
+
+Every distillation loss is a function `(student, teacher, pixels, **options) -> N losses, one an image`: a mean over the
+cells of the image, each cell weighing as much as its pixels do. So a loss does not change when an image is tiled, what
+lies under a weight of 0 has no influence, and images can be split over micro-batches and processes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deploy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The labels of a batch, and how much the teacher counts at each pixel."""
+
+    weight: Tensor
+    """Floating N×H×W, ≥ 0; 0 where a pixel is not valid."""
+    label: Tensor
+    """int64 N×H×W, 0..num_classes-1; anything where the weight is 0."""
+    num_classes: int
+
+
+def cell_weight(pixels: Pixels, size: torch.Size) -> Tensor:
+    """Mean weight of the pixels of each cell of a coarser grid: N×h×w."""
+    weight = pixels.weight
+    if weight.shape[-2:] == size:
+        return weight
+    return F.interpolate(weight.unsqueeze(1), size, mode="area").squeeze(1)
+
+
+def class_weight(pixels: Pixels, size: torch.Size) -> Tensor:
+    """`cell_weight` by class, N×K×h×w: the part of a cell's weight that lies on pixels of each class."""
+    counts = pixels.weight > 0
+    one_hot = F.one_hot(torch.where(counts, pixels.label, 0), pixels.num_classes).permute(0, 3, 1, 2)
+    weight = one_hot * pixels.weight.unsqueeze(1)
+    return weight if weight.shape[-2:] == size else F.interpolate(weight, size, mode="area")
+
+
+def image_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Σ weight·values / Σ weight over all but the first axis; 0, with zero gradient, where all weights are 0."""
+    total = weight.flatten(1).sum(1)
+    return (values * weight).flatten(1).sum(1) / torch.where(total > 0, total, 1)
+
+
+def same_size(student: Tensor, teacher: Tensor) -> Tensor:
+    """The student's maps N×C×h×w, resized bilinearly to the teacher's h×w where strides differ.
+
+    Raises:
+        UserError: the two have different numbers of maps.
+    """
+    if student.shape[1] != teacher.shape[1]:
+        raise UserError(
+            f"the teacher has {teacher.shape[1]} maps, the student {student.shape[1]}; train both on one data set"
+        )
+    if student.shape[-2:] == teacher.shape[-2:]:
+        return student
+    return F.interpolate(student, teacher.shape[-2:], mode="bilinear", align_corners=False)
