@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from deploy.errors import UserError
 from deploy.labelled import DATA
-from distill.config import RunConfig, TrainConfig
+from distill.config import DistillConfig, RunConfig, TrainConfig
 from distill.data.augment import check_augment
 from distill.data.splits import Splits
+from distill.distiller import parse_aux_terms
+from distill.losses.expression import parse_terms
 
 MIN_CALIBRATION = 8
 """Images with which `deploy.quantize` begins."""
@@ -19,12 +21,11 @@ def check_config(config: RunConfig, processes: int) -> None:
         *_range("data.size", min(config.data.size), 8),
         *_range("data.synthetic-counts", min(config.data.synthetic_counts), 1),
         *_range("export.opset", config.export.opset, 18),
+        *_distill_problems(config.distill),
         *_int8_problems(config),
         *_training_problems("teacher-train", config.teacher_train, processes),
         *_training_problems("student-train", config.student_train, processes),
     ]
-    if config.loss.tau <= 0:
-        problems.append(f"--loss.tau {config.loss.tau}: must be above 0")
     if problems:
         raise UserError(problems[0])
 
@@ -36,6 +37,14 @@ def check_splits(config: RunConfig, splits: Splits) -> None:
             f"the training split has {len(splits.train)} images, too few to quantize by ({MIN_CALIBRATION});"
             " add images, or give --int8.no-enabled"
         )
+
+
+def _distill_problems(distill: DistillConfig) -> Iterator[str]:
+    parse_terms(distill.loss)
+    parse_aux_terms(distill.aux)
+    yield from _range("distill.views", distill.views, 0)
+    if distill.weight < 0:
+        yield f"--distill.weight {distill.weight}: must be at least 0"
 
 
 def _int8_problems(config: RunConfig) -> Iterator[str]:

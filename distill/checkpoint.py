@@ -27,7 +27,7 @@ REMEDY = "delete its folder to train this stage again"
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
     """Write `tensors` and the JSON-able `meta` to `path`; a crash leaves the old file or the new one, whole."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    header = {"meta": json.dumps(meta), "sha256": _digest(kept)}
+    header = {"meta": json.dumps(meta), "sha256": digest(kept)}
     with atomic_write(path) as file:
         file.write(save(kept, header))
 
@@ -46,7 +46,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Meta]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
-    if header.get("sha256") != _digest(tensors):
+    if header.get("sha256") != digest(tensors):
         raise UserError(f"{path}: checksum mismatch, the file was damaged; {REMEDY}")
     return tensors, json.loads(header["meta"])
 
@@ -99,10 +99,11 @@ def load_network(network: nn.Module, path: Path) -> Meta:
     return meta
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of tensors on the CPU, in hexadecimal."""
+    sha256 = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        sha256.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()

@@ -96,16 +96,41 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """`total = task + kd · KL(student ‖ teacher) + aux · task(aux head)`, each over valid pixels."""
+    """`total = task + λ_kd · kd(student, teacher) + λ_aux · task(aux head)`, each over valid pixels."""
 
-    kd: float = 1.0
-    """Weight λ_kd of the distillation term."""
-    tau: float = 2.0
-    """Softmax temperature of the distillation term (its τ² factor is kept)."""
     aux: float = 0.4
     """Weight λ_aux of the auxiliary head on layer3 (0.4 in the PSPNet paper; 0 = no head)."""
     class_weights: bool = False
     """Weigh classes by inverse log frequency in the task term (ENet, arXiv:1606.02147)."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What the student learns from the teacher, and how the teacher's outputs are come by."""
+
+    loss: str = "kl(t=2)"
+    """Weighted sum of distillation losses, such as `kl(t=2) + 3*cwd(t=4) + feature(layer4)`; `edgedistill losses` lists
+    them."""
+    aux: str = ""
+    """The same for the student's auxiliary head, from the teacher's logits, such as `kl(t=2)`; empty = labels only."""
+    weight: float = 1.0
+    """Weight λ_kd of both; 0 = no distillation."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What becomes of λ_kd over the steps: it stays, or falls to 0 along half a cosine."""
+    trust: Literal["everywhere", "label"] = "everywhere"
+    """Where the teacher counts: everywhere alike, or as much as the probability that it gives to the pixel's label."""
+    teachers: tuple[Path, ...] = ()
+    """Further teachers: checkpoints (`best.safetensors`) of other runs on the same data."""
+    combine: Literal["mean", "label"] = "mean"
+    """How several teachers' probabilities are joined: their mean, or weighted in each image by how well each knows its
+    labels."""
+    views: int = 0
+    """Fixed augmented views an image, for which the teacher's outputs are computed once and stored; 0 = new views in
+    every epoch, and the teacher runs in every step."""
+    cache: Path | None = None
+    """Folder of the stored outputs; default: `teacher-cache` in the run's folder. May be shared by runs."""
+    cache_dtype: Literal["fp32", "fp16", "int8"] = "fp16"
+    """Stored numbers; int8 has a scale for each map of each view."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +178,7 @@ class RunConfig:
     student_train: TrainConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     int8: Int8Config = field(default_factory=Int8Config)
     baseline: bool = True

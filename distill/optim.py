@@ -12,12 +12,12 @@ POLY_POWER = 0.9
 """Exponent of the poly schedule in the PSPNet paper."""
 
 
-def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD or AdamW; biases and norms are not decayed, heads learn at `head_lr_factor` times the backbone's rate."""
     groups = [
         {"params": parameters, "weight_decay": config.weight_decay * decays, "lr_factor": factor}
         for (decays, factor), parameters in _grouped(
-            network.named_parameters(), config.head_lr_factor
+            trainee.named_parameters(), config.head_lr_factor
         ).items()
     ]
     if config.optimizer == "sgd":
@@ -30,7 +30,7 @@ def _grouped(
 ) -> dict[tuple[bool, float], list[nn.Parameter]]:
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
-        factor = 1.0 if name.startswith("backbone.") else head_factor
+        factor = 1.0 if name.startswith("network.backbone.") else head_factor
         groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
     return groups
 

@@ -11,7 +11,7 @@ from deploy.files import write_json
 from distill.config import Int8Config, RunConfig
 
 FREE = {
-    *("resume", "out", "data.root", "data.download", "data.cache"),
+    *("resume", "out", "data.root", "data.download", "data.cache", "distill.cache"),
     *(f"int8.{field.name}" for field in fields(Int8Config)),
     *(
         f"{stage}_train.{field}"

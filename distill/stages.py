@@ -23,14 +23,19 @@ from distill.data.view import TrainView
 from distill.evaluate import evaluate, torch_model
 from distill.export import input_spec
 from distill.log import say
+from distill.losses.expression import parse_terms
 from distill.losses.task import log_frequency_weights
+from distill.origin import check_origin, network_from, origin_in, origin_of
 from distill.qat import QatNetwork, to_qat
 from distill.resume import claim_folder
 from distill.state import BEST, finished
+from distill.teaching import distil_from, new_distiller
 from distill.train import Stage, train
 from student.zoo import build_network
 from teacher.weights import load_weights
 
+QAT_LOSS = "kl(t=2)"
+"""What the teacher teaches in simulated INT8 where the run's losses are on features alone."""
 QAT_CALIBRATION_BATCHES = 4
 """Batches that training in simulated INT8 takes its first ranges from; it learns better ones."""
 
@@ -67,19 +72,28 @@ def prepare(config: RunConfig) -> Road:
     check_config(config, accelerator.num_processes)
     splits = open_splits(config.data, config.seed)
     check_splits(config, splits)
-    for model in (
-        config.teacher,
-        config.student,
-    ):  # what cannot be built must not surprise after hours of training
-        new_network(config, splits, model)
+    # what cannot be built must not surprise after hours of training
+    teacher, student = (new_network(config, splits, model) for model in (config.teacher, config.student))
+    new_distiller(config.distill, parse_terms(config.distill.loss), teacher, student)
     if accelerator.is_main_process:
         computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
         claim_folder(config, computed)
         _write_stats(config.out / "stats.json", splits)
     accelerator.wait_for_everyone()
     stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
+    check_teachers(config, splits, stats)
     spec = input_spec(splits, stats, config.data.size, config.data.resize)
     return Road(config, splits, stats, spec, accelerator)
+
+
+def check_teachers(config: RunConfig, splits: Splits, stats: Stats) -> None:
+    """Raise UserError where a teacher that is not trained here does not fit the data."""
+    weights = config.teacher.weights
+    origin = origin_in(weights) if weights is not None and config.teacher_train.steps == 0 else None
+    if weights is not None and origin is not None:
+        check_origin(weights, origin, splits, stats)
+    for path in config.distill.teachers:
+        network_from(path, splits, stats)
 
 
 def train_network(
@@ -95,8 +109,14 @@ def train_network(
     if seconds is None and training.steps:
         torch.manual_seed(config.seed)  # the same first weights for baseline and student
         network = new_network(config, road.splits, model)
-        stage = training_stage(road, name)
-        seconds = train(network, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
+        distils = teacher is not None and config.distill.weight > 0
+        stage = training_stage(road, name, model, views=config.distill.views if distils else 0)
+        distillation = None
+        if teacher is not None and distils:
+            data = road.splits, road.stats
+            distillation = distil_from(teacher, network, stage, config, road.accelerator, data)
+        options = {"distillation": distillation, "resume": config.resume}
+        seconds = train(network, stage, training, road.accelerator, **options)
     if training.steps:  # into a fresh network, so that one just trained and one trained before are alike
         network = new_network(config, road.splits, replace(model, pretrained=False, weights=None))
         load_network(network, folder / BEST)
@@ -123,8 +143,11 @@ def new_network(config: RunConfig, splits: Splits, model: ModelConfig) -> nn.Mod
     return network
 
 
-def training_stage(road: Road, name: str) -> Stage:
-    """What the training called `name` works on: augmented views of the training split, scored on validation."""
+def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) -> Stage:
+    """What the training of a model works on: augmented views of the training split, scored on validation.
+
+    `views` is the fixed number of views an image; 0 gives new ones in every epoch.
+    """
     config, splits, stats = road.config, road.splits, road.stats
     view = TrainView(
         splits.train,
@@ -134,6 +157,7 @@ def training_stage(road: Road, name: str) -> Stage:
         mean=stats.mean,
         optical=splits.optical,
         seed=config.seed,
+        views=views,
         cache=config.data.cache,
     )
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
@@ -155,6 +179,7 @@ def training_stage(road: Road, name: str) -> Stage:
         seed=config.seed,
         class_weights=log_frequency_weights(stats.class_pixels) if config.loss.class_weights else None,
         evaluate=validate,
+        origin=origin_of(model, config.loss.aux > 0, splits, stats),
     )
 
 
@@ -168,7 +193,9 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
     whole_images = replace(
         config.augment, crop=config.data.size
     )  # ranges are learned of what the device will see
-    stage = training_stage(replace(road, config=replace(config, augment=whole_images)), folder.name)
+    stage = training_stage(
+        replace(road, config=replace(config, augment=whole_images)), folder.name, config.student
+    )
     steps = config.int8.qat_steps
     training = replace(
         config.student_train,
@@ -190,13 +217,18 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
     if config.resume and finished(folder, steps) is not None:
         load_network(qat, folder / BEST)
     else:
-        train(qat, stage, training, road.accelerator, teacher=teacher, resume=config.resume)
+        terms = [term for term in parse_terms(config.distill.loss) if term.feature is None]
+        data = road.splits, road.stats
+        distillation = distil_from(
+            teacher, student, stage, config, road.accelerator, data, terms or parse_terms(QAT_LOSS)
+        )
+        train(qat, stage, training, road.accelerator, distillation=distillation, resume=config.resume)
     return qat.eval()
 
 
 def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
     """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8."""
-    validate = training_stage(road, "qat").evaluate
+    validate = training_stage(road, "qat", road.config.student).evaluate
     assert validate is not None
     before, after = validate(student)["miou"], validate(qat)["miou"]
     keeps = before - after <= road.config.int8.max_miou_drop

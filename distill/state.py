@@ -26,7 +26,10 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 class TrainState:
-    """Network, optimiser, averaged weights, loss scale, the best score and the time spent, of one stage."""
+    """Network, optimiser, averaged weights, loss scale, the best score and the time spent, of one stage.
+
+    The `distiller` (adapters, memories) is kept only to go on with: what a stage leaves behind is the network alone.
+    """
 
     def __init__(
         self,
@@ -36,8 +39,11 @@ class TrainState:
         accelerator: Accelerator,
         steps: int,
         ema: float,
+        distiller: nn.Module | None = None,
+        origin: Meta | None = None,
     ) -> None:
         self.folder, self.network, self.optimizer = folder, network, optimizer
+        self.distiller, self.origin = distiller, origin or {}
         self.accelerator, self.steps = accelerator, steps
         self.average = None
         if ema:
@@ -71,7 +77,7 @@ class TrainState:
         if "miou" in scores and scores["miou"] < self.best.get("miou", -1.0):
             return
         self.best = {"step": step, **scores}
-        save_checkpoint(self.folder / BEST, pack("model", self.evaluated.state_dict()), self.best)
+        save_checkpoint(self.folder / BEST, pack("model", self.evaluated.state_dict()), self.best | self.origin)
 
     def save(self, step: int) -> None:
         """Write `last.safetensors`; after the final step there is nothing to go on with, so only the weights."""
@@ -81,6 +87,8 @@ class TrainState:
             tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
             if self.average is not None:
                 tensors |= pack("average", self.average.state_dict())
+            if self.distiller is not None:
+                tensors |= pack("distiller", self.distiller.state_dict())
             if self.accelerator.scaler is not None:
                 meta |= {f"scaler_{k}": v for k, v in self.accelerator.scaler.state_dict().items()}
         save_checkpoint(self.folder / LAST, tensors, meta)
@@ -98,6 +106,8 @@ class TrainState:
         restore_optimizer(self.optimizer, unpack("optimizer", tensors))
         if self.average is not None:
             self.average.load_state_dict(unpack("average", tensors))
+        if self.distiller is not None:
+            self.distiller.load_state_dict(unpack("distiller", tensors))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(_under("scaler_", meta))
         self.best = _under("best_", meta)

@@ -7,7 +7,8 @@ adds the order of its atomic additions.
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,16 +16,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from deploy.errors import UserError
+from distill.checkpoint import Meta
 from distill.config import LossConfig, TrainConfig
 from distill.data.loader import TrainView, train_batches
 from distill.data.sample import Batch
 from distill.data.seeding import generator
 from distill.log import TrainLog
-from distill.losses.kd import pixelwise_kl
-from distill.losses.task import cross_entropy
 from distill.optim import build_optimizer, learning_rate, set_learning_rate
 from distill.signals import stop_requests
 from distill.state import TrainState
+from distill.trainee import Distillation, Trainee, normalised
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Scores of a network on the validation split; `miou` decides which checkpoint is best."""
@@ -52,6 +53,8 @@ class Stage:
     seed: int
     class_weights: Tensor | None = None
     evaluate: Evaluate | None = None
+    origin: Meta = field(default_factory=dict)
+    """What a checkpoint says of its network besides its scores (see `distill.origin`)."""
 
 
 def train(
@@ -60,14 +63,14 @@ def train(
     config: TrainConfig,
     accelerator: Accelerator,
     *,
-    teacher: nn.Module | None = None,
+    distillation: Distillation | None = None,
     resume: bool = False,
 ) -> float:
     """Train `network` in place and leave `best.safetensors` and `last.safetensors` in the stage's folder.
 
     Args:
         network: returns `teacher.pspnet.Output`; on return it holds the best (or averaged) weights.
-        teacher: frozen network whose logits the student imitates with weight `loss.kd`; None trains plainly.
+        distillation: the teacher, and the losses that compare the two; None trains on the labels alone.
         resume: continue from `last.safetensors` where it exists; bit-exact on the same CPU and settings.
 
     Returns:
@@ -79,17 +82,17 @@ def train(
     """
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(memory_format=memory_format)
-    if teacher is not None:
-        teacher.to(accelerator.device).to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
-        teacher.eval().requires_grad_(False)
     accelerator.free_memory()  # let go of the models and optimisers of earlier stages
-    # accelerate replaces the forward method of what it prepares by one under autocast: give it a shell, so that
-    # `network` itself stays what it is for evaluation, averaging and export.
-    shell = nn.Sequential(network)
+    # accelerate replaces the forward method of what it prepares by one under autocast: `network` itself stays what it
+    # is for evaluation, averaging and export.
+    distiller = distillation.distiller if distillation else None
+    shell = Trainee(network, distiller, stage.loss, stage.class_weights)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         shell = nn.SyncBatchNorm.convert_sync_batchnorm(shell)
-    model, optimizer = accelerator.prepare(shell, build_optimizer(network, config))
-    state = TrainState(stage.folder, network, optimizer.optimizer, accelerator, config.steps, config.ema)
+    model, optimizer = accelerator.prepare(shell, build_optimizer(shell, config))
+    state = TrainState(
+        stage.folder, network, optimizer.optimizer, accelerator, config.steps, config.ema, distiller, stage.origin
+    )
     start = state.restore() if resume else 0
     batches = train_batches(
         stage.view,
@@ -113,7 +116,8 @@ def train(
             torch.manual_seed(int(seed))
             rate = learning_rate(config, step)
             set_learning_rate(optimizer, rate)
-            terms = _step(model, teacher, optimizer, batches, stage, config, accelerator)
+            terms_of = partial(loss_terms, model, stage, config, accelerator, distillation, step)
+            terms = _step(model, optimizer, batches, terms_of, config, accelerator)
             if terms:
                 state.stepped()
             done = step + 1
@@ -128,12 +132,33 @@ def train(
     return state.finish()
 
 
+def loss_terms(
+    model: nn.Module,
+    stage: Stage,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    distillation: Distillation | None,
+    step: int,
+    batch: Batch,
+) -> dict[str, Tensor]:
+    """The terms of the loss of a batch (see `Trainee`), after asking the teacher; `model` is the prepared `Trainee`."""
+    moved = batch.to(accelerator.device, non_blocking=True)
+    image = normalised(moved, stage.mean, stage.std, config.channels_last)
+    target = distillation.teacher(moved, image) if distillation else None
+    terms = model(image, moved, target, distillation.weight_at(step, config.steps) if distillation else 0.0)
+    if not torch.isfinite(terms["loss"]):
+        raise UserError(
+            f"{stage.name}: the loss is {terms['loss'].item()} on the batch {', '.join(batch.ids)};"
+            " lower the learning rate, set --precision fp32, or look at these images"
+        )
+    return terms
+
+
 def _step(
     model: nn.Module,
-    teacher: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[Batch],
-    stage: Stage,
+    terms_of: Callable[[Batch], dict[str, Tensor]],
     config: TrainConfig,
     accelerator: Accelerator,
 ) -> dict[str, Tensor]:
@@ -158,8 +183,7 @@ def _step(
     for index, (batch, count) in enumerate(zip(micro, counts, strict=True)):
         unfinished = index + 1 < len(micro)
         with accelerator.no_sync(model) if unfinished else nullcontext():
-            terms = loss_terms(model, teacher, batch, stage, config, accelerator)
-            _require_finite(terms["loss"], batch, stage)
+            terms = terms_of(batch)
             # gradients are averaged over processes, not summed
             accelerator.backward(terms["loss"] * (count * accelerator.num_processes / total))
         for name, term in terms.items():
@@ -189,44 +213,6 @@ def _record(
         scores = stage.evaluate(state.evaluated) if stage.evaluate else {}
         log.write_scores(done, scores)
         state.keep_if_best(done, scores)
-
-
-def loss_terms(
-    model: nn.Module,
-    teacher: nn.Module | None,
-    batch: Batch,
-    stage: Stage,
-    config: TrainConfig,
-    accelerator: Accelerator,
-) -> dict[str, Tensor]:
-    """The terms `loss = task + λ_kd·kd + λ_aux·aux` of a batch, each a scalar."""
-    device, loss = accelerator.device, stage.loss
-    batch = batch.to(device, non_blocking=True)
-    label, valid = batch.label, batch.valid
-    image = (batch.image - stage.mean.to(device)) / stage.std.to(device)
-    if config.channels_last:
-        image = image.contiguous(memory_format=torch.channels_last)
-    weights = None if stage.class_weights is None else stage.class_weights.to(device)
-    output = model(image)
-    terms = {"task": cross_entropy(output.logits, label, valid, weights)}
-    total = terms["task"]
-    if teacher is not None and loss.kd:
-        with torch.no_grad(), accelerator.autocast():
-            target = teacher(image).logits
-        terms["kd"] = pixelwise_kl(output.logits, target, valid, loss.tau)
-        total = total + loss.kd * terms["kd"]
-    if output.aux is not None and loss.aux:
-        terms["aux"] = cross_entropy(output.aux, label, valid, weights)
-        total = total + loss.aux * terms["aux"]
-    return {"loss": total, **terms}
-
-
-def _require_finite(loss: Tensor, batch: Batch, stage: Stage) -> None:
-    if not torch.isfinite(loss):
-        raise UserError(
-            f"{stage.name}: the loss is {loss.item()} on the batch {', '.join(batch.ids)};"
-            " lower the learning rate, set --precision fp32, or look at these images"
-        )
 
 
 def any_process(flag: bool, accelerator: Accelerator) -> bool:

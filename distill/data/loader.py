@@ -7,6 +7,7 @@ number of workers, and no sample is dropped at the end of an epoch.
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -84,7 +85,7 @@ class _Plan:
 
 
 class _Guarded(Dataset):
-    """A view that returns a UserError instead of raising it.
+    """A view that returns samples with their keys, and a UserError instead of raising it.
 
     DataLoader would re-raise it with the worker's traceback pasted into the message.
     """
@@ -92,21 +93,21 @@ class _Guarded(Dataset):
     def __init__(self, view: TrainView) -> None:
         self.view = view
 
-    def __getitem__(self, key: Key) -> Sample | UserError:
+    def __getitem__(self, key: Key) -> tuple[Key, Sample | UserError]:
         try:
-            return self.view[key]
+            return key, self.view[key]
         except UserError as error:
-            return error
+            return key, error
 
 
-def _collate(samples: list[Sample | UserError]) -> Batch | UserError:
+def _collate(samples: list[tuple[Key, Sample | UserError]]) -> Batch | UserError:
     good = []
-    for sample in samples:
+    for _, sample in samples:
         if isinstance(sample, UserError):
             return sample
         good.append(sample)
     try:
-        return stack(good)
+        return replace(stack(good), keys=tuple(key for key, _ in samples))
     except UserError as error:
         return error
 

@@ -1,7 +1,7 @@
 """The one sample type: an image, its labels and which pixels count."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +41,15 @@ class Batch:
     valid: Tensor
     """bool N×H×W."""
     ids: tuple[str, ...]
+    keys: tuple[tuple[int, int], ...] = ()
+    """Epoch and index of each sample, where it comes from a `TrainView`."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
         image, label, valid = (
             tensor.to(device, non_blocking=non_blocking) for tensor in (self.image, self.label, self.valid)
         )
-        return Batch(image, label, valid, self.ids)
+        return replace(self, image=image, label=label, valid=valid)
 
 
 def make_sample(

@@ -26,7 +26,8 @@ class TrainView(Dataset):
 
     An image comes at network scale: resized to `size` (height, width) when `resize` is "stretch", by the rule of
     `deploy.preprocess`, and as it is when `resize` is "tile". Pixels without data take the channel mean. Then `augment`
-    is applied, if any; its random numbers are a pure function of (seed, epoch, index).
+    is applied, if any; its random numbers are a pure function of (seed, epoch, index), or, where there is a fixed number
+    of `views` an image, of (seed, epoch mod views, index).
 
     With `cache` the image at network scale is kept in memory, as uint8 where it is optical, up to `CACHE_BYTES`; each
     worker of a loader keeps its own share.
@@ -42,6 +43,7 @@ class TrainView(Dataset):
         mean: Sequence[float],
         optical: bool,
         seed: int = 0,
+        views: int = 0,
         cache: bool = True,
     ) -> None:
         if augment is not None:
@@ -53,6 +55,7 @@ class TrainView(Dataset):
         self.mean = tuple(mean)
         self.optical = optical
         self.seed = seed
+        self.views = views
         self.cache = cache
         self._kept: dict[int, Sample] = {}
         self._kept_bytes = 0
@@ -66,7 +69,7 @@ class TrainView(Dataset):
         base = self._base(index)
         if self.augment is None:
             return Sample(base.image.float(), base.label.long(), base.valid, base.id)
-        rng = generator("augment", self.seed, epoch, index)
+        rng = generator("augment", self.seed, epoch % self.views if self.views else epoch, index)
         return vary(base, self.augment, rng, self.mean, self.optical)
 
     def _base(self, index: int) -> Sample:

@@ -9,6 +9,7 @@ import torch
 from deploy.images import write_png
 from distill.presets import PRESETS
 from distill.stages import new_network, prepare, training_stage
+from distill.teaching import distil_from
 from distill.train import train
 
 REAL = {"camvid-cpu": "camvid", "camvid": "camvid", "cityscapes": "cityscapes", "voc": "voc"}
@@ -56,8 +57,12 @@ def test_two_steps(name, tmp_path, photos):
     ):
         network = new_network(road.config, road.splits, model)
         before = torch.cat([p.detach().flatten() for p in network.parameters()])
-        stage = replace(training_stage(road, stage_name), evaluate=None)
-        seconds = train(network, stage, training, road.accelerator, teacher=teacher)
+        stage = replace(training_stage(road, stage_name, model), evaluate=None)
+        lesson = None
+        if teacher is not None:
+            data = road.splits, road.stats
+            lesson = distil_from(teacher, network, stage, config, road.accelerator, data)
+        seconds = train(network, stage, training, road.accelerator, distillation=lesson)
         after = torch.cat([p.detach().flatten() for p in network.parameters()])
         assert seconds > 0
         assert torch.isfinite(after).all()

@@ -21,7 +21,7 @@ from distill.qat import to_qat
 from distill.train import Stage, train
 from teacher.pspnet import Output
 from tests.distill.test_qat import MEAN, STD, run, tiny_qat, weights
-from tests.distill.tiny import tiny_net
+from tests.distill.tiny import distillation, tiny_net
 
 STEPS = TrainConfig(steps=4, batch_size=4, lr=1e-3, checkpoint_every=1, log_every=100)
 
@@ -52,7 +52,8 @@ class TestTraining:
     def test_resuming_with_a_teacher_is_bit_exact(self, stage, tmp_path, accelerator, config, monkeypatch):
         teacher = tiny_net(seed=9)
         straight = tiny_qat()
-        train(straight, stage, config, accelerator, teacher=teacher)
+        lesson = distillation(teacher, tiny_net(), accelerator)
+        train(straight, stage, config, accelerator, distillation=lesson)
         assert not torch.equal(weights(straight), weights(tiny_qat()))
 
         class Killed(BaseException):
@@ -66,10 +67,10 @@ class TestTraining:
         killed = replace(stage, folder=tmp_path / "killed")
         monkeypatch.setattr("distill.state.save_checkpoint", die_after_saving)
         with pytest.raises(Killed):
-            train(tiny_qat(), killed, config, accelerator, teacher=teacher)
+            train(tiny_qat(), killed, config, accelerator, distillation=lesson)
         monkeypatch.undo()
         resumed = tiny_qat()
-        train(resumed, killed, config, accelerator, teacher=teacher, resume=True)
+        train(resumed, killed, config, accelerator, distillation=lesson, resume=True)
         assert torch.equal(weights(resumed), weights(straight))
 
     def test_most_of_what_int8_costs_is_won_back(self, stage, splits, accelerator):
@@ -89,7 +90,7 @@ class TestTraining:
         after_ptq = score(qat, stage, splits)
         assert after_ptq < before - 0.05
         stage, config = replace(stage, folder=stage.folder / "int8"), replace(config, steps=200, lr=0.003)
-        train(qat, stage, config, accelerator, teacher=teacher)
+        train(qat, stage, config, accelerator, distillation=distillation(teacher, hostile, accelerator))
         after_qat = score(qat, stage, splits)
         assert after_qat > before - (before - after_ptq) / 2
 

@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -17,7 +18,8 @@ from distill.data.loader import TrainView
 from distill.data.sample import Sample
 from distill.optim import build_optimizer, learning_rate, set_learning_rate
 from distill.train import Interrupted, Stage, loss_terms, train
-from tests.distill.tiny import tiny_net
+from distill.trainee import Trainee
+from tests.distill.tiny import distillation, tiny_net
 
 SGD = TrainConfig(
     steps=8, batch_size=4, optimizer="sgd", schedule="poly", lr=0.05, checkpoint_every=3, log_every=2
@@ -49,8 +51,10 @@ def weights(network):
     return torch.cat([value.flatten().double() for value in network.state_dict().values()])
 
 
-def trained(stage, config, accelerator, **options):
+def trained(stage, config, accelerator, teacher=None, loss="kl(t=2)", distil=None, **options):
     network = tiny_net()
+    if teacher is not None:
+        options["distillation"] = distillation(teacher, network, accelerator, loss, **(distil or {}))
     train(network, stage, config, accelerator, **options)
     return weights(network)
 
@@ -93,22 +97,45 @@ def test_distillation_reaches_the_student_only(stage, accelerator):
     assert torch.equal(weights(teacher), before)
     tensors, _ = load_checkpoint(stage.folder / "kd" / "last.safetensors")
     assert {name.split(".")[1] for name in tensors} <= {"backbone", "classifier", "aux_head", "dropout"}
-
-
-def test_no_weight_on_distillation_is_plain_training(stage, accelerator):
-    alone = trained(stage, SGD, accelerator)
-    zero = replace(stage, folder=stage.folder / "zero", loss=LossConfig(kd=0.0))
-    assert torch.equal(trained(zero, SGD, accelerator, teacher=tiny_net(seed=9)), alone)
+    assert len(tensors) == len(tiny_net().state_dict())
 
 
 def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
-    stage = replace(stage, loss=LossConfig(kd=0.7, tau=3.0, aux=0.3))
-    batch = _batch(stage)
+    stage = replace(stage, loss=LossConfig(aux=0.3))
     network = tiny_net().train()
-    terms = loss_terms(network, tiny_net(seed=9).eval(), batch, stage, SGD, accelerator)
-    total = terms["task"] + 0.7 * terms["kd"] + 0.3 * terms["aux"]
-    torch.testing.assert_close(terms["loss"], total)
+    lesson = distillation(tiny_net(seed=9), network, accelerator, "kl(t=3)", weight=0.7, schedule="cosine")
+    model = Trainee(network, lesson.distiller, stage.loss)
+    terms = loss_terms(model, stage, SGD, accelerator, lesson, 2, _batch(stage))
+    weight = 0.7 * 0.5 * (1 + np.cos(np.pi * 2 / 8))
+    torch.testing.assert_close(terms["loss"], terms["task"] + weight * terms["kd"] + 0.3 * terms["aux"])
     assert all(term > 0 for term in terms.values())
+
+
+@pytest.mark.parametrize("loss", ["feature(layer4) + cirkd(layer4)", "kl(t=2) + at(layer4)"])
+def test_what_distillation_trains_is_resumed_and_left_out_of_the_student(stage, tmp_path, accelerator, loss):
+    """Adapters and memories go on from the checkpoint bit for bit; the student's best weights hold neither, nor the teacher."""
+    teacher = tiny_net(seed=9)
+    straight = trained(stage, ADAMW, accelerator, teacher, loss)
+    names = {name.split(".")[0] for name in load_checkpoint(stage.folder / "best.safetensors")[0]}
+    assert names == {"model"}
+    assert load_checkpoint(stage.folder / "best.safetensors")[0].keys() == {
+        f"model.{name}" for name in tiny_net().state_dict()
+    }
+    killed = replace(stage, folder=tmp_path / "killed")
+
+    class Killed(BaseException):
+        pass
+
+    def die(path, tensors, meta):
+        save_checkpoint(path, tensors, meta)
+        if path.name == "last.safetensors" and meta["step"] == 3:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.state.save_checkpoint", die)
+        with pytest.raises(Killed):
+            trained(killed, ADAMW, accelerator, teacher, loss)
+    assert torch.equal(trained(killed, ADAMW, accelerator, teacher, loss, resume=True), straight)
 
 
 def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator):
@@ -253,7 +280,7 @@ class TestSchedule:
     def test_heads_learn_faster_and_norms_do_not_decay(self):
         config = TrainConfig(steps=1, optimizer="sgd", lr=0.01, head_lr_factor=10, weight_decay=0.5)
         network = tiny_net()
-        optimizer = build_optimizer(network, config)
+        optimizer = build_optimizer(Trainee(network, None, LossConfig()), config)
         set_learning_rate(optimizer, 0.01)
         by_name = {
             id(p): (group["lr"], group["weight_decay"])

@@ -1,8 +1,17 @@
 """A network of two convolutions and a run that takes seconds."""
 
+from typing import Any
+
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from distill.config import DistillConfig
+from distill.distiller import features_of
+from distill.losses.expression import parse_terms
+from distill.teachers import online_teacher
+from distill.teaching import new_distiller
+from distill.trainee import Distillation
 from teacher.pspnet import Output
 
 
@@ -19,12 +28,24 @@ class TinyNet(nn.Module):
     def forward(self, x: Tensor) -> Output:
         features = self.backbone(x)
         logits = self.classifier(self.dropout(features))
-        return Output(logits, self.aux_head(features) if self.training else None)
+        aux = self.aux_head(features) if self.training else None
+        return Output(logits, aux, {"layer4": features})
 
 
 def tiny_net(seed: int = 0, **options: int) -> TinyNet:
     torch.manual_seed(seed)
     return TinyNet(**options)
+
+
+def distillation(
+    teacher: nn.Module, student: nn.Module, accelerator: Accelerator, loss: str = "kl(t=2)", **options: Any
+) -> Distillation:
+    """The teacher in every step, by the losses of an expression; `options` are fields of `DistillConfig`."""
+    config = DistillConfig(loss=loss, **options)
+    terms = parse_terms(loss)
+    distiller = new_distiller(config, terms, teacher, student)
+    teach = online_teacher([teacher], accelerator, features=features_of(terms))
+    return Distillation(teach, distiller, config.weight, config.schedule)
 
 
 RUN = (

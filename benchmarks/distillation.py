@@ -1,0 +1,265 @@
+"""Which distillation is best at equal cost? `python benchmarks/distillation.py PRESET --seconds S [--field value …]`.
+
+Trains the preset's student by every method (and without a teacher) from one configuration, for as many steps as fit into
+the same seconds: a method pays for its own slower steps, and for the teacher's inference, whether that happens in every
+step or once for all stored views. The teacher is trained once; its training is not counted.
+
+Seconds are made comparable on a busy machine by timing the steps of all methods in turns first (`costs.json`), and giving
+each method the number of steps that its budget buys at that price. So every training is exact, and the whole is resumed,
+run by run, by the same command. Writes `leaderboard.json`, `.md` and `.png` into the folder of the benchmark.
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: import from the repository root, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from benchmarks.leaderboard import Result, draw, table, to_markdown
+from benchmarks.machine import describe, summary
+from deploy.errors import UserError, exit_with_one_line
+from deploy.files import atomic_write, write_json
+from distill.config import DistillConfig, RunConfig
+from distill.run import parse
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from distill.stages import Road, Trained
+
+BASELINE = "no teacher"
+METHODS: dict[str, dict[str, object]] = {
+    "default": {},
+    "KL": {"loss": "kl(t=2)", "trust": "everywhere"},
+    "KL, label-aware": {"loss": "kl(t=2)", "trust": "label"},
+    "KL, fading": {"loss": "kl(t=2)", "trust": "everywhere", "schedule": "cosine"},
+    "KL, teacher in every step": {"loss": "kl(t=2)", "trust": "everywhere", "views": 0},
+    "KL, on aux head too": {"loss": "kl(t=2)", "trust": "everywhere", "aux": "0.4*kl(t=2)"},
+    "CWD": {"loss": "kl(t=1) + 3*cwd(t=4)", "trust": "everywhere"},
+    "MSE": {"loss": "0.1*mse", "trust": "everywhere"},
+    "DIST": {"loss": "dist", "trust": "everywhere"},
+    "boundary-aware": {"loss": "boundary(t=2)", "trust": "everywhere"},
+    "FitNet": {"loss": "feature(layer4)", "trust": "everywhere"},
+    "attention": {"loss": "kl(t=1) + 10*at(layer4)", "trust": "everywhere"},
+    "SKD": {"loss": "kl(t=1) + 10*skd(layer4)", "trust": "everywhere"},
+    "IFVD": {"loss": "kl(t=1) + 10*ifvd(layer4)", "trust": "everywhere"},
+    "CIRKD": {"loss": "kl(t=1) + cirkd(head)", "trust": "everywhere"},
+}
+"""Fields of `DistillConfig` that make each method, on top of the preset's; `default` is the preset's own."""
+
+WARM, TIMED, ROUNDS = 3, 6, 2
+"""Steps of a timing: the first are not counted; each method is timed so often, all of them in turns."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Time, train and compare; print the table and write the reports."""
+    parser = argparse.ArgumentParser(prog="benchmarks/distillation.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("preset")
+    parser.add_argument("--seconds", type=float, default=120, help="budget of each training (default 120)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="names, or loss expressions such as 'kl(t=4)'")
+    parser.add_argument("--folder", type=Path, help="of the benchmark (default: runs/distillation-PRESET)")
+    options, fields = parser.parse_known_args(argv)
+    folder = options.folder or Path("runs") / f"distillation-{options.preset}"
+    config = parse([options.preset, *fields, "--out", str(folder), "--resume"])
+    compare(config, options.methods, options.seeds, options.seconds)
+    return 0
+
+
+def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], seconds: float) -> None:
+    """All trainings that are not there yet, then the reports over all that are."""
+    from distill.stages import prepare, train_network
+
+    if seconds <= 0:
+        raise UserError(f"--seconds {seconds}: must be above 0")
+    runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0))}
+    runs |= {name: replace(config, distill=_distill_of(name, config.distill)) for name in methods}
+    road = prepare(config)
+    for run in runs.values():
+        _check(run, road)
+    teacher = train_network(road, "teacher", config.teacher, config.teacher_train)
+    bench = Bench(road, teacher, seconds)
+    costs = bench.costs(runs)
+    for seed in seeds:
+        for name, run in runs.items():
+            result = bench.result(name, run, seed, costs[name])
+            print(f"{name}, seed {seed}: {result.steps} steps, test mIoU {100 * result.miou:.2f} %", flush=True)
+    bench.report(runs, seeds)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs on this machine."""
+
+    step: float
+    """Seconds of a training step, loading and, where it runs in every step, the teacher included."""
+    share: float
+    """Seconds of the teacher's inference for all stored views; 0 where nothing is stored."""
+
+
+class Bench:
+    """The trainings of one benchmark: a student configuration, a teacher and a budget."""
+
+    def __init__(self, road: "Road", teacher: "Trained", seconds: float) -> None:
+        self.road, self.teacher, self.seconds = road, teacher, seconds
+        self.folder = road.config.out
+
+    def costs(self, runs: Mapping[str, RunConfig]) -> dict[str, Cost]:
+        """The cost of each run: what `costs.json` says, and for others measured in turns."""
+        path = self.folder / "costs.json"
+        known = {k: Cost(**v) for k, v in json.loads(path.read_text()).items()} if path.exists() else {}
+        wanted = {name: run for name, run in runs.items() if name not in known}
+        times: dict[str, list[float]] = {name: [] for name in wanted}
+        for _ in range(ROUNDS if wanted else 0):
+            for name, run in wanted.items():
+                times[name] += self._time_steps(name, run)
+        view = self._seconds_a_view() if wanted else 0.0
+        for name, run in wanted.items():
+            views = run.distill.views if run.distill.weight else 0
+            known[name] = Cost(step=min(times[name]), share=view * views * len(self.road.splits.train))
+        write_json(path, {name: asdict(cost) for name, cost in known.items()})
+        return known
+
+    def result(self, name: str, run: RunConfig, seed: int, cost: Cost) -> Result:
+        """Train one student, unless that has been done, and score it on the test split."""
+        from distill.road import test_scores
+
+        folder = self.folder / "runs" / f"{_slug(name)}-{seed}"
+        path = folder / "result.json"
+        steps = int((self.seconds - cost.share) / cost.step)
+        if path.exists():
+            result = Result(**json.loads(path.read_text()))
+            if result.steps != steps:
+                raise UserError(f"{path}: is of {result.steps} steps, the budget buys {steps}; use another --folder")
+            return result
+        if steps < 1:
+            raise UserError(
+                f"{name}: {self.seconds:g} s do not buy a step after {cost.share:.0f} s for the teacher's outputs;"
+                " raise --seconds or lower --distill.views"
+            )
+        every = max(1, steps // 5)
+        network = self._train(run, folder, seed, steps, every)
+        log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        curve = [
+            (cost.share + line["step"] * cost.step, line["val_miou"]) for line in log if "val_miou" in line
+        ]
+        result = Result(name, run.distill.loss, seed, steps, cost.share, test_scores(self.road, network).miou, curve)
+        write_json(path, result)
+        return result
+
+    def report(self, runs: Mapping[str, RunConfig], seeds: Sequence[int]) -> None:
+        """Print and write what came out."""
+        from distill.road import test_scores
+
+        stored = [
+            self.folder / "runs" / f"{_slug(name)}-{seed}" / "result.json" for name in runs for seed in seeds
+        ]
+        results = [Result(**json.loads(path.read_text())) for path in stored if path.exists()]
+        teacher = test_scores(self.road, self.teacher.network).miou
+        machine = describe()
+        rows = table(results, BASELINE, teacher)
+        print(rows, summary(machine), sep="\n")
+        report = {"machine": machine, "seconds": self.seconds, "teacher_miou": teacher, "results": results}
+        write_json(self.folder / "leaderboard.json", report)
+        with atomic_write(self.folder / "leaderboard.md", "w") as file:
+            file.write(to_markdown(results, BASELINE, teacher))
+        draw(results, teacher, self.folder / "leaderboard.png")
+
+    def _train(self, run: RunConfig, folder: Path, seed: int, steps: int, eval_every: int = 0, log_every: int = 50) -> "nn.Module":
+        """A student trained by `run`, in `folder`, from the first weights and in the order of `seed`."""
+        import torch
+
+        from distill.stages import new_network, training_stage
+        from distill.teaching import distil_from
+        from distill.train import train
+
+        road = replace(self.road, config=run)
+        torch.manual_seed(seed)
+        network = new_network(run, road.splits, run.student)
+        distils = run.distill.weight > 0
+        stage = training_stage(road, folder.name, run.student, views=run.distill.views if distils else 0)
+        stage = replace(stage, folder=folder, seed=seed)
+        if not stage.view.views:  # stored views are those of all seeds
+            stage.view.seed = seed
+        distillation = None
+        if distils:
+            run = replace(run, distill=replace(run.distill, cache=self._cache(run)))
+            data = road.splits, road.stats
+            distillation = distil_from(self.teacher.network, network, stage, run, road.accelerator, data)
+        training = replace(
+            run.student_train,
+            steps=steps,
+            warmup=min(run.student_train.warmup, steps // 10),
+            eval_every=eval_every,
+            log_every=log_every,
+            checkpoint_every=500,
+        )
+        if not eval_every:
+            stage = replace(stage, evaluate=None)
+        train(network, stage, training, road.accelerator, distillation=distillation, resume=True)
+        return network.eval()
+
+    def _cache(self, run: RunConfig) -> Path:
+        """The folder of the teacher's outputs: one for each set of maps and number of views."""
+        from distill.distiller import features_of
+        from distill.losses.expression import parse_terms
+
+        names = "-".join(["logits", *sorted(features_of(parse_terms(run.distill.loss)))])
+        return self.folder / "teacher-cache" / f"{names}-{run.distill.views}"
+
+    def _time_steps(self, name: str, run: RunConfig) -> list[float]:
+        """Seconds of single steps of a training."""
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".timing-") as folder:
+            self._train(run, Path(folder) / _slug(name), seed=0, steps=WARM + TIMED, log_every=1)
+            log = [json.loads(line) for line in next(Path(folder).glob("*/metrics.jsonl")).read_text().splitlines()]
+        return [run.student_train.batch_size / line["images_per_s"] for line in log if line["step"] > WARM]
+
+    def _seconds_a_view(self) -> float:
+        """Seconds of making one view and asking the teacher about it."""
+        from distill.data.loader import train_batches
+        from distill.stages import training_stage
+        from distill.teachers import online_teacher
+        from distill.trainee import normalised
+
+        stage = training_stage(self.road, "timing", self.road.config.teacher)
+        teach = online_teacher([self.teacher.network], self.road.accelerator)
+        batches, times = train_batches(stage.view, 32, 0, 0, 6), []
+        for _ in range(6):
+            began = time.perf_counter()
+            batch = next(batches).to(self.road.accelerator.device)
+            teach(batch, normalised(batch, stage.mean, stage.std, channels_last=True))
+            times.append((time.perf_counter() - began) / 32)
+        return min(times)
+
+
+def _distill_of(name: str, preset: DistillConfig) -> DistillConfig:
+    """The distillation of a method's name, or of a loss expression."""
+    return replace(preset, **METHODS.get(name, {"loss": name}))  # pyright: ignore[reportArgumentType]
+
+
+def _check(run: RunConfig, road: "Road") -> None:
+    """Find mistakes in a method before anything is trained."""
+    from distill.check import check_config
+    from distill.losses.expression import parse_terms
+    from distill.stages import new_network
+    from distill.teaching import new_distiller
+
+    check_config(run, road.accelerator.num_processes)
+    teacher, student = (new_network(run, road.splits, model) for model in (run.teacher, run.student))
+    new_distiller(run.distill, parse_terms(run.distill.loss), teacher, student)
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-").lower()
+
+
+if __name__ == "__main__":
+    exit_with_one_line(lambda: main(sys.argv[1:]))

@@ -1,0 +1,118 @@
+"""Results of several trainings with several seeds, as a table and as a picture."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from deploy.errors import UserError
+from deploy.files import atomic_write
+from deploy.table import format_table
+
+HEADER = ("method", "steps", "teacher s", "test mIoU %", "gain", "p", "teacher %", "loss")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training."""
+
+    name: str
+    loss: str
+    seed: int
+    steps: int
+    share: float
+    """Seconds of its budget that went to the teacher's inference before the first step."""
+    miou: float
+    """On the test split, 0..1."""
+    curve: Sequence[tuple[float, float]]
+    """Seconds spent and mIoU on the validation split, at each evaluation."""
+
+
+def table(results: Sequence[Result], baseline: str, teacher: float) -> str:
+    """Mean ± sample standard deviation over the seeds, best first, with the gain over `baseline` and its significance.
+
+    Gain and p are over the seeds that a method shares with the baseline; p is that of a two-sided paired t-test, which
+    few seeds make blunt.
+    """
+    return format_table(HEADER, _rows(results, baseline, teacher))
+
+
+def to_markdown(results: Sequence[Result], baseline: str, teacher: float) -> str:
+    """The same as a Markdown table."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|---" + "|--:" * (len(HEADER) - 2) + "|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in _rows(results, baseline, teacher)]
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
+    """Validation mIoU against seconds, a line a method (mean over its seeds), as a PNG.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("the picture needs matplotlib: pip install '.[bench]'") from error
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, runs) in enumerate(_by_method(results).items()):
+        seconds = [statistics.fmean(point) for point in zip(*([s for s, _ in r.curve] for r in runs), strict=False)]
+        scores = [100 * statistics.fmean(point) for point in zip(*([m for _, m in r.curve] for r in runs), strict=False)]
+        style = ("-", "--", ":")[number // 10 % 3]
+        axes.plot(seconds, scores, style, label=f"{name} ({len(runs)})", linewidth=2.5 if number == 0 else 1.5)
+    axes.set(xlabel="seconds, the teacher's inference included", ylabel="validation mIoU %")
+    axes.set_title(f"teacher: {100 * teacher:.1f} % on the test split; (n) = seeds")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    with atomic_write(path) as file:
+        file.write(drawn.getbuffer())
+
+
+def _rows(results: Sequence[Result], baseline: str, teacher: float) -> list[tuple[str, ...]]:
+    methods = _by_method(results)
+    plain = {run.seed: run.miou for run in methods.get(baseline, [])}
+    rows = []
+    for name, runs in sorted(methods.items(), key=lambda item: -statistics.fmean(r.miou for r in item[1])):
+        gains = [100 * (run.miou - plain[run.seed]) for run in runs if run.seed in plain]
+        rows.append(
+            (
+                name,
+                str(runs[0].steps),
+                f"{runs[0].share:.0f}",
+                mean_and_spread([100 * run.miou for run in runs]),
+                "" if name == baseline or not gains else f"{statistics.fmean(gains):+.2f}",
+                "" if name == baseline else p_value(gains),
+                f"{100 * teacher:.2f}",
+                "" if name == baseline else runs[0].loss,
+            )
+        )
+    return rows
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation; one value stands alone."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def p_value(differences: Sequence[float]) -> str:
+    """Of a two-sided paired t-test that the mean difference is 0; empty for fewer than two pairs."""
+    if len(differences) < 2 or len(set(differences)) == 1:
+        return ""
+    try:
+        from scipy.stats import ttest_1samp
+    except ImportError as error:
+        raise UserError("the paired test needs scipy: pip install '.[bench]'") from error
+    return f"{ttest_1samp(differences, 0.0).pvalue:.3f}"
+
+
+def _by_method(results: Sequence[Result]) -> dict[str, list[Result]]:
+    methods: dict[str, list[Result]] = {}
+    for result in results:
+        methods.setdefault(result.name, []).append(result)
+    return methods

@@ -1,0 +1,83 @@
+"""What a checkpoint says of its network: which one it is, and for which images and classes it was trained."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from deploy.errors import UserError
+from distill.checkpoint import Meta, load_network, read_meta
+from distill.config import ModelConfig
+from distill.data.splits import Splits
+from distill.data.stats import Stats
+from student.zoo import build_network
+
+FIELDS = ("arch", "output_stride", "head_channels")
+
+
+def origin_of(model: ModelConfig, aux: bool, splits: Splits, stats: Stats) -> Meta:
+    """The entries of a checkpoint's meta data that `check_origin` and `network_from` read."""
+    return {
+        "model": {name: value for name, value in asdict(model).items() if name in FIELDS} | {"aux": aux},
+        "channels": list(splits.channels),
+        "classes": [info.name for info in splits.classes],
+        "mean": list(stats.mean),
+        "std": list(stats.std),
+    }
+
+
+def check_origin(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None:
+    """Check that a network fits the data as it is, without further training.
+
+    Raises:
+        UserError: it has other classes or channels, or images were normalised by other numbers.
+    """
+    for name, ours in (
+        ("channels", list(splits.channels)),
+        ("classes", [info.name for info in splits.classes]),
+    ):
+        theirs = meta[name]
+        if theirs != ours:
+            raise UserError(
+                f"{path}: was trained with {len(theirs)} {name} ({_some(theirs)}), the data has {len(ours)} ({_some(ours)});"
+                " use a teacher of this data"
+            )
+    for name, ours in (("mean", stats.mean), ("std", stats.std)):
+        if not np.allclose(meta[name], ours, rtol=1e-3, atol=1e-6):
+            theirs = ", ".join(f"{value:.4g}" for value in meta[name])
+            raise UserError(
+                f"{path}: was trained on images normalised by {name} {theirs}, this data has"
+                f" {', '.join(f'{value:.4g}' for value in ours)}; train it on this data (--teacher-train.steps)"
+            )
+
+
+def origin_in(path: Path) -> Meta | None:
+    """The meta data of a checkpoint that tells its origin; None for any other weights file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        meta = read_meta(path)
+    except UserError:  # a file of another program
+        return None
+    return meta if "model" in meta else None
+
+
+def network_from(path: Path, splits: Splits, stats: Stats) -> nn.Module:
+    """The network of a checkpoint, with its weights.
+
+    Raises:
+        UserError: no such file, or one that does not tell its network; or `check_origin`'s.
+    """
+    meta = origin_in(path)
+    if meta is None:
+        raise UserError(f"{path}: no checkpoint that tells its network; give best.safetensors of a run's teacher folder")
+    check_origin(path, meta, splits, stats)
+    network = build_network(num_outputs=len(splits.classes), in_channels=len(splits.channels), **meta["model"])
+    load_network(network, path)
+    return network
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

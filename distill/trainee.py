@@ -1,0 +1,73 @@
+"""What one training step computes: `total = task + λ_kd · kd(student, teacher) + λ_aux · task(aux head)`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.config import LossConfig
+from distill.data.sample import Batch
+from distill.distiller import Distiller, Target
+from distill.losses.task import cross_entropy
+
+Teacher = Callable[[Batch, Tensor], Target]
+"""From a batch and its normalised images N×C×H×W, both on the device, to what the teacher says of them."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A teacher and what a student learns from it."""
+
+    teacher: Teacher
+    distiller: Distiller
+    weight: float = 1.0
+    schedule: str = "constant"
+
+    def weight_at(self, step: int, steps: int) -> float:
+        """λ_kd of a step (0-based): constant, or falling to 0 along half a cosine."""
+        if self.schedule == "constant":
+            return self.weight
+        return self.weight * 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+
+
+class Trainee(nn.Module):
+    """The student, and what its distillation trains beside it, as one module: what is optimised and synchronised.
+
+    `forward` returns the terms of the loss, each a scalar, `loss` their weighted sum. `target` is None for a training
+    without teacher; `kd_weight` is the λ_kd of the step.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        distiller: Distiller | None,
+        loss: LossConfig,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.distiller = distiller
+        self.aux_weight = loss.aux
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, image: Tensor, batch: Batch, target: Target | None, kd_weight: float) -> dict[str, Tensor]:
+        output = self.network(image)
+        terms = {"task": cross_entropy(output.logits, batch.label, batch.valid, self.class_weights)}
+        total = terms["task"]
+        if self.distiller is not None and target is not None:
+            terms["kd"] = self.distiller(output, target, batch)
+            total = total + kd_weight * terms["kd"]
+        if output.aux is not None and self.aux_weight:
+            terms["aux"] = cross_entropy(output.aux, batch.label, batch.valid, self.class_weights)
+            total = total + self.aux_weight * terms["aux"]
+        return {"loss": total, **terms}
+
+
+def normalised(batch: Batch, mean: Tensor, std: Tensor, channels_last: bool) -> Tensor:
+    """The images of a batch as networks take them: `(image - mean) / std`, in their memory format."""
+    image = (batch.image - mean.to(batch.image)) / std.to(batch.image)
+    return image.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
