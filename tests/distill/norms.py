@@ -54,8 +54,14 @@ def results(name: str, part: slice, dtype: torch.dtype) -> dict[str, Tensor]:
     return {"y": y.detach(), "x": x.grad, **gradients, **dict(norm.named_buffers())}  # pyright: ignore
 
 
-def in_process(rank: int, first: int, dtype: torch.dtype) -> dict[str, dict[str, Tensor]]:
-    """The results of all norms where one process has the `first` images and the other the rest."""
-    part = [slice(None, first), slice(first, None)][rank]
+SPLITS = ((2, torch.float64), (1, torch.float64), (4, torch.float32))
+"""Number of images that the first process has, the other having the rest, and their type."""
+
+
+def in_process(rank: int) -> list[dict[str, dict[str, Tensor]]]:
+    """The results of all norms for each of `SPLITS`."""
     with SyncedBatchNorm():
-        return {name: results(name, part, dtype) for name in NORMS}
+        return [
+            {name: results(name, (slice(None, first), slice(first, None))[rank], dtype) for name in NORMS}
+            for first, dtype in SPLITS
+        ]

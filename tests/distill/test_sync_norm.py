@@ -7,22 +7,23 @@ from torch import nn
 
 from distill.sync_norm import sync_norms
 from student.zoo import build_network
-from tests.distill.norms import NORMS, in_process, results
+from tests.distill.norms import NORMS, SPLITS, in_process, results
 from tests.distill.two import run_two
 
 
-@pytest.fixture(scope="module", params=[(2, torch.float64), (1, torch.float64), (4, torch.float32)], ids=str)
-def split(request, tmp_path_factory):
-    """The results of both processes, of which the first has `first` of the 5 images, in `dtype`."""
-    first, dtype = request.param
-    return run_two(in_process, tmp_path_factory.mktemp("norms"), first, dtype), dtype
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The results of both processes."""
+    return run_two(in_process, tmp_path_factory.mktemp("norms"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
-def test_norms_are_those_of_the_whole_batch(split, name):
-    parts, dtype = split
+@pytest.mark.parametrize("split", range(len(SPLITS)), ids=[f"{n} of 5, {dtype}" for n, dtype in SPLITS])
+def test_norms_are_those_of_the_whole_batch(two, split, name):
+    dtype = SPLITS[split][1]
     whole = results(name, slice(None), dtype)
-    one, other = (part[name] for part in parts)
+    one, other = (part[split][name] for part in two)
     assert whole.keys() == one.keys()
     for key, expected in whole.items():
         if key in ("x", "y"):
