@@ -77,10 +77,10 @@ def _training_problems(name: str, config: TrainConfig, processes: int) -> Iterat
             f"--{name}.batch-size {config.batch_size}: does not divide into {processes} process(es) ×"
             f" {config.accumulate} micro-batch(es)"
         )
-    elif config.batch_size // parts < 2:
+    elif config.batch_size // config.accumulate < 2:
         yield (
-            f"--{name}.batch-size {config.batch_size}: leaves one image to a process and micro-batch, where the batch"
-            " norm of the 1×1 pooling needs two or more"
+            f"--{name}.batch-size {config.batch_size}: leaves one image to a micro-batch, where the batch norm of the"
+            " 1×1 pooling needs two or more"
         )
 
 

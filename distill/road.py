@@ -22,11 +22,11 @@ from distill.config import RunConfig
 from distill.evaluate import evaluate, torch_model
 from distill.int8 import Outcome, quantize_bundle, write_device_data
 from distill.log import say
+from distill.processes import any_process
 from distill.prove import export, export_proved
 from distill.qat import QatNetwork
 from distill.report import Form, Row, latency_of, write_pictures, write_report
 from distill.stages import Road, Trained, prepare, train_network, train_qat, worth_keeping
-from distill.train import any_process
 from student.zoo import count_macs, count_parameters
 
 

@@ -26,6 +26,7 @@ from distill.log import say
 from distill.losses.expression import parse_terms
 from distill.losses.task import log_frequency_weights
 from distill.origin import check_origin, network_from, origin_in, origin_of
+from distill.processes import warn_of_a_lone_process
 from distill.qat import QatNetwork, to_qat
 from distill.resume import claim_folder
 from distill.state import BEST, finished
@@ -66,9 +67,10 @@ def prepare(config: RunConfig) -> Road:
     accelerator = Accelerator(
         mixed_precision=_precision(config.precision),
         cpu=not torch.accelerator.is_available(),  # said aloud, or accelerate ignores torchrun on such a machine
-        # the others wait while the main process evaluates
+        # the others wait while the main process exports
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )
+    warn_of_a_lone_process(accelerator)
     check_config(config, accelerator.num_processes)
     splits = open_splits(config.data, config.seed)
     check_splits(config, splits)
@@ -160,15 +162,6 @@ def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) ->
         views=views,
         cache=config.data.cache,
     )
-    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
-        road.accelerator.mixed_precision
-    ]
-
-    def validate(network: nn.Module) -> dict[str, float]:
-        model = torch_model(network, road.spec, splits, road.accelerator.device, dtype)
-        scores = evaluate(model, splits.val, splits)
-        return {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
-
     return Stage(
         name=name,
         folder=config.out / name,
@@ -178,9 +171,18 @@ def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) ->
         loss=config.loss,
         seed=config.seed,
         class_weights=log_frequency_weights(stats.class_pixels) if config.loss.class_weights else None,
-        evaluate=validate,
+        evaluate=lambda network: validate(road, network, road.accelerator),
         origin=origin_of(model, config.loss.aux > 0, splits, stats),
     )
+
+
+def validate(road: Road, network: nn.Module, accelerator: Accelerator | None = None) -> dict[str, float]:
+    """Scores on the validation split in the arithmetic of training; shared among processes as `evaluate` says."""
+    dtypes = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = dtypes[road.accelerator.mixed_precision]
+    model = torch_model(network, road.spec, road.splits, road.accelerator.device, dtype)
+    scores = evaluate(model, road.splits.val, road.splits, accelerator=accelerator)
+    return {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
 
 
 def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork | None:
@@ -227,10 +229,11 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
 
 
 def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
-    """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8."""
-    validate = training_stage(road, "qat", road.config.student).evaluate
-    assert validate is not None
-    before, after = validate(student)["miou"], validate(qat)["miou"]
+    """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8.
+
+    The main process alone asks.
+    """
+    before, after = validate(road, student)["miou"], validate(road, qat)["miou"]
     keeps = before - after <= road.config.int8.max_miou_drop
     verdict = "it is exported" if keeps else "over the budget, so the student stays as it was"
     say(f"qat: val mIoU {100 * before:.2f} % before, {100 * after:.2f} % in simulated INT8: {verdict}")

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -23,12 +24,14 @@ from distill.data.sample import Batch
 from distill.data.seeding import generator
 from distill.log import TrainLog
 from distill.optim import build_optimizer, learning_rate, set_learning_rate
+from distill.processes import any_process, sum_over_processes
 from distill.signals import stop_requests
 from distill.state import TrainState
+from distill.sync_norm import sync_norms
 from distill.trainee import Distillation, Trainee, normalised
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
-"""Scores of a network on the validation split; `miou` decides which checkpoint is best."""
+"""Scores of a network on the validation split; `miou` decides which checkpoint is best. All processes call it."""
 
 
 class Interrupted(UserError):
@@ -86,10 +89,8 @@ def train(
     # accelerate replaces the forward method of what it prepares by one under autocast: `network` itself stays what it
     # is for evaluation, averaging and export.
     distiller = distillation.distiller if distillation else None
-    shell = Trainee(network, distiller, stage.loss, stage.class_weights)
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        shell = nn.SyncBatchNorm.convert_sync_batchnorm(shell)
-    model, optimizer = accelerator.prepare(shell, build_optimizer(shell, config))
+    trainee = Trainee(network, distiller, stage.loss, stage.class_weights)
+    model, optimizer = accelerator.prepare(sync_norms(trainee, accelerator), build_optimizer(trainee, config))
     state = TrainState(
         stage.folder, network, optimizer.optimizer, accelerator, config.steps, config.ema, distiller, stage.origin
     )
@@ -122,10 +123,10 @@ def train(
                 state.stepped()
             done = step + 1
             stopping = any_process(asked(), accelerator)
-            if log is not None:
-                _record(log, state, stage, config, done, terms, rate)
-                if stopping or done == config.steps or done % config.checkpoint_every == 0:
-                    state.save(done)
+            _record(log, state, stage, config, done, terms, rate)
+            saving = stopping or done == config.steps or done % config.checkpoint_every == 0
+            if saving and accelerator.is_main_process:
+                state.save(done)
             if stopping:
                 accelerator.wait_for_everyone()
                 raise Interrupted(f"stopped after step {done} of {stage.name}; continue with --resume")
@@ -165,29 +166,28 @@ def _step(
     """One optimiser step over `accumulate` micro-batches.
 
     Each micro-batch of each process weighs as many pixels as are valid in it, so the step is that of the whole batch.
-    Returns the detached loss terms, so weighted over this process; {} where no pixel is valid anywhere and nothing
-    has changed: no weight, momentum or norm.
+    Returns the detached loss terms, so weighted: their sum over all processes is that of the batch; {} where no pixel
+    is valid anywhere and nothing has changed: no weight, momentum or norm. (With class weights the parts weigh by
+    pixels all the same, so the step then depends a little on how the batch is divided.)
     """
     model.train()
     micro = [next(batches) for _ in range(config.accumulate)]
     counts = [int(batch.valid.sum()) for batch in micro]
-    mine = sum(counts)
-    total = mine
-    if accelerator.num_processes > 1:
-        total = int(accelerator.reduce(torch.tensor(mine, device=accelerator.device)).item())  # pyright: ignore[reportAttributeAccessIssue]
+    totals = sum_over_processes(counts, accelerator)
+    total = sum(totals)
     if total == 0:
         return {}
-    if accelerator.num_processes == 1:  # other processes would wait for the gradients of a batch left out
-        micro, counts = zip(*((b, n) for b, n in zip(micro, counts, strict=True) if n), strict=True)
+    # Left out by all processes or by none, who would wait for its gradients and statistics.
+    parts = [(b, n) for b, n, anywhere in zip(micro, counts, totals, strict=True) if anywhere]
     sums: dict[str, Tensor] = {}
-    for index, (batch, count) in enumerate(zip(micro, counts, strict=True)):
-        unfinished = index + 1 < len(micro)
+    for index, (batch, count) in enumerate(parts):
+        unfinished = index + 1 < len(parts)
         with accelerator.no_sync(model) if unfinished else nullcontext():
             terms = terms_of(batch)
             # gradients are averaged over processes, not summed
             accelerator.backward(terms["loss"] * (count * accelerator.num_processes / total))
         for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.detach() * (count / max(mine, 1))
+            sums[name] = sums.get(name, 0.0) + term.detach() * (count / total)
     if config.clip:
         accelerator.clip_grad_norm_(model.parameters(), config.clip)
     optimizer.step()
@@ -196,7 +196,7 @@ def _step(
 
 
 def _record(
-    log: TrainLog,
+    log: TrainLog | None,
     state: TrainState,
     stage: Stage,
     config: TrainConfig,
@@ -204,19 +204,18 @@ def _record(
     terms: dict[str, Tensor],
     rate: float,
 ) -> None:
-    """Log and evaluate after step `done` where it is time to."""
-    log.advance()
+    """Log and evaluate after step `done` where it is time to: all compute, the process with the log writes."""
     last = done == config.steps
+    if log is not None:
+        log.advance()
     if terms and (last or done % config.log_every == 0):
-        log.write(done, {name: term.item() for name, term in terms.items()} | {"lr": rate})
+        terms = cast("dict[str, Tensor]", state.accelerator.reduce(terms))
+        if log is not None:
+            log.write(done, {name: term.item() for name, term in terms.items()} | {"lr": rate})
     if last or (config.eval_every and done % config.eval_every == 0):
         scores = stage.evaluate(state.evaluated) if stage.evaluate else {}
-        log.write_scores(done, scores)
-        state.keep_if_best(done, scores)
+        if log is not None:
+            log.write_scores(done, scores)
+            state.keep_if_best(done, scores)
 
 
-def any_process(flag: bool, accelerator: Accelerator) -> bool:
-    """Whether any of the processes says so; all of them must ask."""
-    if accelerator.num_processes == 1:
-        return flag
-    return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device)).item())  # pyright: ignore[reportAttributeAccessIssue]

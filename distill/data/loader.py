@@ -47,9 +47,10 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` … `start_step + steps - 1`.
 
-    Each step has `batch_size` samples over all processes: process `rank` of `world` gets its contiguous share, as
-    `micro` micro-batches in order, so `steps · micro` batches come out. `workers` processes load ahead; they end with
-    the iterator. Raises UserError when the batch does not divide, and as it is when a worker meets one.
+    Each step has `batch_size` samples over all processes: `micro` micro-batches in order, of each of which process
+    `rank` of `world` gets its contiguous share, so `steps · micro` batches come out. Thus what the processes work on at
+    a time is what one process would. `workers` processes load ahead; they end with the iterator. Raises UserError when
+    the batch does not divide, and as it is when a worker meets one.
     """
     if len(view) == 0:
         raise UserError("the training split has no images")
@@ -77,11 +78,11 @@ class _Plan:
 
     def __iter__(self) -> Iterator[list[Key]]:
         size = self.batch_size // (self.world * self.micro)
-        first = self.rank * self.micro * size
         for step in self.steps:
             keys = step_indices(self.n, self.batch_size, self.seed, step)
             for part in range(self.micro):
-                yield keys[first + part * size : first + (part + 1) * size]
+                first = (part * self.world + self.rank) * size
+                yield keys[first : first + size]
 
 
 class _Guarded(Dataset):

@@ -104,7 +104,7 @@ def test_processes_and_micro_batches_share_the_batch_in_order():
     ]
     assert [len(part) for part in parts] == [6, 6]
     for step, batch in enumerate(whole):
-        pieces = [parts[rank][2 * step + m] for rank in (0, 1) for m in (0, 1)]
+        pieces = [parts[rank][2 * step + m] for m in (0, 1) for rank in (0, 1)]
         assert batch.ids == tuple(name for piece in pieces for name in piece.ids)
         assert torch.equal(batch.image, torch.cat([piece.image for piece in pieces]))
 
