@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deploy.errors import UserError
+from distill.losses.task import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,45 @@ def image_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).flatten(1).sum(1) / torch.where(total > 0, total, 1)
 
 
-def same_size(student: Tensor, teacher: Tensor) -> Tensor:
-    """The student's maps N×C×h×w, resized bilinearly to the teacher's h×w where strides differ.
+def pair(student: Tensor, teacher: Tensor, *, same_maps: bool = True) -> tuple[Tensor, Tensor]:
+    """Both as a loss compares them: at least float32, the teacher detached, the student at the teacher's h×w.
+
+    Args:
+        student: floating N×C×h×w; resized bilinearly where strides differ.
+        teacher: floating N×C×h×w.
+        same_maps: whether the two must have the same number of maps C.
 
     Raises:
-        UserError: the two have different numbers of maps.
+        UserError: they have not.
     """
-    if student.shape[1] != teacher.shape[1]:
+    if same_maps and student.shape[1] != teacher.shape[1]:
         raise UserError(
             f"the teacher has {teacher.shape[1]} maps, the student {student.shape[1]}; train both on one data set"
         )
-    if student.shape[-2:] == teacher.shape[-2:]:
-        return student
-    return F.interpolate(student, teacher.shape[-2:], mode="bilinear", align_corners=False)
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    if student.shape[-2:] != teacher.shape[-2:]:
+        student = F.interpolate(student, teacher.shape[-2:], mode="bilinear", align_corners=False)
+    return student, teacher
+
+
+def weighted_kl(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of softmax distributions over the last axis, in which a place counts by its weight.
+
+    The distributions are p_i ∝ weight_i · exp(score_i): repeating all places does not change the divergence, a place
+    without weight has no part in it. It is 0, with zero gradient, where no place has weight.
+
+    Args:
+        student: scores …×M.
+        teacher: scores …×M, without gradient.
+        weight: ≥ 0, of a shape that broadcasts to …×M.
+
+    Returns:
+        Nats, of the shape ….
+    """
+    # not -inf: 0 · (-inf - -inf) would be NaN, and a softmax over nothing has no value
+    nothing = torch.finfo(student.dtype).min / 2
+    log_q, log_p = (
+        F.log_softmax(torch.where(weight > 0, scores + weight.log(), nothing), dim=-1)
+        for scores in (student, teacher)
+    )
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
