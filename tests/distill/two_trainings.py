@@ -18,7 +18,7 @@ from distill.evaluate import evaluate
 from distill.presets import smoke
 from distill.stages import Road, prepare, training_stage
 from distill.train import train
-from tests.distill.tiny import TinyNet, tiny_net
+from tests.distill.tiny import TinyNet, distillation, tiny_net
 
 SGD = TrainConfig(
     steps=20, batch_size=8, optimizer="sgd", schedule="poly", lr=0.05, momentum=0.9, warmup=2, log_every=5,
@@ -31,6 +31,7 @@ CONFIGS = {
     "sgd, accumulated, averaged": replace(SGD, accumulate=2, ema=0.9),
     "adamw, accumulated": replace(ADAMW, accumulate=2),
 }
+LOSS = "kl(t=2) + feature(layer4) + at(layer4)"
 VAL_IMAGES = 5
 VOID = {0, 1, 2, 3, 4, 5, 7, 8}
 """Training images without a valid pixel, of 12: batches of 4, of which now one process has nothing, and now all."""
@@ -88,7 +89,7 @@ def open_road(out: Path) -> Road:
 
 def trained(name: str, road: Road) -> dict[str, Tensor]:
     """Weights and running statistics after a training with a teacher, auxiliary head and validation."""
-    stage = training_stage(road, name.replace(", ", "-"))
+    stage = training_stage(road, name.replace(", ", "-"), road.config.student)
     scores: list[list[float]] = []
 
     def evaluate(network):
@@ -97,9 +98,8 @@ def trained(name: str, road: Road) -> dict[str, Tensor]:
         return {"miou": float(len(scores))}  # the last is the best
 
     network = exact_net(seed=0)
-    train(
-        network, replace(stage, evaluate=evaluate), CONFIGS[name], road.accelerator, distillation=lesson
-    )
+    lesson = distillation(exact_net(seed=9), network, road.accelerator, LOSS, trust="label")
+    train(network, replace(stage, evaluate=evaluate), CONFIGS[name], road.accelerator, distillation=lesson)
     return {**network.state_dict(), "scores": torch.tensor(scores, dtype=torch.float64)}
 
 
@@ -118,7 +118,7 @@ def all_trained(rank: int, out: Path) -> dict:
 
 def valid_pixels(road: Road, config: TrainConfig, world: int) -> Tensor:
     """Number of valid pixels by step, micro-batch and process."""
-    view = training_stage(road, "count").view
+    view = training_stage(road, "count", road.config.student).view
     counts = [
         [
             int(batch.valid.sum())
