@@ -65,7 +65,8 @@ class TrainView(Dataset):
         epoch, index = key
         base = self._base(index)
         if self.augment is None:
-            return Sample(base.image.float(), base.label.long(), base.valid, base.id)
+            image = base.image.to(torch.float32, memory_format=torch.contiguous_format)
+            return Sample(image, base.label.long(), base.valid, base.id)
         rng = generator("augment", self.seed, epoch, index)
         return vary(base, self.augment, rng, self.mean, self.optical)
 
@@ -92,8 +93,10 @@ class TrainView(Dataset):
         label = sample.label.numpy().astype(np.uint8)
         if self.resize == "stretch":
             image, label = resize(image, *self.size), resize_nearest(label, *self.size)
+        # uint8 keeps its channels last in memory, which is how augmentation reads it fastest
+        planes = image.transpose(2, 0, 1) if self.optical else np.ascontiguousarray(image.transpose(2, 0, 1))
         return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            image=torch.from_numpy(planes),
             label=torch.from_numpy(label),
             valid=torch.from_numpy(label != IGNORE),
             id=sample.id,
