@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from deploy.errors import UserError
+from distill.checkpointing import checkpointed
 from distill.config import LossConfig, TrainConfig
 from distill.data.loader import TrainView, train_batches
 from distill.data.sample import Batch
@@ -89,6 +90,8 @@ def train(
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         shell = nn.SyncBatchNorm.convert_sync_batchnorm(shell)
     model, optimizer = accelerator.prepare(shell, build_optimizer(network, config))
+    if config.compile:
+        model.compile()  # the shell, in place: `network` stays plain, and so do the names of its weights
     state = TrainState(stage.folder, network, optimizer.optimizer, accelerator, config.steps, config.ema)
     start = state.restore() if resume else 0
     batches = train_batches(
@@ -107,6 +110,7 @@ def train(
         if accelerator.is_main_process
         else nullcontext() as log,
         stop_requests() as asked,
+        checkpointed(network, config.checkpoint_activations),
     ):
         for step in range(start, config.steps):
             seed = generator("dropout", stage.seed, step, accelerator.process_index).integers(2**63)

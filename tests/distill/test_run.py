@@ -135,6 +135,10 @@ class TestRoad:
             ("--student.arch=pspnet/typo", "no model 'typo'"),
             ("--student-train.batch-size=1", "student-train.batch-size 1: leaves one image"),
             ("--teacher-train.log-every=0", "teacher-train.log-every 0: must be at least 1"),
+            (
+                "--student-train.compile --student-train.checkpoint-activations",
+                "student-train.compile: does not go with --student-train.checkpoint-activations",
+            ),
             ("--loss.tau=0", r"loss.tau 0\.0: must be above 0"),
             ("--augment.scale=2 1", "augment.scale"),
             ("--precision=fp16", "fp16 needs a GPU"),
