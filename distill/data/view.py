@@ -84,10 +84,9 @@ class TrainView(Dataset):
         return base
 
     def _prepare(self, sample: Sample) -> Sample:
-        image = np.ascontiguousarray(sample.image.numpy().transpose(1, 2, 0))
-        if self.optical:
-            image = image.astype(np.uint8)
-        else:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all
+        kind = np.uint8 if self.optical else np.float32
+        image = sample.image.numpy().transpose(1, 2, 0).astype(kind, order="C")
+        if not self.optical:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all
             has_data = np.isfinite(image).all(axis=2, keepdims=True)
             image = np.where(has_data, image, np.asarray(self.mean, np.float32))
         label = sample.label.numpy().astype(np.uint8)
