@@ -71,6 +71,8 @@ def _training_problems(name: str, config: TrainConfig, processes: int) -> Iterat
         yield f"--{name}.ema {config.ema}: must be in 0..1, below 1"
     if config.lr <= 0:
         yield f"--{name}.lr {config.lr}: must be above 0"
+    if config.compile and config.checkpoint_activations:
+        yield f"--{name}.compile: does not go with --{name}.checkpoint-activations; choose one"
     parts = processes * max(config.accumulate, 1)
     if config.batch_size % parts:
         yield (

@@ -84,6 +84,10 @@ class TrainConfig:
     clip: float = 0.0
     """Largest gradient norm; 0 = no clipping."""
     channels_last: bool = True
+    checkpoint_activations: bool = False
+    """Compute the backbone's activations again in the backward pass instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Train through `torch.compile`: minutes to start, faster steps; it pays for long trainings on a GPU."""
     ema: float = 0.0
     """Decay of the averaged weights used for evaluation; 0 = off."""
     workers: int = 0

@@ -11,18 +11,26 @@ from distill.config import TrainConfig
 POLY_POWER = 0.9
 """Exponent of the poly schedule in the PSPNet paper."""
 
+FUSED_DEVICES = ("cpu", "cuda")
+"""Where torch updates a parameter in one pass instead of one for each operation."""
+
 
 def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW; biases and norms are not decayed, heads learn at `head_lr_factor` times the backbone's rate."""
+    """SGD or AdamW; biases and norms are not decayed, heads learn at `head_lr_factor` times the backbone's rate.
+
+    One fused pass over a parameter where torch has it. It trusts that gradients and state lie in memory as the
+    parameter does: autograd sees to the first, `restore_optimizer` to the second, and nobody may change it afterwards.
+    """
     groups = [
         {"params": parameters, "weight_decay": config.weight_decay * decays, "lr_factor": factor}
         for (decays, factor), parameters in _grouped(
             trainee.named_parameters(), config.head_lr_factor
         ).items()
     ]
+    fused = all(p.dtype == torch.float32 and p.device.type in FUSED_DEVICES for p in trainee.parameters())
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
 
 
 def _grouped(

@@ -207,6 +207,8 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
         head_lr_factor=1.0,
         warmup=0,
         eval_every=max(1, steps // 4),
+        checkpoint_activations=False,  # the simulation reaches the forward pass alone
+        compile=False,
     )
     first = train_batches(stage.view, training.batch_size, config.seed, 0, QAT_CALIBRATION_BATCHES)
     device = road.accelerator.device

@@ -6,6 +6,7 @@ the concatenated batch. Whose module calls it does not matter then, and the netw
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,13 +21,22 @@ from torch.overrides import TorchFunctionMode
 def sync_norms(module: nn.Module, accelerator: Accelerator) -> nn.Module:
     """`module` with its batch norms in training mode over all processes of `accelerator`, which all must run it.
 
-    Nothing changes for one process. Parameters and buffers stay the same tensors; on a GPU norms become other modules.
+    Parameters and buffers stay the same tensors; on a GPU norms become other modules. Elsewhere nothing changes here:
+    there `synced_steps` does it.
     """
-    if accelerator.num_processes == 1:
-        return module
-    if accelerator.device.type == "cuda":
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         return convert_sync_batchnorm(module)
-    return _Synced(module)
+    return module
+
+
+def synced_steps(accelerator: Accelerator) -> AbstractContextManager[Any]:
+    """What forward and backward passes run in, where norms are not modules of their own that talk to the others.
+
+    The backward pass too, since checkpointed activations are computed again in it.
+    """
+    if accelerator.num_processes > 1 and accelerator.device.type != "cuda":
+        return SyncedBatchNorm()
+    return nullcontext()
 
 
 class SyncedBatchNorm(TorchFunctionMode):
@@ -39,16 +49,6 @@ class SyncedBatchNorm(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         function: Any = _REPLACED.get(func, func)
         return function(*args, **(kwargs or {}))
-
-
-class _Synced(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *args: Any) -> Any:
-        with SyncedBatchNorm():
-            return self.module(*args)
 
 
 def _functional(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from deploy.errors import UserError
 from distill.checkpoint import Meta
+from distill.checkpointing import checkpointed
 from distill.config import LossConfig, TrainConfig
 from distill.data.loader import TrainView, train_batches
 from distill.data.sample import Batch
@@ -27,7 +28,7 @@ from distill.optim import build_optimizer, learning_rate, set_learning_rate
 from distill.processes import any_process, sum_over_processes
 from distill.signals import stop_requests
 from distill.state import TrainState
-from distill.sync_norm import sync_norms
+from distill.sync_norm import sync_norms, synced_steps
 from distill.trainee import Distillation, Trainee, normalised
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -91,6 +92,8 @@ def train(
     distiller = distillation.distiller if distillation else None
     trainee = Trainee(network, distiller, stage.loss, stage.class_weights)
     model, optimizer = accelerator.prepare(sync_norms(trainee, accelerator), build_optimizer(trainee, config))
+    if config.compile:
+        model.compile()  # in place: `network` stays plain, and so do the names of its weights
     state = TrainState(
         stage.folder, network, optimizer.optimizer, accelerator, config.steps, config.ema, distiller, stage.origin
     )
@@ -111,6 +114,8 @@ def train(
         if accelerator.is_main_process
         else nullcontext() as log,
         stop_requests() as asked,
+        checkpointed(network, config.checkpoint_activations),
+        synced_steps(accelerator),
     ):
         for step in range(start, config.steps):
             seed = generator("dropout", stage.seed, step, accelerator.process_index).integers(2**63)

@@ -1,21 +1,24 @@
 """Random changes of a training sample: zoom, crop, flips, and colour jitter for optical images.
 
-Image, label and valid mask move together (torchvision v2). Every random number comes from the generator passed in, and
-never from torch's global one, so a sample depends on its own key alone.
+Image and label move together, and the valid mask follows from the label. Every random number comes from the generator
+passed in, and never from torch's global one, so a sample depends on its own key alone. This runs beside the training
+for every sample, so it takes few passes, and one thread.
 """
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tf
+from torch.nn import functional
 
 from deploy.errors import UserError
+from deploy.preprocess import resize_nearest
 from distill.config import AugmentConfig
 from distill.data.sample import IGNORE, Sample
+
+GREY = (0.2989, 0.587, 0.114)
+"""Weights of R, G and B in brightness, those of torchvision."""
 
 
 def augment(
@@ -23,25 +26,29 @@ def augment(
 ) -> Sample:
     """A random variant of `sample`, exactly `config.crop` pixels in size.
 
-    `sample.image` is uint8 or float32 C×H×W without NaN; the result is float32 in the same units. The zoom is relative
-    to the size of `sample`. What the crop takes from outside the image has the channel mean, label 255 and valid False.
-    Photometric jitter changes only optical images of three channels.
+    `sample.image` is uint8 or float32 C×H×W without NaN, uint8 of three channels best with strides of H×W×C; the result
+    is float32 in the same units. The zoom is relative to the size of `sample`. What the crop takes from outside the
+    image has the channel mean, label 255 and valid False. Photometric jitter changes only optical images of three
+    channels.
     """
-    crop = config.crop
-    window = _window(sample.label.shape[0], sample.label.shape[1], crop, config.scale, rng)
-    inside, margins = _zoom_crop(sample, window, crop)
-    image = inside.image.float()
-    if optical and image.shape[0] == 3 and config.photometric > 0:
-        image = jitter_colors(image, config.photometric, rng)
-    parts = (tv_tensors.Image(image), tv_tensors.Mask(inside.label), tv_tensors.Mask(inside.valid))
-    if any(margins):
-        parts = _pad(*parts, margins, mean)
-    if config.flip and rng.random() < 0.5:
-        parts = tuple(tf.horizontal_flip(part) for part in parts)
-    if config.vertical_flip and rng.random() < 0.5:
-        parts = tuple(tf.vertical_flip(part) for part in parts)
-    image, label, valid = (part.as_subclass(Tensor).contiguous() for part in parts)
-    return Sample(image, label, valid, sample.id)
+    window = _window(sample.label.shape[0], sample.label.shape[1], config.crop, config.scale, rng)
+    inside, place = _cut(sample.label.shape[0], sample.label.shape[1], window, config.crop)
+    size = (place[0].stop - place[0].start, place[1].stop - place[1].start)
+    pixels = _zoomed(sample.image.numpy()[:, *inside], size)
+    if optical and pixels.shape[2] == 3 and config.photometric > 0:
+        pixels = jitter_colors(pixels.astype(np.float32), config.photometric, rng)
+    mirror = slice(None, None, -1 if config.flip and rng.random() < 0.5 else 1)
+    turn = slice(None, None, -1 if config.vertical_flip and rng.random() < 0.5 else 1)
+    image = np.empty((pixels.shape[2], *config.crop), np.float32)
+    label = np.empty(config.crop, np.int64)
+    if size != config.crop:
+        image[...] = np.asarray(mean, np.float32)[:, None, None]
+        label.fill(IGNORE)
+    # Written to as they look before the flips: place, flips, types and order of channels in one pass.
+    image.transpose(1, 2, 0)[turn, mirror][place] = pixels
+    label[turn, mirror][place] = resize_nearest(sample.label.numpy()[inside], *size)
+    valid = label != IGNORE
+    return Sample(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(valid), sample.id)
 
 
 def check_augment(config: AugmentConfig) -> None:
@@ -56,6 +63,9 @@ def check_augment(config: AugmentConfig) -> None:
 
 Window = tuple[int, int, int, int]
 """Top, left, height, width in pixels; may reach beyond the image."""
+
+Area = tuple[slice, slice]
+"""Rows and columns."""
 
 
 def _window(
@@ -74,61 +84,59 @@ def _offset(available: int, wanted: int, rng: np.random.Generator) -> int:
     return int(rng.integers(min(spare, 0), max(spare, 0) + 1))
 
 
-def _zoom_crop(sample: Sample, window: Window, crop: tuple[int, int]) -> tuple[Sample, list[int]]:
-    """The part of the window that lies in the image, at the scale of the crop, and the margins that it leaves.
-
-    Margins are left, top, right, bottom in pixels of the crop, which is how torchvision pads.
-    """
+def _cut(height: int, width: int, window: Window, crop: tuple[int, int]) -> tuple[Area, Area]:
+    """The part of the window that lies in the image, and the area that it fills of the crop."""
     top, left, tall, wide = window
-    height, width = sample.label.shape
-    y0, y1 = max(top, 0), min(top + tall, height)
-    x0, x1 = max(left, 0), min(left + wide, width)
-    size = [max(1, round((y1 - y0) * crop[0] / tall)), max(1, round((x1 - x0) * crop[1] / wide))]
-    north = min(round((y0 - top) * crop[0] / tall), crop[0] - size[0])
-    west = min(round((x0 - left) * crop[1] / wide), crop[1] - size[1])
-    cut = Sample(
-        sample.image[:, y0:y1, x0:x1], sample.label[y0:y1, x0:x1], sample.valid[y0:y1, x0:x1], sample.id
-    )
-    margins = [west, north, crop[1] - west - size[1], crop[0] - north - size[0]]
-    return _resize(cut, size), margins
+    rows, down = _cut_axis(height, top, tall, crop[0])
+    columns, across = _cut_axis(width, left, wide, crop[1])
+    return (rows, columns), (down, across)
 
 
-def _resize(sample: Sample, size: list[int]) -> Sample:
-    """Bilinear (with antialiasing) for the image, nearest for the masks."""
-    if list(sample.label.shape) == size:
-        return sample
-    image = tf.resize_image(sample.image, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
-    # The masks go through the image kernel: "nearest exact" samples at pixel centres as bilinear does, where plain
-    # "nearest", the default for masks, would shift them by up to half a pixel against the image.
-    label, valid = (
-        tf.resize_image(mask[None].to(torch.uint8), size, interpolation=InterpolationMode.NEAREST_EXACT)[0]
-        for mask in (sample.label, sample.valid)
-    )
-    return Sample(image, label.long(), valid.bool(), sample.id)
+def _cut_axis(available: int, start: int, extent: int, crop: int) -> tuple[slice, slice]:
+    first, last = max(start, 0), min(start + extent, available)
+    size = max(1, round((last - first) * crop / extent))
+    at = min(round((first - start) * crop / extent), crop - size)
+    return slice(first, last), slice(at, at + size)
 
 
-def _pad(
-    image: tv_tensors.Image,
-    label: tv_tensors.Mask,
-    valid: tv_tensors.Mask,
-    margins: list[int],
-    mean: Sequence[float],
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        tf.pad(image, margins, fill=list(mean)),
-        tf.pad(label, margins, fill=IGNORE),
-        tf.pad(valid, margins, fill=0),
-    )
+def _zoomed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """C×H×W as H×W×C of that size: bilinear, with antialiasing, pixel centres at half positions."""
+    pixels = image.transpose(1, 2, 0)
+    if pixels.shape[:2] == size:
+        return pixels
+    if image.dtype == np.uint8:  # torch has a kernel of its own for channels that lie together in memory
+        pixels = np.ascontiguousarray(pixels)
+    planes = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    zoomed = functional.interpolate(planes, size, mode="bilinear", antialias=True)
+    return zoomed[0].permute(1, 2, 0).numpy()
 
 
-def jitter_colors(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+def jitter_colors(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Change brightness, contrast and saturation, in random order, each by a factor in 1 ± `strength`.
 
-    `image` is float32 3×H×W in 0..255, and so is the result. This is torchvision's ColorJitter with numbers from `rng`.
+    `image` is float32 H×W×3 in 0..255, and so is the result. This is torchvision's ColorJitter with numbers from `rng`,
+    to within rounding. OpenCV multiplies by small matrices, as BLAS may start threads for it that training needs.
     """
-    changes = (tf.adjust_brightness, tf.adjust_contrast, tf.adjust_saturation)
+    changes = (_brightness, _contrast, _saturation)
     low = max(0.0, 1 - strength)
-    pixels = image / 255  # torchvision clamps float images to 0..1
     for number in rng.permutation(len(changes)):
-        pixels = changes[number](pixels, float(rng.uniform(low, 1 + strength)))
-    return pixels * 255
+        image = changes[number](image, float(rng.uniform(low, 1 + strength)))
+        np.clip(image, 0, 255, out=image)
+    return image
+
+
+def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    return image * np.float32(factor)
+
+
+def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Away from the mean grey, which is the grey of the mean colour."""
+    grey = np.dot(GREY, cv2.mean(image)[:3])
+    changed = image * np.float32(factor)
+    changed += np.float32((1 - factor) * grey)
+    return changed
+
+
+def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Away from the grey of each pixel."""
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * np.asarray(GREY))

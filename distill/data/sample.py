@@ -68,15 +68,15 @@ def make_sample(
             f"{name}: the label is {height}×{width} pixels but the image of {id} is {expected[0]}×{expected[1]}"
         )
     _check_ids(label, num_classes, name)
-    pixels = image.astype(np.float32)
+    pixels = image.transpose(2, 0, 1).astype(np.float32, order="C")
     has_data = np.ones(label.shape, bool)
     if np.issubdtype(image.dtype, np.floating):
         finite = np.isfinite(pixels)
         pixels[~finite] = np.nan
-        has_data = finite.all(axis=2)
-    clean = np.where(has_data, label, IGNORE).astype(np.int64)
+        has_data = finite.all(axis=0)
+    clean = np.where(has_data, label, IGNORE).astype(np.int64, copy=False)
     return Sample(
-        image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        image=torch.from_numpy(pixels),
         label=torch.from_numpy(clean),
         valid=torch.from_numpy(clean != IGNORE),
         id=id,

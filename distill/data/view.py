@@ -68,7 +68,8 @@ class TrainView(Dataset):
         epoch, index = key
         base = self._base(index)
         if self.augment is None:
-            return Sample(base.image.float(), base.label.long(), base.valid, base.id)
+            image = base.image.to(torch.float32, memory_format=torch.contiguous_format)
+            return Sample(image, base.label.long(), base.valid, base.id)
         rng = generator("augment", self.seed, epoch % self.views if self.views else epoch, index)
         return vary(base, self.augment, rng, self.mean, self.optical)
 
@@ -86,17 +87,18 @@ class TrainView(Dataset):
         return base
 
     def _prepare(self, sample: Sample) -> Sample:
-        image = np.ascontiguousarray(sample.image.numpy().transpose(1, 2, 0))
-        if self.optical:
-            image = image.astype(np.uint8)
-        else:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all
+        kind = np.uint8 if self.optical else np.float32
+        image = sample.image.numpy().transpose(1, 2, 0).astype(kind, order="C")
+        if not self.optical:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all
             has_data = np.isfinite(image).all(axis=2, keepdims=True)
             image = np.where(has_data, image, np.asarray(self.mean, np.float32))
         label = sample.label.numpy().astype(np.uint8)
         if self.resize == "stretch":
             image, label = resize(image, *self.size), resize_nearest(label, *self.size)
+        # uint8 keeps its channels last in memory, which is how augmentation reads it fastest
+        planes = image.transpose(2, 0, 1) if self.optical else np.ascontiguousarray(image.transpose(2, 0, 1))
         return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            image=torch.from_numpy(planes),
             label=torch.from_numpy(label),
             valid=torch.from_numpy(label != IGNORE),
             id=sample.id,

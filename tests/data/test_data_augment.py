@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as tf
 
 from deploy.errors import UserError
 from distill.config import AugmentConfig
@@ -145,11 +146,50 @@ def test_photometric_changes_optical_colours_but_neither_labels_nor_padding():
 
 
 def test_jitter_of_strength_zero_is_the_identity_and_clamps_otherwise():
-    image = torch.rand(3, 8, 8) * 255
+    image = np.random.default_rng(0).uniform(0, 255, (8, 8, 3)).astype(np.float32)
+    before = image.copy()
     same = jitter_colors(image, 0.0, np.random.default_rng(0))
-    torch.testing.assert_close(same, image, atol=1e-3, rtol=0)
-    white = jitter_colors(torch.full((3, 8, 8), 250.0), 1.0, np.random.default_rng(1))
+    np.testing.assert_allclose(same, image, atol=1e-3)
+    white = jitter_colors(np.full((8, 8, 3), 250, np.float32), 1.0, np.random.default_rng(1))
     assert white.max() <= 255
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_jitter_is_torchvisions(seed):
+    image = np.random.default_rng(seed).uniform(0, 255, (31, 17, 3)).astype(np.float32)
+    expected = torchvision_jitter(torch.from_numpy(image).permute(2, 0, 1), 0.8, np.random.default_rng(seed))
+    changed = jitter_colors(image, 0.8, np.random.default_rng(seed))
+    assert changed.dtype == np.float32
+    np.testing.assert_allclose(changed, expected.permute(1, 2, 0), atol=1e-3)
+
+
+def torchvision_jitter(image, strength, rng):
+    changes = (tf.adjust_brightness, tf.adjust_contrast, tf.adjust_saturation)
+    pixels = image / 255
+    for number in rng.permutation(3):
+        pixels = changes[number](pixels, float(rng.uniform(max(0.0, 1 - strength), 1 + strength)))
+    return pixels * 255
+
+
+@pytest.mark.parametrize("zoom", [0.5, 0.8, 1.0, 1.7])
+@pytest.mark.parametrize(
+    ("channels", "optical", "lies"), [(3, True, "HWC"), (3, True, "CHW"), (1, True, "CHW"), (2, False, "CHW")]
+)
+def test_the_zoom_is_torchvisions_bit_by_bit(zoom, channels, optical, lies):
+    """A crop that shows all of the image, so that nothing but the zoom is left."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, channels), dtype=np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    image = image if optical else image.float() - 100.5
+    image = image if lies == "HWC" else image.contiguous()
+    crop = (round(40 * zoom), round(60 * zoom))
+    config = AugmentConfig(crop=crop, scale=(zoom, zoom), flip=False, photometric=0.0)
+    source = Sample(image, torch.zeros(40, 60).byte(), torch.ones(40, 60).bool(), "a")
+    result = augment(source, config, np.random.default_rng(0), (0.0,) * channels, optical)
+    expected = tf.resize_image(image.contiguous(), list(crop), antialias=True)
+    assert torch.equal(result.image, expected.float())
+    assert result.image.is_contiguous()
+    assert result.valid.all()
 
 
 def test_randomness_comes_from_the_generator_alone():

@@ -141,6 +141,11 @@ class TestRoad:
             ("--distill.views=-1", "distill.views -1: must be at least 0"),
             ("--distill.weight=-1", r"distill.weight -1\.0: must be at least 0"),
             ("--distill.teachers=/nowhere.safetensors", "no checkpoint that tells its network"),
+            (
+                "--student-train.compile --student-train.checkpoint-activations",
+                "student-train.compile: does not go with --student-train.checkpoint-activations",
+            ),
+            ("--loss.tau=0", r"loss.tau 0\.0: must be above 0"),
             ("--augment.scale=2 1", "augment.scale"),
             ("--precision=fp16", "fp16 needs a GPU"),
             ("--data.size=0 9", "data.size 0: must be at least 8"),
