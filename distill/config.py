@@ -91,7 +91,7 @@ class TrainConfig:
     ema: float = 0.0
     """Decay of the averaged weights used for evaluation; 0 = off."""
     workers: int = 0
-    """Data loading processes."""
+    """Data loading processes; 0 = the training's own, as fast where a step takes far longer than its images."""
     eval_every: int = 0
     """Steps between evaluations on the validation split; 0 = only at the end."""
     checkpoint_every: int = 100
