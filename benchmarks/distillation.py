@@ -1,12 +1,13 @@
 """Which distillation is best at equal cost? `python benchmarks/distillation.py PRESET --seconds S [--field value …]`.
 
-Trains the preset's student by every method (and without a teacher) from one configuration, for as many steps as fit into
-the same seconds: a method pays for its own slower steps, and for the teacher's inference, whether that happens in every
-step or once for all stored views. The teacher is trained once; its training is not counted.
+Trains the preset's student by every method (and without a teacher) from one configuration, for as many steps as fit
+into the same seconds: a method pays for its own slower steps, and for the teacher's inference, whether that happens in
+every step or once for all stored views. The teacher is trained once; its training is not counted.
 
-Seconds are made comparable on a busy machine by timing the steps of all methods in turns first (`costs.json`), and giving
-each method the number of steps that its budget buys at that price. So every training is exact, and the whole is resumed,
-run by run, by the same command. Writes `leaderboard.json`, `.md` and `.png` into the folder of the benchmark.
+Seconds are made comparable on a busy machine by timing the steps of all methods in turns first (`costs.json`), and
+giving each method the number of steps that its budget buys at that price. So every training is exact, and the whole is
+resumed, run by run, by the same command; started twice, the two share the work. Writes `leaderboard.json`, `.md` and
+`.png` into the folder of the benchmark.
 """
 
 import sys
@@ -16,10 +17,12 @@ if not __package__:  # run as a script: import from the repository root, never f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import fcntl
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -61,11 +64,15 @@ WARM, TIMED, ROUNDS = 3, 6, 2
 
 def main(argv: Sequence[str]) -> int:
     """Time, train and compare; print the table and write the reports."""
-    parser = argparse.ArgumentParser(prog="benchmarks/distillation.py", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/distillation.py", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("preset")
     parser.add_argument("--seconds", type=float, default=120, help="budget of each training (default 120)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="names, or loss expressions such as 'kl(t=4)'")
+    parser.add_argument(
+        "--methods", nargs="+", default=list(METHODS), help="names, or loss expressions such as 'kl(t=4)'"
+    )
     parser.add_argument("--folder", type=Path, help="of the benchmark (default: runs/distillation-PRESET)")
     options, fields = parser.parse_known_args(argv)
     folder = options.folder or Path("runs") / f"distillation-{options.preset}"
@@ -90,8 +97,15 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
     costs = bench.costs(runs)
     for seed in seeds:
         for name, run in runs.items():
-            result = bench.result(name, run, seed, costs[name])
-            print(f"{name}, seed {seed}: {result.steps} steps, test mIoU {100 * result.miou:.2f} %", flush=True)
+            folder = bench.folder_of(name, seed)
+            with claimed(folder) as mine:
+                if not mine:
+                    print(f"{name}, seed {seed}: another process is at it", flush=True)
+                    continue
+                result = bench.result(name, run, seed, costs[name])
+            print(
+                f"{name}, seed {seed}: {result.steps} steps, test mIoU {100 * result.miou:.2f} %", flush=True
+            )
     bench.report(runs, seeds)
 
 
@@ -128,17 +142,23 @@ class Bench:
         write_json(path, {name: asdict(cost) for name, cost in known.items()})
         return known
 
+    def folder_of(self, name: str, seed: int) -> Path:
+        """Of one training."""
+        return self.folder / "runs" / f"{_slug(name)}-{seed}"
+
     def result(self, name: str, run: RunConfig, seed: int, cost: Cost) -> Result:
         """Train one student, unless that has been done, and score it on the test split."""
         from distill.road import test_scores
 
-        folder = self.folder / "runs" / f"{_slug(name)}-{seed}"
+        folder = self.folder_of(name, seed)
         path = folder / "result.json"
         steps = int((self.seconds - cost.share) / cost.step)
         if path.exists():
             result = Result(**json.loads(path.read_text()))
             if result.steps != steps:
-                raise UserError(f"{path}: is of {result.steps} steps, the budget buys {steps}; use another --folder")
+                raise UserError(
+                    f"{path}: is of {result.steps} steps, the budget buys {steps}; use another --folder"
+                )
             return result
         if steps < 1:
             raise UserError(
@@ -151,7 +171,9 @@ class Bench:
         curve = [
             (cost.share + line["step"] * cost.step, line["val_miou"]) for line in log if "val_miou" in line
         ]
-        result = Result(name, run.distill.loss, seed, steps, cost.share, test_scores(self.road, network).miou, curve)
+        result = Result(
+            name, run.distill.loss, seed, steps, cost.share, test_scores(self.road, network).miou, curve
+        )
         write_json(path, result)
         return result
 
@@ -159,9 +181,7 @@ class Bench:
         """Print and write what came out."""
         from distill.road import test_scores
 
-        stored = [
-            self.folder / "runs" / f"{_slug(name)}-{seed}" / "result.json" for name in runs for seed in seeds
-        ]
+        stored = [self.folder_of(name, seed) / "result.json" for name in runs for seed in seeds]
         results = [Result(**json.loads(path.read_text())) for path in stored if path.exists()]
         teacher = test_scores(self.road, self.teacher.network).miou
         machine = describe()
@@ -173,7 +193,9 @@ class Bench:
             file.write(to_markdown(results, BASELINE, teacher))
         draw(results, teacher, self.folder / "leaderboard.png")
 
-    def _train(self, run: RunConfig, folder: Path, seed: int, steps: int, eval_every: int = 0, log_every: int = 50) -> "nn.Module":
+    def _train(
+        self, run: RunConfig, folder: Path, seed: int, steps: int, eval_every: int = 0, log_every: int = 50
+    ) -> "nn.Module":
         """A student trained by `run`, in `folder`, from the first weights and in the order of `seed`."""
         import torch
 
@@ -219,7 +241,10 @@ class Bench:
         """Seconds of single steps of a training."""
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".timing-") as folder:
             self._train(run, Path(folder) / _slug(name), seed=0, steps=WARM + TIMED, log_every=1)
-            log = [json.loads(line) for line in next(Path(folder).glob("*/metrics.jsonl")).read_text().splitlines()]
+            log = [
+                json.loads(line)
+                for line in next(Path(folder).glob("*/metrics.jsonl")).read_text().splitlines()
+            ]
         return [run.student_train.batch_size / line["images_per_s"] for line in log if line["step"] > WARM]
 
     def _seconds_a_view(self) -> float:
@@ -238,6 +263,19 @@ class Bench:
             teach(batch, normalised(batch, stage.mean, stage.std, channels_last=True))
             times.append((time.perf_counter() - began) / 32)
         return min(times)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether no other process works in the folder; none will until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _distill_of(name: str, preset: DistillConfig) -> DistillConfig:

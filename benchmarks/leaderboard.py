@@ -58,10 +58,17 @@ def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     for number, (name, runs) in enumerate(_by_method(results).items()):
-        seconds = [statistics.fmean(point) for point in zip(*([s for s, _ in r.curve] for r in runs), strict=False)]
-        scores = [100 * statistics.fmean(point) for point in zip(*([m for _, m in r.curve] for r in runs), strict=False)]
+        seconds = [
+            statistics.fmean(point) for point in zip(*([s for s, _ in r.curve] for r in runs), strict=False)
+        ]
+        scores = [
+            100 * statistics.fmean(point)
+            for point in zip(*([m for _, m in r.curve] for r in runs), strict=False)
+        ]
         style = ("-", "--", ":")[number // 10 % 3]
-        axes.plot(seconds, scores, style, label=f"{name} ({len(runs)})", linewidth=2.5 if number == 0 else 1.5)
+        axes.plot(
+            seconds, scores, style, label=f"{name} ({len(runs)})", linewidth=2.5 if number == 0 else 1.5
+        )
     axes.set(xlabel="seconds, the teacher's inference included", ylabel="validation mIoU %")
     axes.set_title(f"teacher: {100 * teacher:.1f} % on the test split; (n) = seeds")
     axes.grid(alpha=0.3)
@@ -108,7 +115,8 @@ def p_value(differences: Sequence[float]) -> str:
         from scipy.stats import ttest_1samp
     except ImportError as error:
         raise UserError("the paired test needs scipy: pip install '.[bench]'") from error
-    return f"{ttest_1samp(differences, 0.0).pvalue:.3f}"
+    _, p = ttest_1samp(differences, 0.0)
+    return f"{p:.3f}"
 
 
 def _by_method(results: Sequence[Result]) -> dict[str, list[Result]]:

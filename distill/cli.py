@@ -19,6 +19,7 @@ training
   run PRESET [--field value …]   train a teacher, distil a student, export and prove it
   presets                        list the presets
   students [--size N]            list the students with parameters and multiply-accumulates
+  losses                         list the distillation losses with their options
 for a device
   build BUNDLE                   quantize and compile a bundle, and prove the result
   lint BUNDLE|FILE               foretell what compilers will make of a bundle or an ONNX file
@@ -45,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         "run": _run,
         "presets": _presets,
         "students": _students,
+        "losses": _losses,
     }
     if command not in training:
         return device.main(list(argv))
@@ -79,6 +81,14 @@ def _students(argv: Sequence[str]) -> int:
 
     size = (options.size, options.size)
     print(*student_lines(options.names, options.channels, options.classes, size), sep="\n")
+    return 0
+
+
+def _losses(_: Sequence[str]) -> int:
+    _require_training("losses")
+    from distill.losses.methods import loss_lines
+
+    print(*loss_lines(), sep="\n")
     return 0
 
 

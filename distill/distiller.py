@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,10 @@ class Distiller(nn.Module):
         for index, term in enumerate(self.main):
             if term.feature is None:
                 continue
-            from_, to = (_channels(term.feature, shapes, who) for shapes, who in ((student, "student"), (teacher, "teacher")))
+            from_, to = (
+                _channels(term.feature, shapes, who)
+                for shapes, who in ((student, "student"), (teacher, "teacher"))
+            )
             if METHODS[term.method].adapts:
                 self.adapters[str(index)] = nn.Conv2d(from_, to, 1, bias=False)
             if METHODS[term.method].memory:
@@ -84,16 +87,20 @@ class Distiller(nn.Module):
         if self.trust == "label":
             weight = weight * label_probability(target.logits, batch.label, batch.valid)
         pixels = Pixels(weight, batch.label, self.num_classes)
-        losses = sum(term.weight * self._loss(i, term, output, target, pixels) for i, term in enumerate(self.main))
+        losses = sum(
+            term.weight * self._loss(i, term, output, target, pixels) for i, term in enumerate(self.main)
+        )
         if output.aux is not None:
             aux = Output(output.aux, None)
-            losses = losses + sum(term.weight * self._loss(None, term, aux, target, pixels) for term in self.aux)
-        # Each image counts by its valid pixels, as in the task loss, and where the teacher is trusted less it says less.
+            losses = losses + sum(
+                term.weight * self._loss(None, term, aux, target, pixels) for term in self.aux
+            )
+        # An image counts by its valid pixels, as in the task loss; where the teacher is trusted less it says less.
         mass = weight.flatten(1).sum(1)
         return (losses * mass).sum() / batch.valid.sum().clamp(min=1)
 
     def _loss(self, index: int | None, term: Term, output: Output, target: Target, pixels: Pixels) -> Tensor:
-        method, options = METHODS[term.method], dict(term.options)
+        method, options = METHODS[term.method], dict[str, Any](term.options)
         if term.feature is None:
             return method.function(output.logits, target.logits, pixels, **options)
         student, teacher = output.features[term.feature], target.features[term.feature]
@@ -118,7 +125,9 @@ def parse_aux_terms(text: str) -> tuple[Term, ...]:
     terms = parse_terms(text) if text.strip() else ()
     for term in terms:
         if term.feature is not None:
-            raise UserError(f"--distill.aux {text}: {term.method}({term.feature}) compares features; give losses on logits")
+            raise UserError(
+                f"--distill.aux {text}: {term.method}({term.feature}) compares features; give losses on logits"
+            )
     return terms
 
 
@@ -142,5 +151,7 @@ def shapes_of(network: nn.Module, image: Tensor) -> Shapes:
 
 def _channels(feature: str, shapes: Shapes, who: str) -> int:
     if feature not in shapes.features:
-        raise UserError(f"--distill.loss: the {who} has no feature {feature!r}; it has {', '.join(shapes.features) or 'none'}")
+        raise UserError(
+            f"--distill.loss: the {who} has no feature {feature!r}; it has {', '.join(shapes.features) or 'none'}"
+        )
     return shapes.features[feature]

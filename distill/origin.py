@@ -15,6 +15,8 @@ from distill.data.stats import Stats
 from student.zoo import build_network
 
 FIELDS = ("arch", "output_stride", "head_channels")
+TOLERANCE = 0.05
+"""By how many standard deviations another normalisation may shift a channel, and by which share stretch it."""
 
 
 def origin_of(model: ModelConfig, aux: bool, splits: Splits, stats: Stats) -> Meta:
@@ -41,16 +43,20 @@ def check_origin(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None:
         theirs = meta[name]
         if theirs != ours:
             raise UserError(
-                f"{path}: was trained with {len(theirs)} {name} ({_some(theirs)}), the data has {len(ours)} ({_some(ours)});"
-                " use a teacher of this data"
+                f"{path}: was trained with {len(theirs)} {name} ({_some(theirs)}), the data has {len(ours)}"
+                f" ({_some(ours)}); use a teacher of this data"
             )
-    for name, ours in (("mean", stats.mean), ("std", stats.std)):
-        if not np.allclose(meta[name], ours, rtol=1e-3, atol=1e-6):
-            theirs = ", ".join(f"{value:.4g}" for value in meta[name])
-            raise UserError(
-                f"{path}: was trained on images normalised by {name} {theirs}, this data has"
-                f" {', '.join(f'{value:.4g}' for value in ours)}; train it on this data (--teacher-train.steps)"
-            )
+    shift = np.abs(np.subtract(meta["mean"], stats.mean)) / stats.std
+    stretch = np.abs(np.divide(meta["std"], stats.std) - 1)
+    if max(*shift, *stretch) > TOLERANCE:
+        theirs, ours = (
+            f"mean {_numbers(mean)}, std {_numbers(std)}"
+            for mean, std in ((meta["mean"], meta["std"]), (stats.mean, stats.std))
+        )
+        raise UserError(
+            f"{path}: was trained on images normalised by {theirs}, this data has {ours};"
+            " use a teacher of this data, or train it here (--teacher-train.steps)"
+        )
 
 
 def origin_in(path: Path) -> Meta | None:
@@ -72,11 +78,19 @@ def network_from(path: Path, splits: Splits, stats: Stats) -> nn.Module:
     """
     meta = origin_in(path)
     if meta is None:
-        raise UserError(f"{path}: no checkpoint that tells its network; give best.safetensors of a run's teacher folder")
+        raise UserError(
+            f"{path}: no checkpoint that tells its network; give best.safetensors of a run's teacher folder"
+        )
     check_origin(path, meta, splits, stats)
-    network = build_network(num_outputs=len(splits.classes), in_channels=len(splits.channels), **meta["model"])
+    network = build_network(
+        num_outputs=len(splits.classes), in_channels=len(splits.channels), **meta["model"]
+    )
     load_network(network, path)
     return network
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -77,7 +77,9 @@ class TrainState:
         if "miou" in scores and scores["miou"] < self.best.get("miou", -1.0):
             return
         self.best = {"step": step, **scores}
-        save_checkpoint(self.folder / BEST, pack("model", self.evaluated.state_dict()), self.best | self.origin)
+        save_checkpoint(
+            self.folder / BEST, pack("model", self.evaluated.state_dict()), self.best | self.origin
+        )
 
     def save(self, step: int) -> None:
         """Write `last.safetensors`; after the final step there is nothing to go on with, so only the weights."""

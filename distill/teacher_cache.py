@@ -68,7 +68,8 @@ class TeacherCache:
         self.folder, self.layout = folder, layout
         self._claim({"layout": _plain(layout), **identity})
         self._arrays = {
-            name: np.memmap(folder / name, kind, "r+", shape=shape) for name, (kind, shape) in layout.files.items()
+            name: np.memmap(folder / name, kind, "r+", shape=shape)
+            for name, (kind, shape) in layout.files.items()
         }
         self._digests = np.memmap(folder / "chunks.bin", np.uint8, "r+", shape=(self._chunks, DIGEST))
 
@@ -93,8 +94,8 @@ class TeacherCache:
         return Target(maps.pop("logits"), maps)
 
     @property
-    def bytes(self) -> int:
-        """Size of all arrays."""
+    def size(self) -> int:
+        """Bytes of all arrays."""
         return sum(array.nbytes for array in self._arrays.values())
 
     @property
@@ -111,9 +112,15 @@ class TeacherCache:
         if path.exists():
             self._check_same(path, wanted)
             return
-        if self.folder.exists() and any(self.folder.glob("*.bin")) and not (self.folder / ".filling").exists():
+        if (
+            self.folder.exists()
+            and any(self.folder.glob("*.bin"))
+            and not (self.folder / ".filling").exists()
+        ):
             raise UserError(f"{self.folder}: holds other files; {REMEDY}")
-        sizes = {name: kind.itemsize * int(np.prod(shape)) for name, (kind, shape) in self.layout.files.items()}
+        sizes = {
+            name: kind.itemsize * int(np.prod(shape)) for name, (kind, shape) in self.layout.files.items()
+        }
         sizes["chunks.bin"] = self._chunks * DIGEST
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +131,9 @@ class TeacherCache:
             for name in (*sizes, ".filling"):
                 (self.folder / name).unlink(missing_ok=True)
             if error.errno not in DISK_FULL:
-                raise UserError(f"{self.folder}: cannot be written ({error.strerror}); give another --distill.cache") from error
+                raise UserError(
+                    f"{self.folder}: cannot be written ({error.strerror}); give another --distill.cache"
+                ) from error
             raise UserError(
                 f"{self.folder}: the teacher's outputs need {sum(sizes.values()) / 1e9:.2f} GB and the disk is full;"
                 " free some space, or lower --distill.views or set --distill.cache-dtype int8"
@@ -150,10 +159,10 @@ class TeacherCache:
         return any(stored) and stored == self._digest(rows)
 
     def _digest(self, rows: range) -> bytes:
-        digest = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for array in self._arrays.values():
-            digest.update(array[rows.start : rows.stop].tobytes())
-        return digest.digest()
+            sha256.update(array[rows.start : rows.stop].tobytes())
+        return sha256.digest()
 
     def _store(self, name: str, rows: range, maps: np.ndarray) -> None:
         part = slice(rows.start, rows.stop)
@@ -183,5 +192,8 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _plain(layout: Layout) -> dict[str, object]:
-    return {"rows": layout.rows, "maps": {k: list(v) for k, v in layout.maps.items()}, "numbers": layout.numbers}
-
+    return {
+        "rows": layout.rows,
+        "maps": {k: list(v) for k, v in layout.maps.items()},
+        "numbers": layout.numbers,
+    }

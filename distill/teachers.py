@@ -68,10 +68,13 @@ def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
         return first
     classes = [maps.shape[1] for maps in logits]
     if len(set(classes)) > 1:
-        raise UserError(f"the teachers have {', '.join(map(str, classes))} classes; train all of them on one data set")
+        raise UserError(
+            f"the teachers have {', '.join(map(str, classes))} classes; train all of them on one data set"
+        )
     size = first.shape[-2:]
     maps = [
-        m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear", align_corners=False) for m in logits
+        m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear", align_corners=False)
+        for m in logits
     ]
     weight = torch.zeros(len(maps), len(first), device=first.device)
     if combine == "label":
@@ -128,7 +131,9 @@ def cached_teacher(
 
     def recall(batch: Batch, _: Tensor) -> Target:
         target = cache.read([(epoch % view.views) * len(view) + index for epoch, index in batch.keys])
-        return Target(target.logits.to(device), {name: maps.to(device) for name, maps in target.features.items()})
+        return Target(
+            target.logits.to(device), {name: maps.to(device) for name, maps in target.features.items()}
+        )
 
     return recall
 
@@ -140,7 +145,7 @@ def _fill(cache: TeacherCache, missing: Sequence[range], ask: Callable[[Sequence
     for rows in track(missing, "teacher", console=console, disable=not console.is_terminal, transient=True):
         cache.write(rows, ask(rows))
     count, seconds = sum(map(len, missing)), time.perf_counter() - began
-    say(f"teacher: {count} views in {seconds:.0f} s, {cache.bytes / 1e6:.1f} MB in {cache.folder}")
+    say(f"teacher: {count} views in {seconds:.0f} s, {cache.size / 1e6:.1f} MB in {cache.folder}")
 
 
 def identity_of(networks: Sequence[nn.Module], combine: str) -> dict[str, str]:
@@ -150,6 +155,14 @@ def identity_of(networks: Sequence[nn.Module], combine: str) -> dict[str, str]:
 
 
 def fingerprint(view: TrainView) -> str:
-    """SHA-256 of all that decides the pixels of a view: images, sizes, statistics, augmentation, seed and their number."""
-    parts = [list(view.reader.ids), view.size, view.resize, repr(view.augment), view.mean, view.seed, view.views]
+    """SHA-256 of all that decides the pixels of the views: images, sizes, statistics, augmentation, seed, number."""
+    parts = [
+        list(view.reader.ids),
+        view.size,
+        view.resize,
+        repr(view.augment),
+        view.mean,
+        view.seed,
+        view.views,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -31,7 +31,8 @@ def distil_from(
 ) -> Distillation:
     """The distillation that `config.distill` describes; its view bank is the stage's.
 
-    `terms` replace those of `config.distill.loss`. Raises UserError as `Distiller`, `network_from` and `cached_teacher`.
+    `terms` replace those of `config.distill.loss`. Raises UserError as `Distiller`, `network_from` and
+    `cached_teacher` do.
     """
     distill = config.distill
     terms = parse_terms(distill.loss) if terms is None else terms
@@ -39,12 +40,18 @@ def distil_from(
     networks = [teacher, *(network_from(path, *data) for path in distill.teachers)]
     channels_last = config.student_train.channels_last
     teach = online_teacher(
-        networks, accelerator, features=features_of(terms), combine=distill.combine, channels_last=channels_last
+        networks,
+        accelerator,
+        features=features_of(terms),
+        combine=distill.combine,
+        channels_last=channels_last,
     )
     if stage.view.views:
         folder = distill.cache or config.out / "teacher-cache"
         identity = identity_of(networks, distill.combine)
-        teach = cached_teacher(teach, stage, folder, distill.cache_dtype, accelerator, identity, channels_last)
+        teach = cached_teacher(
+            teach, stage, folder, distill.cache_dtype, accelerator, identity, channels_last
+        )
     return Distillation(teach, distiller, distill.weight, distill.schedule)
 
 

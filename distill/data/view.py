@@ -26,8 +26,8 @@ class TrainView(Dataset):
 
     An image comes at network scale: resized to `size` (height, width) when `resize` is "stretch", by the rule of
     `deploy.preprocess`, and as it is when `resize` is "tile". Pixels without data take the channel mean. Then `augment`
-    is applied, if any; its random numbers are a pure function of (seed, epoch, index), or, where there is a fixed number
-    of `views` an image, of (seed, epoch mod views, index).
+    is applied, if any; its random numbers are a pure function of (seed, epoch, index), or, where there is a fixed
+    number of `views` an image, of (seed, epoch mod views, index).
 
     With `cache` the image at network scale is kept in memory, as uint8 where it is optical, up to `CACHE_BYTES`; each
     worker of a loader keeps its own share.

@@ -1,6 +1,7 @@
 """The distillation losses by name."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,3 +40,17 @@ METHODS: Mapping[str, Method] = {
     "cirkd": Method(cirkd, on="features", adapts=True, memory=True),
     "maps": Method(maps, on="logits"),
 }
+
+
+def loss_lines(methods: Mapping[str, Method] = METHODS) -> Iterator[str]:
+    """One line a loss: how it is written, with the options' defaults, and what it is."""
+    for name, method in methods.items():
+        where = {"logits": [], "features": ["FEATURE"], "either": ["[FEATURE]"]}[method.on]
+        options = [
+            f"{p.name}={p.default:g}"
+            for p in inspect.signature(method.function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float)
+        ]
+        call = f"{name}({', '.join([*where, *options])})"
+        yield f"{call:<56}{(method.function.__doc__ or '').splitlines()[0]}"
+    yield "FEATURE is layer3, layer4 or head of a PSPNet; add losses up with weights: kl(t=2) + 3*cwd(layer4, t=4)"

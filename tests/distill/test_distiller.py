@@ -42,7 +42,7 @@ def distiller(loss="kl(t=2)", aux="", trust="everywhere", student=SHAPES, teache
 
 
 def test_images_count_by_their_valid_pixels(batch, maps):
-    """So a batch may be split over processes: the mean over its parts, weighed by valid pixels, is that of the whole."""
+    """So a batch may be split over processes: the mean over its parts, by valid pixels, is that of the whole."""
     loss = distiller("2*kl(t=2) + at(layer4)")
     parts, counts = [], []
     for index in range(3):
@@ -107,7 +107,10 @@ def test_adapters_bridge_other_channels(batch, maps):
     [
         ({"teacher": Shapes(19, {})}, "teacher has 19 classes, the student 3"),
         ({"loss": "feature(layer5)"}, "student has no feature 'layer5'; it has layer3, layer4"),
-        ({"loss": "at(head)", "student": Shapes(3, {"head": 2})}, "teacher has no feature 'head'; it has layer3, layer4"),
+        (
+            {"loss": "at(head)", "student": Shapes(3, {"head": 2})},
+            "teacher has no feature 'head'; it has layer3, layer4",
+        ),
         ({"aux": "at(layer3)"}, r"at\(layer3\) compares features; give losses on logits"),
     ],
 )

@@ -85,13 +85,16 @@ class TestSameAsOnline:
         for batch in batches_of(stage):
             image = normalised(batch, stage.mean, stage.std, channels_last=True)
             asked, recalled = online(batch, image), recall(batch, image)
-            for a, b in ((asked.logits, recalled.logits), (asked.features["layer4"], recalled.features["layer4"])):
+            for a, b in (
+                (asked.logits, recalled.logits),
+                (asked.features["layer4"], recalled.features["layer4"]),
+            ):
                 limit = tolerance * a.abs().amax().item()
                 torch.testing.assert_close(b, a, rtol=0, atol=limit)
 
     @pytest.mark.parametrize("loss", ["kl(t=2) + feature(layer4)", "cwd(t=4) + at(layer4)"])
     def test_trained_students(self, stage, accelerator, tmp_path, loss):
-        """Twelve steps over every view end in the same student, whether the teacher runs in each or was asked before."""
+        """Twelve steps over every view end in the same student, whether the teacher runs in each or ran before."""
 
         def trained(name, teach):
             student = tiny_net()
@@ -120,7 +123,9 @@ class TestSameAsOnline:
             return teach(batch, image)
 
         for _ in range(2):
-            cached_teacher(counting, stage, tmp_path / "c", "fp16", accelerator, identity_of([network], "mean"))
+            cached_teacher(
+                counting, stage, tmp_path / "c", "fp16", accelerator, identity_of([network], "mean")
+            )
         assert asked == [1, CHUNK_ROWS, VIEWS * IMAGES - CHUNK_ROWS, 1]
 
 
@@ -181,7 +186,9 @@ class TestReliability:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("distill.teacher_cache.os.posix_fallocate", full)
-        with pytest.raises(UserError, match=r"c: the teacher's outputs need .* GB and the disk is full; free some"):
+        with pytest.raises(
+            UserError, match=r"c: the teacher's outputs need .* GB and the disk is full; free some"
+        ):
             TeacherCache(tmp_path / "c", LAYOUT, {})
         assert not list((tmp_path / "c").iterdir())
 

@@ -113,7 +113,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
 
 @pytest.mark.parametrize("loss", ["feature(layer4) + cirkd(layer4)", "kl(t=2) + at(layer4)"])
 def test_what_distillation_trains_is_resumed_and_left_out_of_the_student(stage, tmp_path, accelerator, loss):
-    """Adapters and memories go on from the checkpoint bit for bit; the student's best weights hold neither, nor the teacher."""
+    """Adapters and memories go on from the checkpoint bit for bit; the best weights hold neither, nor the teacher."""
     teacher = tiny_net(seed=9)
     straight = trained(stage, ADAMW, accelerator, teacher, loss)
     names = {name.split(".")[0] for name in load_checkpoint(stage.folder / "best.safetensors")[0]}

@@ -1,0 +1,82 @@
+"""A distillation loop as one writes it first, to compare with: nothing is cached, fused or laid out for speed."""
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+if TYPE_CHECKING:
+    from distill.stages import Road
+
+
+def plain_steps(road: "Road", steps: int) -> list[float]:
+    """Seconds of each step: float32, contiguous, Pillow for every image, teacher online, torch's plain optimiser.
+
+    Same networks, sizes, batch and losses (KL at temperature 2) as the preset's.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from distill.stages import new_network
+
+    config, device = road.config, road.accelerator.device
+    torch.manual_seed(0)
+    teacher = new_network(config, road.splits, config.teacher).eval().to(device)
+    student = new_network(config, road.splits, config.student).train().to(device)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=False, foreach=False)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (road.stats.mean, road.stats.std))
+    draw = random.Random(0)
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        chosen = [draw.randrange(len(road.splits.train)) for _ in range(config.student_train.batch_size)]
+        samples = [_augmented(road, index, draw) for index in chosen]
+        image = torch.stack([(torch.from_numpy(pixels) - mean) / std for pixels, _ in samples]).to(device)
+        label = torch.stack([torch.from_numpy(ids) for _, ids in samples]).to(device)
+        with torch.no_grad():
+            soft = F.softmax(teacher(image).logits / 2, dim=1)
+        output = student(image)
+        size = label.shape[-2:]
+        loss = sum(
+            weight * F.cross_entropy(F.interpolate(maps, size, mode="bilinear"), label, ignore_index=255)
+            for weight, maps in ((1.0, output.logits), (config.loss.aux, output.aux))
+            if maps is not None
+        )
+        kd = F.kl_div(F.log_softmax(output.logits / 2, dim=1), soft, reduction="none").sum(1).mean() * 4
+        (loss + kd).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _augmented(road: "Road", index: int, draw: random.Random) -> tuple[np.ndarray, np.ndarray]:
+    """An image float32 C×H×W and its labels int64 H×W, read from disk, resized, zoomed, cropped, flipped and jittered.
+
+    Images of three 8-bit channels go through Pillow; others have no such path and are cropped with numpy.
+    """
+    config = road.config
+    (height, width), (tall, wide) = config.data.size, config.augment.crop
+    sample = road.splits.train[index]
+    pixels, ids = sample.image.numpy(), sample.label.numpy()
+    if not road.splits.optical or len(pixels) != 3:
+        top, left = draw.randint(0, max(0, ids.shape[0] - tall)), draw.randint(0, max(0, ids.shape[1] - wide))
+        cut = np.nan_to_num(pixels[:, top : top + tall, left : left + wide])
+        return np.ascontiguousarray(cut), np.ascontiguousarray(ids[top : top + tall, left : left + wide])
+    zoom = draw.uniform(*config.augment.scale)
+    size = max(wide, round(width * zoom)), max(tall, round(height * zoom))
+    image = Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8)).resize(
+        size, Image.Resampling.BILINEAR
+    )
+    label = Image.fromarray(ids.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    left, top = draw.randint(0, size[0] - wide), draw.randint(0, size[1] - tall)
+    box = (left, top, left + wide, top + tall)
+    image, label = image.crop(box), label.crop(box)
+    if draw.random() < 0.5:
+        image, label = (part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for part in (image, label))
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(draw.uniform(0.7, 1.3))
+    array = np.asarray(image, np.float32).transpose(2, 0, 1)
+    return np.ascontiguousarray(array), np.asarray(label, np.int64).copy()

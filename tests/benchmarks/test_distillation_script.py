@@ -1,0 +1,118 @@
+"""benchmarks/distillation.py and its table: equal budgets, paired statistics, and what a second call does."""
+
+import json
+
+import pytest
+from scipy.stats import ttest_rel
+
+from benchmarks.distillation import METHODS, claimed, main
+from benchmarks.leaderboard import Result, draw, p_value, table, to_markdown
+from deploy.errors import UserError
+from distill.config import DistillConfig
+from distill.losses.expression import parse_terms
+from tests.distill.tiny import RUN
+
+FAST = [*RUN, "--data.synthetic-counts", "8", "2", "2", "--student-train.log-every", "1"]
+
+
+def result(name, seed, miou, loss="kl"):
+    return Result(name, loss, seed, 10, 1.5, miou, [(1.0, miou / 2), (2.0, miou)])
+
+
+RESULTS = [result("no teacher", seed, miou) for seed, miou in ((0, 0.30), (1, 0.32), (2, 0.31))]
+RESULTS += [result("KL", seed, miou, "kl(t=2)") for seed, miou in ((0, 0.33), (1, 0.34), (2, 0.36))]
+RESULTS += [result("CWD", 1, 0.30, "cwd")]
+
+
+class TestTable:
+    def test_best_first_with_gain_and_paired_test(self):
+        lines = table(RESULTS, "no teacher", 0.4).splitlines()
+        assert [line.split("  ")[0].strip() for line in lines[2:]] == ["KL", "no teacher", "CWD"]
+        expected = ttest_rel([0.33, 0.34, 0.36], [0.30, 0.32, 0.31]).pvalue
+        assert lines[2].split()[1:] == [
+            "10",
+            "2",
+            "34.33",
+            "±",
+            "1.53",
+            "+3.33",
+            f"{expected:.3f}",
+            "40.00",
+            "kl(t=2)",
+        ]
+        # the gain is over the seed that both have, not over the baseline's mean
+        assert lines[4].split()[1:] == ["10", "2", "30.00", "-2.00", "40.00", "cwd"]
+
+    def test_markdown_has_a_row_a_method(self):
+        lines = to_markdown(RESULTS, "no teacher", 0.4).splitlines()
+        assert len(lines) == 2 + 3
+        assert len({line.count("|") for line in lines}) == 1
+
+    def test_picture(self, tmp_path):
+        draw(RESULTS, 0.4, tmp_path / "p.png")
+        assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_no_test_on_one_pair(self):
+        assert p_value([0.1]) == ""
+        assert p_value([0.1, 0.1]) == ""
+
+
+def test_every_listed_method_is_a_configuration():
+    for name, fields in METHODS.items():
+        config = DistillConfig(**fields)
+        assert parse_terms(config.loss), name
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    with claimed(tmp_path) as first, claimed(tmp_path) as second:
+        assert (first, second) == (True, False)
+    with claimed(tmp_path) as again:
+        assert again
+
+
+@pytest.mark.slow
+def test_compares_at_equal_seconds_and_resumes(tmp_path, capsys, monkeypatch):
+    command = [
+        *FAST,
+        "--seconds",
+        "2",
+        "--seeds",
+        "0",
+        "1",
+        "--methods",
+        "KL",
+        "feature(layer4)",
+        "--distill.views",
+        "1",
+    ]
+    folder = tmp_path / "bench"
+    assert main([*command, "--folder", str(folder)]) == 0
+    report = json.loads((folder / "leaderboard.json").read_text())
+    costs = json.loads((folder / "costs.json").read_text())
+    assert {(r["name"], r["seed"]) for r in report["results"]} == {
+        (name, seed) for name in ("no teacher", "KL", "feature(layer4)") for seed in (0, 1)
+    }
+    for r in report["results"]:
+        cost = costs[r["name"]]
+        assert (cost["share"] > 0) == (r["name"] != "no teacher")
+        spent = cost["share"] + r["steps"] * cost["step"]
+        assert 2 - cost["step"] <= spent <= 2
+        assert r["curve"][-1][0] == pytest.approx(spent)
+    assert (folder / "leaderboard.png").exists()
+    before = capsys.readouterr().out
+    monkeypatch.setattr("distill.train.train", None)  # nothing is trained again
+    assert main([*command, "--folder", str(folder)]) == 0
+    assert capsys.readouterr().out == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seconds", "0"], "--seconds 0.0: must be above 0"),
+        (["--methods", "klm"], r"no loss is called klm \(did you mean kl\?\)"),
+        (["--methods", "feature(layer9)"], "has no feature 'layer9'"),
+    ],
+)
+def test_mistakes(arguments, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        main([*FAST, "--folder", str(tmp_path / "b"), *arguments])

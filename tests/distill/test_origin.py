@@ -1,0 +1,85 @@
+"""What checkpoints say of themselves, and teachers that do not fit the data."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deploy.bundle import ClassInfo
+from deploy.errors import UserError
+from distill.checkpoint import pack, save_checkpoint
+from distill.config import DataConfig, ModelConfig
+from distill.data.datasets import open_splits
+from distill.data.stats import Stats
+from distill.origin import check_origin, network_from, origin_in, origin_of
+from student.zoo import build_network
+
+MODEL = ModelConfig("pspnet/mobilenetv3_small_050", output_stride=16, head_channels=16)
+STATS = Stats((-12.0, -19.0), (5.0, 4.0), (10, 20), 8)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return open_splits(DataConfig("synthetic", size=(32, 32), synthetic_counts=(2, 1, 1)))
+
+
+@pytest.fixture
+def checkpoint(tmp_path, splits):
+    network = build_network(MODEL.arch, 2, 2, output_stride=16, head_channels=16)
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(
+        path, pack("model", network.state_dict()), {"step": 1, **origin_of(MODEL, True, splits, STATS)}
+    )
+    return path, network
+
+
+def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
+    path, network = checkpoint
+    again = network_from(path, splits, STATS)
+    assert again.state_dict().keys() == network.state_dict().keys()
+    image = torch.randn(1, 2, 64, 64)
+    assert torch.equal(again.eval()(image).logits, network.eval()(image).logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"channels": ("VV",)}, r"trained with 2 channels \(VV, VH\), the data has 1 \(VV\)"),
+        (
+            {"classes": tuple(ClassInfo(n, (0, 0, 0)) for n in "abcd")},
+            r"2 classes .*, the data has 4 \(a, b, c, …\)",
+        ),
+        (
+            {"mean": (-12.0, -18.7)},
+            r"normalised by mean -12 -19, std 5 4, this data has mean -12 -18.7, std 5 4; use",
+        ),
+        (
+            {"std": (5.0, 9.0)},
+            r"normalised by mean -12 -19, std 5 4, this data has mean -12 -19, std 5 9; use",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(checkpoint, splits, change, words):
+    path, _ = checkpoint
+    data = {k: v for k, v in change.items() if k in ("channels", "classes")}
+    stats = {k: v for k, v in change.items() if k in ("mean", "std")}
+    with pytest.raises(UserError, match=words) as error:
+        check_origin(path, origin_in(path), replace(splits, **data), replace(STATS, **stats))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_statistics_of_almost_the_same_images_are_fine(checkpoint, splits):
+    path, _ = checkpoint
+    check_origin(path, origin_in(path), splits, replace(STATS, mean=(-12.1, -19.1), std=(5.1, 4.1)))
+
+
+def test_files_that_tell_nothing(tmp_path, splits):
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+    torch.save({}, tmp_path / "x.pth")
+    for name in ("x.safetensors", "x.pth", "absent.safetensors"):
+        assert origin_in(tmp_path / name) is None
+        with pytest.raises(
+            UserError, match=f"{name}: no checkpoint that tells its network; give best.safetensors"
+        ):
+            network_from(tmp_path / name, splits, STATS)
