@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 BASELINE = "no teacher"
 METHODS: dict[str, dict[str, object]] = {
-    "default": {},
     "KL": {"loss": "kl(t=2)", "trust": "everywhere"},
     "KL, label-aware": {"loss": "kl(t=2)", "trust": "label"},
     "KL, fading": {"loss": "kl(t=2)", "trust": "everywhere", "schedule": "cosine"},
@@ -50,15 +49,15 @@ METHODS: dict[str, dict[str, object]] = {
     "MSE": {"loss": "0.1*mse", "trust": "everywhere"},
     "DIST": {"loss": "dist", "trust": "everywhere"},
     "boundary-aware": {"loss": "boundary(t=2)", "trust": "everywhere"},
-    "FitNet": {"loss": "feature(layer4)", "trust": "everywhere"},
+    "FitNet": {"loss": "kl(t=1) + 0.1*feature(layer4)", "trust": "everywhere"},
     "attention": {"loss": "kl(t=1) + 10*at(layer4)", "trust": "everywhere"},
     "SKD": {"loss": "kl(t=1) + 10*skd(layer4)", "trust": "everywhere"},
     "IFVD": {"loss": "kl(t=1) + 10*ifvd(layer4)", "trust": "everywhere"},
     "CIRKD": {"loss": "kl(t=1) + cirkd(head)", "trust": "everywhere"},
 }
-"""Fields of `DistillConfig` that make each method, on top of the preset's; `default` is the preset's own."""
+"""Fields of `DistillConfig` that make each method, on top of the preset's."""
 
-WARM, TIMED, ROUNDS = 3, 6, 2
+WARM, TIMED, ROUNDS = 2, 3, 4
 """Steps of a timing: the first are not counted; each method is timed so often, all of them in turns."""
 
 

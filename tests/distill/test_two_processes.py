@@ -8,9 +8,11 @@ import torch
 from tests.distill.two import run_two
 from tests.distill.two_trainings import (
     CONFIGS,
+    STORED_VIEWS,
     VAL_IMAGES,
     all_trained,
     open_road,
+    stored,
     trained,
     valid_pixels,
 )
@@ -72,6 +74,17 @@ def test_each_process_scores_its_share(two):
     times = len(two[0]["sgd"]["scores"])
     for rank, result in enumerate(two):
         assert result["read"] == list(range(VAL_IMAGES))[rank::2] * times
+
+
+def test_one_cache_is_filled_by_both(two, road):
+    alone = stored(road)
+    rows = STORED_VIEWS * 12
+    asked = [int(result["stored"]["asked"]) for result in two]
+    assert alone["asked"] == sum(asked) == rows
+    assert min(asked) > 0
+    for result in two:
+        torch.testing.assert_close(result["stored"]["logits"], alone["logits"], rtol=1e-5, atol=1e-6)
+    assert len(alone["logits"]) == rows
 
 
 def test_a_bad_image_stops_all_processes(two):

@@ -12,11 +12,13 @@ from torch import Tensor
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.loader import train_batches
-from distill.data.sample import Sample
+from distill.data.sample import Batch, Sample
 from distill.data.splits import Reader
+from distill.distiller import Target
 from distill.evaluate import evaluate
 from distill.presets import smoke
 from distill.stages import Road, prepare, training_stage
+from distill.teachers import cached_teacher, online_teacher
 from distill.train import train
 from tests.distill.tiny import TinyNet, distillation, tiny_net
 
@@ -113,7 +115,28 @@ def all_trained(rank: int, out: Path) -> dict:
     for name in CONFIGS:
         results[name] = trained(name, road)
         results.setdefault("read", road.splits.val.read[:])  # pyright: ignore[reportAttributeAccessIssue]
-    return results | {"failing": failing_evaluation(road)}
+    return results | {"stored": stored(road), "failing": failing_evaluation(road)}
+
+
+STORED_VIEWS = 6
+
+
+def stored(road: Road) -> dict[str, Tensor]:
+    """All that the processes stored of a teacher together, and how many views this one asked it about."""
+    stage = training_stage(road, "stored", road.config.student, views=STORED_VIEWS)
+    teach = online_teacher([exact_net(seed=9)], road.accelerator)
+    asked: list[int] = []
+
+    def counting(batch: Batch, image: Tensor) -> Target:
+        asked.append(len(image))
+        return teach(batch, image)
+
+    folder = road.config.out / "cache"
+    recall = cached_teacher(counting, stage, folder, "fp32", road.accelerator, {"teacher": "nine"})
+    keys = tuple((view, index) for view in range(STORED_VIEWS) for index in range(len(stage.view)))
+    empty = torch.zeros(0)
+    logits = recall(Batch(empty, empty, empty, (), keys), empty).logits
+    return {"logits": logits, "asked": torch.tensor(sum(asked) - 1)}  # the first is asked for its shapes
 
 
 def valid_pixels(road: Road, config: TrainConfig, world: int) -> Tensor:
