@@ -19,15 +19,16 @@ if not __package__:  # run as a script: import from the repository root, never f
 import argparse
 import fcntl
 import json
-import tempfile
+import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.leaderboard import Result, draw, table, to_markdown
 from benchmarks.machine import describe, summary
+from benchmarks.stepping import Stepper
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files import atomic_write, write_json
 from distill.config import DistillConfig, RunConfig
@@ -36,7 +37,10 @@ from distill.run import parse
 if TYPE_CHECKING:
     from torch import nn
 
+    from distill.data.view import TrainView
     from distill.stages import Road, Trained
+    from distill.train import Stage
+    from distill.trainee import Distillation
 
 BASELINE = "no teacher"
 METHODS: dict[str, dict[str, object]] = {
@@ -57,8 +61,9 @@ METHODS: dict[str, dict[str, object]] = {
 }
 """Fields of `DistillConfig` that make each method, on top of the preset's."""
 
-WARM, TIMED, ROUNDS = 2, 3, 4
-"""Steps of a timing: the first are not counted; each method is timed so often, all of them in turns."""
+WARM, TURNS = 2, 15
+"""Turns of the timing: the first are not counted."""
+VIEW = "the teacher, a view"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -130,14 +135,11 @@ class Bench:
         path = self.folder / "costs.json"
         known = {k: Cost(**v) for k, v in json.loads(path.read_text()).items()} if path.exists() else {}
         wanted = {name: run for name, run in runs.items() if name not in known}
-        times: dict[str, list[float]] = {name: [] for name in wanted}
-        for _ in range(ROUNDS if wanted else 0):
+        if wanted:
+            seconds, view = self._seconds(wanted)
             for name, run in wanted.items():
-                times[name] += self._time_steps(name, run)
-        view = self._seconds_a_view() if wanted else 0.0
-        for name, run in wanted.items():
-            views = run.distill.views if run.distill.weight else 0
-            known[name] = Cost(step=min(times[name]), share=view * views * len(self.road.splits.train))
+                views = run.distill.views if run.distill.weight else 0
+                known[name] = Cost(step=seconds[name], share=view * views * len(self.road.splits.train))
         write_json(path, {name: asdict(cost) for name, cost in known.items()})
         return known
 
@@ -192,41 +194,45 @@ class Bench:
             file.write(to_markdown(results, BASELINE, teacher))
         draw(results, teacher, self.folder / "leaderboard.png")
 
-    def _train(
-        self, run: RunConfig, folder: Path, seed: int, steps: int, eval_every: int = 0, log_every: int = 50
-    ) -> "nn.Module":
+    def _train(self, run: RunConfig, folder: Path, seed: int, steps: int, eval_every: int) -> "nn.Module":
         """A student trained by `run`, in `folder`, from the first weights and in the order of `seed`."""
-        import torch
-
-        from distill.stages import new_network, training_stage
-        from distill.teaching import distil_from
         from distill.train import train
 
-        road = replace(self.road, config=run)
-        torch.manual_seed(seed)
-        network = new_network(run, road.splits, run.student)
-        distils = run.distill.weight > 0
-        stage = training_stage(road, folder.name, run.student, views=run.distill.views if distils else 0)
-        stage = replace(stage, folder=folder, seed=seed)
-        if not stage.view.views:  # stored views are those of all seeds
-            stage.view.seed = seed
-        distillation = None
-        if distils:
-            run = replace(run, distill=replace(run.distill, cache=self._cache(run)))
-            data = road.splits, road.stats
-            distillation = distil_from(self.teacher.network, network, stage, run, road.accelerator, data)
+        network, stage, distillation = self._prepared(run, folder.name, seed)
         training = replace(
             run.student_train,
             steps=steps,
             warmup=min(run.student_train.warmup, steps // 10),
             eval_every=eval_every,
-            log_every=log_every,
+            log_every=50,
             checkpoint_every=500,
         )
-        if not eval_every:
-            stage = replace(stage, evaluate=None)
-        train(network, stage, training, road.accelerator, distillation=distillation, resume=True)
+        stage = replace(stage, folder=folder)
+        train(network, stage, training, self.road.accelerator, distillation=distillation, resume=True)
         return network.eval()
+
+    def _prepared(
+        self, run: RunConfig, name: str, seed: int
+    ) -> "tuple[nn.Module, Stage, Distillation | None]":
+        """A student with the first weights of a seed, what its training works on, and its distillation."""
+        import torch
+
+        from distill.stages import new_network, training_stage
+        from distill.teaching import distil_from
+
+        road = replace(self.road, config=run)
+        torch.manual_seed(seed)
+        network = new_network(run, road.splits, run.student)
+        distils = run.distill.weight > 0
+        stage = training_stage(road, name, run.student, views=run.distill.views if distils else 0)
+        stage = replace(stage, seed=seed)
+        if not stage.view.views:  # stored views are those of all seeds
+            stage.view.seed = seed
+        if not distils:
+            return network, stage, None
+        run = replace(run, distill=replace(run.distill, cache=self._cache(run)))
+        data = road.splits, road.stats
+        return network, stage, distil_from(self.teacher.network, network, stage, run, road.accelerator, data)
 
     def _cache(self, run: RunConfig) -> Path:
         """The folder of the teacher's outputs: one for each set of maps and number of views."""
@@ -236,32 +242,50 @@ class Bench:
         names = "-".join(["logits", *sorted(features_of(parse_terms(run.distill.loss)))])
         return self.folder / "teacher-cache" / f"{names}-{run.distill.views}"
 
-    def _time_steps(self, name: str, run: RunConfig) -> list[float]:
-        """Seconds of single steps of a training."""
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".timing-") as folder:
-            self._train(run, Path(folder) / _slug(name), seed=0, steps=WARM + TIMED, log_every=1)
-            log = [
-                json.loads(line)
-                for line in next(Path(folder).glob("*/metrics.jsonl")).read_text().splitlines()
-            ]
-        return [run.student_train.batch_size / line["images_per_s"] for line in log if line["step"] > WARM]
+    def _seconds(self, runs: Mapping[str, RunConfig]) -> tuple[dict[str, float], float]:
+        """Seconds of a training step of each run, and of making a view and asking the teacher about it.
 
-    def _seconds_a_view(self) -> float:
-        """Seconds of making one view and asking the teacher about it."""
+        All take turns with one network, as two networks of a kind can differ by a tenth in speed by where they lie in
+        memory; and each is compared with the first of its own turn, so that what else the machine does falls on all
+        alike. Images are decoded before, as they are in all epochs but the first.
+        """
+        accelerator = self.road.accelerator
+        network, first, _ = self._prepared(next(iter(runs.values())), "timing", seed=0)
+        first.view.preload()
+        clocks = {}
+        for name, run in runs.items():
+            _, stage, distillation = self._prepared(run, "timing", seed=0)
+            stage.view.preload(first.view)
+            clocks[name] = Stepper(network, stage, run.student_train, accelerator, distillation).step
+        clocks[VIEW] = self._view_clock(first.view)
+        turns = [{name: clock() for name, clock in clocks.items()} for _ in range(WARM + TURNS)][WARM:]
+        first = next(iter(clocks))
+        usual = statistics.median(turn[first] for turn in turns)
+        seconds = {
+            name: usual * statistics.median(turn[name] / turn[first] for turn in turns) for name in clocks
+        }
+        return seconds, seconds.pop(VIEW)
+
+    def _view_clock(self, view: "TrainView") -> Callable[[], float]:
+        """Times the making of a view and the teacher's answer, as the filling of a cache does both."""
         from distill.data.loader import train_batches
         from distill.stages import training_stage
+        from distill.teacher_cache import CHUNK_ROWS
         from distill.teachers import online_teacher
         from distill.trainee import normalised
 
         stage = training_stage(self.road, "timing", self.road.config.teacher)
+        stage.view.preload(view)
         teach = online_teacher([self.teacher.network], self.road.accelerator)
-        batches, times = train_batches(stage.view, 32, 0, 0, 6), []
-        for _ in range(6):
+        batches = train_batches(stage.view, CHUNK_ROWS, 0, 0, WARM + TURNS)
+
+        def clock() -> float:
             began = time.perf_counter()
             batch = next(batches).to(self.road.accelerator.device)
             teach(batch, normalised(batch, stage.mean, stage.std, channels_last=True))
-            times.append((time.perf_counter() - began) / 32)
-        return min(times)
+            return (time.perf_counter() - began) / CHUNK_ROWS
+
+        return clock
 
 
 @contextmanager

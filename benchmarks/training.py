@@ -5,7 +5,7 @@ forward and backward pass of one batch that lies in memory. Networks have random
 
     bare            forward and backward pass alone, in the preset's arithmetic and memory format
     bare step       and the optimiser's step
-    no teacher      the training loop: loading, augmentation, logs
+    no teacher      the training loop: loading (images are decoded before, as in all epochs but the first), logs
     stored views    the loop, distilling from outputs of the teacher that were stored before
     teacher online  the loop, the teacher running in every step
     plain           what one writes first: float32, contiguous, Pillow for every image, the teacher in every step,
@@ -24,13 +24,13 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks.machine import describe, summary
 from benchmarks.plain_training import plain_steps
+from benchmarks.stepping import Stepper
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files import write_json
 from deploy.table import format_table
@@ -119,33 +119,14 @@ def measure(config: "RunConfig", steps: int, rounds: int) -> dict[str, list[floa
 
 def bare_steps(road: "Road", steps: int, optimise: bool) -> list[float]:
     """Forward and backward passes of one batch, all its losses included, without loading anything."""
-    from distill.data.loader import train_batches
-    from distill.optim import build_optimizer
     from distill.stages import new_network, training_stage
-    from distill.train import loss_terms
-    from distill.trainee import Trainee
 
-    config, training, accelerator = road.config, road.config.student_train, road.accelerator
-    stage = training_stage(road, "bare", config.student)
-    trainee = Trainee(
-        new_network(config, road.splits, config.student), None, config.loss, stage.class_weights
-    )
-    trainee.network.to(memory_format=memory_format(training.channels_last))
-    accelerator.free_memory()
-    model, optimizer = accelerator.prepare(trainee, build_optimizer(trainee, training))
-    batch = next(train_batches(stage.view, training.batch_size, 0, 0, 1)).to(accelerator.device)
-    times = []
-    for _ in range(WARM + steps):
-        began = time.perf_counter()
-        terms = loss_terms(model.train(), stage, training, accelerator, None, 0, batch)
-        accelerator.backward(terms["loss"])
-        if optimise:
-            optimizer.step()
-            optimizer.zero_grad()
-        times.append(time.perf_counter() - began)
-        if not optimise:
-            optimizer.zero_grad()
-    return times[WARM:]
+    road.accelerator.free_memory()
+    config, stage = road.config, training_stage(road, "bare", road.config.student)
+    network = new_network(config, road.splits, config.student)
+    options = {"loading": False, "optimise": optimise}
+    stepper = Stepper(network, stage, config.student_train, road.accelerator, **options)
+    return [stepper.step() for _ in range(WARM + steps)][WARM:]
 
 
 def loop_steps(road: "Road", steps: int, teacher: bool = True, views: int = 0) -> list[float]:
@@ -159,6 +140,7 @@ def loop_steps(road: "Road", steps: int, teacher: bool = True, views: int = 0) -
     with tempfile.TemporaryDirectory(dir=config.out) as folder:
         stage = training_stage(road, "loop", config.student, views=views)
         stage = replace(stage, folder=Path(folder), evaluate=None)
+        stage.view.preload()
         network = new_network(config, road.splits, config.student)
         lesson = None
         if teacher:
@@ -183,13 +165,6 @@ def fixed_teacher(road: "Road"):  # noqa: ANN201 (torch is imported late)
 
     torch.manual_seed(0)
     return new_network(road.config, road.splits, replace(road.config.teacher, pretrained=False)).eval()
-
-
-def memory_format(channels_last: bool):  # noqa: ANN201
-    """torch's name for it."""
-    import torch
-
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 if __name__ == "__main__":

@@ -73,6 +73,15 @@ class TrainView(Dataset):
         rng = generator("augment", self.seed, epoch % self.views if self.views else epoch, index)
         return vary(base, self.augment, rng, self.mean, self.optical)
 
+    def preload(self, other: "TrainView | None" = None) -> None:
+        """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
+        if other is not None:
+            self._kept, self._kept_bytes = other._kept, other._kept_bytes
+        for index in range(len(self)):
+            self._base(index)
+            if index not in self._kept:  # no room for more
+                return
+
     def _base(self, index: int) -> Sample:
         """The sample before augmentation, in compact types: image uint8 or float32, label uint8."""
         if index in self._kept:

@@ -12,6 +12,8 @@ from distill.config import DataConfig, ModelConfig
 from distill.data.datasets import open_splits
 from distill.data.stats import Stats
 from distill.origin import check_origin, network_from, origin_in, origin_of
+from distill.presets import smoke
+from distill.stages import check_teachers
 from student.zoo import build_network
 
 MODEL = ModelConfig("pspnet/mobilenetv3_small_050", output_stride=16, head_channels=16)
@@ -83,3 +85,21 @@ def test_files_that_tell_nothing(tmp_path, splits):
             UserError, match=f"{name}: no checkpoint that tells its network; give best.safetensors"
         ):
             network_from(tmp_path / name, splits, STATS)
+
+
+def test_a_teacher_that_is_not_trained_here_is_checked_before_anything_is(checkpoint, splits):
+    path, _ = checkpoint
+    config = smoke()
+    given = replace(config.teacher, arch=MODEL.arch, weights=path)
+    other = replace(STATS, mean=(3.0, -19.0))
+    untrained = replace(config, teacher=given, teacher_train=replace(config.teacher_train, steps=0))
+    with pytest.raises(
+        UserError, match=r"best\.safetensors: was trained on images normalised by mean -12 -19"
+    ):
+        check_teachers(untrained, splits, other)
+    further = replace(config, distill=replace(config.distill, teachers=(path,)))
+    with pytest.raises(UserError, match=r"best\.safetensors: was trained on images normalised by"):
+        check_teachers(further, splits, other)
+    # weights that only start a training may come from other images
+    check_teachers(replace(config, teacher=given), splits, other)
+    check_teachers(untrained, splits, STATS)
