@@ -70,17 +70,23 @@ def origin_in(path: Path) -> Meta | None:
     return meta if "model" in meta else None
 
 
+def require_origin(path: Path) -> Meta:
+    """`origin_in`; UserError where there is none."""
+    meta = origin_in(path)
+    if meta is None:
+        raise UserError(
+            f"{path}: no checkpoint that tells its network; give best.safetensors of a run's teacher folder"
+        )
+    return meta
+
+
 def network_from(path: Path, splits: Splits, stats: Stats) -> nn.Module:
     """The network of a checkpoint, with its weights.
 
     Raises:
         UserError: no such file, or one that does not tell its network; or `check_origin`'s.
     """
-    meta = origin_in(path)
-    if meta is None:
-        raise UserError(
-            f"{path}: no checkpoint that tells its network; give best.safetensors of a run's teacher folder"
-        )
+    meta = require_origin(path)
     check_origin(path, meta, splits, stats)
     network = build_network(
         num_outputs=len(splits.classes), in_channels=len(splits.channels), **meta["model"]

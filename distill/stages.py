@@ -25,7 +25,7 @@ from distill.export import input_spec
 from distill.log import say
 from distill.losses.expression import parse_terms
 from distill.losses.task import log_frequency_weights
-from distill.origin import check_origin, network_from, origin_in, origin_of
+from distill.origin import check_origin, network_from, origin_in, origin_of, require_origin
 from distill.processes import warn_of_a_lone_process
 from distill.qat import QatNetwork, to_qat
 from distill.resume import claim_folder
@@ -77,6 +77,8 @@ def prepare(config: RunConfig) -> Road:
     # what cannot be built must not surprise after hours of training
     teacher, student = (new_network(config, splits, model) for model in (config.teacher, config.student))
     new_distiller(config.distill, parse_terms(config.distill.loss), teacher, student)
+    for path in config.distill.teachers:
+        require_origin(path)
     if accelerator.is_main_process:
         computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
         claim_folder(config, computed)

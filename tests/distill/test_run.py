@@ -145,7 +145,6 @@ class TestRoad:
                 "--student-train.compile --student-train.checkpoint-activations",
                 "student-train.compile: does not go with --student-train.checkpoint-activations",
             ),
-            ("--loss.tau=0", r"loss.tau 0\.0: must be above 0"),
             ("--augment.scale=2 1", "augment.scale"),
             ("--precision=fp16", "fp16 needs a GPU"),
             ("--data.size=0 9", "data.size 0: must be at least 8"),
@@ -157,9 +156,8 @@ class TestRoad:
     def test_mistakes_are_found_before_the_folder_is_claimed(self, tmp_path, mistake, words):
         if "fp16" in mistake and torch.cuda.is_available():
             pytest.skip("float16 is right on a GPU")
-        name, values = mistake.split("=", 1)
-        values = [values] if "(" in values else values.split()  # a loss is one argument
-        config = script.parse([*RUN, f"--out={tmp_path / 'x'}", name, *values])
+        fields = mistake.replace("=", " ", 1).split()
+        config = script.parse([*RUN, f"--out={tmp_path / 'x'}", *fields])
         with pytest.raises(UserError, match=words):
             run(config)
         assert not (tmp_path / "x").exists()

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.backends.ort import sums_overflow
 from deploy.quantize.calibrators import CALIBRATORS
 from deploy.quantize.qdq import layers
 from deploy.quantize.ranges import collect
@@ -141,6 +142,8 @@ def run(
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    if sums_overflow():  # as the runtime does, on CPUs whose u8 × s8 would overflow
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if dump:
         options.optimized_model_filepath = dump
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
