@@ -136,7 +136,9 @@ class Bench:
         known = {k: Cost(**v) for k, v in json.loads(path.read_text()).items()} if path.exists() else {}
         wanted = {name: run for name, run in runs.items() if name not in known}
         if wanted:
-            seconds, view = self._seconds(wanted)
+            one = next(iter(runs))
+            usual = known[one].step if one in known else None
+            seconds, view = self._seconds({one: runs[one]} | wanted, usual)
             for name, run in wanted.items():
                 views = run.distill.views if run.distill.weight else 0
                 known[name] = Cost(step=seconds[name], share=view * views * len(self.road.splits.train))
@@ -242,12 +244,13 @@ class Bench:
         names = "-".join(["logits", *sorted(features_of(parse_terms(run.distill.loss)))])
         return self.folder / "teacher-cache" / f"{names}-{run.distill.views}"
 
-    def _seconds(self, runs: Mapping[str, RunConfig]) -> tuple[dict[str, float], float]:
+    def _seconds(self, runs: Mapping[str, RunConfig], usual: float | None) -> tuple[dict[str, float], float]:
         """Seconds of a training step of each run, and of making a view and asking the teacher about it.
 
         All take turns with one network, as two networks of a kind can differ by a tenth in speed by where they lie in
         memory; and each is compared with the first of its own turn, so that what else the machine does falls on all
-        alike. Images are decoded before, as they are in all epochs but the first.
+        alike. Images are decoded before, as they are in all epochs but the first. `usual` is the first one's cost where
+        it is known from before, so that methods added later are comparable.
         """
         accelerator = self.road.accelerator
         network, first, _ = self._prepared(next(iter(runs.values())), "timing", seed=0)
@@ -259,10 +262,10 @@ class Bench:
             clocks[name] = Stepper(network, stage, run.student_train, accelerator, distillation).step
         clocks[VIEW] = self._view_clock(first.view)
         turns = [{name: clock() for name, clock in clocks.items()} for _ in range(WARM + TURNS)][WARM:]
-        first = next(iter(clocks))
-        usual = statistics.median(turn[first] for turn in turns)
+        one = next(iter(clocks))
+        usual = usual or statistics.median(turn[one] for turn in turns)
         seconds = {
-            name: usual * statistics.median(turn[name] / turn[first] for turn in turns) for name in clocks
+            name: usual * statistics.median(turn[name] / turn[one] for turn in turns) for name in clocks
         }
         return seconds, seconds.pop(VIEW)
 
