@@ -124,8 +124,8 @@ def bare_steps(road: "Road", steps: int, optimise: bool) -> list[float]:
     road.accelerator.free_memory()
     config, stage = road.config, training_stage(road, "bare", road.config.student)
     network = new_network(config, road.splits, config.student)
-    options = {"loading": False, "optimise": optimise}
-    stepper = Stepper(network, stage, config.student_train, road.accelerator, **options)
+    training, accelerator = config.student_train, road.accelerator
+    stepper = Stepper(network, stage, training, accelerator, loading=False, optimise=optimise)
     return [stepper.step() for _ in range(WARM + steps)][WARM:]
 
 
