@@ -223,11 +223,11 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
     if config.resume and finished(folder, steps) is not None:
         load_network(qat, folder / BEST)
     else:
-        terms = [term for term in parse_terms(config.distill.loss) if term.feature is None]
-        data = road.splits, road.stats
-        distillation = distil_from(
-            teacher, student, stage, config, road.accelerator, data, terms or parse_terms(QAT_LOSS)
-        )
+        distillation = None
+        if config.distill.weight > 0:
+            terms = [term for term in parse_terms(config.distill.loss) if term.feature is None]
+            data, terms = (road.splits, road.stats), terms or parse_terms(QAT_LOSS)
+            distillation = distil_from(teacher, student, stage, config, road.accelerator, data, terms)
         train(qat, stage, training, road.accelerator, distillation=distillation, resume=config.resume)
     return qat.eval()
 

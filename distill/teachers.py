@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from deploy.errors import UserError
 from distill.checkpoint import digest
-from distill.data.loader import TrainView
 from distill.data.sample import Batch, stack
+from distill.data.view import TrainView
 from distill.distiller import Target, label_probability
 from distill.log import console, say
 from distill.teacher_cache import Layout, TeacherCache
