@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 BASELINE = "no teacher"
 METHODS: dict[str, dict[str, object]] = {
+    "weights and KL": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher"},
+    "weights and KL in every step": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher", "views": 0},
+    "weights alone": {"weight": 0.0, "start": "teacher"},
     "KL": {"loss": "kl(t=2)", "trust": "everywhere"},
     "KL, label-aware": {"loss": "kl(t=2)", "trust": "label"},
     "KL, fading": {"loss": "kl(t=2)", "trust": "everywhere", "schedule": "cosine"},
@@ -59,7 +62,8 @@ METHODS: dict[str, dict[str, object]] = {
     "IFVD": {"loss": "kl(t=1) + 10*ifvd(layer4)", "trust": "everywhere"},
     "CIRKD": {"loss": "kl(t=1) + cirkd(head)", "trust": "everywhere"},
 }
-"""Fields of `DistillConfig` that make each method, on top of the preset's."""
+"""Fields of `DistillConfig` that make each method, on top of the preset's. Only methods that say so start from the
+teacher's weights."""
 
 WARM, TURNS = 2, 15
 """Turns of the timing: the first are not counted."""
@@ -91,7 +95,7 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
 
     if seconds <= 0:
         raise UserError(f"--seconds {seconds}: must be above 0")
-    runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0))}
+    runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0, start="own"))}
     runs |= {name: replace(config, distill=_distill_of(name, config.distill)) for name in methods}
     road = prepare(config)
     for run in runs.values():
@@ -220,11 +224,12 @@ class Bench:
         import torch
 
         from distill.stages import new_network, training_stage
-        from distill.teaching import distil_from
+        from distill.teaching import distil_from, start_from
 
         road = replace(self.road, config=run)
         torch.manual_seed(seed)
         network = new_network(run, road.splits, run.student)
+        start_from(self.teacher.network, network, run.distill)
         distils = run.distill.weight > 0
         stage = training_stage(road, name, run.student, views=run.distill.views if distils else 0)
         stage = replace(stage, seed=seed)
@@ -306,7 +311,8 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 def _distill_of(name: str, preset: DistillConfig) -> DistillConfig:
     """The distillation of a method's name, or of a loss expression."""
-    return replace(preset, **METHODS.get(name, {"loss": name}))  # pyright: ignore[reportArgumentType]
+    fields: dict[str, object] = {"start": "own", **METHODS.get(name, {"loss": name})}
+    return replace(preset, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def _check(run: RunConfig, road: "Road") -> None:

@@ -117,8 +117,11 @@ class DistillConfig:
     them."""
     aux: str = ""
     """The same for the student's auxiliary head, from the teacher's logits, such as `kl(t=2)`; empty = labels only."""
+    start: Literal["teacher", "own"] = "teacher"
+    """Where the student starts: from the teacher's weights where it is a shallower network of the same family (see
+    `distill.inherit`; any other starts as `student.pretrained` and `student.weights` say), or always on its own."""
     weight: float = 1.0
-    """Weight λ_kd of both; 0 = no distillation."""
+    """Weight λ_kd of both; 0 = the teacher is never asked."""
     schedule: Literal["constant", "cosine"] = "constant"
     """What becomes of λ_kd over the steps: it stays, or falls to 0 along half a cosine."""
     trust: Literal["everywhere", "label"] = "everywhere"

@@ -30,7 +30,7 @@ from distill.processes import warn_of_a_lone_process
 from distill.qat import QatNetwork, to_qat
 from distill.resume import claim_folder
 from distill.state import BEST, finished
-from distill.teaching import distil_from, new_distiller
+from distill.teaching import distil_from, new_distiller, start_from
 from distill.train import Stage, train
 from student.zoo import build_network
 from teacher.weights import load_weights
@@ -113,6 +113,8 @@ def train_network(
     if seconds is None and training.steps:
         torch.manual_seed(config.seed)  # the same first weights for baseline and student
         network = new_network(config, road.splits, model)
+        if teacher is not None:
+            start_from(teacher, network, config.distill)
         distils = teacher is not None and config.distill.weight > 0
         stage = training_stage(road, name, model, views=config.distill.views if distils else 0)
         distillation = None

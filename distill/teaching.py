@@ -10,6 +10,8 @@ from distill.config import DistillConfig, RunConfig
 from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.distiller import Distiller, features_of, parse_aux_terms, shapes_of
+from distill.inherit import inherit
+from distill.log import say
 from distill.losses.expression import Term, parse_terms
 from distill.origin import network_from
 from distill.teachers import cached_teacher, identity_of, online_teacher
@@ -53,6 +55,12 @@ def distil_from(
             teach, stage, folder, distill.cache_dtype, accelerator, identity, channels_last
         )
     return Distillation(teach, distiller, distill.weight, distill.schedule)
+
+
+def start_from(teacher: nn.Module, student: nn.Module, distill: DistillConfig) -> None:
+    """Give a new student the weights of its teacher, where the configuration wants it and the two are of one family."""
+    if distill.start == "teacher" and (share := inherit(student, teacher)):
+        say(f"student: starts from its teacher's weights ({share:.0%} of its own)")
 
 
 def new_distiller(
