@@ -31,6 +31,7 @@ from benchmarks.machine import describe, summary
 from benchmarks.stepping import Stepper
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files import atomic_write, write_json
+from deploy.tasks import task_named
 from distill.config import DistillConfig, RunConfig
 from distill.run import parse
 
@@ -45,7 +46,12 @@ if TYPE_CHECKING:
 BASELINE = "no teacher"
 METHODS: dict[str, dict[str, object]] = {
     "weights and KL": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher"},
-    "weights and KL in every step": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher", "views": 0},
+    "weights and KL in every step": {
+        "loss": "kl(t=2)",
+        "trust": "everywhere",
+        "start": "teacher",
+        "views": 0,
+    },
     "weights alone": {"weight": 0.0, "start": "teacher"},
     "KL": {"loss": "kl(t=2)", "trust": "everywhere"},
     "KL, label-aware": {"loss": "kl(t=2)", "trust": "label"},
@@ -111,9 +117,8 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
                     print(f"{name}, seed {seed}: another process is at it", flush=True)
                     continue
                 result = bench.result(name, run, seed, costs[name])
-            print(
-                f"{name}, seed {seed}: {result.steps} steps, test mIoU {100 * result.miou:.2f} %", flush=True
-            )
+            scored = f"test {task_named(road.splits.task).metric} {100 * result.score:.2f} %"
+            print(f"{name}, seed {seed}: {result.steps} steps, {scored}", flush=True)
     bench.report(runs, seeds)
 
 
@@ -175,11 +180,10 @@ class Bench:
         every = max(1, steps // 5)
         network = self._train(run, folder, seed, steps, every)
         log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        curve = [
-            (cost.share + line["step"] * cost.step, line["val_miou"]) for line in log if "val_miou" in line
-        ]
+        key = f"val_{task_named(self.road.splits.task).key}"
+        curve = [(cost.share + line["step"] * cost.step, line[key]) for line in log if key in line]
         result = Result(
-            name, run.distill.loss, seed, steps, cost.share, test_scores(self.road, network).miou, curve
+            name, run.distill.loss, seed, steps, cost.share, test_scores(self.road, network)[0], curve
         )
         write_json(path, result)
         return result
@@ -190,11 +194,11 @@ class Bench:
 
         stored = [self.folder_of(name, seed) / "result.json" for name in runs for seed in seeds]
         results = [Result(**json.loads(path.read_text())) for path in stored if path.exists()]
-        teacher = test_scores(self.road, self.teacher.network).miou
+        teacher = test_scores(self.road, self.teacher.network)[0]
         machine = describe()
         rows = table(results, BASELINE, teacher)
         print(rows, summary(machine), sep="\n")
-        report = {"machine": machine, "seconds": self.seconds, "teacher_miou": teacher, "results": results}
+        report = {"machine": machine, "seconds": self.seconds, "teacher_score": teacher, "results": results}
         write_json(self.folder / "leaderboard.json", report)
         with atomic_write(self.folder / "leaderboard.md", "w") as file:
             file.write(to_markdown(results, BASELINE, teacher))

@@ -35,9 +35,9 @@ from deploy.bundle import INT8_CPU, MANIFEST, read_golden, read_manifest
 from deploy.engines import Sidecar, write_engine
 from deploy.errors import GateFailed, UserError, exit_with_one_line
 from deploy.files import write_json
-from deploy.labelled import data_folder, read_info, read_labelled
-from deploy.runtime import Model
+from deploy.labelled import data_folder, read_info
 from deploy.table import format_table
+from deploy.tasks import model_of, task_of
 from deploy.verify import Budget, Hop, Receipt, run_hops, table
 
 
@@ -203,8 +203,7 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
     manifest = read_manifest(bundle)
 
     def hop(engine: Engine, size: int, budget: Budget | None = None) -> Hop:
-        model = Model(manifest.input, manifest.classes, engine, manifest.ignore_label)
-        return Hop(engine.name, model, size, budget)
+        return Hop(engine.name, model_of(manifest, engine), size, budget)
 
     def on_cpu(precision: str, budget: Budget | None = None) -> Hop:
         engine = open_engine(bundle, "onnxruntime", precision=precision)
@@ -219,9 +218,15 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
                 hops.append(on_cpu("int8", BUDGETS["int8"]))
             opened = open_trt(bundle, side.backend, engine=Path(row.file), provider=options.provider)
             hops.append(hop(engines.enter_context(closing(opened)), side.bytes, BUDGETS[side.precision]))
-        info, names = read_info(data), [one.name for one in manifest.classes]
-        samples = read_labelled(data / "test", len(names), manifest.ignore_label)
-        receipt = run_hops(hops, samples, len(names), dataset=info.dataset, split=info.test, classes=names)
+        info, names, task = read_info(data), [one.name for one in manifest.classes], task_of(manifest)
+        receipt = run_hops(
+            hops,
+            task.read(data / "test", manifest),
+            lambda: task.scorer(names),
+            metric=task.metric,
+            dataset=info.dataset,
+            split=info.test,
+        )
     print(f"{table(receipt)}\n")
     return receipt
 

@@ -10,7 +10,7 @@ from deploy.errors import UserError
 from deploy.files import atomic_write
 from deploy.table import format_table
 
-HEADER = ("method", "steps", "teacher s", "test mIoU %", "gain", "p", "teacher %", "loss")
+HEADER = ("method", "steps", "teacher s", "test %", "gain", "p", "teacher %", "loss")
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Result:
     steps: int
     share: float
     """Seconds of its budget that went to the teacher's inference before the first step."""
-    miou: float
+    score: float
     """On the test split, 0..1."""
     curve: Sequence[tuple[float, float]]
-    """Seconds spent and mIoU on the validation split, at each evaluation."""
+    """Seconds spent and the score on the validation split, at each evaluation."""
 
 
 def table(results: Sequence[Result], baseline: str, teacher: float) -> str:
@@ -46,7 +46,7 @@ def to_markdown(results: Sequence[Result], baseline: str, teacher: float) -> str
 
 
 def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
-    """Validation mIoU against seconds, a line a method (mean over its seeds), as a PNG.
+    """Validation score against seconds, a line a method (mean over its seeds), as a PNG.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -69,7 +69,7 @@ def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
         axes.plot(
             seconds, scores, style, label=f"{name} ({len(runs)})", linewidth=2.5 if number == 0 else 1.5
         )
-    axes.set(xlabel="seconds, the teacher's inference included", ylabel="validation mIoU %")
+    axes.set(xlabel="seconds, the teacher's inference included", ylabel="validation score %")
     axes.set_title(f"teacher: {100 * teacher:.1f} % on the test split; (n) = seeds")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -81,16 +81,16 @@ def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
 
 def _rows(results: Sequence[Result], baseline: str, teacher: float) -> list[tuple[str, ...]]:
     methods = _by_method(results)
-    plain = {run.seed: run.miou for run in methods.get(baseline, [])}
+    plain = {run.seed: run.score for run in methods.get(baseline, [])}
     rows = []
-    for name, runs in sorted(methods.items(), key=lambda item: -statistics.fmean(r.miou for r in item[1])):
-        gains = [100 * (run.miou - plain[run.seed]) for run in runs if run.seed in plain]
+    for name, runs in sorted(methods.items(), key=lambda item: -statistics.fmean(r.score for r in item[1])):
+        gains = [100 * (run.score - plain[run.seed]) for run in runs if run.seed in plain]
         rows.append(
             (
                 name,
                 str(runs[0].steps),
                 f"{runs[0].share:.0f}",
-                mean_and_spread([100 * run.miou for run in runs]),
+                mean_and_spread([100 * run.score for run in runs]),
                 "" if name == baseline or not gains else f"{statistics.fmean(gains):+.2f}",
                 "" if name == baseline else p_value(gains),
                 f"{100 * teacher:.2f}",

@@ -1,7 +1,7 @@
 """Does distillation help? `python benchmarks/seeds.py PRESET [--seeds 0 1 2] [--json FILE] [--field value …]`.
 
 Runs a preset once for each seed (synthetic data, first weights and data order change with it), into folders named after
-the seed that are resumed if they exist, and prints the test mIoU of teacher, baseline and student with mean and spread.
+the seed that are resumed if they exist, and prints the test score of teacher, baseline and student, mean and spread.
 """
 
 import sys
@@ -36,12 +36,12 @@ def main(argv: Sequence[str]) -> int:
     machine = describe()
     print(table(options.seeds, rows), summary(machine), sep="\n")
     report = options.json or Path("runs") / f"seeds-{options.preset}.json"
-    write_json(report, {"machine": machine, "preset": options.preset, "seeds": options.seeds, "miou": rows})
+    write_json(report, {"machine": machine, "preset": options.preset, "seeds": options.seeds, "scores": rows})
     return 0
 
 
 def table(seeds: Sequence[int], rows: Sequence[dict[str, float]]) -> str:
-    """Test mIoU in percent by seed, then mean ± sample standard deviation, and the student's gain over the baseline."""
+    """Test scores in percent by seed, mean ± sample standard deviation, and the student's gain over the baseline."""
     columns = [[100 * row[name] for row in rows] for name in NETWORKS]
     columns.append([student - baseline for _, baseline, student in zip(*columns, strict=True)])
     header = ("seed", *NETWORKS, "gain")
@@ -61,7 +61,7 @@ def _run_seed(arguments: Sequence[str], seed: int) -> dict[str, float]:
     except GateFailed as failure:  # the table is about training; the run's own report tells of the export
         print(f"seed {seed}: {failure}", file=sys.stderr)
     report = json.loads((config.out / "report.json").read_text())
-    return {row["name"]: row["miou"] for row in report["rows"]}
+    return {row["name"]: row["score"] for row in report["rows"]}
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

@@ -11,7 +11,9 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,16 +37,16 @@ from deploy.engines import engines_folder, record_verdict
 from deploy.errors import GateFailed, UserError
 from deploy.files import json_bytes, write_json
 from deploy.golden import compare
-from deploy.labelled import CalibrationImages, read_info, read_labelled, require_data
-from deploy.metrics import SegmentationMetrics
+from deploy.labelled import CalibrationImages, read_info, require_data
 from deploy.quantize.report import Figures, Report, sensitivity_svg
-from deploy.runtime import Model, load
-from deploy.verify import Budget, Hop, HopReceipt, Receipt, Sample, require_passed, run_hops, table
+from deploy.runtime import load
+from deploy.tasks import model_of, task_of
+from deploy.verify import Budget, Hop, HopReceipt, Receipt, Sample, Scorer, require_passed, run_hops, table
 
 BUDGETS = {
-    "fp32": Budget(max_miou_drop=0.001, min_agreement=0.995),
-    "fp16": Budget(max_miou_drop=0.001, min_agreement=0.995),
-    "int8": Budget(max_miou_drop=0.005, min_agreement=0.98),
+    "fp32": Budget(max_drop=0.001, min_agreement=0.995),
+    "fp16": Budget(max_drop=0.001, min_agreement=0.995),
+    "int8": Budget(max_drop=0.005, min_agreement=0.98),
 }
 """What each precision may cost against the fp32 ONNX, as a file and as an engine: other kernels round otherwise."""
 
@@ -90,11 +92,12 @@ def make_int8(
     """
     from deploy.quantize.search import quantize
 
-    require_data(data, *NEEDED["int8"])
     manifest, start = read_manifest(bundle), time.perf_counter()
+    task = task_of(manifest)
+    require_data(data, *NEEDED["int8"], truth=task.truth)
     model = (bundle / MODEL).read_bytes()
     calibration = CalibrationImages(data / "calibration" / "images", manifest.input)
-    evaluate = _Evaluation(manifest, model, _samples(manifest, data / "val"))
+    evaluate = _Evaluation(manifest, model, list(task.read(data / "val", manifest)))
     made = quantize(
         model,
         calibration,
@@ -105,6 +108,7 @@ def make_int8(
         sensitivity=options.sensitivity,
         keep_float=options.keep_float,
         learned=learned,
+        metric=task.metric,
         say=say,
     )
     hops = [
@@ -193,15 +197,14 @@ def compare_golden(
         raise GateFailed(f"{comparison.text}; the engine is not what the bundle was measured with")
 
 
-def _opened(bundle: Path, backend: str, precision: str, engine: Path | None) -> Model:
+def _opened(bundle: Path, backend: str, precision: str, engine: Path | None) -> Any:
     """The bundle on a backend, with this very `engine` if there is one."""
     if engine is None:
         return load(bundle, backend, precision=precision)
     from deploy.backends.trt import open_trt
 
     manifest = read_manifest(bundle)
-    opened = open_trt(bundle, backend, precision, engine=engine)
-    return Model(manifest.input, manifest.classes, opened, manifest.ignore_label)
+    return model_of(manifest, open_trt(bundle, backend, precision, engine=engine))
 
 
 def _keep(path: Path, write: Callable[[], None]) -> None:
@@ -217,35 +220,40 @@ class _Evaluation:
 
     def __init__(self, manifest: Manifest, model: bytes, samples: Sequence[Sample]) -> None:
         self._manifest, self._samples = manifest, samples
-        reference = Model(manifest.input, manifest.classes, OrtEngine(model), manifest.ignore_label)
+        reference = model_of(manifest, OrtEngine(model))
         self._labels = [reference(image).labels for _, image, _, _ in samples]
 
     def __call__(self, model: bytes) -> Figures:
-        manifest = self._manifest
-        candidate = Model(manifest.input, manifest.classes, OrtEngine(model), manifest.ignore_label)
-        metrics = SegmentationMetrics(len(manifest.classes))
+        candidate = model_of(self._manifest, OrtEngine(model))
+        scorer = _scorer(self._manifest)
         same = pixels = 0
-        for (_, image, label, valid), expected in zip(self._samples, self._labels, strict=True):
-            labels = candidate(image).labels
-            metrics.update(labels, label, valid)
-            same += int(np.count_nonzero((labels == expected) & valid))
+        for (_, image, truth, valid), expected in zip(self._samples, self._labels, strict=True):
+            result = candidate(image)
+            scorer.update(result, truth, valid)
+            same += int(np.count_nonzero((result.labels == expected) & valid))
             pixels += int(np.count_nonzero(valid))
-        return Figures(miou=metrics.scores().miou, agreement=same / max(pixels, 1))
+        return Figures(score=scorer.score(), agreement=same / max(pixels, 1))
+
+
+def _scorer(manifest: Manifest) -> Scorer:
+    return task_of(manifest).scorer([one.name for one in manifest.classes])
 
 
 def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None) -> Hop:
     size = len(model) if isinstance(model, bytes) else model.stat().st_size
-    engine = OrtEngine(model)
-    return Hop(name, Model(manifest.input, manifest.classes, engine, manifest.ignore_label), size, budget)
+    return Hop(name, model_of(manifest, OrtEngine(model)), size, budget)
 
 
 def _judged(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:
     """The receipt of the hops on `data/test`, with torch's recorded row before them if it saw the same images."""
-    info = read_info(data)
-    samples = read_labelled(data / "test", len(manifest.classes), manifest.ignore_label, manifest.input)
-    names = [one.name for one in manifest.classes]
+    info, task = read_info(data), task_of(manifest)
     receipt = run_hops(
-        hops, samples, len(manifest.classes), dataset=info.dataset, split=info.test, classes=names
+        hops,
+        task.read(data / "test", manifest),
+        partial(_scorer, manifest),
+        metric=task.metric,
+        dataset=info.dataset,
+        split=info.test,
     )
     recorded = _recorded_torch(bundle, receipt)
     return msgspec.structs.replace(receipt, hops=(*recorded, *receipt.hops))
@@ -257,7 +265,8 @@ def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # none, or not one of ours
         return ()
     same = all(
-        getattr(exported, field) == getattr(receipt, field) for field in ("dataset", "split", "images")
+        getattr(exported, field) == getattr(receipt, field)
+        for field in ("dataset", "split", "images", "metric")
     )
     return tuple(hop for hop in exported.hops[:1] if same and hop.name == "torch")
 
@@ -267,10 +276,7 @@ def _extend(bundle: Path, files: dict[str, bytes], name: str, receipt: Receipt, 
     precision = dict.fromkeys(MADE[name], name)
     golden = read_golden(bundle)
     agreement = float(np.mean(engine.run(golden["inputs"])["labels"] == golden["labels"]))
-    score = next(hop.miou for hop in receipt.hops if hop.name == name)
-    metrics = {f"{name} miou": score, golden_metric(name): agreement}
+    score = next(hop.score for hop in receipt.hops if hop.name == name)
+    key = task_of(read_manifest(bundle)).key
+    metrics = {f"{name} {key}": score, golden_metric(name): agreement}
     extend_bundle(bundle, files, precision, metrics, drop=REPLACED[name])
-
-
-def _samples(manifest: Manifest, folder: Path) -> list[Sample]:
-    return list(read_labelled(folder, len(manifest.classes), manifest.ignore_label, manifest.input))

@@ -27,6 +27,7 @@ from deploy.build_options import INT8_FLAGS, TENSORRT_FLAGS, budget_of, flags_gi
 from deploy.bundle import read_manifest, verify_files
 from deploy.errors import UserError, exit_with_one_line, warnings_as_lines
 from deploy.labelled import data_folder, require_data
+from deploy.tasks import task_of
 from deploy.verify import require_passed
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def main(argv: Sequence[str], prog: str = "build_engine.py") -> int:
     _check_flags(options, backend)
     compiler = _compiler_options(options, backend) if backend in TENSORRT else None
     makes = _makes(options, manifest.files)
-    data = _data(options, bundle, makes)
+    data = _data(options, bundle, makes, task_of(manifest).truth)
     _check_machine(backend, compiler)
     if makes:
         _check_can_make(bundle, precision)
@@ -117,12 +118,12 @@ def _makes(options: argparse.Namespace, files: Collection[str]) -> bool:
     return bool(asked)
 
 
-def _data(options: argparse.Namespace, bundle: Path, makes: bool) -> Path | None:
+def _data(options: argparse.Namespace, bundle: Path, makes: bool, truth: str) -> Path | None:
     """The folder of labelled images, which has all that is needed; None where none was named, there, or needed."""
     data = (options.data or data_folder(bundle)).resolve()
     if options.data is None and not makes and not data.exists():
         return None
-    require_data(data, *(NEEDED[options.precision] if makes else ("test",)))
+    require_data(data, *(NEEDED[options.precision] if makes else ("test",)), truth=truth)
     return data
 
 

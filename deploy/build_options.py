@@ -13,7 +13,7 @@ from deploy.build import BUDGETS, MADE
 from deploy.errors import UserError
 from deploy.verify import Budget
 
-INT8_FLAGS = ("calibrators", "granularity", "sensitivity", "float", "max_miou_drop", "min_agreement")
+INT8_FLAGS = ("calibrators", "granularity", "sensitivity", "float", "max_drop", "min_agreement")
 TENSORRT_FLAGS = (
     "batch",
     "workspace",
@@ -40,9 +40,9 @@ def flags_given(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
 
 def budget_of(options: argparse.Namespace) -> Budget:
     """The budget of INT8, where it was not given that of `BUDGETS`."""
-    default, drop, agreement = BUDGETS["int8"], options.max_miou_drop, options.min_agreement
+    default, drop, agreement = BUDGETS["int8"], options.max_drop, options.min_agreement
     return Budget(
-        default.max_miou_drop if drop is None else drop,
+        default.max_drop if drop is None else drop,
         default.min_agreement if agreement is None else agreement,
     )
 

@@ -112,7 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """`manifest.json`. Build one without `files` and `digest` and give it to `write_bundle`, which fills them in."""
 
     schema_version: int = SCHEMA_VERSION
-    task: Literal["segmentation"] = "segmentation"
+    task: Literal["segmentation", "grasp"] = "segmentation"
     name: str
     classes: tuple[ClassInfo, ...]
     ignore_label: int = 255

@@ -7,7 +7,8 @@ A run writes three beside its bundles; any folder of the same layout will do:
     data/test/images/, masks/    to measure the result
     data/data.json               what they are taken from
 
-Images are PNG (uint8) or .npy; masks are PNG of class ids, with the ignore label where nothing is known.
+Images are PNG (uint8) or .npy; masks are PNG of class ids, with the ignore label where nothing is known. For grasps
+there is `grasps/` instead of `masks/` (`deploy.grasp.labelled`).
 """
 
 import warnings
@@ -148,19 +149,20 @@ def network_input(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nd
     return prepared[None], resize_nearest(valid, height, width)
 
 
-def require_data(data: Path, *splits: str) -> None:
+def require_data(data: Path, *splits: str, truth: str = "masks") -> None:
     """Raise `UserError` unless the folder holds these of "calibration", "val" and "test", or for a damaged `data.json`.
 
-    Warns of a `test/` with fewer images than were written to it.
+    `truth` is the folder beside `images` in the latter two. Warns of a `test/` with fewer images than were written to
+    it.
     """
     info = read_info(data)
     for split in splits:
-        kinds = ("images",) if split == "calibration" else ("images", "masks")
+        kinds = ("images",) if split == "calibration" else ("images", truth)
         for path in (data / split / kind for kind in kinds):
             if not path.is_dir():
                 raise UserError(
                     f"{path}: no such folder, so there is nothing to calibrate with or to measure on;"
-                    " give --data FOLDER with calibration/images, val/ and test/ (images and masks)"
+                    f" give --data FOLDER with calibration/images, val/ and test/ (images and {truth})"
                 )
             found = len(list_images(path))
             if path == data / "test" / "images" and found < info.images:

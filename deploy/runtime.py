@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,8 +26,8 @@ def load(
     verify: bool = True,
     precision: str = "auto",
     fallback: bool = False,
-) -> "Model":
-    """Open the bundle in folder `path` for inference.
+) -> Any:
+    """Open the bundle in folder `path` for inference: a `Model`, or a `GraspModel` where its task is to find grasps.
 
     `backend` is "auto" (a TensorRT engine that fits this GPU, else the faster CPU backend, measured once and remembered
     beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"; `threads` the number of CPU threads of
@@ -43,7 +44,9 @@ def load(
     if verify:
         verify_files(folder, _needed(folder, manifest, precision))
     engine = open_engine(folder, backend, threads, precision, fallback)
-    return Model(manifest.input, manifest.classes, engine, manifest.ignore_label)
+    from deploy.tasks import model_of  # it makes the models below
+
+    return model_of(manifest, engine)
 
 
 def _needed(folder: Path, manifest: Manifest, precision: str) -> Manifest:

@@ -52,7 +52,7 @@ def _int8_problems(config: RunConfig) -> Iterator[str]:
     minima = {"calibration_images": MIN_CALIBRATION, "val_images": 1, "test_images": 1, "qat_steps": 0}
     for field, minimum in minima.items():
         yield from _range(f"int8.{field.replace('_', '-')}", getattr(int8, field), minimum)
-    for field in ("max_miou_drop", "min_agreement"):
+    for field in ("max_drop", "min_agreement"):
         if not 0 <= getattr(int8, field) <= 1:
             yield f"--int8.{field.replace('_', '-')} {getattr(int8, field)}: is a fraction, from 0 to 1"
     if not int8.qat_lr > 0:

@@ -144,7 +144,7 @@ class DistillConfig:
 class ExportConfig:
     """The bundle and the budget that its every hop must meet."""
 
-    max_miou_drop: float = 0.001
+    max_drop: float = 0.001
     """Largest loss of mIoU (as a fraction) from torch to any later hop."""
     min_agreement: float = 0.999
     """Smallest share of valid pixels whose label agrees with torch."""
@@ -158,7 +158,7 @@ class Int8Config:
     """The student in INT8, and the images that are left beside the bundles for it (see `deploy.labelled`)."""
 
     enabled: bool = True
-    max_miou_drop: float = 0.005
+    max_drop: float = 0.005
     """Largest loss of mIoU (as a fraction) against float32. Layers stay in float until it is met."""
     min_agreement: float = 0.98
     """Smallest share of valid pixels whose label agrees with float32."""

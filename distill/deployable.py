@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.bundle import InputSpec
+from deploy.grasp.geometry import GOOD
 from teacher.pooling import upsampling_matrix
 
 
@@ -40,13 +41,33 @@ class Deployable(nn.Module):
         logits = self._logits(image).float()
         rows = upsampling_matrix(self.spec.height, logits.shape[2]).to(logits)
         columns = upsampling_matrix(self.spec.width, logits.shape[3]).to(logits)
-        return (rows @ (logits @ columns.T)).argmax(1).to(torch.uint8), logits
+        return self._finished(rows @ (logits @ columns.T), logits)
+
+    def _finished(self, full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Both outputs, from the scores N×K×H×W at the size of the input, and as the network gives them."""
+        return full.argmax(1).to(torch.uint8), logits
 
     def _logits(self, image: Tensor) -> Tensor:
         if self.dtype == torch.float32:
             return self.network(image).logits
         with torch.autocast(image.device.type, self.dtype):
             return self.network(image).logits
+
+
+class GraspDeployable(Deployable):
+    """The same for grasps: labels are 1 where a grasp is good, and "logits" the four maps at the size of the input.
+
+    Maps are float32 N×4×H×W: quality in 0..1, cos 2θ, sin 2θ, and the width in 0..1 (see `deploy.grasp`).
+    """
+
+    def _finished(self, full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        quality, angle, width = full[:, :1].clamp(0, 1), full[:, 1:3], full[:, 3:].clamp(0, 1)
+        return (quality[:, 0] >= GOOD).to(torch.uint8), torch.cat([quality, angle, width], dim=1)
+
+
+def deployable_of(task: str) -> type[Deployable]:
+    """The form of a task's networks."""
+    return GraspDeployable if task == "grasp" else Deployable
 
 
 class TorchEngine:

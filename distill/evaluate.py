@@ -1,6 +1,7 @@
 """Scores of any model over any reader, through the device's own pre- and postprocessing."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,15 +10,14 @@ from torch import nn
 
 from deploy.bundle import InputSpec
 from deploy.errors import UserError
-from deploy.metrics import Scores, SegmentationMetrics
-from deploy.runtime import Model, Result
-from distill.data.sample import Sample
+from deploy.tasks import task_named
+from deploy.verify import Sample as EvalSample
+from deploy.verify import Scorer
+from distill.data.grasp.sample import GraspSample
+from distill.data.sample import IGNORE, Sample
 from distill.data.splits import Reader, Splits
-from distill.deployable import Deployable, TorchEngine
+from distill.deployable import TorchEngine, deployable_of
 from distill.processes import sum_over_processes
-
-EvalSample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
-"""id, raw image H×W×C, label H×W, valid H×W."""
 
 
 def eval_samples(
@@ -37,10 +37,12 @@ def spread(positions: Sequence[int], limit: int) -> list[int]:
     return [positions[index * len(positions) // count] for index in range(count)]
 
 
-def as_arrays(sample: Sample, optical: bool) -> EvalSample:
-    """One sample as arrays; the label keeps its own size."""
+def as_arrays(sample: Sample | GraspSample, optical: bool) -> EvalSample:
+    """One sample as arrays; the truth keeps its own size."""
     image = sample.image.permute(1, 2, 0).numpy()
     image = image.astype(np.uint8) if optical else image
+    if isinstance(sample, GraspSample):
+        return sample.id, image, sample.grasps, np.isfinite(image).all(axis=2)
     return sample.id, image, sample.label.numpy(), sample.valid.numpy()
 
 
@@ -50,19 +52,20 @@ def torch_model(
     splits: Splits,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Model:
-    """The runtime's `Model` with torch as its engine (see `Deployable` for `dtype`)."""
-    return Model(spec, splits.classes, TorchEngine(Deployable(network, spec, dtype), device))
+) -> Callable[[np.ndarray], Any]:
+    """The runtime's model of the data's task, with torch as its engine (see `Deployable` for `dtype`)."""
+    engine = TorchEngine(deployable_of(splits.task)(network, spec, dtype), device)
+    return task_named(splits.task).model(spec, splits.classes, engine, IGNORE)
 
 
 def evaluate(
-    model: Callable[[np.ndarray], Result],
+    model: Callable[[np.ndarray], Any],
     reader: Reader,
     splits: Splits,
     limit: int | None = None,
     accelerator: Accelerator | None = None,
-) -> Scores:
-    """Scores over the valid pixels of `reader`, at the labels' own resolution.
+) -> Scorer:
+    """Scores over the samples of `reader`, at the labels' own resolution.
 
     With an `accelerator` all its processes must call: each takes its share of the images, and all get the scores of
     all images, exactly, as these follow from integer counts.
@@ -71,26 +74,31 @@ def evaluate(
         UserError: an image that cannot be read or scored, here or in another process.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    metrics, failure = SegmentationMetrics(len(splits.classes)), None
+    scorer, failure = new_scorer(splits), None
     try:
-        for _, image, label, valid in eval_samples(reader, splits.optical, limit, rank, world):
-            metrics.update(model(image).labels, label, valid)
+        for _, image, truth, valid in eval_samples(reader, splits.optical, limit, rank, world):
+            scorer.update(model(image), truth, valid)
     except UserError as error:
         failure = error  # raised once the others know, who would wait for these counts
     if accelerator is not None:
-        _merge(metrics, failure, accelerator)
+        _merge(scorer, failure, accelerator)
     if failure is not None:
         raise failure
-    return metrics.scores()
+    return scorer
 
 
-def _merge(metrics: SegmentationMetrics, failure: UserError | None, accelerator: Accelerator) -> None:
+def new_scorer(splits: Splits) -> Scorer:
+    """A scorer of the data's task and classes."""
+    return task_named(splits.task).scorer([info.name for info in splits.classes])
+
+
+def _merge(scorer: Scorer, failure: UserError | None, accelerator: Accelerator) -> None:
     """Add the counts of all other processes to those of this one."""
-    counts = [metrics.confusion, metrics.boundary]
+    counts = scorer.counts()
     numbers = [int(failure is not None), *(number for array in counts for number in array.flat)]
     failed, *merged = sum_over_processes(numbers, accelerator)
     if failed and failure is None:
         raise UserError("another process could not score its share of the images; see its line")
-    pieces = np.split(np.array(merged, np.int64), [metrics.confusion.size])
+    pieces = np.split(np.array(merged, np.int64), np.cumsum([array.size for array in counts])[:-1])
     for array, piece in zip(counts, pieces, strict=True):
         array[...] = piece.reshape(array.shape)

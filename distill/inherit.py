@@ -1,9 +1,8 @@
 """A student that starts from its teacher's weights, where it is a shallower network of the teacher's family.
 
-DistilBERT (Sanh et al., arXiv:1910.01108) begins with every second layer of its teacher, and owes most of its quality to
-that. In a ResNet the blocks of a stage all have one shape but the first, so a ResNet50 can take its blocks from a
-ResNet101, a ResNet18 from a ResNet34, each in the teacher's order and evenly spread over the stage. It costs nothing:
-no image is shown to the teacher.
+DistilBERT (Sanh et al., arXiv:1910.01108) begins with every second layer of its teacher. In a ResNet the blocks of a
+stage all have one shape but the first, so a ResNet50 can take its blocks from a ResNet101, a ResNet18 from a ResNet34,
+in the teacher's order and evenly spread over the stage. It costs nothing: no image is shown to the teacher.
 """
 
 import re

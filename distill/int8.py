@@ -70,7 +70,7 @@ def quantize_bundle(
     bundle: Path, data: Path, config: Int8Config, learned: Mapping[str, float] | None = None
 ) -> Outcome:
     """Add the INT8 model to a bundle if it keeps within the budget (see `deploy.build.make_int8`)."""
-    options = Int8Options(budget=Budget(config.max_miou_drop, config.min_agreement))
+    options = Int8Options(budget=Budget(config.max_drop, config.min_agreement))
     try:
         receipt, report = make_int8(bundle, data, options, say, learned)
     except GateFailed as failure:

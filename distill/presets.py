@@ -21,7 +21,7 @@ def smoke() -> RunConfig:
         student_train=train,
         augment=AugmentConfig(crop=(48, 48), vertical_flip=True),
         # two steps leave a network whose logits nearly tie, so INT8 may flip any label
-        int8=Int8Config(max_miou_drop=1.0, min_agreement=0.0),
+        int8=Int8Config(max_drop=1.0, min_agreement=0.0),
         out=Path("runs/smoke"),
     )
 

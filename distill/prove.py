@@ -1,17 +1,20 @@
 """From a trained network to a bundle whose every hop has been measured."""
 
+from functools import partial
+
 from torch import nn
 
 import deploy
 from deploy.backends.ort import OrtEngine
 from deploy.bundle import RECEIPT, InputSpec, extend_bundle
 from deploy.files import json_bytes
-from deploy.runtime import Model
+from deploy.tasks import task_named
 from deploy.verify import Budget, Hop, Receipt, run_hops
 from distill.config import RunConfig
+from distill.data.sample import IGNORE
 from distill.data.splits import Splits
-from distill.deployable import Deployable
-from distill.evaluate import eval_samples, torch_model
+from distill.deployable import Deployable, deployable_of
+from distill.evaluate import eval_samples, new_scorer, torch_model
 from distill.export import export_onnx, write_model_bundle
 from teacher.fold import fold_pyramid
 from teacher.pspnet import PSPNet, PyramidPooling
@@ -21,7 +24,7 @@ def export(
     network: nn.Module, spec: InputSpec, splits: Splits, config: RunConfig, name: str, origin: dict[str, str]
 ) -> bytes:
     """Write `<name>.bundle` without a receipt, and return the model in it."""
-    deployable = device_form(network, spec, fold=config.export.fold)
+    deployable = device_form(network, spec, fold=config.export.fold, task=splits.task)
     model = export_onnx(deployable, config.export.opset)
     write_model_bundle(config.out / f"{name}.bundle", model, deployable, splits, name, origin)
     return model
@@ -37,27 +40,28 @@ def export_proved(
     """
     folder = config.out / f"{name}.bundle"
     model = export(network, spec, splits, config, name, origin)
+    task = task_named(splits.task)
     hops = [
         Hop("torch", torch_model(network.cpu(), spec, splits), 0),
-        Hop("onnx", Model(spec, splits.classes, OrtEngine(model, optimize=False)), len(model)),
+        Hop("onnx", task.model(spec, splits.classes, OrtEngine(model, optimize=False), IGNORE), len(model)),
         Hop("runtime", deploy.load(folder, "onnxruntime"), len(model)),
     ]
     receipt = run_hops(
         hops,
         eval_samples(splits.test, splits.optical),
-        len(splits.classes),
-        Budget(config.export.max_miou_drop, config.export.min_agreement),
+        partial(new_scorer, splits),
+        Budget(config.export.max_drop, config.export.min_agreement),
         dataset=splits.name,
         split=splits.tested_on,
-        classes=[c.name for c in splits.classes],
+        metric=task.metric,
     )
-    metrics = {"dataset": splits.name, "split": splits.tested_on, "miou": receipt.hops[-1].miou}
+    metrics = {"dataset": splits.name, "split": splits.tested_on, task.key: receipt.hops[-1].score}
     extend_bundle(folder, {RECEIPT: json_bytes(receipt)}, metrics=metrics)
     return receipt
 
 
-def device_form(network: nn.Module, spec: InputSpec, *, fold: bool) -> Deployable:
+def device_form(network: nn.Module, spec: InputSpec, *, fold: bool, task: str = "segmentation") -> Deployable:
     """What is exported: with `fold` the pyramid goes into the head, and the receipt compares with the unfolded one."""
     if fold and isinstance(network, PSPNet) and isinstance(network.pyramid, PyramidPooling):
         network = fold_pyramid(network)
-    return Deployable(network, spec).cpu()
+    return deployable_of(task)(network, spec).cpu()

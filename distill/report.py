@@ -35,8 +35,9 @@ class Row:
     arch: str
     parameters: int
     macs: int
-    miou: float
-    boundary_f1: float
+    score: float
+    """What the receipts call `metric`."""
+    details: Mapping[str, float | None]
     train_seconds: float
     form: "Form"
 
@@ -107,7 +108,7 @@ def write_report(
     text = "\n\n".join(
         [
             f"# {out.name}: {first.source}, {first.images} images",
-            _fenced(results_table(rows, latency)),
+            _fenced(results_table(rows, latency, first.metric)),
             *(f"{title}\n{_fenced(receipt_table(receipt))}" for title, receipt in receipts.items()),
             "Pictures (image, label, teacher, student):\n" + "\n".join(f"  {path}" for path in pictures),
             f"Next: python -m deploy predict {bundle} {out / 'samples'}\n"
@@ -121,9 +122,10 @@ def write_report(
     return out / "report.md"
 
 
-def results_table(rows: Sequence[Row], latency: Latencies) -> str:
+def results_table(rows: Sequence[Row], latency: Latencies, metric: str) -> str:
     """Teacher, baseline and student as an aligned table; baseline and student are one network and share its latency."""
-    header = ("network", "params M", "GMAC", "mIoU %", "boundary F1 %", "ms p50", "MB", "training s")
+    detail = next(iter(rows[0].details))
+    header = ("network", "params M", "GMAC", f"{metric} %", f"{detail} %", "ms p50", "MB", "training s")
     lines = []
     for row in rows:
         size = model_file(row.form.bundle, "onnxruntime", row.form.precision).stat().st_size
@@ -132,8 +134,8 @@ def results_table(rows: Sequence[Row], latency: Latencies) -> str:
                 f"{row.name} {row.arch}",
                 f"{row.parameters / 1e6:.2f}",
                 f"{row.macs / 1e9:.3f}",
-                f"{100 * row.miou:.2f}",
-                f"{100 * row.boundary_f1:.2f}",
+                f"{100 * row.score:.2f}",
+                "–" if (value := row.details.get(detail)) is None else f"{100 * value:.2f}",
                 f"{latency[row.form].total.p50:.2f}",
                 f"{size / 1e6:.1f}",
                 f"{row.train_seconds:.0f}",

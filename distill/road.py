@@ -9,14 +9,13 @@ Each stage leaves its result in the run's folder, so an interrupted run goes on 
     report.json, report.md, pictures/    what came out; samples/ to try the bundle on
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from deploy.bundle import MODEL
-from deploy.metrics import Scores
 from deploy.verify import HopReceipt, Receipt, require_passed
 from distill.config import RunConfig
 from distill.evaluate import evaluate, torch_model
@@ -92,8 +91,9 @@ def finish(road: Road, trained: Sequence[Trained], result: OnDevice) -> Path:
     """Export the teacher, measure all networks, and write the report. Raises `GateFailed` last of all."""
     config = road.config
     export(trained[0].network, road.spec, road.splits, config, "teacher", _origin(config))
-    scores = [*(test_scores(road, one.network) for one in trained[:-1]), result.fp32.hops[0]]
-    rows = [describe(road, *pair) for pair in zip(trained, scores, strict=True)]
+    first = result.fp32.hops[0]
+    scores = [*(test_scores(road, one.network) for one in trained[:-1]), (first.score, first.details)]
+    rows = [describe(road, one, *its) for one, its in zip(trained, scores, strict=True)]
     if result.qat:
         rows[-1] = replace(rows[-1], name="student, QAT")
     receipts = {"Export of the student, hop by hop:": result.fp32}
@@ -108,21 +108,22 @@ def finish(road: Road, trained: Sequence[Trained], result: OnDevice) -> Path:
     return report
 
 
-def test_scores(road: Road, network: nn.Module) -> Scores:
-    """Scores of a network on the test split, in float32."""
+def test_scores(road: Road, network: nn.Module) -> tuple[float, dict[str, float | None]]:
+    """The score of a network on the test split, in float32, and its details (see `deploy.verify.Scorer`)."""
     model = torch_model(network, road.spec, road.splits, road.accelerator.device)
-    return evaluate(model, road.splits.test, road.splits)
+    scorer = evaluate(model, road.splits.test, road.splits)
+    return scorer.score(), scorer.details()
 
 
-def describe(road: Road, trained: Trained, scores: Scores | HopReceipt) -> Row:
+def describe(road: Road, trained: Trained, score: float, details: Mapping[str, float | None]) -> Row:
     """The report's row of a network, with its scores on the test split."""
     return Row(
         name=trained.name,
         arch=trained.arch,
         parameters=count_parameters(trained.network),
         macs=count_macs(trained.network, len(road.splits.channels), road.config.data.size),
-        miou=scores.miou,
-        boundary_f1=scores.boundary_f1,
+        score=score,
+        details=details,
         train_seconds=trained.seconds,
         form=Form(
             road.config.out / f"{'teacher' if trained.name == 'teacher' else 'student'}.bundle", "fp32"
@@ -133,7 +134,7 @@ def describe(road: Road, trained: Trained, scores: Scores | HopReceipt) -> Row:
 def in_int8(row: Row, hop: HopReceipt) -> Row:
     """The report's row of a network in INT8."""
     form = row.form._replace(precision="int8")
-    return replace(row, name=f"{row.name} int8", miou=hop.miou, boundary_f1=hop.boundary_f1, form=form)
+    return replace(row, name=f"{row.name} int8", score=hop.score, details=hop.details, form=form)
 
 
 def _origin(config: RunConfig) -> dict[str, str]:

@@ -12,6 +12,7 @@ from torch import nn
 from deploy.bundle import InputSpec
 from deploy.errors import UserError
 from deploy.files import write_json
+from deploy.tasks import task_named
 from distill.check import check_config, check_splits
 from distill.checkpoint import load_network
 from distill.config import ModelConfig, RunConfig, TrainConfig
@@ -37,6 +38,8 @@ from teacher.weights import load_weights
 
 QAT_LOSS = "kl(t=2)"
 """What the teacher teaches in simulated INT8 where the run's losses are on features alone."""
+SHOWN = 2
+"""Figures beside the score that a validation logs."""
 QAT_CALIBRATION_BATCHES = 4
 """Batches that training in simulated INT8 takes its first ranges from; it learns better ones."""
 
@@ -185,8 +188,10 @@ def validate(road: Road, network: nn.Module, accelerator: Accelerator | None = N
     dtypes = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     dtype = dtypes[road.accelerator.mixed_precision]
     model = torch_model(network, road.spec, road.splits, road.accelerator.device, dtype)
-    scores = evaluate(model, road.splits.val, road.splits, accelerator=accelerator)
-    return {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+    scorer = evaluate(model, road.splits.val, road.splits, accelerator=accelerator)
+    further = list(scorer.details().items())[:SHOWN]
+    named = {name.lower().replace(" ", "_"): value for name, value in further if value is not None}
+    return {task_named(road.splits.task).key: scorer.score(), **named}
 
 
 def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork | None:
@@ -239,10 +244,11 @@ def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
 
     The main process alone asks.
     """
-    before, after = validate(road, student)["miou"], validate(road, qat)["miou"]
-    keeps = before - after <= road.config.int8.max_miou_drop
+    key, metric = (task := task_named(road.splits.task)).key, task.metric
+    before, after = validate(road, student)[key], validate(road, qat)[key]
+    keeps = before - after <= road.config.int8.max_drop
     verdict = "it is exported" if keeps else "over the budget, so the student stays as it was"
-    say(f"qat: val mIoU {100 * before:.2f} % before, {100 * after:.2f} % in simulated INT8: {verdict}")
+    say(f"qat: val {metric} {100 * before:.2f} % before, {100 * after:.2f} % in simulated INT8: {verdict}")
     return keeps
 
 

@@ -73,8 +73,9 @@ class TrainState:
             self.average.update_parameters(self.network)
 
     def keep_if_best(self, step: int, scores: dict[str, float]) -> None:
-        """Write `best.safetensors` unless an earlier `miou` was higher; without scores the last weights are best."""
-        if "miou" in scores and scores["miou"] < self.best.get("miou", -1.0):
+        """Write `best.safetensors` unless the first score was higher before; without scores the last weights count."""
+        name = next(iter(scores), "")
+        if scores and scores[name] < self.best.get(name, -1.0):
             return
         self.best = {"step": step, **scores}
         save_checkpoint(

@@ -32,7 +32,7 @@ from distill.sync_norm import sync_norms, synced_steps
 from distill.trainee import Distillation, Trainee, normalised
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
-"""Scores of a network on the validation split; `miou` decides which checkpoint is best. All processes call it."""
+"""Scores of a network on the validation split; the first decides which checkpoint is best. All processes call it."""
 
 
 class Interrupted(UserError):

@@ -16,6 +16,8 @@ import numpy as np
 
 X, Y, ANGLE, WIDTH, HEIGHT = range(5)
 """Columns of grasps."""
+GOOD = 0.5
+"""The quality of a pixel where grasping is worth a try."""
 
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:

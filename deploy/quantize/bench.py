@@ -28,10 +28,10 @@ class Attempt:
     def rank(self) -> tuple[bool, float, float]:
         """What makes one better than another.
 
-        Within the budget, differences of mIoU are the luck of a few pixels, and what strays least from fp32 is best.
+        Within the budget, differences of the score are luck, and what strays least from fp32 is best.
         """
-        by_miou, by_agreement = self.figures.miou, self.figures.agreement
-        return (True, by_agreement, by_miou) if self.passed else (False, by_miou, by_agreement)
+        by_score, by_agreement = self.figures.score, self.figures.agreement
+        return (True, by_agreement, by_score) if self.passed else (False, by_score, by_agreement)
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Bench:
     evaluate: Evaluate
     budget: Budget
     fp32: Figures
+    metric: str
+    """The name of the score."""
     always: tuple[str, ...]
     """Layers that are in float whatever an attempt keeps."""
 
@@ -53,15 +55,15 @@ class Bench:
         figures = cpu_figures = self.evaluate(int8_cpu)
         if self.meets_budget(figures):
             signed = self.evaluate(int8)
-            figures = Figures(min(figures.miou, signed.miou), min(figures.agreement, signed.agreement))
+            figures = Figures(min(figures.score, signed.score), min(figures.agreement, signed.agreement))
         return Attempt(ranges, int8, int8_cpu, kept, cpu_figures, figures, self.meets_budget(figures))
 
     def meets_budget(self, figures: Figures) -> bool:
         """Whether these figures are good enough."""
-        drop = self.fp32.miou - figures.miou
-        return drop <= self.budget.max_miou_drop and figures.agreement >= self.budget.min_agreement
+        drop = self.fp32.score - figures.score
+        return drop <= self.budget.max_drop and figures.agreement >= self.budget.min_agreement
 
     def words(self, figures: Figures) -> str:
         """The figures, and what they cost against fp32."""
-        change = 100 * (figures.miou - self.fp32.miou)
-        return f"mIoU {100 * figures.miou:.2f} % ({change:+.3f}), agreement {100 * figures.agreement:.3f} %"
+        change = 100 * (figures.score - self.fp32.score)
+        return f"{self.metric} {100 * figures.score:.2f} % ({change:+.3f}), agreement {100 * figures.agreement:.3f} %"

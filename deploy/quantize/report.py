@@ -11,7 +11,8 @@ from deploy.verify import Budget
 class Figures(msgspec.Struct, frozen=True):
     """How well a model does. Fractions in 0..1."""
 
-    miou: float
+    score: float
+    """mIoU, or the success of grasps."""
     agreement: float
     """Share of valid pixels that get the same class as from the fp32 model."""
 
@@ -27,6 +28,8 @@ class Sensitivity(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """What `deploy.quantize.search.quantize` tried and chose; `msgspec.json.encode(report)` is `quantization.json`."""
 
+    metric: str
+    """What the score of the figures is."""
     images: int
     """Calibration images with a valid pixel."""
     budget: Budget
@@ -58,18 +61,18 @@ def sensitivity_table(report: Report) -> str:
     rows = [
         (
             row.name,
-            f"{100 * row.figures.miou:.2f}",
-            f"{100 * (row.figures.miou - base.miou):+.2f}",
+            f"{100 * row.figures.score:.2f}",
+            f"{100 * (row.figures.score - base.score):+.2f}",
             f"{100 * row.figures.agreement:.3f}",
             f"{100 * (row.figures.agreement - base.agreement):+.3f}",
         )
         for row in report.sensitivity
     ]
     ends = [
-        ("(all in INT8)", f"{100 * base.miou:.2f}", "", f"{100 * base.agreement:.3f}", ""),
-        ("(all in float)", f"{100 * report.fp32.miou:.2f}", "", f"{100 * report.fp32.agreement:.3f}", ""),
+        ("(all in INT8)", f"{100 * base.score:.2f}", "", f"{100 * base.agreement:.3f}", ""),
+        ("(all in float)", f"{100 * report.fp32.score:.2f}", "", f"{100 * report.fp32.agreement:.3f}", ""),
     ]
-    return format_table(("in float", "mIoU %", "gain", "agreement %", "gain"), [*rows, *ends])
+    return format_table(("in float", f"{report.metric} %", "gain", "agreement %", "gain"), [*rows, *ends])
 
 
 def _in_float(report: Report, row: Sensitivity) -> bool:
@@ -81,12 +84,12 @@ _ROW, _LEFT, _PLOT, _RIGHT, _TOP = 18, 260, 360, 130, 52
 
 
 def sensitivity_svg(report: Report) -> str:
-    """The ranking as a bar chart: points of mIoU that the model gains from each layer alone in float.
+    """The ranking as a bar chart: points of the score that the model gains from each layer alone in float.
 
     Bars are dark for what the result leaves in float. A stand-alone SVG document on a white ground.
     """
-    base = report.all_int8.miou
-    gains = [100 * (row.figures.miou - base) for row in report.sensitivity]
+    base = report.all_int8.score
+    gains = [100 * (row.figures.score - base) for row in report.sensitivity]
     low, high = min(0.0, *gains, 0.0), max(0.0, *gains, 0.0)
     scale = _PLOT / ((high - low) or 1.0)
     zero = _LEFT - low * scale
@@ -95,9 +98,9 @@ def sensitivity_svg(report: Report) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         ' font-family="sans-serif" font-size="12" fill="#222">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        '<text x="12" y="20" font-size="14">mIoU gained with one layer in float, points</text>',
+        f'<text x="12" y="20" font-size="14">{escape(report.metric)} gained with one layer in float, points</text>',
         f'<text x="12" y="38" fill="#666">all in INT8 ({escape(report.calibrator)}): {100 * base:.2f} %, fp32: '
-        f"{100 * report.fp32.miou:.2f} %; dark: left in float</text>",
+        f"{100 * report.fp32.score:.2f} %; dark: left in float</text>",
     ]
     for index, (row, gain) in enumerate(zip(report.sensitivity, gains, strict=True)):
         top = _TOP + _ROW * index

@@ -43,6 +43,7 @@ def quantize(
     keep_float: Collection[str] = (),
     max_float: float = 0.5,
     learned: Mapping[str, float] | None = None,
+    metric: str = "mIoU",
     say: Say = print,
 ) -> Quantized:
     """Quantize an fp32 model such that it stays within the budget.
@@ -55,7 +56,7 @@ def quantize(
         evaluate: measures a model with the inputs and outputs of `model` on labelled images that took no part in
             calibration. One in CPU form that meets the budget has to meet it in the form for TensorRT, too: the two
             differ where values are clipped.
-        budget: largest loss of mIoU against `model`, and smallest agreement with it.
+        budget: largest loss of the score against `model`, and smallest agreement with it.
         calibrators: names in `CALIBRATORS` to choose from.
         granularity: "layer", or "block" to rank and keep the layers of a block together, which is faster.
         sensitivity: rank in any case.
@@ -63,6 +64,7 @@ def quantize(
         max_float: largest share of layers in float beside these. More would leave little of INT8's speed.
         learned: ranges that training in simulated INT8 found, tried as one more calibrator; where they lack a tensor,
             that of the first of `calibrators` is taken.
+        metric: the name of the score that `evaluate` gives.
         say: takes a line of progress, or the ranking as a table.
 
     Raises:
@@ -73,7 +75,7 @@ def quantize(
     found = _checked_layers(model, calibrators, granularity)
     kept = _named(keep_float, found)
     histograms = _calibrated(model, found, calibration, say)
-    bench = Bench(model, evaluate, budget, evaluate(model), kept)
+    bench = Bench(model, evaluate, budget, evaluate(model), metric, kept)
     attempts = _attempts(bench, histograms, calibrators, learned, say)
     images = next(iter(histograms.values())).images
     report, result = _report(bench, attempts, images, len(found))
@@ -134,6 +136,7 @@ def _report(
     best = max(attempts, key=lambda name: attempts[name].rank)
     result = attempts[best]
     report = Report(
+        metric=bench.metric,
         images=images,
         budget=bench.budget,
         fp32=bench.fp32,
@@ -201,7 +204,7 @@ def _units(found: Sequence[Layer], granularity: str) -> dict[str, tuple[str, ...
 def _ranking(bench: Bench, base: Attempt, units: Mapping[str, tuple[str, ...]]) -> list[Sensitivity]:
     """The units by how well the model does with each alone in float, the best first.
 
-    That is by mIoU, and by agreement where `base` fails by that alone.
+    That is by the score, and by agreement where `base` fails by that alone.
     """
     rows = [
         Sensitivity(
@@ -209,8 +212,8 @@ def _ranking(bench: Bench, base: Attempt, units: Mapping[str, tuple[str, ...]]) 
         )
         for name, kept in units.items()
     ]
-    miou_holds = bench.fp32.miou - base.figures.miou <= bench.budget.max_miou_drop
-    order = ("agreement", "miou") if miou_holds and not base.passed else ("miou", "agreement")
+    score_holds = bench.fp32.score - base.figures.score <= bench.budget.max_drop
+    order = ("agreement", "score") if score_holds and not base.passed else ("score", "agreement")
     return sorted(rows, key=lambda row: [getattr(row.figures, field) for field in order], reverse=True)
 
 
@@ -248,7 +251,7 @@ def _mixed(bench: Bench, base: Attempt, ranking: Sequence[Sensitivity], most: in
 
 
 def _failure(bench: Bench, best: Attempt) -> str:
-    limits = f"-{100 * bench.budget.max_miou_drop:.3f} and {100 * bench.budget.min_agreement:.3f} %"
+    limits = f"-{100 * bench.budget.max_drop:.3f} and {100 * bench.budget.min_agreement:.3f} %"
     return (
         f"int8 with {len(best.kept)} layers left in float: {bench.words(best.figures)} is over the budget of {limits};"
         " give more calibration images, train on with quantization in the loop (QAT), or allow a larger budget"

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from deploy.bundle import ClassInfo
-from distill.data.sample import Sample
 
 
 class Reader(Protocol):
@@ -18,7 +17,9 @@ class Reader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> Any:
+        """A `Sample`, or a `GraspSample`, as the task of its `Splits` says."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Splits:
     val: Reader
     test: Reader
     """The validation reader itself where a data set keeps its test labels to itself."""
+    task: Literal["segmentation", "grasp"] = "segmentation"
+    """Samples are `Sample`s, or `distill.data.grasp.sample.GraspSample`s."""
 
     @property
     def tested_on(self) -> str:

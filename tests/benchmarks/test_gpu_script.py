@@ -117,7 +117,7 @@ def test_whole_report(bundle, machine, capsys):
         "onnxruntime int8",
         "tensorrt-rtx int8",
     ]
-    assert all(hop["miou"] == hop["agreement_first"] == 1 for hop in report["receipt"]["hops"])
+    assert all(hop["score"] == hop["agreement_first"] == 1 for hop in report["receipt"]["hops"])
     refusals = report["refusals"]
     assert len(refusals) == 6
     assert all("deploy/build_engine.py" in error and "\n" not in error for error in refusals.values())

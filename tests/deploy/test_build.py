@@ -107,7 +107,7 @@ class TestInt8:
     def test_over_the_budget_on_test_changes_nothing(self, bundle, tmp_path):
         before = contents(bundle)
         make_hard(tmp_path / "data", bundle, "test")
-        options = Int8Options(budget=Budget(max_miou_drop=0.02, min_agreement=0.97))
+        options = Int8Options(budget=Budget(max_drop=0.02, min_agreement=0.97))
         with pytest.raises(GateFailed, match=r"hop onnx → int8"):
             make_int8(bundle, tmp_path / "data", options, say=lambda _: None)
         assert contents(bundle) == before
@@ -116,7 +116,7 @@ class TestInt8:
         make_hard(tmp_path / "data", bundle, "val")
         before = contents(bundle)
         with pytest.raises(GateFailed, match=r"is over the budget.*QAT") as caught:
-            run(bundle, "--max-miou-drop", "0", "--min-agreement", "1")
+            run(bundle, "--max-drop", "0", "--min-agreement", "1")
         assert caught.value.exit_code == 1
         assert contents(bundle) == before
 
@@ -151,8 +151,8 @@ def test_fp32_needs_nothing_new(bundle):
 
 class TestTorchRow:
     def add_receipt(self, bundle, images: int):
-        hop = HopReceipt("torch", 0.5, (0.5,), 0.5, 0.5, 1.0, 1.0, 9.0, 0, Budget(), True, ())
-        receipt = Receipt("made up", "test", images, (), (hop,), True, ())
+        hop = HopReceipt("torch", 0.5, {"boundary F1": 0.5}, 1.0, 1.0, 9.0, 0, Budget(), True, ())
+        receipt = Receipt("made up", "test", images, "mIoU", (hop,), True, ())
         extend_bundle(bundle, {RECEIPT: msgspec.json.encode(receipt)})
 
     def test_recorded_on_the_same_images_it_comes_first(self, bundle, tmp_path):

@@ -1,5 +1,6 @@
 """The receipt: hops that change labels or scores fail, and the right one is blamed."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import msgspec
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 
 from deploy.errors import GateFailed, UserError
+from deploy.tasks import SegmentationScorer
 from deploy.verify import Budget, Hop, Receipt, require_passed, run_hops, table
 
-CLASSES = ("sky", "road", "car")
+SCORER = partial(SegmentationScorer, ("sky", "road", "car"))
 
 
 def samples(count=4, size=100):
@@ -40,7 +42,7 @@ def flipping(share):
 
 def run(*models, budget=None):
     hops = [Hop(name, model, 0, *own_budget) for name, model, *own_budget in models]
-    return run_hops(hops, samples(), 3, budget, dataset="toy", split="test", classes=CLASSES)
+    return run_hops(hops, samples(), SCORER, budget, dataset="toy", split="test")
 
 
 def test_equal_hops_pass():
@@ -50,8 +52,9 @@ def test_equal_hops_pass():
     assert receipt.images == 4
     for hop in receipt.hops:
         assert hop.passed
-        assert (hop.miou, hop.agreement_first, hop.agreement_previous, hop.boundary_f1) == (1, 1, 1, 1)
-        assert hop.iou == (1, 1, 1)
+        assert (hop.score, hop.agreement_first, hop.agreement_previous) == (1, 1, 1)
+        assert hop.details.keys() == {"boundary F1", "pixel accuracy", "IoU sky", "IoU road", "IoU car"}
+        assert set(hop.details.values()) == {1}
         assert hop.ms_per_image >= 0
     require_passed(receipt)
 
@@ -72,7 +75,7 @@ def test_hop_that_flips_pixels_is_named_and_those_after_it_are_not():
 def test_first_hop_passes_however_bad():
     receipt = run(("torch", flipping(0.5)), ("onnx", flipping(0.5)))
     assert receipt.passed
-    assert receipt.hops[0].pixel_accuracy == pytest.approx(0.5)
+    assert receipt.hops[0].details["pixel accuracy"] == pytest.approx(0.5)
 
 
 def test_drop_in_miou_alone_fails():
@@ -97,7 +100,7 @@ def test_pixels_that_are_not_valid_do_not_count():
 
 
 def test_hop_with_its_own_budget():
-    lossy = Budget(max_miou_drop=0.1, min_agreement=0.9)
+    lossy = Budget(max_drop=0.1, min_agreement=0.9)
     receipt = run(("onnx", perfect), ("int8", flipping(0.02), lossy), ("engine", flipping(0.02)))
     assert receipt.passed
     assert [hop.budget for hop in receipt.hops] == [Budget(), lossy, Budget()]
@@ -105,7 +108,7 @@ def test_hop_with_its_own_budget():
 
 def test_small_losses_that_add_up_fail_against_the_first_hop():
     chain = [("torch", perfect), *((f"hop{n}", flipping(n / 90)) for n in range(1, 4))]
-    receipt = run(*chain, budget=Budget(max_miou_drop=1, min_agreement=0.975))
+    receipt = run(*chain, budget=Budget(max_drop=1, min_agreement=0.975))
     assert receipt.failed == ("hop3",)
     assert "hop torch → hop3: label agreement 96.67 %" in receipt.hops[3].reasons[0]
 
@@ -128,7 +131,7 @@ def test_samples_are_streamed_once():
         return perfect(image)
 
     seen = []
-    run_hops([Hop("a", model, 0), Hop("b", model, 0)], stream(), 3)
+    run_hops([Hop("a", model, 0), Hop("b", model, 0)], stream(), SCORER)
     assert seen == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
@@ -149,7 +152,7 @@ def test_table_shows_every_hop_and_why_one_failed():
 
 def test_no_samples_is_an_error():
     with pytest.raises(UserError, match="nothing to verify"):
-        run_hops([Hop("torch", perfect, 0)], [], 3)
+        run_hops([Hop("torch", perfect, 0)], [], SCORER)
 
 
 def test_wrong_size_names_hop_and_sample():
@@ -163,4 +166,4 @@ def test_wrong_size_names_hop_and_sample():
 def test_label_out_of_range_names_the_sample():
     bad = [("img7", np.zeros((2, 2, 1), np.uint8), np.full((2, 2), 9, np.uint8), np.ones((2, 2), bool))]
     with pytest.raises(UserError, match="sample img7: label id 9 is out of range: there are 3 classes"):
-        run_hops([Hop("torch", perfect, 0)], bad, 3)
+        run_hops([Hop("torch", perfect, 0)], bad, SCORER)

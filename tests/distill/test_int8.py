@@ -75,8 +75,8 @@ def test_the_data_of_a_run_may_not_hold_the_users(tmp_path):
 
 
 def outcome(*layers: str, failed: bool = False) -> Outcome:
-    hop = HopReceipt("int8", 0.5, (0.5,), 0.5, 0.5, 1.0, 1.0, 9.0, 0, Budget(), True, ())
-    receipt = Receipt("made up", "test", 4, (), (hop,), True, ())
+    hop = HopReceipt("int8", 0.5, {"boundary F1": 0.5}, 1.0, 1.0, 9.0, 0, Budget(), True, ())
+    receipt = Receipt("made up", "test", 4, "mIoU", (hop,), True, ())
     return Outcome(failure=GateFailed("over")) if failed else Outcome(receipt, None, layers)
 
 
@@ -116,7 +116,7 @@ class TestTrainingInInt8:
 @pytest.mark.slow
 def test_a_run_trains_in_int8_where_quantizing_misses_and_resumes_it(tmp_path, monkeypatch):
     options = ["--no-baseline", "--int8.qat-steps=2", "--int8.val-images=1", "--int8.min-agreement=1"]
-    config = parse([*RUN, *options, "--int8.max-miou-drop=1", f"--out={tmp_path / 'run'}"])
+    config = parse([*RUN, *options, "--int8.max-drop=1", f"--out={tmp_path / 'run'}"])
     learned = []
     make = int8.make_int8
 

@@ -84,7 +84,7 @@ class TestRoad:
         assert manifest.metrics["dataset"] == "synthetic"
         assert manifest.provenance["teacher"] == "pspnet/mobilenetv3_small_050"
         report = json.loads((finished.out / "report.json").read_text())
-        assert manifest.metrics["miou"] == pytest.approx(report["rows"][-1]["miou"], abs=1e-3)
+        assert manifest.metrics["miou"] == pytest.approx(report["rows"][-1]["score"], abs=1e-3)
 
     def test_student_checkpoint_holds_no_teacher(self, finished):
         tensors, _ = load_checkpoint(finished.out / "student" / "last.safetensors")

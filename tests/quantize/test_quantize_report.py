@@ -12,6 +12,7 @@ from deploy.verify import Budget
 @pytest.fixture
 def report():
     return Report(
+        metric="mIoU",
         images=64,
         budget=Budget(0.005, 0.98),
         fp32=Figures(0.61, 1.0),

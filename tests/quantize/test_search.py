@@ -12,7 +12,7 @@ from deploy.quantize.search import quantize
 from deploy.verify import Budget
 from tests.quantize.nets import Net, calibration, images, residual_net, run
 
-LOOSE = Budget(max_miou_drop=0.5, min_agreement=0.5)
+LOOSE = Budget(max_drop=0.5, min_agreement=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_sensitivity_ranks_every_layer_on_request(model):
     made, lines = search(model, Evaluation(model), sensitivity=True, calibrators=["mse"])
     report = made.report
     assert sorted(row.name for row in report.sensitivity) == sorted(layer.name for layer in layers(model))
-    mious = [row.figures.miou for row in report.sensitivity]
+    mious = [row.figures.score for row in report.sensitivity]
     assert mious == sorted(mious, reverse=True)
     assert not report.float_layers
     assert "int8, mse: measuring 13 layers, each alone in float" in lines
@@ -116,7 +116,7 @@ def test_the_smallest_set_of_layers_that_matter_stays_in_float(model):
     evaluate = Rule(model, needed)
     made, lines = search(model, evaluate, Budget(0.05, 0.9), calibrators=["min-max"])
     assert set(made.report.float_layers) == set(needed)
-    assert made.report.int8.miou == pytest.approx(0.9)
+    assert made.report.int8.score == pytest.approx(0.9)
     assert [row.name for row in made.report.sensitivity[:2]] == list(needed)
     assert len(evaluate.models) < 1 + 2 + 13 + 2 * 6
     assert lines[-2].startswith("int8, min-max, 2 of 13 layers in float: mIoU 90.00 % (+0.000)")
@@ -210,10 +210,10 @@ def test_a_layer_hostile_to_int8_is_found_and_left_in_float():
     model = hostile_net()
     made, _ = search(model, Evaluation(model), Budget(0.06, 0.97), count=8)
     report = made.report
-    assert all(figures.miou < 0.8 for figures in report.calibrators.values())
+    assert all(figures.score < 0.8 for figures in report.calibrators.values())
     assert report.float_layers == ("gather",)
     assert report.sensitivity[0].name == "gather"
-    assert report.int8.miou > 0.94
+    assert report.int8.score > 0.94
 
 
 def test_too_few_images_are_refused_and_few_are_warned_of(model):
