@@ -82,7 +82,7 @@ def read_labelled(
             raise UserError(f"{folder / 'masks' / path.stem}.png: is missing, the mask of {path.name}")
         image, label = read_image(path), read_mask(masks[path.stem])
         if spec:
-            with _naming(path):
+            with naming(path):
                 check_pixels(image, spec)
         if label.ndim != 2 or label.shape != image.shape[:2]:
             raise UserError(
@@ -124,13 +124,13 @@ class CalibrationImages:
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for path in self._paths:
             image = read_image(path)
-            with _naming(path):
+            with naming(path):
                 ready = network_input(image, self._spec)
             yield ready
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Errors of the user name the file."""
     try:
         yield

@@ -95,7 +95,7 @@ class Result:
         nothing: see `valid`.
         """
         size = self.labels.shape[-2:]
-        stacked = _stack([probabilities(logits, self._network_size, size) for logits in self._logits])
+        stacked = stack([probabilities(logits, self._network_size, size) for logits in self._logits])
         return stacked if self.labels.ndim == 3 else stacked[0]
 
 
@@ -115,7 +115,7 @@ class Model:
         float32 one. Images of another size than the network's are resized, or tiled if `input.resize` is "tile".
         Raises `UserError` for what `preprocess.check_pixels` refuses, and for images of unequal sizes.
         """
-        images, batched = _as_images(image)
+        images, batched = as_images(image)
         size = (self.input.height, self.input.width)
         tiled = self.input.resize == "tile" and images[0].shape[:2] != size
         ready, run = (check_pixels, self._run_tiled) if tiled else (prepare, self._run)
@@ -126,23 +126,23 @@ class Model:
         raw_labels, logits = run(inputs)
         ran = perf_counter()
         pairs = zip(raw_labels, valids, strict=True)
-        labels = _stack([restore_labels(one, valid, self.ignore_label) for one, valid in pairs])
+        labels = stack([restore_labels(one, valid, self.ignore_label) for one, valid in pairs])
         timings = Timings(_ms(prepared - start), _ms(ran - prepared), _ms(perf_counter() - ran))
 
-        valid = _stack(valids)
+        valid = stack(valids)
         if not batched:
             labels, valid = labels[0], valid[0]
         return Result(labels, valid, timings, logits, raw_labels.shape[1:])
 
     def _run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×h×w of inputs at the size and in the layout of the network."""
-        outputs = self.engine.run(_stack(inputs))
+        outputs = self.engine.run(stack(inputs))
         return outputs["labels"], outputs["logits"]
 
     def _run_tiled(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×H×W of images of any size H×W×C, seen through a sliding window."""
         window = (self.input.height, self.input.width)
-        logits = _stack(
+        logits = stack(
             [predict_tiled(self._scores, image, window, fill=self.input.mean) for image in images]
         )
         return logits.argmax(axis=1).astype(np.uint8), logits
@@ -152,7 +152,7 @@ class Model:
         return self.engine.run(to_layout(windows, self.input))["logits"]
 
 
-def _as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], bool]:
+def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], bool]:
     """The images of a call, at least one and all of one shape, and whether they are a batch."""
     if isinstance(image, np.ndarray):
         images, batched = (list(image), True) if image.ndim == 4 else ([image], False)
@@ -171,7 +171,7 @@ def _as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.nd
     return images, batched
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Stack along a new first axis; without a copy where there is only one."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
