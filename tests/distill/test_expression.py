@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deploy.errors import UserError
 from distill.losses.expression import RANGES, Term, format_terms, parse_terms
-from distill.losses.methods import METHODS, Method
+from distill.losses.methods import GRASP_METHODS, LABEL_METHODS, METHODS, Method
 from distill.losses.task import cross_entropy
 
 
@@ -176,5 +176,6 @@ def test_every_default_may_be_written(name):
 
 
 def test_every_range_is_that_of_an_option():
-    known = {option for method in METHODS.values() for option in options_of(method)}
+    methods = [*METHODS.values(), *LABEL_METHODS.values(), *GRASP_METHODS.values()]
+    known = {option for method in methods for option in options_of(method)}
     assert set(RANGES) <= known
