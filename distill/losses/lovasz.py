@@ -88,23 +88,24 @@ def extension(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """
     lowest = torch.finfo(errors.dtype).min  # sorted behind all that count
     errors, order = torch.where(valid.unsqueeze(1), errors, lowest).sort(dim=2, descending=True)
-    return (errors.clamp(min=0) * jaccard_steps(truth.gather(2, order))).sum(2)
+    return (errors.clamp(min=0) * jaccard_steps(truth.gather(2, order), errors.dtype)).sum(2)
 
 
-def jaccard_steps(truth: Tensor) -> Tensor:
+def jaccard_steps(truth: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """By how much the Jaccard loss grows as the pixels turn wrong one after another.
 
     In closed form: differences of neighbouring values, as the authors' code takes them, cancel in float32.
 
     Args:
         truth: bool …×P, which pixels are of the class, in the order in which they turn wrong.
+        dtype: floating, at least float32.
 
     Returns:
-        float32 …×P, ≥ 0, of sum 1.
+        …×P of that type, ≥ 0, of sum 1.
     """
     rank = torch.arange(1, truth.shape[-1] + 1, device=truth.device)
     seen = truth.cumsum(-1)
-    right = (seen[..., -1:] - seen).float()
-    union = (seen[..., -1:] + rank - seen).float()
+    right = (seen[..., -1:] - seen).to(dtype)
+    union = (seen[..., -1:] + rank - seen).to(dtype)
     # a pixel of the class leaves the intersection, any other joins the union (empty at first where there is no class)
     return torch.where(truth | (union == 1), 1 / union, right / (union * (union - 1).clamp(min=1)))
