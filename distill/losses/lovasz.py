@@ -103,8 +103,8 @@ def jaccard_steps(truth: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Returns:
         …×P of that type, ≥ 0, of sum 1.
     """
-    rank = torch.arange(1, truth.shape[-1] + 1, device=truth.device)
-    seen = truth.cumsum(-1)
+    rank = torch.arange(1, truth.shape[-1] + 1, dtype=torch.int32, device=truth.device)
+    seen = truth.cumsum(-1, dtype=torch.int32)
     right = (seen[..., -1:] - seen).to(dtype)
     union = (seen[..., -1:] + rank - seen).to(dtype)
     # a pixel of the class leaves the intersection, any other joins the union (empty at first where there is no class)
