@@ -1,14 +1,16 @@
 """Mistakes in a configuration, found before anything is trained or written."""
 
+import math
 from collections.abc import Iterator
 
 from deploy.errors import UserError
 from deploy.labelled import DATA
-from distill.config import DistillConfig, RunConfig, TrainConfig
+from distill.config import DistillConfig, LossConfig, RunConfig, TrainConfig
 from distill.data.augment import check_augment
 from distill.data.splits import Splits
 from distill.distiller import parse_aux_terms
 from distill.losses.expression import parse_terms
+from distill.losses.task_terms import parse_task_terms
 
 MIN_CALIBRATION = 8
 """Images with which `deploy.quantize` begins."""
@@ -21,6 +23,7 @@ def check_config(config: RunConfig, processes: int) -> None:
         *_range("data.size", min(config.data.size), 8),
         *_range("data.synthetic-counts", min(config.data.synthetic_counts), 1),
         *_range("export.opset", config.export.opset, 18),
+        *_loss_problems(config.loss),
         *_distill_problems(config.distill),
         *_int8_problems(config),
         *_training_problems("teacher-train", config.teacher_train, processes),
@@ -37,6 +40,22 @@ def check_splits(config: RunConfig, splits: Splits) -> None:
             f"the training split has {len(splits.train)} images, too few to quantize by ({MIN_CALIBRATION});"
             " add images, or give --int8.no-enabled"
         )
+    classes, weights = len(splits.classes), len(config.loss.class_weight_values)
+    if weights not in (0, classes):
+        raise UserError(
+            f"--loss.class-weight-values: {weights} weights for {classes} classes; give one a class"
+        )
+    if classes != 2 and any(t.method == "lovasz_hinge" for t in parse_task_terms(config.loss.task)):
+        raise UserError(f"--loss.task: lovasz_hinge is for two classes, the data has {classes}; use lovasz")
+
+
+def _loss_problems(loss: LossConfig) -> Iterator[str]:
+    parse_task_terms(loss.task)
+    values = loss.class_weight_values
+    if values and loss.class_weights != "none":
+        yield f"--loss.class-weights {loss.class_weights}: does not go with --loss.class-weight-values; choose one"
+    if not all(0 < value < math.inf for value in values):
+        yield f"--loss.class-weight-values {' '.join(f'{v:g}' for v in values)}: each must be above 0, and finite"
 
 
 def _distill_problems(distill: DistillConfig) -> Iterator[str]:

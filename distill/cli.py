@@ -19,7 +19,7 @@ training
   run PRESET [--field value …]   train a teacher, distil a student, export and prove it
   presets                        list the presets
   students [--size N]            list the students with parameters and multiply-accumulates
-  losses                         list the distillation losses with their options
+  losses                         list the losses, of labels and of a teacher, with their options
 for a device
   build BUNDLE                   quantize and compile a bundle, and prove the result
   lint BUNDLE|FILE               foretell what compilers will make of a bundle or an ONNX file

@@ -104,8 +104,14 @@ class LossConfig:
 
     aux: float = 0.4
     """Weight λ_aux of the auxiliary head on layer3 (0.4 in the PSPNet paper; 0 = no head)."""
-    class_weights: bool = False
-    """Weigh classes by inverse log frequency in the task term (ENet, arXiv:1606.02147)."""
+    task: str = "ce"
+    """Weighted sum of losses against the labels, of the output and of the auxiliary head, such as `ce + 0.5*dice`;
+    `edgedistill losses` lists them."""
+    class_weights: Literal["none", "log", "inverse", "effective"] = "none"
+    """Weigh classes in the task term by their training pixels: inverse log frequency (ENet, arXiv:1606.02147), inverse
+    frequency, or inverse effective number of samples (arXiv:1901.05555)."""
+    class_weight_values: tuple[float, ...] = ()
+    """Weights of the classes in their order, instead."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from distill.data.view import TrainView
 from distill.evaluate import evaluate, torch_model
 from distill.export import input_spec
 from distill.log import say
+from distill.losses.class_weights import class_weights_of
 from distill.losses.expression import parse_terms
-from distill.losses.task import log_frequency_weights
 from distill.origin import check_origin, network_from, origin_in, origin_of, require_origin
 from distill.processes import warn_of_a_lone_process
 from distill.qat import QatNetwork, to_qat
@@ -177,7 +177,9 @@ def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) ->
         std=torch.tensor(stats.std).view(-1, 1, 1),
         loss=config.loss,
         seed=config.seed,
-        class_weights=log_frequency_weights(stats.class_pixels) if config.loss.class_weights else None,
+        class_weights=class_weights_of(
+            config.loss.class_weights, config.loss.class_weight_values, stats.class_pixels
+        ),
         evaluate=lambda network: validate(road, network, road.accelerator),
         origin=origin_of(model, config.loss.aux > 0, splits, stats),
     )

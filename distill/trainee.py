@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distill.config import LossConfig
 from distill.data.sample import Batch
 from distill.distiller import Distiller, Target
-from distill.losses.task import cross_entropy
+from distill.losses.task_terms import parse_task_terms, task_loss
 
 Teacher = Callable[[Batch, Tensor], Target]
 """From a batch and its normalised images N×C×H×W, both on the device, to what the teacher says of them."""
@@ -51,6 +51,7 @@ class Trainee(nn.Module):
         super().__init__()
         self.network = network
         self.distiller = distiller
+        self.task = parse_task_terms(loss.task)
         self.aux_weight = loss.aux
         self.register_buffer("class_weights", class_weights, persistent=False)
 
@@ -58,15 +59,18 @@ class Trainee(nn.Module):
         self, image: Tensor, batch: Batch, target: Target | None, kd_weight: float
     ) -> dict[str, Tensor]:
         output = self.network(image)
-        terms = {"task": cross_entropy(output.logits, batch.label, batch.valid, self.class_weights)}
+        terms = {"task": self._task_loss(output.logits, batch)}
         total = terms["task"]
         if self.distiller is not None and target is not None:
             terms["kd"] = self.distiller(output, target, batch)
             total = total + kd_weight * terms["kd"]
         if output.aux is not None and self.aux_weight:
-            terms["aux"] = cross_entropy(output.aux, batch.label, batch.valid, self.class_weights)
+            terms["aux"] = self._task_loss(output.aux, batch)
             total = total + self.aux_weight * terms["aux"]
         return {"loss": total, **terms}
+
+    def _task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        return task_loss(self.task, logits, batch.label, batch.valid, self.class_weights)
 
 
 def normalised(batch: Batch, mean: Tensor, std: Tensor, channels_last: bool) -> Tensor:

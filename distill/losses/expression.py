@@ -23,6 +23,8 @@ RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     "p": ("1 or more", lambda value: value >= 1),
     "pool": ("1 or more", lambda value: value >= 1),
     "radius": ("1 or more", lambda value: value >= 1),
+    "alpha": ("from 0 to 1", lambda value: 0 <= value <= 1),
+    "per_image": ("0 or 1", lambda value: value in (0, 1)),
     "edge": ("from 0 to 1", lambda value: 0 <= value <= 1),
     "quality": ("from 0 to 1", lambda value: 0 <= value <= 1),
 }
@@ -42,28 +44,31 @@ class Term:
     """Those that were given, checked; int where the default is one."""
 
 
-def parse_terms(text: str, methods: Mapping[str, Method] = METHODS) -> tuple[Term, ...]:
+def parse_terms(
+    text: str, methods: Mapping[str, Method] = METHODS, example: str = EXAMPLE
+) -> tuple[Term, ...]:
     """The terms of a sum of losses, in its order.
 
     Args:
         text: such as `kl(t=2) + 3*cwd(t=4) + feature(layer4)`.
         methods: the losses that may be named.
+        example: what a message gives as an example.
 
     Raises:
         UserError: it is no such sum, or names a loss, an option or a value that does not exist.
     """
     source = " ".join(text.split())
     if not source:
-        raise UserError(f"the loss is empty; write a sum such as {EXAMPLE}")
+        raise UserError(f"the loss is empty; write a sum such as {example}")
     try:
         with warnings.catch_warnings(action="ignore"):  # Python's advice on odd literals
             tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UserError(
-            f"{source!r} is not a sum of losses ({reason}); write one such as {EXAMPLE}"
+            f"{source!r} is not a sum of losses ({reason}); write one such as {example}"
         ) from None
-    return tuple(_term(node, source, methods) for node in _summands(tree.body))
+    return tuple(_term(node, source, methods, example) for node in _summands(tree.body))
 
 
 def format_terms(terms: Collection[Term]) -> str:
@@ -93,13 +98,13 @@ def _summands(node: ast.expr) -> Iterator[ast.expr]:
             yield node
 
 
-def _term(node: ast.expr, source: str, methods: Mapping[str, Method]) -> Term:
+def _term(node: ast.expr, source: str, methods: Mapping[str, Method], example: str) -> Term:
     written = ast.get_source_segment(source, node)
     weight = 1.0
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         number, node = _number(node.left), node.right
         if number is None:
-            raise UserError(f"{written}: write the weight as a number before the loss, as in {EXAMPLE}")
+            raise UserError(f"{written}: write the weight as a number before the loss, as in {example}")
         if not (number > 0 and math.isfinite(number)):
             raise UserError(
                 f"{written}: the weight is {number:g}; it must be above 0 (leave the loss out to drop it)"
@@ -107,7 +112,10 @@ def _term(node: ast.expr, source: str, methods: Mapping[str, Method]) -> Term:
         weight = float(number)
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name):
-        raise UserError(f"{written} is not a loss; write a sum, with weights above 0, such as {EXAMPLE}")
+        hint = _did_you_mean(str(written), methods)
+        raise UserError(
+            f"{written} is not a loss{hint}; write a sum, with weights above 0, such as {example}"
+        )
     name = call.func.id
     if name not in methods:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The distillation losses by name."""
+"""The losses by name: of labels, of grasp maps, and of a teacher."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -7,10 +7,16 @@ from typing import Literal
 
 from torch import Tensor
 
+from distill.losses import grasp
+from distill.losses.contour import boundary as contour
 from distill.losses.cross_image import cirkd
 from distill.losses.features import attention, feature, ifvd, pairwise
+from distill.losses.labels import balanced_ce, focal
 from distill.losses.logits import boundary, cwd, dist, kl, mse
+from distill.losses.lovasz import lovasz, lovasz_hinge
 from distill.losses.maps import maps
+from distill.losses.region import dice, gdice, tversky
+from distill.losses.task import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,43 @@ METHODS: Mapping[str, Method] = {
     "cirkd": Method(cirkd, on="features", adapts=True, memory=True),
     "maps": Method(maps, on="logits"),
 }
+"""Of a teacher: `(student, teacher, pixels, **options) -> N losses`."""
+
+LABEL_METHODS: Mapping[str, Method] = {
+    "ce": Method(cross_entropy, on="logits"),
+    "balanced_ce": Method(balanced_ce, on="logits"),
+    "focal": Method(focal, on="logits"),
+    "dice": Method(dice, on="logits"),
+    "gdice": Method(gdice, on="logits"),
+    "tversky": Method(tversky, on="logits"),
+    "lovasz": Method(lovasz, on="logits"),
+    "lovasz_hinge": Method(lovasz_hinge, on="logits"),
+    "boundary": Method(contour, on="logits"),
+}
+"""Of labels: `(logits, label, valid, class_weights, **options) -> scalar`."""
+
+GRASP_METHODS: Mapping[str, Method] = {
+    "smooth_l1": Method(grasp.smooth_l1, on="logits"),
+    "mse": Method(grasp.mse, on="logits"),
+    "bce": Method(grasp.bce, on="logits"),
+}
+"""Of the targets of grasp maps: `(maps, target, valid, **options) -> scalar`."""
 
 
-def loss_lines(methods: Mapping[str, Method] = METHODS) -> Iterator[str]:
+def loss_lines() -> Iterator[str]:
+    """All losses, those of each table under a heading."""
+    yield "against labels (--loss.task), added up with weights: ce + 0.5*dice"
+    yield from _lines_of(LABEL_METHODS)
+    yield ""
+    yield "of grasp maps (--loss.task): smooth_l1(beta=0.1)"
+    yield from _lines_of(GRASP_METHODS)
+    yield ""
+    yield "of a teacher (--distill.loss), added up with weights: kl(t=2) + 3*cwd(layer4, t=4)"
+    yield from _lines_of(METHODS)
+    yield "FEATURE is layer3, layer4 or head of a PSPNet"
+
+
+def _lines_of(methods: Mapping[str, Method]) -> Iterator[str]:
     """One line a loss: how it is written, with the options' defaults, and what it is."""
     for name, method in methods.items():
         where = {"logits": [], "features": ["FEATURE"], "either": ["[FEATURE]"]}[method.on]
@@ -53,4 +93,3 @@ def loss_lines(methods: Mapping[str, Method] = METHODS) -> Iterator[str]:
         ]
         call = f"{name}({', '.join([*where, *options])})"
         yield f"{call:<56}{(method.function.__doc__ or '').splitlines()[0]}"
-    yield "FEATURE is layer3, layer4 or head of a PSPNet; add losses up with weights: kl(t=2) + 3*cwd(layer4, t=4)"

@@ -1,6 +1,5 @@
 """Losses of a network against labels."""
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,10 +19,8 @@ def cross_entropy(
     Returns:
         A scalar in nats; 0, with zero gradient, where no pixel is valid.
     """
-    if logits.shape[-2:] != label.shape[-2:]:
-        logits = F.interpolate(logits, label.shape[-2:], mode="bilinear", align_corners=False)
     target = torch.where(valid, label, 0)
-    loss = F.cross_entropy(at_least_float32(logits), target, reduction="none")
+    loss = F.cross_entropy(at_size_of(label, logits), target, reduction="none")
     weight = valid.to(loss) if class_weights is None else valid * class_weights.to(loss)[target]
     return weighted_mean(loss, weight)
 
@@ -39,10 +36,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def log_frequency_weights(class_pixels: tuple[int, ...]) -> Tensor:
-    """Class weights `1 / ln(1.02 + frequency)` of ENet (Paszke et al., arXiv:1606.02147), float32 of length K.
+def at_size_of(label: Tensor, maps: Tensor) -> Tensor:
+    """Maps N×C×h×w of a network, bilinearly at the …×H×W of what they are compared with, in at least float32."""
+    if maps.shape[-2:] != label.shape[-2:]:
+        maps = F.interpolate(maps, label.shape[-2:], mode="bilinear", align_corners=False)
+    return at_least_float32(maps)
 
-    They span 1.4 (a class that is everywhere) to 50.5 (one that never occurs).
-    """
-    frequency = np.asarray(class_pixels, np.float64) / max(1, sum(class_pixels))
-    return torch.tensor(1.0 / np.log(1.02 + frequency), dtype=torch.float32)
+
+def members(label: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Which valid pixels are of each class: bool N×K×H×W from int64 and bool N×H×W."""
+    classes = torch.arange(num_classes, device=label.device)[:, None, None]
+    return (label.unsqueeze(1) == classes) & valid.unsqueeze(1)

@@ -7,6 +7,7 @@ import pytest
 
 from deploy.errors import UserError
 from distill import cli
+from distill.losses.methods import GRASP_METHODS, LABEL_METHODS, METHODS
 from tests.deploy.tiny import make_bundle
 
 
@@ -37,6 +38,20 @@ def test_presets_are_listed_with_their_purpose(capsys):
         "folder",
     ]
     assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_losses_of_every_table_are_listed(capsys):
+    assert cli.main(["losses"]) == 0
+    tables = [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
+    assert [table[0].split(",")[0].split(":")[0] for table in tables] == [
+        "against labels (--loss.task)",
+        "of grasp maps (--loss.task)",
+        "of a teacher (--distill.loss)",
+    ]
+    names = [[line.split("(")[0] for line in table[1:]] for table in tables]
+    assert names[0] == list(LABEL_METHODS)
+    assert names[1] == list(GRASP_METHODS)
+    assert names[2][:-1] == list(METHODS)
 
 
 def test_device_commands_pass_through(tmp_path, capsys):

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from deploy.errors import UserError
 from distill.losses.expression import RANGES, Term, format_terms, parse_terms
-from distill.losses.methods import METHODS, Method
+from distill.losses.methods import GRASP_METHODS, LABEL_METHODS, METHODS, Method
 from distill.losses.task import cross_entropy
+from distill.losses.task_terms import parse_task_terms
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,38 @@ def test_other_losses_can_be_summed():
         parse_terms("ce(layer4)", methods)
 
 
+def test_task_losses():
+    assert parse_task_terms("ce + 0.5*dice(p=2) + 2*lovasz(per_image=0)") == (
+        Term(1, "ce"),
+        Term(0.5, "dice", None, {"p": 2}),
+        Term(2, "lovasz", None, {"per_image": 0}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"the loss is empty; write a sum such as ce \+ 0\.5\*dice"),
+        ("ce -", r"'ce -' is not a sum of losses .* such as ce \+ 0\.5\*dice"),
+        ("kl(t=2)", "no loss is called kl; there are ce, balanced_ce, focal, dice"),
+        ("focl", r"no loss is called focl \(did you mean focal\?\)"),
+        ("balanced-ce", r"balanced-ce is not a loss \(did you mean balanced_ce\?\); write a sum"),
+        ("dice(smooth=1)", "dice has no option smooth; it has p, per_image"),
+        ("ce(class_weights=1)", "ce has no option class_weights; it has none"),
+        ("lovasz(per_image=2)", "per_image must be a whole number, 0 or 1; the default is 1"),
+        ("focal(alpha=2)", "alpha must be a number, from 0 to 1; the default is 0.5"),
+        ("focal(gamma=-1)", "gamma must be a number, 0 or more; the default is 2"),
+        ("dice(layer4)", "dice takes the output alone; write options as name=number$"),
+        ("dice*0.5", r"write the weight as a number before the loss, as in ce \+ 0\.5\*dice"),
+    ],
+)
+def test_mistakes_in_task_losses(text, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse_task_terms(text)
+    assert str(error.value).startswith("--loss.task: ")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_default_may_be_written(name):
     method = METHODS[name]
@@ -175,6 +208,14 @@ def test_every_default_may_be_written(name):
     assert parse_terms(format_terms([term])) == (term,)
 
 
+@pytest.mark.parametrize("methods", [LABEL_METHODS, GRASP_METHODS])
+def test_every_default_of_a_task_loss_may_be_written(methods):
+    for name, method in methods.items():
+        term = Term(1, name, None, options_of(method))
+        assert parse_terms(format_terms([term]), methods) == (term,)
+
+
 def test_every_range_is_that_of_an_option():
-    known = {option for method in METHODS.values() for option in options_of(method)}
+    methods = [*METHODS.values(), *LABEL_METHODS.values(), *GRASP_METHODS.values()]
+    known = {option for method in methods for option in options_of(method)}
     assert set(RANGES) <= known

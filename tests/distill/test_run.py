@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import deploy
 from deploy.bundle import read_manifest
 from deploy.errors import GateFailed, UserError
 from distill import run as script
+from distill.check import check_splits
 from distill.checkpoint import load_checkpoint
 from distill.presets import PRESETS
 from distill.road import run
@@ -135,6 +137,16 @@ class TestRoad:
             ("--student.arch=pspnet/typo", "no model 'typo'"),
             ("--student-train.batch-size=1", "student-train.batch-size 1: leaves one image"),
             ("--teacher-train.log-every=0", "teacher-train.log-every 0: must be at least 1"),
+            ("--loss.task=kl", "loss.task: no loss is called kl; there are ce, balanced_ce, focal"),
+            (
+                "--loss.class-weight-values=1 2 3",
+                "loss.class-weight-values: 3 weights for 2 classes; give one a class",
+            ),
+            ("--loss.class-weight-values=1 0 1", "loss.class-weight-values 1 0 1: each must be above 0"),
+            (
+                "--loss.class-weight-values=1 2 3 --loss.class-weights=log",
+                "loss.class-weights log: does not go with --loss.class-weight-values",
+            ),
             ("--distill.loss=kl(t=0)", r"kl\(t=0\): t must be a number, above 0"),
             ("--distill.loss=feature(layer9)", "has no feature 'layer9'; it has layer3, layer4, head"),
             ("--distill.aux=feature(layer4)", r"distill.aux .*compares features; give losses on logits"),
@@ -161,6 +173,13 @@ class TestRoad:
         with pytest.raises(UserError, match=words):
             run(config)
         assert not (tmp_path / "x").exists()
+
+    def test_a_loss_for_two_classes(self):
+        config = script.parse([*RUN, "--loss.task", "ce + lovasz_hinge"])
+        three, two = (SimpleNamespace(train=range(99), classes=range(n)) for n in (3, 2))
+        check_splits(config, two)
+        with pytest.raises(UserError, match=r"loss.task: lovasz_hinge is for two classes, the data has 3"):
+            check_splits(config, three)
 
     def test_teacher_weights_of_other_classes_are_refused(self, finished, tmp_path):
         from distill.checkpoint import save_checkpoint

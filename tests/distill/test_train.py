@@ -138,8 +138,10 @@ def test_what_distillation_trains_is_resumed_and_left_out_of_the_student(stage, 
     assert torch.equal(trained(killed, ADAMW, accelerator, teacher, loss, resume=True), straight)
 
 
-def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator):
+@pytest.mark.parametrize("task", ["ce", "focal + dice + gdice + tversky + lovasz + 0.1*boundary"])
+def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator, task):
     """Without batch statistics and dropout accumulation changes nothing, however many pixels of a part are valid."""
+    stage = replace(stage, loss=LossConfig(task=task))
     stage.view.augment = None
     for index in range(10):
         valid = torch.ones(32, 32, dtype=torch.bool)

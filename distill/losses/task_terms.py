@@ -1,0 +1,43 @@
+"""The task loss: a sum of losses against labels or other targets, written as in `distill.losses.expression`."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from deploy.errors import UserError
+from distill.losses.expression import Term, parse_terms
+from distill.losses.methods import LABEL_METHODS, Method
+
+
+def parse_task_terms(text: str, methods: Mapping[str, Method] = LABEL_METHODS) -> tuple[Term, ...]:
+    """The terms of `--loss.task`, such as `ce + 0.5*dice`.
+
+    Args:
+        text: a sum of losses.
+        methods: the losses of the task, `LABEL_METHODS` or `GRASP_METHODS`.
+
+    Raises:
+        UserError: as `parse_terms`, naming the field.
+    """
+    try:
+        return parse_terms(
+            text, methods, "ce + 0.5*dice" if methods is LABEL_METHODS else next(iter(methods))
+        )
+    except UserError as error:
+        raise UserError(f"--loss.task: {error}") from None
+
+
+def task_loss(
+    terms: Sequence[Term], *compared: Tensor | None, methods: Mapping[str, Method] = LABEL_METHODS
+) -> Tensor:
+    """The weighted sum of the terms, a scalar.
+
+    Args:
+        terms: one or more, as parsed.
+        compared: what all losses of `methods` take: logits, label, valid and class weights, or maps, target and valid.
+        methods: where the terms' losses are found.
+    """
+    return torch.stack(
+        [term.weight * methods[term.method].function(*compared, **term.options) for term in terms]
+    ).sum()
