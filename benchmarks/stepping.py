@@ -40,7 +40,7 @@ class Stepper:
         self.distillation, self.loading, self.optimise = distillation, loading, optimise
         network.to(memory_format=torch.channels_last if training.channels_last else torch.contiguous_format)
         distiller = distillation.distiller if distillation else None
-        trainee = Trainee(network, distiller, stage.loss, stage.class_weights)
+        trainee = Trainee(network, distiller, stage.loss, stage.class_weights, stage.task)
         self.model, self.optimizer = accelerator.prepare(trainee, build_optimizer(trainee, training))
         self.batches = train_batches(stage.view, training.batch_size, 0, 0, 10**9)
         self.batch = next(self.batches)

@@ -71,6 +71,9 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an image of another size meets the network: resized to it, or covered by a sliding window of its size."""
     nodata: Literal["nan"] | None = None
     """"nan": pixels that are not finite in any channel carry no data. None: such pixels are an error."""
+    depth: int | None = None
+    """Position of a channel that is depth in metres: its holes are filled from around them, and the mean of the image
+    is taken off (see `deploy.grasp.depth`), so that the height of the camera does not matter."""
 
     def __post_init__(self) -> None:
         count = len(self.channels)
@@ -86,6 +89,10 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"input: {self.dtype} {self.layout} is neither uint8 NHWC nor float32 NCHW")
         if self.nodata and self.dtype == "uint8":
             raise ValueError("input: uint8 pixels cannot be NaN, so nodata must be null")
+        if self.depth is not None and not (
+            0 <= self.depth < count and self.nodata and self.resize == "stretch"
+        ):
+            raise ValueError(f"input: channel {self.depth} cannot be depth: give float32, nodata and stretch")
 
 
 class OutputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

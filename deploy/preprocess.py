@@ -3,11 +3,13 @@
 Pixels keep their raw units; normalisation is part of the graph.
 """
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from deploy.bundle import InputSpec
 from deploy.errors import UserError
+from deploy.grasp.depth import centre, fill_holes, warn_of_millimetres
 
 
 def prepare(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -18,14 +20,19 @@ def prepare(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]
     Raises `UserError` as `check_pixels` does.
     """
     pixels, valid = check_pixels(image, spec)
-    return to_layout(resize(pixels, spec.height, spec.width), spec), valid
+    pixels = resize(pixels, spec.height, spec.width)
+    if spec.depth is not None:
+        pixels = np.array(pixels, np.float32)  # not the image itself
+        pixels[..., spec.depth] = centre(pixels[..., spec.depth])
+    return to_layout(pixels, spec), valid
 
 
 def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
     """Check an image against `spec` and put `spec.mean` where there is no data.
 
     Returns H0×W0×C of `spec.dtype` and the bool mask H0×W0 of pixels that carry data: a pixel does not when any of its
-    channels is NaN or infinite, and then all of them are replaced. The image itself is never changed.
+    channels is NaN or infinite, and then all of them are replaced. A channel of depth is filled from around its holes
+    instead (`deploy.grasp.depth`), and warned of where it cannot be metres. The image itself is never changed.
 
     Raises `UserError` for a wrong number of channels, an empty image, a dtype whose range would have to be guessed
     (anything but uint8 where the network reads uint8), and no-data pixels where the bundle knows none.
@@ -101,6 +108,13 @@ def _under_centres(old: int, new: int) -> np.ndarray:
 
 
 def _fill_nodata(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
+    if spec.depth is not None:
+        warn_of_millimetres(image[..., spec.depth])
+        filled, measured = fill_holes(image[..., spec.depth])
+        image = np.array(image)
+        image[..., spec.depth] = filled
+        rest, valid = _fill_nodata(image, msgspec.structs.replace(spec, depth=None))
+        return rest, valid & measured
     valid: np.ndarray = np.all(np.isfinite(image), axis=2)
     if valid.all():
         return image, valid

@@ -142,9 +142,7 @@ class Model:
     def _run_tiled(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×H×W of images of any size H×W×C, seen through a sliding window."""
         window = (self.input.height, self.input.width)
-        logits = stack(
-            [predict_tiled(self._scores, image, window, fill=self.input.mean) for image in images]
-        )
+        logits = stack([predict_tiled(self._scores, image, window, fill=self.input.mean) for image in images])
         return logits.argmax(axis=1).astype(np.uint8), logits
 
     def _scores(self, windows: np.ndarray) -> np.ndarray:

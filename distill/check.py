@@ -10,8 +10,10 @@ from distill.data.augment import check_augment
 from distill.data.splits import Splits
 from distill.distiller import parse_aux_terms
 from distill.losses.expression import parse_terms
-from distill.losses.task_terms import parse_task_terms
+from distill.losses.task_terms import parse_task_terms, task_methods
 
+GRASP_DISTILLATION = ("maps", "mse", "feature", "at", "skd")
+"""Distillation losses that compare numbers, whatever they mean."""
 MIN_CALIBRATION = 8
 """Images with which `deploy.quantize` begins."""
 
@@ -40,17 +42,37 @@ def check_splits(config: RunConfig, splits: Splits) -> None:
             f"the training split has {len(splits.train)} images, too few to quantize by ({MIN_CALIBRATION});"
             " add images, or give --int8.no-enabled"
         )
+    check_task(config, splits)
     classes, weights = len(splits.classes), len(config.loss.class_weight_values)
     if weights not in (0, classes):
         raise UserError(
             f"--loss.class-weight-values: {weights} weights for {classes} classes; give one a class"
         )
+    if splits.task == "grasp":
+        return
     if classes != 2 and any(t.method == "lovasz_hinge" for t in parse_task_terms(config.loss.task)):
         raise UserError(f"--loss.task: lovasz_hinge is for two classes, the data has {classes}; use lovasz")
 
 
+def check_task(config: RunConfig, splits: Splits) -> None:
+    """Raise UserError where a loss or an option is not for the task of the data."""
+    parse_task_terms(config.loss.task, task_methods(splits.task))
+    if splits.task != "grasp":
+        return
+    terms = (*parse_terms(config.distill.loss), *parse_aux_terms(config.distill.aux))
+    wrong = [term.method for term in terms if term.method not in GRASP_DISTILLATION]
+    if wrong:
+        names = ", ".join(GRASP_DISTILLATION)
+        raise UserError(f"--distill.loss: {wrong[0]} is for classes, the data has grasps; use {names}")
+    if config.distill.trust == "label" or config.distill.combine == "label":
+        raise UserError("--distill.trust and --distill.combine label: are for classes, the data has grasps")
+    if config.loss.class_weights != "none" or config.loss.class_weight_values:
+        raise UserError("--loss.class-weights: are for classes, the data has grasps; leave them out")
+    if config.data.resize != "stretch":
+        raise UserError("--data.resize tile: is for segmentation; grasps are found in the whole image")
+
+
 def _loss_problems(loss: LossConfig) -> Iterator[str]:
-    parse_task_terms(loss.task)
     values = loss.class_weight_values
     if values and loss.class_weights != "none":
         yield f"--loss.class-weights {loss.class_weights}: does not go with --loss.class-weight-values; choose one"

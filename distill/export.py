@@ -33,6 +33,9 @@ def input_spec(splits: Splits, stats: Stats, size: tuple[int, int], resize: str)
         std=stats.std,
         resize=resize,  # pyright: ignore[reportArgumentType]
         nodata=None if splits.optical else "nan",
+        depth=splits.channels.index("depth")
+        if splits.task == "grasp" and "depth" in splits.channels
+        else None,
     )
 
 
@@ -70,24 +73,25 @@ def write_model_bundle(
     """Write the bundle of an exported network: what was measured of it can be added later (`extend_bundle`)."""
     manifest = Manifest(
         name=name,
+        task=splits.task,
         classes=splits.classes,
         input=deployable.spec,
-        outputs=_outputs(deployable.spec, len(splits.classes)),
+        outputs=_outputs(deployable.spec, splits),
         provenance=provenance | _versions(),
     )
     files = {MODEL: model, GOLDEN: _golden(deployable, splits)}
     return write_bundle(folder, manifest, files, precision={MODEL: "fp32"})
 
 
-def _outputs(spec: InputSpec, num_classes: int) -> tuple[OutputSpec, ...]:
+def _outputs(spec: InputSpec, splits: Splits) -> tuple[OutputSpec, ...]:
+    label, size = "class id of each pixel", ("h", "w")
+    scores = "class scores before softmax, at the stride"
+    if splits.task == "grasp":
+        label, size = "1 where a grasp is good (quality 1/2 or more)", (spec.height, spec.width)
+        scores = "maps: quality 0..1, cos 2a, sin 2a, opening / half of the shorter side in 0..1"
     return (
-        OutputSpec("labels", "uint8", ("batch", spec.height, spec.width), "class id of each pixel"),
-        OutputSpec(
-            "logits",
-            "float32",
-            ("batch", num_classes, "h", "w"),
-            "class scores before softmax, at the stride",
-        ),
+        OutputSpec("labels", "uint8", ("batch", spec.height, spec.width), label),
+        OutputSpec("logits", "float32", ("batch", splits.outputs, *size), scores),
     )
 
 

@@ -88,9 +88,7 @@ def network_from(path: Path, splits: Splits, stats: Stats) -> nn.Module:
     """
     meta = require_origin(path)
     check_origin(path, meta, splits, stats)
-    network = build_network(
-        num_outputs=len(splits.classes), in_channels=len(splits.channels), **meta["model"]
-    )
+    network = build_network(num_outputs=splits.outputs, in_channels=len(splits.channels), **meta["model"])
     load_network(network, path)
     return network
 

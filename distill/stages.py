@@ -140,7 +140,7 @@ def new_network(config: RunConfig, splits: Splits, model: ModelConfig) -> nn.Mod
     network = build_network(
         model.arch,
         channels,
-        len(splits.classes),
+        splits.outputs,
         output_stride=model.output_stride,
         head_channels=model.head_channels,
         dropout=model.dropout,

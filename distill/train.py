@@ -56,6 +56,7 @@ class Stage:
     loss: LossConfig
     seed: int
     class_weights: Tensor | None = None
+    task: str = "segmentation"
     evaluate: Evaluate | None = None
     origin: Meta = field(default_factory=dict)
     """What a checkpoint says of its network besides its scores (see `distill.origin`)."""
@@ -90,7 +91,7 @@ def train(
     # accelerate replaces the forward method of what it prepares by one under autocast: `network` itself stays what it
     # is for evaluation, averaging and export.
     distiller = distillation.distiller if distillation else None
-    trainee = Trainee(network, distiller, stage.loss, stage.class_weights)
+    trainee = Trainee(network, distiller, stage.loss, stage.class_weights, stage.task)
     model, optimizer = accelerator.prepare(sync_norms(trainee, accelerator), build_optimizer(trainee, config))
     if config.compile:
         model.compile()  # in place: `network` stays plain, and so do the names of its weights

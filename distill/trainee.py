@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from distill.config import LossConfig
 from distill.data.sample import Batch
 from distill.distiller import Distiller, Target
-from distill.losses.task_terms import parse_task_terms, task_loss
+from distill.losses.methods import LABEL_METHODS
+from distill.losses.task_terms import parse_task_terms, task_loss, task_methods
 
 Teacher = Callable[[Batch, Tensor], Target]
 """From a batch and its normalised images N×C×H×W, both on the device, to what the teacher says of them."""
@@ -47,11 +48,13 @@ class Trainee(nn.Module):
         distiller: Distiller | None,
         loss: LossConfig,
         class_weights: Tensor | None = None,
+        task: str = "segmentation",
     ) -> None:
         super().__init__()
         self.network = network
         self.distiller = distiller
-        self.task = parse_task_terms(loss.task)
+        self.methods = task_methods(task)
+        self.task = parse_task_terms(loss.task, self.methods)
         self.aux_weight = loss.aux
         self.register_buffer("class_weights", class_weights, persistent=False)
 
@@ -70,7 +73,10 @@ class Trainee(nn.Module):
         return {"loss": total, **terms}
 
     def _task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        return task_loss(self.task, logits, batch.label, batch.valid, self.class_weights)
+        compared = [logits, batch.label, batch.valid]
+        if self.methods is LABEL_METHODS:
+            compared.append(self.class_weights)
+        return task_loss(self.task, *compared, methods=self.methods)
 
 
 def normalised(batch: Batch, mean: Tensor, std: Tensor, channels_last: bool) -> Tensor:

@@ -74,7 +74,9 @@ class GraspModel:
                 for good, valid in zip(outputs["labels"], valids, strict=True)
             ]
         )
-        milliseconds = (1000 * (b - a) for a, b in ((start, prepared), (prepared, ran), (ran, perf_counter())))
+        milliseconds = (
+            1000 * (b - a) for a, b in ((start, prepared), (prepared, ran), (ran, perf_counter()))
+        )
         timings, valid, maps = Timings(*milliseconds), stack(valids), outputs["logits"]
         grasps, qualities = [grasps for grasps, _ in found], [quality for _, quality in found]
         if batched:

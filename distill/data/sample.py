@@ -37,7 +37,7 @@ class Batch:
     image: Tensor
     """float32 N×C×H×W in raw units, without NaN."""
     label: Tensor
-    """int64 N×H×W, 0..K-1, or 255."""
+    """int64 N×H×W, 0..K-1, or 255; in grasp detection float32 N×4×H×W, the target maps."""
     valid: Tensor
     """bool N×H×W."""
     ids: tuple[str, ...]

@@ -40,6 +40,11 @@ class Splits:
     """Samples are `Sample`s, or `distill.data.grasp.sample.GraspSample`s."""
 
     @property
+    def outputs(self) -> int:
+        """Maps that a network gives: one for each class, or the four of a grasp."""
+        return 4 if self.task == "grasp" else len(self.classes)
+
+    @property
     def tested_on(self) -> str:
         """The name of the split that final scores come from: "val" where that is all there is, else "test"."""
         return "val" if self.test is self.val else "test"

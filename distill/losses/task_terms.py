@@ -7,7 +7,12 @@ from torch import Tensor
 
 from deploy.errors import UserError
 from distill.losses.expression import Term, parse_terms
-from distill.losses.methods import LABEL_METHODS, Method
+from distill.losses.methods import GRASP_METHODS, LABEL_METHODS, Method
+
+
+def task_methods(task: str) -> Mapping[str, Method]:
+    """The losses against the truth of a task, "segmentation" or "grasp"."""
+    return GRASP_METHODS if task == "grasp" else LABEL_METHODS
 
 
 def parse_task_terms(text: str, methods: Mapping[str, Method] = LABEL_METHODS) -> tuple[Term, ...]:
