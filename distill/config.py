@@ -39,6 +39,8 @@ class AugmentConfig:
     """Height × width of a training crop."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the random zoom before the crop."""
+    rotate: float = 0.0
+    """Largest random turn either way, in degrees; 180 = any. Grasp data only."""
     flip: bool = True
     """Mirror left-right with probability 1/2."""
     vertical_flip: bool = False

@@ -57,6 +57,8 @@ def check_augment(config: AugmentConfig) -> None:
         raise UserError(f"--augment.crop {config.crop}: sides must be positive")
     if not 0 < config.scale[0] <= config.scale[1]:
         raise UserError(f"--augment.scale {config.scale}: give the smaller zoom first, above 0")
+    if not 0 <= config.rotate <= 180:
+        raise UserError(f"--augment.rotate {config.rotate}: must be in 0..180 degrees")
     if not 0 <= config.photometric <= 1:
         raise UserError(f"--augment.photometric {config.photometric}: must be in 0..1")
 

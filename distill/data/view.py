@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from deploy.errors import UserError
 from deploy.preprocess import resize, resize_nearest
 from distill.config import AugmentConfig
 from distill.data.augment import augment as vary
@@ -48,6 +49,8 @@ class TrainView(Dataset):
     ) -> None:
         if augment is not None:
             check_augment(augment)
+            if augment.rotate:
+                raise UserError(f"--augment.rotate {augment.rotate}: is for grasp data only; leave it at 0")
         self.reader = reader
         self.size = size
         self.resize = resize

@@ -1,0 +1,1 @@
+"""Data for grasp detection: readers of data sets, splits, target maps, and augmented views."""

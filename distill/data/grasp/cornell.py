@@ -1,0 +1,164 @@
+"""The Cornell grasp data set (Jiang et al., ICRA 2011; Lenz et al., IJRR 2015): 885 images of 640×480, 244 objects.
+
+01/ … 10/
+    pcdNNNNr.png       colours
+    pcdNNNNd.tiff      depth in metres, where GG-CNN's generate_cornell_depth.py was run; otherwise
+    pcdNNNN.txt        the point cloud (see `distill.data.grasp.cloud`)
+    pcdNNNNcpos.txt    good grasps: four lines "x y" each, the first edge along the opening, as GG-CNN reads them
+    pcdNNNNcneg.txt    bad grasps, of the same form; not used
+processedData/z.txt    or z.txt: "NNNN object …", a line for each image; needed to split by object
+backgrounds/           ignored
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deploy.errors import UserError
+from deploy.grasp.geometry import X, Y, from_corners
+from distill.config import DataConfig
+from distill.data.grasp.cloud import read_cloud
+from distill.data.grasp.files import Channels, join, read_depth, read_rgb, read_rows, read_text
+from distill.data.grasp.sample import GraspSample, make_grasp_sample
+from distill.data.grasp.splits import SplitBy, split
+from distill.data.pairs import find_root
+from distill.data.splits import Splits
+
+SIZE = (480, 640)
+"""Height and width of every image."""
+GET = "get data01 … data10 and processedData of the Cornell grasp data set, and unpack them into one folder"
+_NAME = re.compile(r"pcd(\d{4})(r\.png|cpos\.txt)")
+
+
+@dataclass(frozen=True)
+class CornellItem:
+    """Files of one image."""
+
+    number: str
+    """Four digits."""
+    folder: Path
+    object: str
+
+    def path(self, ending: str) -> Path:
+        """The file of this image with an ending such as "r.png"."""
+        return self.folder / f"pcd{self.number}{ending}"
+
+
+@dataclass(frozen=True)
+class CornellReader:
+    """Images of Cornell, whole or cut to a square around their grasps."""
+
+    items: tuple[CornellItem, ...]
+    channels: Channels
+    crop: int = 0
+    """Side of a square around the mean centre of the grasps, moved into the image, as GG-CNN cuts (300); 0 = whole
+    images. The cut looks at the truth, in tests too: it makes scores comparable, and is no way to deploy."""
+
+    @property
+    def ids(self) -> list[str]:
+        """Such as "pcd0100"."""
+        return [f"pcd{item.number}" for item in self.items]
+
+    @property
+    def objects(self) -> list[str]:
+        """Object of each image as `z.txt` numbers it."""
+        return [item.object for item in self.items]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> GraspSample:
+        item = self.items[index]
+        rgb = None if self.channels == "depth" else read_rgb(item.path("r.png"))
+        depth = None if self.channels == "rgb" else _depth(item)
+        image, grasps = join(rgb, depth, item.path("r.png")), read_rectangles(item.path("cpos.txt"))
+        if self.crop:
+            image, grasps = crop_around(image, grasps, self.crop)
+        source = item.path("cpos.txt")
+        return make_grasp_sample(image, grasps, id=self.ids[index], object=item.object, source=source)
+
+
+def open_cornell(
+    config: DataConfig,
+    seed: int,
+    channels: Channels = "depth",
+    by: SplitBy = "object",
+    crop: int = 300,
+) -> Splits:
+    """Cornell, split 80/10/10 by object or by image; `seed` is not used: the split is the same in every run."""
+    root = find_root(config, GET)
+    items = find_items(root)
+    for item in items:
+        _check_files(item, channels)
+    if by == "object" and not all(item.object for item in items):
+        raise UserError(
+            f"{root / 'processedData/z.txt'}: is needed to split by object; {GET}, or split by image"
+        )
+    return split("cornell", CornellReader(items, channels, crop), channels, by)
+
+
+def find_items(root: Path) -> tuple[CornellItem, ...]:
+    """All images below `root`, by number; their object is "" where there is no `z.txt`. UserError for no image."""
+    found = {}
+    for path in root.glob("*/pcd*"):
+        if match := _NAME.fullmatch(path.name):
+            found[match[1]] = path.parent
+    if not found:
+        raise UserError(f"{root}: holds no 01/pcd0100r.png and the like; {GET}")
+    objects = _read_objects(root)
+    return tuple(CornellItem(number, found[number], objects.get(number, "")) for number in sorted(found))
+
+
+def read_rectangles(path: Path) -> np.ndarray:
+    """Grasps N×5 of a `cpos.txt` or `cneg.txt`; those with NaN or without area, as some files have, are skipped.
+
+    Raises UserError naming the file when it is missing or damaged.
+    """
+    points = read_rows(path, 2)
+    if len(points) % 4:
+        raise UserError(f"{path}: has {len(points)} corners, not four for each rectangle; get the file again")
+    ring = points.reshape(-1, 4, 2)
+    grasps = from_corners(ring[np.isfinite(ring).all(axis=(1, 2))])
+    return grasps[(grasps[:, 3:] > 0).all(axis=1)]
+
+
+def crop_around(image: np.ndarray, grasps: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A square of H×W×C around the mean centre of `grasps` (without any, around its middle), and the grasps there.
+
+    The square is moved into the image; a side of the image that is shorter is kept whole.
+    """
+    height, width = image.shape[:2]
+    x, y = grasps[:, [X, Y]].mean(axis=0) if len(grasps) else (width / 2, height / 2)
+    left, top = (max(0, min(int(at) - side // 2, most - side)) for at, most in ((x, width), (y, height)))
+    moved = grasps.copy()
+    moved[:, [X, Y]] -= left, top
+    return image[top : top + side, left : left + side], moved
+
+
+def _check_files(item: CornellItem, channels: Channels) -> None:
+    needed = ["cpos.txt"] if channels == "depth" else ["cpos.txt", "r.png"]
+    for path in map(item.path, needed):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file, though image {item.number} has others; {GET}")
+    if channels != "rgb" and not any(item.path(ending).is_file() for ending in ("d.tiff", ".txt")):
+        raise UserError(f"{item.path('.txt')}: no such file, nor …d.tiff; {GET}, or use --data.channels rgb")
+
+
+def _depth(item: CornellItem) -> np.ndarray:
+    made = item.path("d.tiff")
+    return read_depth(made) if made.is_file() else read_cloud(item.path(".txt"), *SIZE)
+
+
+def _read_objects(root: Path) -> dict[str, str]:
+    """Object by image number; the file has an image more than once where it shows several."""
+    path = next((p for p in (root / "processedData/z.txt", root / "z.txt") if p.is_file()), None)
+    objects: dict[str, str] = {}
+    for number, line in enumerate(read_text(path).splitlines() if path else (), start=1):
+        parts = line.split()
+        if parts and (len(parts) < 2 or not parts[0].isdigit()):
+            raise UserError(f"{path}, line {number}: {line[:60]!r} should begin with image and object")
+        if parts:
+            objects.setdefault(parts[0].zfill(4), parts[1])
+    return objects

@@ -1,0 +1,98 @@
+"""Jacquard (Depierre et al., IROS 2018, arXiv:1803.11469): rendered objects of ShapeNet, 1024×1024.
+
+…/OBJECT/                           at any depth, such as Jacquard_Dataset_0/OBJECT/
+    K_OBJECT_RGB.png
+    K_OBJECT_perfect_depth.tiff     metres
+    K_OBJECT_stereo_depth.tiff      as a stereo camera would measure, with holes
+    K_OBJECT_grasps.txt             x;y;theta;opening;jaw: pixels, and degrees clockwise as the image is looked at
+    K_OBJECT_mask.png               not used
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from deploy.errors import UserError
+from deploy.grasp.geometry import ANGLE
+from distill.config import DataConfig
+from distill.data.grasp.files import Channels, join, read_depth, read_rgb, read_rows
+from distill.data.grasp.sample import GraspSample, make_grasp_sample
+from distill.data.grasp.splits import SplitBy, split
+from distill.data.pairs import find_root
+from distill.data.splits import Splits
+
+GET = "get Jacquard from https://jacquard.liris.cnrs.fr and unpack its parts into one folder"
+GRASPS = "_grasps.txt"
+
+DepthKind = Literal["perfect", "stereo"]
+
+
+@dataclass(frozen=True)
+class JacquardReader:
+    """Images by the paths of their grasps."""
+
+    paths: tuple[Path, ...]
+    channels: Channels
+    depth: DepthKind = "perfect"
+
+    @property
+    def ids(self) -> list[str]:
+        """Such as "0_1a1ec1cfe633adcdebbf11b1629fc16a"."""
+        return [_stem(path) for path in self.paths]
+
+    @property
+    def objects(self) -> list[str]:
+        """The folder of each image."""
+        return [path.parent.name for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> GraspSample:
+        path = self.paths[index]
+        files = partners(path, self.channels, self.depth)
+        rgb = read_rgb(files["rgb"]) if "rgb" in files else None
+        depth = read_depth(files["depth"]) if "depth" in files else None
+        image = join(rgb, depth, path)
+        return make_grasp_sample(
+            image, read_grasps(path), id=_stem(path), object=path.parent.name, source=path
+        )
+
+
+def open_jacquard(
+    config: DataConfig,
+    seed: int,
+    channels: Channels = "depth",
+    by: SplitBy = "object",
+    depth: DepthKind = "perfect",
+) -> Splits:
+    """Jacquard, split 80/10/10 by object or by image; `seed` is not used: the split is the same in every run."""
+    root = find_root(config, GET)
+    paths = tuple(sorted(root.rglob(f"*{GRASPS}")))
+    if not paths:
+        raise UserError(f"{root}: holds no OBJECT/*{GRASPS}; {GET}")
+    for path in paths:
+        for partner in partners(path, channels, depth).values():
+            if not partner.is_file():
+                raise UserError(f"{partner}: no such file, though {path.name} is there; {GET}")
+    return split("jacquard", JacquardReader(paths, channels, depth), channels, by)
+
+
+def partners(path: Path, channels: Channels, depth: DepthKind) -> dict[str, Path]:
+    """The image files "rgb" and "depth", as far as they are used, that belong to a file of grasps."""
+    endings = {"rgb": "_RGB.png", "depth": f"_{depth}_depth.tiff"}
+    used = {"rgb": ("rgb",), "depth": ("depth",), "rgbd": ("rgb", "depth")}[channels]
+    return {kind: path.with_name(_stem(path) + endings[kind]) for kind in used}
+
+
+def read_grasps(path: Path) -> np.ndarray:
+    """Grasps N×5 of a `*_grasps.txt`; UserError naming the file and line when it is missing or damaged."""
+    grasps = read_rows(path, 5, separator=";")
+    grasps[:, ANGLE] = -np.radians(grasps[:, ANGLE])
+    return grasps
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(GRASPS)

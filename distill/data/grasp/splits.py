@@ -1,0 +1,74 @@
+"""From a reader of all images to the three splits of a data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from deploy.bundle import ClassInfo
+from distill.data.grasp.files import NAMES, Channels
+from distill.data.grasp.sample import GraspSample
+from distill.data.grasp.splitting import FRACTIONS, image_wise, object_wise
+from distill.data.splits import Splits
+
+CLASSES = (ClassInfo("background", (60, 60, 60)), ClassInfo("graspable", (70, 200, 90)))
+"""What the labels of a grasp network mean."""
+
+SplitBy = Literal["object", "image"]
+
+
+class GraspReader(Protocol):
+    """Samples by position, and what each of them shows."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each sample."""
+        ...
+
+    @property
+    def objects(self) -> Sequence[str]:
+        """Identity of the object in each sample."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> GraspSample: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples of a reader."""
+
+    reader: GraspReader
+    indices: Sequence[int]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each sample."""
+        ids = self.reader.ids
+        return [ids[index] for index in self.indices]
+
+    @property
+    def objects(self) -> Sequence[str]:
+        """Identity of the object in each sample."""
+        objects = self.reader.objects
+        return [objects[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> GraspSample:
+        return self.reader[self.indices[index]]
+
+
+def split(name: str, reader: GraspReader, channels: Channels, by: SplitBy) -> Splits:
+    """80 % training, 10 % validation and 10 % test of a data set without a split of its own; the same in every run."""
+    parts = object_wise(reader.objects) if by == "object" else image_wise(len(reader), FRACTIONS)
+    return grasp_splits(name, channels, *(Part(reader, indices) for indices in parts))
+
+
+def grasp_splits(
+    name: str, channels: Channels, train: GraspReader, val: GraspReader, test: GraspReader
+) -> Splits:
+    """The splits of a grasp data set; images are uint8 (`optical`) only where all channels are colours."""
+    optical = channels == "rgb"
+    return Splits(name, CLASSES, NAMES[channels], optical, train=train, val=val, test=test, task="grasp")
