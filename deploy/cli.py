@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,10 @@ from deploy.backends import BACKENDS, PRECISIONS
 from deploy.bundle import Manifest, read_manifest, verify_files
 from deploy.engines import SUFFIX, Sidecar, engines_folder, read_sidecar
 from deploy.errors import UserError, warnings_as_lines
-from deploy.files import atomic_write
 from deploy.golden import compare
-from deploy.images import list_images, read_image, write_png
-from deploy.runtime import Model, Result, Timings, load
-from deploy.visualize import overlay, shares
+from deploy.images import list_images, read_image
+from deploy.runtime import Timings, load
+from deploy.tasks import task_of
 
 
 @warnings_as_lines()
@@ -50,14 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgedistill", description="Run a bundle on this device.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    predict = commands.add_parser("predict", help="segment an image, or every image of a folder")
+    predict = commands.add_parser(
+        "predict", help="segment an image, or find its grasps; or those of every image of a folder"
+    )
     predict.add_argument("bundle", type=Path, metavar="BUNDLE")
     predict.add_argument("images", type=Path, metavar="IMAGE|FOLDER")
     predict.add_argument(
         "--out", type=Path, default=Path("predictions"), help="folder to write to (predictions)"
     )
     predict.add_argument(
-        "--probabilities", action="store_true", help="also write float32 K×H×W arrays (.npy)"
+        "--probabilities",
+        action="store_true",
+        help="also write probabilities (or the maps of a grasp network), float32 K×H×W (.npy)",
     )
     predict.add_argument("--threads", type=int, help="CPU threads of the engine (its own choice)")
     _add_engine_options(predict)
@@ -110,7 +114,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         fallback=arguments.fallback,
     )
-    timings = []
+    task, timings = task_of(read_manifest(arguments.bundle)), []
     for path, name in zip(paths, output_names(paths), strict=True):
         try:
             image, result = _predict_file(model, path)
@@ -119,14 +123,16 @@ def _predict(arguments: argparse.Namespace) -> int:
                 raise
             print(f"error: {error}", file=sys.stderr)
             continue
-        _write_outputs(arguments.out / name, image, result, model, arguments.probabilities)
-        print(f"{path.name}  {_describe(result, model)}  {result.timings.total_ms:.1f} ms")
+        task.save(arguments.out / name, image, result, model.classes, arguments.probabilities)
+        height, width = image.shape[:2]
+        found = task.words(result, model.classes)
+        print(f"{path.name}  {width}×{height}  {found}  {result.timings.total_ms:.1f} ms")
         timings.append(result.timings)
     print(_summary(timings, len(paths), model.engine.name, arguments.out))
     return 0 if len(timings) == len(paths) else 2
 
 
-def _predict_file(model: Model, path: Path) -> tuple[np.ndarray, Result]:
+def _predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
     image = read_image(path)
     try:
         return image, model(image)
@@ -146,23 +152,6 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _write_outputs(base: Path, image: np.ndarray, result: Result, model: Model, probabilities: bool) -> None:
-    write_png(base.with_name(f"{base.name}_mask.png"), result.labels)
-    write_png(base.with_name(f"{base.name}_overlay.png"), overlay(image, result.labels, model.classes))
-    if probabilities:
-        with atomic_write(base.with_name(f"{base.name}_probabilities.npy")) as file:
-            np.save(file, result.probabilities)
-
-
-def _describe(result: Result, model: Model) -> str:
-    """Size of the image and the share of each class in it, largest first."""
-    height, width = result.labels.shape
-    found = zip(shares(result.labels, len(model.classes)), model.classes, strict=True)
-    ranked = sorted(((share, info.name) for share, info in found if share > 0), reverse=True)
-    classes = ", ".join(f"{name} {100 * share:.1f} %" for share, name in ranked) or "no data"
-    return f"{width}×{height}  {classes}"
-
-
 def _summary(timings: Sequence[Timings], count: int, engine_name: str, out: Path) -> str:
     if not timings:
         return f"0 of {count} images predicted"
@@ -170,7 +159,7 @@ def _summary(timings: Sequence[Timings], count: int, engine_name: str, out: Path
     total, before, engine, after = (np.median([getattr(one, stage) for one in timings]) for stage in stages)
     return (
         f"{len(timings)} of {count} images predicted by {engine_name}, median {total:.1f} ms "
-        f"(preprocess {before:.1f}, engine {engine:.1f}, postprocess {after:.1f}); masks and overlays in {out}"
+        f"(preprocess {before:.1f}, engine {engine:.1f}, postprocess {after:.1f}); results in {out}"
     )
 
 

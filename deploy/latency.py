@@ -20,6 +20,8 @@ from deploy import cold_process
 from deploy.bundle import GOLDEN, InputSpec
 from deploy.errors import UserError
 
+HEIGHT = 0.7
+"""Metres of a camera above a table."""
 STAGES = ("total", "preprocess", "engine", "postprocess")
 
 
@@ -159,7 +161,10 @@ def sample_image(folder: str | Path, spec: InputSpec) -> tuple[np.ndarray, str]:
             image = arrays["inputs"][0]
     except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: holds no readable `inputs` ({error}); export the bundle again") from error
-    return np.ascontiguousarray(image if spec.layout == "NHWC" else np.moveaxis(image, 0, -1)), "golden"
+    image = np.array(image if spec.layout == "NHWC" else np.moveaxis(image, 0, -1), order="C")
+    if spec.depth is not None:  # there it is relative to its mean; from a camera it is above 0
+        image[..., spec.depth] += HEIGHT
+    return image, "golden"
 
 
 def _random_image(spec: InputSpec) -> np.ndarray:
@@ -168,6 +173,8 @@ def _random_image(spec: InputSpec) -> np.ndarray:
         (spec.height, spec.width, len(spec.channels)), np.float32
     )
     image = noise * np.asarray(spec.std, np.float32) + np.asarray(spec.mean, np.float32)
+    if spec.depth is not None:
+        image[..., spec.depth] += HEIGHT
     return image.clip(0, 255).astype(np.uint8) if spec.dtype == "uint8" else image
 
 

@@ -36,6 +36,14 @@ class Task:
     """The samples of a folder of labelled data, checked."""
     write: Callable[[Path, Iterable[Sample]], int]
     """Write samples as such a folder; their number."""
+    picture: Callable[[np.ndarray, Any, Sequence[ClassInfo]], np.ndarray]
+    """What a result says of an image H×W×C, for people: RGB uint8."""
+    panels: Callable[[np.ndarray, np.ndarray, Sequence[Any], Sequence[ClassInfo]], list[np.ndarray]]
+    """An image, its truth and the results of several models, as pictures of one height."""
+    words: Callable[[Any, Sequence[ClassInfo]], str]
+    """A result in a few words."""
+    save: Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], bool], None]
+    """Write a result as files whose names begin as the path does, with maps of probability where asked for."""
 
 
 def task_of(manifest: Manifest) -> Task:
@@ -54,64 +62,6 @@ def task_named(name: str) -> Task:
         from deploy.grasp.task import GRASP
 
         return GRASP
+    from deploy.segmentation import SEGMENTATION
+
     return SEGMENTATION
-
-
-class SegmentationScorer:
-    """mIoU, pixel by pixel (see `deploy.metrics`)."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        from deploy.metrics import SegmentationMetrics
-
-        self.classes = tuple(classes)
-        self.metrics = SegmentationMetrics(len(self.classes))
-
-    def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
-        """Count the `labels` of a result against labels H×W where `valid`."""
-        self.metrics.update(result.labels, truth, valid)
-
-    def counts(self) -> list[np.ndarray]:
-        """Pixels by label and prediction, and pixels of boundaries."""
-        return [self.metrics.confusion, self.metrics.boundary]
-
-    def score(self) -> float:
-        """mIoU."""
-        return self.metrics.scores().miou
-
-    def details(self) -> dict[str, float | None]:
-        """Boundary F1, pixel accuracy, and the IoU of each class."""
-        scores = self.metrics.scores()
-        each = {f"IoU {name}": iou for name, iou in zip(self.classes, scores.iou, strict=True)}
-        return {"boundary F1": scores.boundary_f1, "pixel accuracy": scores.pixel_accuracy, **each}
-
-
-def _segmentation_model(
-    spec: InputSpec, classes: Sequence[ClassInfo], engine: Engine, ignore_label: int = 255
-) -> Any:
-    from deploy.runtime import Model
-
-    return Model(spec, tuple(classes), engine, ignore_label)
-
-
-def _read_masks(folder: Path, manifest: Manifest) -> Iterator[Sample]:
-    from deploy.labelled import read_labelled
-
-    return read_labelled(folder, len(manifest.classes), manifest.ignore_label, manifest.input)
-
-
-def _write_masks(folder: Path, samples: Iterable[Sample]) -> int:
-    from deploy.labelled import write_labelled
-
-    return write_labelled(folder, samples)
-
-
-SEGMENTATION = Task(
-    "segmentation",
-    metric="mIoU",
-    key="miou",
-    model=_segmentation_model,
-    scorer=SegmentationScorer,
-    truth="masks",
-    read=_read_masks,
-    write=_write_masks,
-)

@@ -9,16 +9,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-DATASETS = ("synthetic", "camvid", "voc", "cityscapes", "folder")
+DATASETS = (
+    "synthetic",
+    "camvid",
+    "voc",
+    "cityscapes",
+    "folder",
+    "tabletop",
+    "cornell",
+    "cornell_rgb",
+    "jacquard",
+)
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which labelled images to use and at which size the network sees them."""
 
-    name: Literal["synthetic", "camvid", "voc", "cityscapes", "folder"]
+    name: Literal[
+        "synthetic", "camvid", "voc", "cityscapes", "folder", "tabletop", "cornell", "cornell_rgb", "jacquard"
+    ]
+    """The last four are for grasps, the others for segmentation."""
     root: Path | None = None
-    """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic`."""
+    """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic` and `tabletop`."""
+    channels: Literal["depth", "rgb", "rgbd"] = "depth"
+    """What a grasp network sees; `cornell_rgb` has colours alone."""
+    split_by: Literal["object", "image"] = "object"
+    """How Cornell and Jacquard are divided: no object in two splits, or images by chance."""
     size: tuple[int, int] = (96, 96)
     """Network input, height × width in pixels."""
     resize: Literal["stretch", "tile"] = "stretch"
@@ -26,7 +43,7 @@ class DataConfig:
     download: bool = False
     """Let torchvision fetch the data set where it can (VOC)."""
     synthetic_counts: tuple[int, int, int] = (256, 48, 64)
-    """Scenes in the train, val and test splits of the synthetic data."""
+    """Scenes in the train, val and test splits of the built-in data."""
     cache: bool = True
     """Keep decoded training images (at network scale) in memory."""
 

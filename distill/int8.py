@@ -8,7 +8,8 @@ from pathlib import Path
 from deploy.build import Int8Options, make_int8
 from deploy.errors import GateFailed, UserError
 from deploy.files import sibling
-from deploy.labelled import DATA, INFO, DataInfo, write_image, write_info, write_labelled
+from deploy.labelled import DATA, INFO, DataInfo, write_image, write_info
+from deploy.tasks import task_named
 from deploy.verify import Budget, Receipt, Sample
 from distill.config import Int8Config
 from distill.data.splits import Reader, Splits
@@ -34,10 +35,11 @@ def write_device_data(splits: Splits, config: Int8Config, out: Path) -> Path:
         for index, (name, image, _, _) in enumerate(_samples(splits.train, splits, chosen)):
             write_image(staging / "calibration" / "images" / f"{index:05d}-{Path(name).name}", image)
         val = spread(range(len(splits.val)), config.val_images)
-        write_labelled(staging / "val", _samples(splits.val, splits, val))
+        write = task_named(splits.task).write
+        write(staging / "val", _samples(splits.val, splits, val))
         unseen = set(range(len(splits.test))) - set(val if splits.test is splits.val else ())
         test = spread(sorted(unseen) or val, config.test_images)
-        written = write_labelled(staging / "test", _samples(splits.test, splits, test))
+        written = write(staging / "test", _samples(splits.test, splits, test))
         write_info(staging, DataInfo(splits.name, splits.tested_on, written))
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)

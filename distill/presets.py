@@ -1,13 +1,28 @@
 """Presets: functions that return a complete configuration. A run is one of these, plus what the command line changes.
 
-`quick`, `smoke` and `camvid-cpu` are for a machine without a GPU and train from scratch; `camvid`, `cityscapes` and
+`quick`, `quick-grasp`, `smoke`, `camvid-cpu` and `cornell-rgb` are for a machine without a GPU and train from scratch; `camvid`, `cityscapes` and
 `voc` follow the PSPNet paper (arXiv:1612.01105, §5) and need one.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-from distill.config import AugmentConfig, DataConfig, Int8Config, ModelConfig, RunConfig, TrainConfig
+from distill.config import (
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    Int8Config,
+    LossConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+GRASP_LOSS = LossConfig(task="smooth_l1(beta=0.1)")
+GRASP_DISTILLATION = DistillConfig(loss="maps(quality=0.5)")
+GRASP_INT8 = Int8Config(max_drop=0.01, min_agreement=0.97)
+"""A point of success; labels are where a grasp is good."""
 
 
 def smoke() -> RunConfig:
@@ -37,6 +52,48 @@ def quick() -> RunConfig:
         augment=AugmentConfig(crop=(64, 64), scale=(0.75, 1.5), vertical_flip=True),
         out=Path("runs/quick"),
     )
+
+
+def quick_grasp() -> RunConfig:
+    """Grasps of things on a table from depth, built-in, within ten minutes on two cores."""
+    return RunConfig(
+        data=DataConfig("tabletop", size=(128, 128), synthetic_counts=(400, 48, 150)),
+        teacher=ModelConfig("pspnet/resnet34", head_channels=128),
+        student=ModelConfig("pspnet/resnet18", head_channels=128),
+        teacher_train=TrainConfig(steps=200, lr=1e-3, warmup=20),
+        student_train=TrainConfig(steps=100, lr=1e-3, warmup=10),
+        augment=_grasp_augmentation(128),
+        loss=GRASP_LOSS,
+        distill=GRASP_DISTILLATION,
+        int8=GRASP_INT8,
+        out=Path("runs/quick-grasp"),
+    )
+
+
+def cornell_rgb() -> RunConfig:
+    """Cornell in colours alone (`cornell_rgb`), at reduced size, for two cores and an hour."""
+    return RunConfig(
+        data=DataConfig("cornell_rgb", size=(128, 128), channels="rgb"),
+        teacher=ModelConfig("pspnet/resnet34", head_channels=128),
+        student=ModelConfig("pspnet/resnet18", head_channels=128),
+        teacher_train=TrainConfig(steps=800, lr=1e-3, warmup=50, eval_every=400),
+        student_train=TrainConfig(steps=400, lr=1e-3, warmup=50, eval_every=400),
+        augment=_grasp_augmentation(128),
+        loss=GRASP_LOSS,
+        distill=GRASP_DISTILLATION,
+        int8=GRASP_INT8,
+        out=Path("runs/cornell-rgb"),
+    )
+
+
+def cornell() -> RunConfig:
+    """Cornell from depth at 300×300, split by object: PSPNet-ResNet101 teaches PSPNet-ResNet50; for a GPU."""
+    return _real_grasps("cornell", steps=10_000)
+
+
+def jacquard() -> RunConfig:
+    """Jacquard from depth at 300×300, split by object: PSPNet-ResNet101 teaches PSPNet-ResNet50; for a GPU."""
+    return _real_grasps("jacquard", steps=60_000)
 
 
 def camvid_cpu() -> RunConfig:
@@ -104,6 +161,29 @@ def folder() -> RunConfig:
     )
 
 
+def _real_grasps(name: Literal["cornell", "jacquard"], steps: int) -> RunConfig:
+    return RunConfig(
+        data=DataConfig(name, size=(300, 300)),
+        teacher=ModelConfig("pspnet/resnet101", pretrained=True),
+        student=ModelConfig("pspnet/resnet50", pretrained=True),
+        teacher_train=_grasp_training(steps),
+        student_train=_grasp_training(steps),
+        augment=_grasp_augmentation(300),
+        loss=GRASP_LOSS,
+        distill=GRASP_DISTILLATION,
+        int8=GRASP_INT8,
+        out=Path(f"runs/{name}"),
+    )
+
+
+def _grasp_training(steps: int) -> TrainConfig:
+    return TrainConfig(steps=steps, batch_size=16, lr=5e-4, warmup=500, workers=8, eval_every=steps // 10)
+
+
+def _grasp_augmentation(side: int) -> AugmentConfig:
+    return AugmentConfig(crop=(side, side), scale=(0.9, 1.2), rotate=180.0, vertical_flip=True)
+
+
 def _paper_training(steps: int) -> TrainConfig:
     return TrainConfig(
         steps=steps,
@@ -123,8 +203,12 @@ def _paper_training(steps: int) -> TrainConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "smoke": smoke,
     "quick": quick,
+    "quick-grasp": quick_grasp,
     "camvid-cpu": camvid_cpu,
     "camvid": camvid,
+    "cornell-rgb": cornell_rgb,
+    "cornell": cornell,
+    "jacquard": jacquard,
     "cityscapes": cityscapes,
     "voc": voc,
     "folder": folder,

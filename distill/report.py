@@ -15,9 +15,9 @@ from deploy.labelled import write_image
 from deploy.latency import LatencyStats, measure_interleaved, sample_image
 from deploy.runtime import load
 from deploy.table import format_table
+from deploy.tasks import task_named
 from deploy.verify import Receipt
 from deploy.verify import table as receipt_table
-from deploy.visualize import colorize, overlay, render
 from distill.config import RunConfig
 from distill.data.splits import Splits
 from distill.evaluate import as_arrays, spread
@@ -63,19 +63,17 @@ def latency_of(rows: Sequence[Row]) -> Latencies:
 
 
 def write_pictures(splits: Splits, out: Path) -> list[Path]:
-    """Image, label, teacher and student side by side for a few test samples, the student with a legend.
+    """Image, truth, teacher and student side by side for a few test samples, a segmentation with a legend.
 
     The images themselves go to `samples/`, to try the bundle on.
     """
     models = [load(out / f"{name}.bundle") for name in ("teacher", "student")]
-    paths = []
+    task, paths = task_named(splits.task), []
     for position in spread(range(len(splits.test)), PICTURES):
-        sample_id, image, label, _ = as_arrays(splits.test[position], splits.optical)
+        sample_id, image, truth, _ = as_arrays(splits.test[position], splits.optical)
         name = Path(sample_id).name
-        teacher, student = (model(image).labels for model in models)
-        panels = [render(image), colorize(label, splits.classes), colorize(teacher, splits.classes)]
-        picture = side_by_side([*panels, overlay(image, student, splits.classes, opacity=1.0)])
-        write_png(out / "pictures" / f"{name}.png", picture)
+        panels = task.panels(image, truth, [model(image) for model in models], splits.classes)
+        write_png(out / "pictures" / f"{name}.png", side_by_side(panels))
         write_image(out / "samples" / name, image)
         paths.append(out / "pictures" / f"{name}.png")
     return paths

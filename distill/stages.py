@@ -19,8 +19,8 @@ from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.datasets import open_splits
 from distill.data.loader import train_batches
 from distill.data.splits import Splits
-from distill.data.stats import Stats, compute_stats
-from distill.data.view import TrainView
+from distill.data.stats import Stats
+from distill.data.views import training_stats, training_view
 from distill.evaluate import evaluate, torch_model
 from distill.export import input_spec
 from distill.log import say
@@ -85,7 +85,7 @@ def prepare(config: RunConfig) -> Road:
     if accelerator.is_main_process:
         computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
         claim_folder(config, computed)
-        _write_stats(config.out / "stats.json", splits)
+        _write_stats(config.out / "stats.json", config, splits)
     accelerator.wait_for_everyone()
     stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
     check_teachers(config, splits, stats)
@@ -158,17 +158,7 @@ def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) ->
     `views` is the fixed number of views an image; 0 gives new ones in every epoch.
     """
     config, splits, stats = road.config, road.splits, road.stats
-    view = TrainView(
-        splits.train,
-        size=config.data.size,
-        resize=config.data.resize,
-        augment=config.augment,
-        mean=stats.mean,
-        optical=splits.optical,
-        seed=config.seed,
-        views=views,
-        cache=config.data.cache,
-    )
+    view = training_view(config, splits, stats.mean, views)
     return Stage(
         name=name,
         folder=config.out / name,
@@ -177,6 +167,7 @@ def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) ->
         std=torch.tensor(stats.std).view(-1, 1, 1),
         loss=config.loss,
         seed=config.seed,
+        task=splits.task,
         class_weights=class_weights_of(
             config.loss.class_weights, config.loss.class_weight_values, stats.class_pixels
         ),
@@ -254,10 +245,10 @@ def worth_keeping(road: Road, student: nn.Module, qat: QatNetwork) -> bool:
     return keeps
 
 
-def _write_stats(path: Path, splits: Splits) -> None:
+def _write_stats(path: Path, config: RunConfig, splits: Splits) -> None:
     if path.exists():
         return
-    stats = compute_stats(splits.train, len(splits.classes))
+    stats = training_stats(config, splits)
     absent = [c.name for c, pixels in zip(splits.classes, stats.class_pixels, strict=True) if pixels == 0]
     if absent:
         say(f"warning: no training pixel is labelled {', '.join(absent)}")

@@ -20,9 +20,10 @@ from deploy.errors import UserError
 from distill.checkpoint import Meta
 from distill.checkpointing import checkpointed
 from distill.config import LossConfig, TrainConfig
-from distill.data.loader import TrainView, train_batches
+from distill.data.loader import train_batches
 from distill.data.sample import Batch
 from distill.data.seeding import generator
+from distill.data.views import View
 from distill.log import TrainLog
 from distill.optim import build_optimizer, learning_rate, set_learning_rate
 from distill.processes import any_process, sum_over_processes
@@ -50,7 +51,7 @@ class Stage:
 
     name: str
     folder: Path
-    view: TrainView
+    view: View
     mean: Tensor
     std: Tensor
     loss: LossConfig

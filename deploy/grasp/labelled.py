@@ -28,13 +28,21 @@ def write_grasps(folder: Path, samples: Iterable[Sample]) -> int:
     for index, (name, image, grasps, _) in enumerate(samples):
         stem = f"{index:05d}-{Path(name).name}"
         write_image(folder / "images" / stem, image)
-        rows = np.array(grasps, np.float64).reshape(-1, 5)
-        rows[:, ANGLE] = np.degrees(rows[:, ANGLE])
-        lines = [HEADER, *(",".join(f"{value:.4f}" for value in row) for row in rows)]
-        with atomic_write(folder / "grasps" / f"{stem}.csv", "w") as file:
-            file.write("\n".join(lines) + "\n")
+        write_csv(folder / "grasps" / f"{stem}.csv", grasps)
         count += 1
     return count
+
+
+def write_csv(path: Path, grasps: np.ndarray, qualities: np.ndarray | None = None) -> None:
+    """Write grasps N×5 as a file, with their qualities as one more column where there are some."""
+    rows = np.array(grasps, np.float64).reshape(-1, 5)
+    rows[:, ANGLE] = np.degrees(rows[:, ANGLE])
+    header = HEADER
+    if qualities is not None:
+        rows, header = np.column_stack([rows, qualities]), f"{HEADER},quality"
+    lines = [header, *(",".join(f"{value:.4f}" for value in row) for row in rows)]
+    with atomic_write(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
 
 
 def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:

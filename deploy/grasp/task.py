@@ -1,14 +1,20 @@
 """Grasp detection as a task (`deploy.tasks`): success of the best grasp instead of mIoU."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy.grasp.labelled import read_grasps, write_grasps
+from deploy.bundle import ClassInfo
+from deploy.files import atomic_write
+from deploy.grasp.draw import draw_grasps
+from deploy.grasp.labelled import read_grasps, write_csv, write_grasps
 from deploy.grasp.metrics import GraspMetrics
-from deploy.grasp.runtime import COUNT, GraspModel
+from deploy.grasp.runtime import COUNT, GraspModel, GraspResult
+from deploy.images import write_png
 from deploy.tasks import Task
+from deploy.visualize import render
 
 
 class GraspScorer:
@@ -36,6 +42,40 @@ class GraspScorer:
         return {f"success@{COUNT}": scores.success[COUNT]}
 
 
+def _picture(image: np.ndarray, result: GraspResult, _: Sequence[ClassInfo]) -> np.ndarray:
+    return draw_grasps(render(image), np.asarray(result.grasps), np.asarray(result.qualities))
+
+
+def _panels(
+    image: np.ndarray, truth: np.ndarray, results: Sequence[GraspResult], classes: Sequence[ClassInfo]
+) -> list[np.ndarray]:
+    return [draw_grasps(render(image), truth), *(_picture(image, one, classes) for one in results)]
+
+
+def _words(result: GraspResult, _: Sequence[ClassInfo]) -> str:
+    """The best grasp."""
+    if len(result.grasps) == 0:
+        return "nothing to grasp"
+    x, y, angle, width, _height = result.grasps[0]
+    more = f", and {len(result.grasps) - 1} more" if len(result.grasps) > 1 else ""
+    return (
+        f"grasp at ({x:.0f}, {y:.0f}), {np.degrees(angle):.0f}°, {width:.0f} pixels wide,"
+        f" quality {result.qualities[0]:.2f}{more}"
+    )
+
+
+def _save(
+    base: Path, image: np.ndarray, result: GraspResult, classes: Sequence[ClassInfo], maps: bool
+) -> None:
+    write_csv(
+        base.with_name(f"{base.name}_grasps.csv"), np.asarray(result.grasps), np.asarray(result.qualities)
+    )
+    write_png(base.with_name(f"{base.name}_overlay.png"), _picture(image, result, classes))
+    if maps:
+        with atomic_write(base.with_name(f"{base.name}_maps.npy")) as file:
+            np.save(file, result.maps)
+
+
 GRASP = Task(
     "grasp",
     metric="success@1",
@@ -45,4 +85,8 @@ GRASP = Task(
     truth="grasps",
     read=read_grasps,
     write=write_grasps,
+    picture=_picture,
+    panels=_panels,
+    words=_words,
+    save=_save,
 )

@@ -4,6 +4,10 @@ from distill.config import DataConfig
 from distill.data.camvid import open_camvid
 from distill.data.cityscapes import open_cityscapes
 from distill.data.folder import open_folder
+from distill.data.grasp.cornell import open_cornell
+from distill.data.grasp.cornell_rgb import open_cornell_rgb
+from distill.data.grasp.jacquard import open_jacquard
+from distill.data.grasp.tabletop import open_tabletop
 from distill.data.splits import Splits
 from distill.data.synthetic import open_synthetic
 from distill.data.voc import open_voc
@@ -14,6 +18,10 @@ OPENERS = {
     "voc": open_voc,
     "cityscapes": open_cityscapes,
     "folder": open_folder,
+    "tabletop": open_tabletop,
+    "cornell": lambda config, seed: open_cornell(config, seed, config.channels, config.split_by),
+    "cornell_rgb": open_cornell_rgb,
+    "jacquard": lambda config, seed: open_jacquard(config, seed, config.channels, config.split_by),
 }
 
 

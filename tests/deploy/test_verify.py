@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import GateFailed, UserError
-from deploy.tasks import SegmentationScorer
+from deploy.segmentation import SegmentationScorer
 from deploy.verify import Budget, Hop, Receipt, require_passed, run_hops, table
 
 SCORER = partial(SegmentationScorer, ("sky", "road", "car"))

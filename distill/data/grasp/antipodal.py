@@ -1,0 +1,123 @@
+"""Grasps of a parallel gripper from the geometry of a scene.
+
+Two points of an object's outline can be held between two fingers when the line between them lies in the friction cones
+of both (Nguyen, "Constructing force-closure grasps", IJRR 1988), the gripper opens wide enough, and both fingers find
+room beside the object to go down.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.data.grasp.objects import Contour
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """A parallel gripper that comes from above; metres."""
+
+    friction: float = 0.4
+    """Coefficient between finger and object."""
+    opening: float = 0.1
+    """Widest distance between the fingers."""
+    least: float = 0.006
+    """Thinnest object that it holds."""
+    margin: float = 0.005
+    """Room between finger and object on either side before it closes."""
+    thickness: float = 0.01
+    """Of a finger, along the opening."""
+    jaw: float = 0.02
+    """Width of a finger, across the opening."""
+    reach: float = 0.025
+    """How far below an object's top the fingertips go, if the table is not nearer."""
+    above_table: float = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class HeightMap:
+    """Heights above the table, float32 H×W in metres; `pixel` metres a pixel, (0, 0) at the scene's upper left."""
+
+    heights: np.ndarray
+    pixel: float
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Heights at points …×2 (x, y) in metres; infinite outside the scene."""
+        columns, rows = np.floor(np.moveaxis(points, -1, 0) / self.pixel).astype(np.intp)
+        inside = (
+            (rows >= 0) & (columns >= 0) & (rows < self.heights.shape[0]) & (columns < self.heights.shape[1])
+        )
+        rows, columns = np.where(inside, rows, 0), np.where(inside, columns, 0)
+        return np.where(inside, self.heights[rows, columns], np.inf)
+
+
+def antipodal_grasps(
+    contours: tuple[Contour, ...],
+    scene: HeightMap,
+    gripper: Gripper,
+    rng: np.random.Generator,
+    most: int,
+) -> np.ndarray:
+    """Up to `most` grasps of an object, chosen by chance among all: float64 N×4, x, y, angle, width in metres.
+
+    Args:
+        contours: of the object where it lies, outline first, then holes; points at even distances.
+        scene: heights of all objects.
+
+    `width` is the distance of the contacts and the margin on both sides; the angle is as in `deploy.grasp.geometry`.
+    """
+    points, normals = _boundary(contours)
+    first, second = _pairs(points, normals, gripper)
+    order = rng.permutation(len(first))[: 8 * most]
+    first, second = points[first[order]], points[second[order]]
+    free = _finds_room(first, second, scene, gripper)
+    first, second = first[free][:most], second[free][:most]
+    along, middle = second - first, (first + second) / 2
+    width = np.linalg.norm(along, axis=1) + 2 * gripper.margin
+    return np.column_stack([middle, np.arctan2(-along[:, 1], along[:, 0]), width])
+
+
+def _boundary(contours: tuple[Contour, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Points of all contours and their unit normals into the object, both P×2."""
+    points, normals = [], []
+    for index, contour in enumerate(contours):
+        along = np.roll(contour, -1, axis=0) - np.roll(contour, 1, axis=0)
+        normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        after = np.roll(contour, -1, axis=0)
+        turns_right = (contour[:, 0] * after[:, 1] - contour[:, 1] * after[:, 0]).sum() > 0
+        points.append(contour)
+        normals.append(normal if turns_right == (index == 0) else -normal)
+    return np.concatenate(points), np.concatenate(normals)
+
+
+def _pairs(points: np.ndarray, normals: np.ndarray, gripper: Gripper) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of two points each that can be held, in a fixed order."""
+    along = points[None] - points[:, None]
+    distance = np.linalg.norm(along, axis=2)
+    held = (distance >= gripper.least) & (distance + 2 * gripper.margin <= gripper.opening)
+    cone = np.cos(np.arctan(gripper.friction)) * distance
+    held &= (along * normals[:, None]).sum(axis=2) >= cone
+    held &= -(along * normals[None]).sum(axis=2) >= cone
+    first, second = np.nonzero(np.triu(held, 1))
+    return first, second
+
+
+def _finds_room(first: np.ndarray, second: np.ndarray, scene: HeightMap, gripper: Gripper) -> np.ndarray:
+    """Whether both fingers of each grasp can go down: bool N."""
+    along = second - first
+    along = along / np.linalg.norm(along, axis=1, keepdims=True)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    # what the fingers hold, and how deep they may go for it
+    top = scene.at(first[:, None] + (second - first)[:, None] * np.linspace(0.05, 0.95, 7)[None, :, None])
+    tip = np.maximum(top.max(axis=1) - gripper.reach, gripper.above_table)
+    outwards = np.linspace(gripper.margin, gripper.margin + gripper.thickness, 4)
+    sideways = np.linspace(-gripper.jaw / 2, gripper.jaw / 2, 7)
+    free = top.max(axis=1) > 2 * gripper.above_table
+    for end, sign in ((first, -1.0), (second, 1.0)):
+        places = (
+            end[:, None, None]
+            + sign * outwards[None, :, None, None] * along[:, None, None]
+            + sideways[None, None, :, None] * across[:, None, None]
+        )
+        free &= (scene.at(places) < tip[:, None, None]).all(axis=(1, 2))
+    return free
