@@ -164,7 +164,7 @@ def require_data(data: Path, *splits: str, truth: str = "masks") -> None:
                     f"{path}: no such folder, so there is nothing to calibrate with or to measure on;"
                     f" give --data FOLDER with calibration/images, val/ and test/ (images and {truth})"
                 )
-            found = len(list_images(path))
+            found = len(list_images(path)) if path.name in ("images", "masks") else info.images
             if path == data / "test" / "images" and found < info.images:
                 message = f"{path}: holds {found} of the {info.images} images that were written to it"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,7 +1,7 @@
 """Presets: functions that return a complete configuration. A run is one of these, plus what the command line changes.
 
-`quick`, `quick-grasp`, `smoke`, `camvid-cpu` and `cornell-rgb` are for a machine without a GPU and train from scratch; `camvid`, `cityscapes` and
-`voc` follow the PSPNet paper (arXiv:1612.01105, §5) and need one.
+`quick`, `quick-grasp`, `smoke`, `camvid-cpu` and `cornell-rgb` are for a machine without a GPU and train from scratch;
+the others need one. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
 """
 
 from collections.abc import Callable
@@ -57,12 +57,12 @@ def quick() -> RunConfig:
 def quick_grasp() -> RunConfig:
     """Grasps of things on a table from depth, built-in, within ten minutes on two cores."""
     return RunConfig(
-        data=DataConfig("tabletop", size=(128, 128), synthetic_counts=(400, 48, 150)),
+        data=DataConfig("tabletop", size=(96, 96), synthetic_counts=(400, 48, 150)),
         teacher=ModelConfig("pspnet/resnet34", head_channels=128),
         student=ModelConfig("pspnet/resnet18", head_channels=128),
         teacher_train=TrainConfig(steps=200, lr=1e-3, warmup=20),
         student_train=TrainConfig(steps=100, lr=1e-3, warmup=10),
-        augment=_grasp_augmentation(128),
+        augment=_grasp_augmentation(96),
         loss=GRASP_LOSS,
         distill=GRASP_DISTILLATION,
         int8=GRASP_INT8,
