@@ -6,6 +6,7 @@ Gaussians, but weighted by quality: where a network sees no grasp, its angle and
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,10 +18,13 @@ MIN_DISTANCE = 10
 MIN_QUALITY = 0.1
 SIGMA_QUALITY, SIGMA_ANGLE, SIGMA_WIDTH = 2.0, 2.0, 1.0
 """Pixels; those of GG-CNN."""
+CUT = 3.0
+"""Standard deviations at which a Gaussian ends."""
 JAW = 0.5
 """Size of the jaws as a share of the opening, where nothing else is known, as in GG-CNN."""
-_WIDE, _CLIMB, _LEVEL = 8.0, 32, 0.95
-"""A peak may climb a Gaussian of 8 pixels, up to 32 steps, as long as the quality stays above that share of it."""
+_WIDE, _MOVE, _LEVEL = 8.0, 24, 0.95
+"""A peak may move to the top of a Gaussian of 8 pixels, up to 24 pixels along either axis, over ground that has at
+least that share of its quality."""
 _LEAST = 1e-6
 
 
@@ -56,26 +60,31 @@ def decode(
         raise UserError(
             "a grasp map holds numbers that are not finite; the network is damaged, or its input is"
         )
+    rows, columns = _worth_a_look(maps[0], min_quality)
+    unit = min(maps.shape[1:]) / 2
+    maps, valid = maps[:, rows, columns], None if valid is None else valid[rows, columns]
+    if maps.size == 0:
+        return np.zeros((0, 5)), np.zeros(0)
     quality = smoothed(maps[0], SIGMA_QUALITY)
     places = find_peaks(quality, valid, count, min_distance, min_quality)
-    grasps = np.empty((len(places), 5))
-    rows, columns = np.rint(places).astype(np.intp).T
-    for grasp, row, column in zip(grasps, rows, columns, strict=True):
-        cos, sin = (_around(maps[i], maps[0], row, column, SIGMA_ANGLE) for i in (1, 2))
-        opening = _around(maps[3], maps[0], row, column, SIGMA_WIDTH) * min(quality.shape) / 2
+    grasps, nearest = np.empty((len(places), 5)), np.rint(places).astype(np.intp)
+    for grasp, (row, column) in zip(grasps, nearest.tolist(), strict=True):
+        cos, sin = _around(maps[1:3], maps[0], row, column, SIGMA_ANGLE)
+        (opening,) = _around(maps[3:], maps[0], row, column, SIGMA_WIDTH) * unit
         grasp[ANGLE:] = np.arctan2(sin, cos) / 2, opening, jaw * opening
-    grasps[:, [Y, X]] = places
+    grasps[:, Y], grasps[:, X] = places[:, 0] + rows.start, places[:, 1] + columns.start
     grasps[:, ANGLE] = wrap_angle(grasps[:, ANGLE])
-    return grasps, quality[rows, columns].astype(np.float64).clip(0, 1)
+    return grasps, quality[tuple(nearest.T)].astype(np.float64).clip(0, 1)
 
 
 def smoothed(plane: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian of `sigma` pixels over float32 H×W, cut off at 4 σ; beyond the border the plane is mirrored.
+    """A Gaussian of `sigma` pixels over float32 H×W, cut off at 3 σ; beyond the border the plane is mirrored.
 
-    The same as `scipy.ndimage.gaussian_filter` to within rounding.
+    The same as `scipy.ndimage.gaussian_filter(truncate=3)` to within rounding.
     """
     kernel = _kernel(sigma)
-    return _along_rows(_along_rows(plane.astype(np.float32, copy=False), kernel).T, kernel).T
+    wide = _along_rows(plane.astype(np.float32, copy=False), kernel)
+    return np.ascontiguousarray(_along_rows(np.ascontiguousarray(wide.T), kernel).T)
 
 
 def find_peaks(
@@ -91,19 +100,18 @@ def find_peaks(
         above &= valid
     candidates = _local_maxima(quality, above)
     order = np.argsort(-quality.reshape(-1)[candidates], kind="stable")
-    tried: list[tuple[int, int]] = []
+    taken = np.zeros(quality.shape, bool)
     found: list[tuple[float, float]] = []
-    for place in candidates[order]:
-        row, column = divmod(int(place), quality.shape[1])
+    for place in candidates[order].tolist():
+        row, column = divmod(place, quality.shape[1])
         if len(found) == count:
             break
-        if _near(row, column, tried, min_distance) or _near(row, column, found, min_distance):
+        if taken[row, column]:
             continue
-        top, left = max(0, row - min_distance), max(0, column - min_distance)
-        window = quality[top : row + min_distance + 1, left : column + min_distance + 1]
-        if quality[row, column] >= window.max():
-            tried.append((row, column))
+        window = _square(row, column, min_distance)
+        if quality[row, column] >= quality[window].max():
             settled = _settled(quality, row, column)
+            taken[window] = taken[_square(round(settled[0]), round(settled[1]), min_distance)] = True
             if not _near(*settled, found, min_distance):
                 found.append(settled)
     return np.array(found, np.float64).reshape(-1, 2)
@@ -125,8 +133,9 @@ def to_image(grasps: np.ndarray, network_size: tuple[int, int], image_size: tupl
     return grasps
 
 
+@lru_cache(maxsize=8)
 def _kernel(sigma: float) -> np.ndarray:
-    reach = int(4 * sigma + 0.5)
+    reach = int(CUT * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return (kernel / kernel.sum()).astype(np.float32)
 
@@ -146,6 +155,25 @@ def _along_rows(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return result
 
 
+def _worth_a_look(quality: np.ndarray, least: float) -> tuple[slice, slice]:
+    """Rows and columns outside of which no smoothed quality is above `least`, as none is before smoothing."""
+    above = quality > least
+    reach = 2 * int(CUT * SIGMA_QUALITY + 0.5)
+    spans = []
+    for axis in (1, 0):
+        found = np.flatnonzero(above.any(axis=axis))
+        first, last = (int(found[0]), int(found[-1])) if found.size else (0, -1 - reach)
+        spans.append(slice(max(0, first - reach), max(0, last + 1 + reach)))
+    return spans[0], spans[1]
+
+
+def _square(row: int, column: int, reach: int) -> tuple[slice, slice]:
+    return (
+        slice(max(0, row - reach), max(0, row + reach + 1)),
+        slice(max(0, column - reach), max(0, column + reach + 1)),
+    )
+
+
 def _near(row: float, column: float, places: Sequence[tuple[float, float]], distance: int) -> bool:
     return any(max(abs(row - r), abs(column - c)) <= distance for r, c in places)
 
@@ -153,41 +181,38 @@ def _near(row: float, column: float, places: Sequence[tuple[float, float]], dist
 def _settled(quality: np.ndarray, row: int, column: int) -> tuple[float, float]:
     """A maximum, moved over ground that is as high to where most of it lies around, and there to parts of a pixel.
 
-    "Around" is a Gaussian of `_WIDE` pixels, computed for the neighbourhood alone.
+    "Around" is a Gaussian of `_WIDE` pixels, computed for the neighbourhood alone. It goes straight or not at all: on
+    a bent object the straight way leads off it.
     """
-    top, left = row - _CLIMB, column - _CLIMB
-    wide = _wide(quality, top, left)
+    wide = _wide(quality, row, column)
     floor = _LEVEL * quality[row, column]
-    for _ in range(_CLIMB):
-        r, c = row - top, column - left
-        best = np.unravel_index(int(wide[r - 1 : r + 2, c - 1 : c + 2].argmax()), (3, 3))
-        step = row + int(best[0]) - 1, column + int(best[1]) - 1
-        inside = 0 <= step[0] < quality.shape[0] and 0 <= step[1] < quality.shape[1]
-        if step == (row, column) or not inside or quality[step] < floor:
-            break
-        row, column = step
-    r, c = row - top, column - left
-    return row + _vertex(wide[r - 1 : r + 2, c]), column + _vertex(wide[r, c - 1 : c + 2])
+    rows, columns = _square(row, column, _MOVE)
+    high = quality[rows, columns] >= floor
+    top, left = rows.start - (row - _MOVE - 1), columns.start - (column - _MOVE - 1)
+    inner = wide[top : top + high.shape[0], left : left + high.shape[1]]
+    place = divmod(int(np.where(high, inner, -1).argmax()), high.shape[1])
+    down, across = rows.start + place[0] - row, columns.start + place[1] - column
+    way = np.rint(np.outer(_WAY, (down, across))).astype(np.intp) + np.array((row, column))
+    if not (quality[way[:, 0], way[:, 1]] >= floor).all():
+        down = across = 0
+    r, c = down + _MOVE + 1, across + _MOVE + 1
+    vertical, horizontal = wide[r - 1 : r + 2, c].tolist(), wide[r, c - 1 : c + 2].tolist()
+    return row + down + _vertex(*vertical), column + across + _vertex(*horizontal)
 
 
-def _wide(quality: np.ndarray, top: int, left: int) -> np.ndarray:
-    """The wider Gaussian over the square of 2·_CLIMB + 3 pixels from one before (top, left); 0 outside the image."""
-    reach = len(_WIDE_KERNEL) // 2
-    side = 2 * _CLIMB + 3
-    around = np.zeros((side + 2 * reach, side + 2 * reach), np.float32)
-    rows, columns = (
-        slice(max(0, start - 1 - reach), min(most, start - 1 + side + reach))
-        for start, most in ((top, quality.shape[0]), (left, quality.shape[1]))
-    )
-    first = rows.start - (top - 1 - reach), columns.start - (left - 1 - reach)
+def _wide(quality: np.ndarray, row: int, column: int) -> np.ndarray:
+    """The wider Gaussian over the square of ±(_MOVE + 1) pixels around a place; the quality is 0 outside the image."""
+    reach = len(_WIDE_KERNEL) // 2 + _MOVE + 1
+    around = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    rows, columns = _square(row, column, reach)
     part = quality[rows, columns]
-    around[first[0] : first[0] + part.shape[0], first[1] : first[1] + part.shape[1]] = part
-    return (_WIDE_MATRIX @ around @ _WIDE_MATRIX.T)[1:, 1:]
+    top, left = rows.start - (row - reach), columns.start - (column - reach)
+    around[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return _WIDE_MATRIX @ around @ _WIDE_MATRIX.T
 
 
-def _vertex(three: np.ndarray) -> float:
+def _vertex(before: float, middle: float, after: float) -> float:
     """Where a parabola through three neighbours has its top, from -½ to ½; 0 where the middle is not the highest."""
-    before, middle, after = three.tolist() if len(three) == 3 else (0.0, 0.0, 0.0)
     bend = before - 2 * middle + after
     if bend >= 0 or middle < max(before, after):
         return 0.0
@@ -204,20 +229,22 @@ def _local_maxima(score: np.ndarray, above: np.ndarray) -> np.ndarray:
     return np.flatnonzero(above)
 
 
-def _around(plane: np.ndarray, quality: np.ndarray, row: int, column: int, sigma: float) -> float:
-    """The mean of a map around a pixel, by a Gaussian times the quality."""
+def _around(planes: np.ndarray, quality: np.ndarray, row: int, column: int, sigma: float) -> np.ndarray:
+    """The mean of each map P×H×W around a pixel, by a Gaussian times the quality: float64 P."""
     kernel = _kernel(sigma)
     reach = len(kernel) // 2
-    rows = slice(max(0, row - reach), row + reach + 1)
-    columns = slice(max(0, column - reach), column + reach + 1)
+    rows, columns = _square(row, column, reach)
     weight = np.clip(quality[rows, columns], 0, None) + np.float32(_LEAST)
     weight = weight * kernel[rows.start - row + reach :][: weight.shape[0], None]
     weight *= kernel[columns.start - column + reach :][: weight.shape[1]]
-    return float((weight * plane[rows, columns]).sum(dtype=np.float64) / weight.sum(dtype=np.float64))
+    return (planes[:, rows, columns] * weight).sum(axis=(1, 2), dtype=np.float64) / weight.sum(
+        dtype=np.float64
+    )
 
 
 _WIDE_KERNEL = _kernel(_WIDE)
 _WIDE_MATRIX = np.stack(
-    [np.pad(_WIDE_KERNEL, (shift, 2 * _CLIMB + 2 - shift)) for shift in range(2 * _CLIMB + 3)]
+    [np.pad(_WIDE_KERNEL, (shift, 2 * _MOVE + 2 - shift)) for shift in range(2 * _MOVE + 3)]
 )
 """What `_wide` multiplies by along either axis."""
+_WAY = np.linspace(0, 1, 9)
