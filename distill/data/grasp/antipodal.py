@@ -11,6 +11,9 @@ import numpy as np
 
 from distill.data.grasp.objects import Contour
 
+CORNER = np.cos(np.radians(40))
+"""Where a contour turns by more it has no normal, and no finger can rely on it."""
+
 
 @dataclass(frozen=True)
 class Gripper:
@@ -77,17 +80,22 @@ def antipodal_grasps(
 
 
 def _boundary(contours: tuple[Contour, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Points of all contours and their unit normals into the object, both P×2."""
+    """Points of all contours but sharp corners, and their unit normals into the object, both P×2."""
     points, normals = [], []
     for index, contour in enumerate(contours):
-        along = np.roll(contour, -1, axis=0) - np.roll(contour, 1, axis=0)
+        before, after = contour - np.roll(contour, 1, axis=0), np.roll(contour, -1, axis=0) - contour
+        smooth = (_unit(before) * _unit(after)).sum(axis=1) > CORNER
+        along = _unit(before + after)
         normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
-        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-        after = np.roll(contour, -1, axis=0)
-        turns_right = (contour[:, 0] * after[:, 1] - contour[:, 1] * after[:, 0]).sum() > 0
-        points.append(contour)
-        normals.append(normal if turns_right == (index == 0) else -normal)
+        following = np.roll(contour, -1, axis=0)
+        turns_right = (contour[:, 0] * following[:, 1] - contour[:, 1] * following[:, 0]).sum() > 0
+        points.append(contour[smooth])
+        normals.append((normal if turns_right == (index == 0) else -normal)[smooth])
     return np.concatenate(points), np.concatenate(normals)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _pairs(points: np.ndarray, normals: np.ndarray, gripper: Gripper) -> tuple[np.ndarray, np.ndarray]:
@@ -104,8 +112,7 @@ def _pairs(points: np.ndarray, normals: np.ndarray, gripper: Gripper) -> tuple[n
 
 def _finds_room(first: np.ndarray, second: np.ndarray, scene: HeightMap, gripper: Gripper) -> np.ndarray:
     """Whether both fingers of each grasp can go down: bool N."""
-    along = second - first
-    along = along / np.linalg.norm(along, axis=1, keepdims=True)
+    along = _unit(second - first)
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)
     # what the fingers hold, and how deep they may go for it
     top = scene.at(first[:, None] + (second - first)[:, None] * np.linspace(0.05, 0.95, 7)[None, :, None])

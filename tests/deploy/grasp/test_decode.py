@@ -20,7 +20,9 @@ SIDE = 300
 def test_smoothing_is_scipys(sigma, shape):
     plane = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     if 3 * sigma < min(shape):  # numpy mirrors once, SciPy again and again
-        np.testing.assert_allclose(smoothed(plane, sigma), gaussian_filter(plane, sigma, truncate=3), atol=1e-6)
+        np.testing.assert_allclose(
+            smoothed(plane, sigma), gaussian_filter(plane, sigma, truncate=3), atol=1e-6
+        )
 
 
 @settings(max_examples=150, deadline=None)
