@@ -38,9 +38,15 @@ class Deployable(nn.Module):
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
         logits = self._logits(image).float()
+        return self._enlarged(logits).argmax(1).to(torch.uint8), logits
+
+    def _enlarged(self, logits: Tensor) -> Tensor:
+        """The logits at the size of the image; as they are where the network gives them so."""
+        if logits.shape[2:] == (self.spec.height, self.spec.width):
+            return logits
         rows = upsampling_matrix(self.spec.height, logits.shape[2]).to(logits)
         columns = upsampling_matrix(self.spec.width, logits.shape[3]).to(logits)
-        return (rows @ (logits @ columns.T)).argmax(1).to(torch.uint8), logits
+        return rows @ (logits @ columns.T)
 
     def _logits(self, image: Tensor) -> Tensor:
         if self.dtype == torch.float32:
