@@ -1,8 +1,8 @@
 """GG-CNN: generative grasping networks of some 60 000 parameters (Morrison et al., RSS 2018, arXiv:1804.05172).
 
-Four maps from a depth image in the paper (quality, cosine and sine of twice the angle, width): any number of outputs from
-any number of channels here. The paper's four heads of one output each are one convolution with as many outputs, which
-is the same function.
+Four maps from a depth image in the paper (quality, cosine and sine of twice the angle, width): any number of outputs
+from any number of channels here. The paper's four heads of one output each are one convolution with as many outputs,
+which is the same function.
 """
 
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ SECOND = 16, 32
 class GGCNN(nn.Module):
     """GG-CNN: convolutions of 9×9, 5×5 and 3×3 with strides 3, 2 and 2, and transposed ones back. No batch norms.
 
-    `forward(N×C×H×W)`, H and W of 1 or more, returns `Output`: logits N×K×H×W (inside, the image is padded to multiples
-    of 12), no auxiliary logits, and the features `layer3` and `layer4`, the deepest two maps with 16 and 8 channels, and
-    `head`, what the heads read, with 32.
+    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, no auxiliary ones, and the features `layer3` and
+    `layer4`, the deepest two maps with 16 and 8 channels, and `head`, what the heads read, with 32. Inside, the image
+    is padded to multiples of 12, and the features are those of the padded one.
     """
 
     def __init__(self, in_channels: int, num_outputs: int) -> None:
@@ -51,9 +51,9 @@ class GGCNN(nn.Module):
 class GGCNN2(nn.Module):
     """GG-CNN2, the authors' second (github.com/dougsm/ggcnn): pooling, dilated convolutions and bilinear upsampling.
 
-    `forward(N×C×H×W)`, H and W of 1 or more, returns `Output`: logits N×K×H×W (inside, the image is padded to multiples
-    of 4), no auxiliary logits, and the features `layer3` and `layer4`, the two dilated maps with 32 channels at
-    stride 4, and `head`, with 16.
+    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, no auxiliary ones, and the features `layer3` and
+    `layer4`, the two dilated maps with 32 channels at stride 4, and `head`, what the heads read, with 16. Inside, the
+    image is padded to multiples of 4, and the features are those of the padded one.
     """
 
     def __init__(self, in_channels: int, num_outputs: int) -> None:
@@ -81,8 +81,9 @@ class GGCNN2(nn.Module):
     def forward(self, x: Tensor) -> Output:
         layer3 = self.layer3(self.encoder(padded(x, 4)))
         layer4 = self.layer4(layer3)
-        head = cropped(self.decoder(layer4), size_of(x))
-        return Output(self.classifier(head), None, {"layer3": layer3, "layer4": layer4, "head": head})
+        head = self.decoder(layer4)
+        logits = cropped(self.classifier(head), size_of(x))
+        return Output(logits, None, {"layer3": layer3, "layer4": layer4, "head": head})
 
 
 def xavier(network: nn.Module) -> None:

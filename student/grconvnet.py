@@ -17,9 +17,9 @@ class GRConvNet(nn.Module):
         dropout: before the heads.
         aux: build the auxiliary head on layer3.
 
-    `forward(N×C×H×W)`, H and W of 4 or more, returns `Output`: logits N×K×H×W (inside, the image is padded to multiples
-    of 4), and the features `layer3` and `layer4`, what the third and the last residual block give at stride 4 with
-    4·width channels, and `head`, what the heads read, with `width`.
+    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, and the features `layer3` and `layer4`, what the
+    third and the last residual block give at stride 4 with 4·width channels, and `head`, what the heads read, with
+    `width`. Inside, the image is padded to multiples of 4, and the features are those of the padded one.
     """
 
     def __init__(

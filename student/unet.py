@@ -1,8 +1,8 @@
 """U-Net (Ronneberger et al., MICCAI 2015, arXiv:1505.04597), and three kindred of it.
 
 Convolutions keep the size, as everybody has them today, and have batch norms. Of the kindred, the wider one adds a
-depthwise-separable convolution to every block; the channel-weighted one first weighs the channels of its input by what it
-sees of them; and the fusion one has an encoder for each of two modalities.
+depthwise-separable convolution to every block; the channel-weighted one first weighs the channels of its input by what
+it sees of them; and the fusion one has an encoder for each of two modalities.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,10 @@ class UNet(nn.Module):
         dropout: before the classifier.
         aux: build the auxiliary head on layer4.
 
-    `forward(N×C×H×W)` returns `Output`: logits N×K×H×W whatever H and W are (inside, the image is padded to multiples of
-    2^depth), and the features `layer3` and `layer4`, the deepest two maps of the encoder, and `head`, what the classifier
-    reads, with `width` channels at H×W. With bilinear upsampling the deepest level has no more channels than the one above.
+    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, and the features `layer3` and `layer4`, the
+    deepest two maps of the encoder, and `head`, what the classifier reads, with `width` channels. Inside, the image is
+    padded to multiples of 2^depth, and the features are those of the padded one. With bilinear upsampling the deepest
+    level has no more channels than the one above.
 
     Raises:
         UserError: modalities that do not add up to the channels, an unknown `up`, or numbers below 1.
@@ -76,10 +77,11 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         maps = self.encoder(padded(self.weights(x), self.multiple))
-        head = cropped(self.decoder(maps), size_of(x))
+        head = self.decoder(maps)
         aux = self.aux_head(maps[-1]) if self.training and self.aux_head is not None else None
         features = {"layer3": maps[-2], "layer4": maps[-1], "head": head}
-        return Output(self.classifier(self.dropout(head)), aux, features)
+        # cropped last: a slice between two convolutions would keep the first in float
+        return Output(cropped(self.classifier(self.dropout(head)), size_of(x)), aux, features)
 
 
 class Decoder(nn.Module):
