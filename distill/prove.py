@@ -13,9 +13,7 @@ from distill.data.splits import Splits
 from distill.deployable import Deployable
 from distill.evaluate import eval_samples, torch_model
 from distill.export import export_onnx, write_model_bundle
-from student.subpixel import subpixel_form
-from teacher.fold import fold_pyramid
-from teacher.pspnet import PSPNet, PyramidPooling
+from student.device import folded
 
 
 def export(
@@ -60,13 +58,3 @@ def export_proved(
 def device_form(network: nn.Module, spec: InputSpec, *, fold: bool) -> Deployable:
     """What is exported: with `fold` in its `folded` form, and the receipt compares with the one that was trained."""
     return Deployable(folded(network) if fold else network, spec).cpu()
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """The same function for inference, faster on devices: pyramids in their heads, no transposed convolutions.
-
-    A network that has neither is returned as it is.
-    """
-    if isinstance(network, PSPNet) and isinstance(network.pyramid, PyramidPooling):
-        return fold_pyramid(network)
-    return subpixel_form(network)

@@ -21,7 +21,9 @@ Network = Callable[..., nn.Module]
 """Takes the channels of the image, the number of outputs and options; returns `teacher.pspnet.Output`."""
 
 
-def _unet_fusion(in_channels: int, num_outputs: int, **options: Any) -> UNet:
+def _unet_fusion(
+    in_channels: int, num_outputs: int, *, modalities: tuple[int, int] | None = None, **options: Any
+) -> UNet:
     """U-Net for two modalities: an optical image in the first three channels where there are more, else two halves.
 
     Raises:
@@ -32,7 +34,8 @@ def _unet_fusion(in_channels: int, num_outputs: int, **options: Any) -> UNet:
             f"unet-fusion: joins two modalities, and the image has {in_channels} channel; use unet"
         )
     first = 3 if in_channels > 3 else (in_channels + 1) // 2
-    return UNet(in_channels, num_outputs, **{"modalities": (first, in_channels - first)} | options)
+    modalities = modalities or (first, in_channels - first)
+    return UNet(in_channels, num_outputs, modalities=modalities, **options)
 
 
 STUDENTS: dict[str, Network] = {
