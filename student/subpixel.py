@@ -1,10 +1,10 @@
 """Transposed convolutions as plain ones: the same function in a form that runs in INT8, and faster on CPUs.
 
-ONNX Runtime has no transposed convolutions in INT8, and slow ones in float. With the stride s, the output pixels of each
-of the s·s phases, those whose row and column leave the same remainders, are a plain convolution of the input with every
-s-th tap of the kernel (Shi et al., CVPR 2016, arXiv:1609.05158). So one convolution with s·s times the channels computes
-them all, a pixel shuffle puts them in their places, and a slice cuts off what the padding does not want. A side of k
-taps becomes one of ⌈k/s⌉, turned; the taps that are lacking to a multiple of s are 0.
+ONNX Runtime has no transposed convolutions in INT8, and slow ones in float. With the stride s, the output pixels of
+each of the s·s phases, those whose row and column leave the same remainders, are a plain convolution of the input with
+every s-th tap of the kernel (Shi et al., CVPR 2016, arXiv:1609.05158). So one convolution with s·s times the channels
+computes them all, a pixel shuffle puts them in their places, and a slice cuts off what the padding does not want. A
+side of k taps becomes one of ⌈k/s⌉, turned; the taps that are lacking to a multiple of s are 0.
 
 Measured with ONNX Runtime on one core at 300×304, milliseconds of fp32 and INT8: GG-CNN 60 and 60 with transposed
 convolutions, 29 and 19 without; GR-ConvNet 649 and 398, then 431 and 243.

@@ -75,8 +75,9 @@ def find_layers(graph: onnx.GraphProto) -> list[Layer]:
 def find_grids(graph: onnx.GraphProto, chosen: Iterable[Layer]) -> dict[str, str]:
     """Each tensor that gets a grid for the chosen layers, and the tensor whose range the grid covers: mostly itself.
 
-    The result of max pooling, or of a shuffle, lies on the grid of what it picks from. What is clipped gets the grid of
-    the result: rounding to it before the clipping changes nothing after, and lets the convolution before write integers.
+    The result of max pooling, or of a shuffle, lies on the grid of what it picks from. What is clipped gets the grid
+    of the result: rounding to it before the clipping changes nothing after, and lets the convolution before write
+    integers.
     """
     grids = {tensor: tensor for layer in chosen for tensor in layer.tensors}
     made, read = producers(graph), readers(graph)
