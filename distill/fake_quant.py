@@ -208,7 +208,7 @@ class _Recorder(TorchFunctionMode):
         elif function == "add" and len(inputs) == 2 and self._features.issuperset(inputs):
             self._sites.append(("Add", "", [self._grid(key) for key in inputs]))
         elif function in ("max_pool2d", "pixel_shuffle") or (
-            function == "__getitem__" and inputs[0] in self._shuffled
+            function == "__getitem" and inputs[0] in self._shuffled
         ):  # rounding commutes with picking values
             self._before_moves[output] = self._before_moves.get(inputs[0], inputs[0])
             if function != "max_pool2d":
