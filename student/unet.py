@@ -61,6 +61,7 @@ class UNet(nn.Module):
             raise UserError(f"unet: up is {up!r}; choose bilinear or transposed")
         if min(width, depth) < 1:
             raise UserError(f"unet: width {width} and depth {depth} must be 1 or more")
+        self.in_channels = in_channels  # of which the fusion encoder's first convolution reads a part
         self.multiple = 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
         if up == "bilinear":

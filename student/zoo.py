@@ -77,8 +77,10 @@ def build_network(arch: str, in_channels: int, num_outputs: int, **options: obje
     lacks = [name for name in options if name not in known and name != "aux"]
     wrong = [name for name in lacks if name not in COMMON or options[name] != COMMON[name]]
     if wrong:
-        defaults = ", ".join(f"{name} at {COMMON[name]}" for name in wrong if name in COMMON)
-        remedy = f"leave {defaults}" if defaults else f"it has {', '.join(sorted(known)) or 'none'}"
+        defaults = ", ".join(f"{name} {COMMON[name]}" for name in wrong if name in COMMON)
+        remedy = (
+            f"give the default, {defaults}" if defaults else f"it has {', '.join(sorted(known)) or 'none'}"
+        )
         raise UserError(f"{arch} has no option {', '.join(wrong)}; {remedy}")
     return network(in_channels, num_outputs, **{k: v for k, v in options.items() if k in known})
 
@@ -98,6 +100,12 @@ def _options(network: Network) -> set[str]:
     function = UNet if network is _unet_fusion else network
     parameters = signature(function).parameters.values()
     return {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+
+
+def channels_of(network: nn.Module) -> int:
+    """How many channels a network's image has: its `in_channels`, or what its first convolution reads."""
+    first = next(p for p in network.parameters() if p.ndim == 4)
+    return int(getattr(network, "in_channels", first.shape[1]))
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -7,7 +7,15 @@ import torch
 
 from deploy.errors import UserError
 from distill.config import ModelConfig
-from student.zoo import COMMON, STUDENTS, build_network, count_macs, count_parameters, student_lines
+from student.zoo import (
+    COMMON,
+    STUDENTS,
+    build_network,
+    channels_of,
+    count_macs,
+    count_parameters,
+    student_lines,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,11 +85,13 @@ class TestOptions:
 
     def test_otherwise_they_are_named_with_the_remedy(self):
         message = (
-            "unet has no option output_stride, head_channels; leave output_stride at 8, head_channels at 512"
+            "no option output_stride, head_channels; give the default, output_stride 8, head_channels 512"
         )
         with pytest.raises(UserError, match=message):
             build_network("unet", 3, 11, **self.COMMON | {"output_stride": 16, "head_channels": 128})
-        with pytest.raises(UserError, match="ggcnn has no option pretrained; leave pretrained at False"):
+        with pytest.raises(
+            UserError, match="ggcnn has no option pretrained; give the default, pretrained False"
+        ):
             build_network("ggcnn", 3, 11, pretrained=True)
         with pytest.raises(UserError, match="ggcnn has no option width; it has none"):
             build_network("ggcnn", 3, 11, width=3)
@@ -89,6 +99,11 @@ class TestOptions:
             UserError, match=r"unet-fusion has no option heads; it has aux, depth, .*modalities"
         ):
             build_network("unet-fusion", 3, 11, heads=3)
+
+    @pytest.mark.parametrize("arch", STUDENTS)
+    def test_a_network_knows_the_channels_of_its_image(self, arch):
+        with torch.device("meta"):
+            assert channels_of(build_network(arch, 5, 3)) == 5
 
     def test_own_options_and_any_backbone(self):
         assert build_network("unet-fusion", 4, 2, width=4, modalities=(2, 2)).encoder.modalities == (2, 2)
