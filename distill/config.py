@@ -71,10 +71,12 @@ class ModelConfig:
     """One network."""
 
     arch: str
-    """`pspnet/<timm backbone>`, or a name listed by `edgedistill students`."""
+    """`pspnet/<timm backbone>`, or a name listed by `edgedistill students`. Of the options below, those that a network
+    lacks must stay at their defaults."""
     output_stride: Literal[8, 16, 32] = 8
+    """Of PSPNet and DeepLabV3+; the others have theirs."""
     head_channels: int = 512
-    """Width of the 3×3 head convolution (512 in the paper)."""
+    """Width of the head: of PSPNet's 3×3 convolution (512 in the paper), or DeepLabV3+'s pyramid and decoder (256)."""
     dropout: float = 0.1
     pretrained: bool = False
     """Start the backbone from timm's ImageNet weights (needs network access or a filled cache)."""
@@ -174,7 +176,8 @@ class ExportConfig:
     min_agreement: float = 0.999
     """Smallest share of valid pixels whose label agrees with torch."""
     fold: bool = True
-    """Fold the pyramid into the head: the same function with half of the head's work (`teacher.fold`)."""
+    """Export the same function in less work: pyramids folded into heads (`teacher.fold`), transposed convolutions as
+    plain ones (`student.subpixel`)."""
     opset: int = 20
 
 

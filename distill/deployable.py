@@ -39,9 +39,15 @@ class Deployable(nn.Module):
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
         logits = self._logits(image).float()
+        return self._finished(self._enlarged(logits), logits)
+
+    def _enlarged(self, logits: Tensor) -> Tensor:
+        """The logits at the size of the image; as they are where the network gives them so."""
+        if logits.shape[2:] == (self.spec.height, self.spec.width):
+            return logits
         rows = upsampling_matrix(self.spec.height, logits.shape[2]).to(logits)
         columns = upsampling_matrix(self.spec.width, logits.shape[3]).to(logits)
-        return self._finished(rows @ (logits @ columns.T), logits)
+        return rows @ (logits @ columns.T)
 
     def _finished(self, full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Both outputs, from the scores N×K×H×W at the size of the input, and as the network gives them."""

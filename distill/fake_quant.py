@@ -148,8 +148,8 @@ _Key = tuple[int, int]
 _CLIPS = {"relu", "relu6", "hardtanh", "clamp", "clip"}
 """They and rounding commute, so a convolution may write to the grid of what they give."""
 _IN_FLOAT = {
-    "cat", "concat", "elu", "flatten", "gelu", "hardsigmoid", "hardswish", "interpolate", "leaky_relu", "mish", "mul",
-    "prelu", "reshape", "sigmoid", "silu", "tanh", "view",
+    "cat", "concat", "conv_transpose2d", "elu", "flatten", "gelu", "hardsigmoid", "hardswish", "interpolate",
+    "leaky_relu", "mish", "mul", "pixel_shuffle", "prelu", "reshape", "sigmoid", "silu", "tanh", "view",
 }  # fmt: skip
 """Never done in integers. A convolution before one writes to a grid, or a CPU would not do it in integers either. These
 export as `_FLOAT_READERS` of `deploy.quantize.structure`; where the two part, `QatNetwork.ranges` refuses.
@@ -166,7 +166,8 @@ class _Recorder(TorchFunctionMode):
         self._calls: list[tuple[str, str]] = []
         self._made = {self._key(images): -1}  # and the numbers of calls
         self._features: set[_Key] = set()
-        self._before_pooling: dict[_Key, _Key] = {}
+        self._before_moves: dict[_Key, _Key] = {}
+        self._shuffled: set[_Key] = set()
         self._grids: dict[_Key, int] = {}
         self._sites: list[tuple[Literal["Conv", "Add"], str, list[int]]] = []
         self._written: dict[_Key, list[int]] = {}
@@ -206,8 +207,12 @@ class _Recorder(TorchFunctionMode):
             self._features.add(output)
         elif function == "add" and len(inputs) == 2 and self._features.issuperset(inputs):
             self._sites.append(("Add", "", [self._grid(key) for key in inputs]))
-        elif function == "max_pool2d":  # rounding and maximum commute
-            self._before_pooling[output] = self._before_pooling.get(inputs[0], inputs[0])
+        elif function in ("max_pool2d", "pixel_shuffle") or (
+            function == "__getitem" and inputs[0] in self._shuffled
+        ):  # rounding commutes with picking values
+            self._before_moves[output] = self._before_moves.get(inputs[0], inputs[0])
+            if function != "max_pool2d":
+                self._shuffled.add(output)
         elif function in _CLIPS and inputs[0] in self._written:
             self._written[output] = self._written[inputs[0]]
         self._made.setdefault(output, len(self._calls))
@@ -215,7 +220,7 @@ class _Recorder(TorchFunctionMode):
         return x
 
     def _grid(self, key: _Key) -> int:
-        return self._grids.setdefault(self._before_pooling.get(key, key), len(self._grids))
+        return self._grids.setdefault(self._before_moves.get(key, key), len(self._grids))
 
     def _key(self, x: Tensor) -> _Key:
         self._alive.append(x)  # or its id would be given to another

@@ -16,8 +16,7 @@ from distill.data.splits import Splits
 from distill.deployable import Deployable, deployable_of
 from distill.evaluate import eval_samples, new_scorer, torch_model
 from distill.export import export_onnx, write_model_bundle
-from teacher.fold import fold_pyramid
-from teacher.pspnet import PSPNet, PyramidPooling
+from student.device import folded
 
 
 def export(
@@ -61,7 +60,5 @@ def export_proved(
 
 
 def device_form(network: nn.Module, spec: InputSpec, *, fold: bool, task: str = "segmentation") -> Deployable:
-    """What is exported: with `fold` the pyramid goes into the head, and the receipt compares with the unfolded one."""
-    if fold and isinstance(network, PSPNet) and isinstance(network.pyramid, PyramidPooling):
-        network = fold_pyramid(network)
-    return deployable_of(task)(network, spec).cpu()
+    """What is exported: with `fold` in its `folded` form, and the receipt compares with the one that was trained."""
+    return deployable_of(task)(folded(network) if fold else network, spec).cpu()

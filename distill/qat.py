@@ -34,8 +34,8 @@ from distill.fake_quant import (
     make_plan,
     simulate,
 )
-from teacher.fold import fold_pyramid
-from teacher.pspnet import Output, PSPNet
+from student.device import folded
+from teacher.pspnet import Output
 
 RANGE_RATE = 10.0
 """How much faster ranges learn than weights: a step of Adam at rate r changes a range by a factor of e^(±10·r).
@@ -162,15 +162,15 @@ def to_qat(
         network: returns `teacher.pspnet.Output`, on the device of the images.
         example: normalised images N×C×H×W, as those of training.
         calibration: batches of normalised images, some dozens in all, that the first ranges are taken from.
-        fold: fold the pyramid of a PSPNet into its head, as `fold` of its export. A folded network cannot be unfolded,
-            so `plain()` is exported without folding again.
+        fold: take its `folded` form, as `fold` of its export. A folded network cannot be unfolded, so `plain()` is
+            exported without folding again.
 
     Raises:
         UserError: a network that cannot be quantised so, or no calibration images.
     """
     original, network = network, copy.deepcopy(network).eval()
-    if fold and isinstance(network, PSPNet):
-        network = fold_pyramid(network)
+    if fold:
+        network = folded(network)
     with torch.no_grad():
         _fold_norms(network, example)
         sites = make_plan(network, example).sites

@@ -17,6 +17,7 @@ from distill.origin import network_from
 from distill.teachers import cached_teacher, identity_of, online_teacher
 from distill.train import Stage
 from distill.trainee import Distillation
+from student.zoo import channels_of
 
 PROBE = 64
 """Side of the image that tells the channels of a network's features."""
@@ -67,8 +68,7 @@ def new_distiller(
     distill: DistillConfig, terms: Sequence[Term], teacher: nn.Module, student: nn.Module
 ) -> Distiller:
     """The losses of a configuration for two networks. Raises UserError where they do not fit (see `Distiller`)."""
-    first = next(p for p in student.parameters() if p.ndim == 4)
-    image = torch.zeros(1, first.shape[1], PROBE, PROBE, device=first.device)
+    image = torch.zeros(1, channels_of(student), PROBE, PROBE, device=next(student.parameters()).device)
     teacher_device = next(teacher.parameters()).device
     shapes = shapes_of(student, image), shapes_of(teacher, image.to(teacher_device))
     return Distiller(terms, parse_aux_terms(distill.aux), *shapes, trust=distill.trust)

@@ -1,12 +1,21 @@
 """Dilated feature backbones from timm."""
 
+from collections.abc import Sequence
+
 import timm
 from torch import nn
 
 from deploy.errors import UserError
 
 
-def build_backbone(name: str, in_channels: int, output_stride: int, *, pretrained: bool = False) -> nn.Module:
+def build_backbone(
+    name: str,
+    in_channels: int,
+    output_stride: int,
+    *,
+    pretrained: bool = False,
+    maps: Sequence[int] = (-2, -1),
+) -> nn.Module:
     """A timm network that returns its last two feature maps, `[layer3, layer4]`.
 
     Args:
@@ -14,6 +23,7 @@ def build_backbone(name: str, in_channels: int, output_stride: int, *, pretraine
         in_channels: channels of the image; the first convolution is adapted, ImageNet weights included.
         output_stride: 8, 16 or 32; reached by dilation, so layer4 keeps its receptive field.
         pretrained: start from timm's ImageNet weights.
+        maps: which of its feature maps to return instead, as timm counts them: 0 has stride 2, 1 has 4, −1 is layer4.
 
     Raises:
         UserError: unknown name, a network that cannot be dilated, or weights that cannot be fetched.
@@ -25,7 +35,7 @@ def build_backbone(name: str, in_channels: int, output_stride: int, *, pretraine
         backbone = timm.create_model(
             name,
             features_only=True,
-            out_indices=(-2, -1),
+            out_indices=tuple(maps),
             output_stride=output_stride,
             in_chans=in_channels,
             pretrained=False,
@@ -46,10 +56,9 @@ def build_backbone(name: str, in_channels: int, output_stride: int, *, pretraine
     return backbone
 
 
-def feature_channels(backbone: nn.Module) -> tuple[int, int]:
-    """Channels of the two feature maps, `(layer3, layer4)`."""
-    layer3, layer4 = backbone.feature_info.channels()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    return layer3, layer4
+def feature_channels(backbone: nn.Module) -> tuple[int, ...]:
+    """Channels of the feature maps that it returns: `(layer3, layer4)` unless others were asked for."""
+    return tuple(backbone.feature_info.channels())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
 def _load_pretrained(backbone: nn.Module, name: str, in_channels: int) -> None:

@@ -95,7 +95,7 @@ class PSPNet(nn.Module):
         self.head = conv_bn_relu(self.pyramid.out_channels, head_channels, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(head_channels, num_outputs, 1)
-        self.aux_head = _aux_head(layer3, num_outputs, dropout) if aux else None
+        self.aux_head = aux_head(layer3, num_outputs, dropout) if aux else None
 
     def forward(self, x: Tensor) -> Output:
         layer3, layer4 = self.backbone(x)
@@ -105,7 +105,8 @@ class PSPNet(nn.Module):
         return Output(logits, aux, {"layer3": layer3, "layer4": layer4, "head": head})
 
 
-def _aux_head(channels: int, num_outputs: int, dropout: float) -> nn.Sequential:
+def aux_head(channels: int, num_outputs: int, dropout: float) -> nn.Sequential:
+    """The auxiliary head on a map N×C×h×w: logits N×K×h×w. Networks hold it as `aux_head`, and run it in training."""
     return nn.Sequential(
         *conv_bn_relu(channels, AUX_CHANNELS, 3),
         nn.Dropout2d(dropout),

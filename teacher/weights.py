@@ -53,13 +53,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
-    """Load `path` into `network` (a PSPNet): the whole network, or only its backbone (timm or torchvision names).
+    """Load `path` into `network`: the whole network, or only its backbone, if it has one (timm or torchvision names).
 
     Raises:
         UserError: with the numbers and first names of missing, unexpected or misshapen tensors.
     """
     state = read_state(path)
-    if not any(name.startswith("backbone.") for name in state):
+    has_backbone = any(name == "backbone" for name, _ in network.named_children())
+    if has_backbone and not any(name.startswith("backbone.") for name in state):
         load_backbone_state(network.get_submodule("backbone"), state, in_channels, source=str(path))
         return
     wanted = network.state_dict()

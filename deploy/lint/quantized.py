@@ -22,6 +22,7 @@ from deploy.lint.pairs import (
 
 RANGE = (1e-5, 1e5)
 """Largest magnitudes that an activation of a network with normalised inputs plausibly has."""
+PICKS = ("DepthToSpace", "MaxPool", "Slice")
 SMALL = 0.01
 """A convolution with less than this share of the multiply-accumulates is not worth a warning."""
 
@@ -146,7 +147,8 @@ def residuals(graph: Graph, target: str) -> Iterator[Finding]:
 
 def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
     """Q and DQ cost accuracy and time where nothing computes in INT8 beside them. Source: NVIDIA, "Explicit
-    Quantization" (Q/DQ placement). A MaxPool between two pairs on one grid does: seen, Int8 → Int8 in TensorRT-RTX.
+    Quantization" (Q/DQ placement). What picks values between two pairs on one grid does (PICKS): seen, Int8 → Int8 in
+    TensorRT-RTX and uint8 → uint8 in ONNX Runtime.
     """
     remedy = "remove this pair"
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
@@ -161,7 +163,7 @@ def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
         elif node.op == "DequantizeLinear" and not _reaches(graph, name, _uses_int8, MOVES | CLAMPS):
             if is_weight(graph, node) or (target not in TENSORRT and _made_in_int8(graph, node, target)):
                 continue
-            if _pools_in_int8(graph, node):
+            if _picks_in_int8(graph, node):
                 continue
             message = "rounds to 8 bits, and nothing after it computes in INT8"
             level = "note" if _made_in_int8(graph, node, target) else "warning"
@@ -227,18 +229,18 @@ def _made_in_int8(graph: Graph, dequantize: Node, target: str) -> bool:
     return source is not None and source.op in INT8_OPS and is_dequantized(graph, source.inputs[0], target)
 
 
-def _pools_in_int8(graph: Graph, dequantize: Node) -> bool:
-    """Whether what this DQ yields goes to a MaxPool whose result has a Q on the same grid: it picks integers."""
+def _picks_in_int8(graph: Graph, dequantize: Node) -> bool:
+    """Whether what this DQ yields goes to one of PICKS whose result has a Q on the same grid: it picks integers."""
 
     def is_same_grid(node: Node) -> bool:
         return node.op == "QuantizeLinear" and all(
             map(np.array_equal, _grid(graph, node), _grid(graph, dequantize))
         )
 
-    def is_pool(node: Node) -> bool:
-        return node.op == "MaxPool" and _reaches(graph, node.outputs[0], is_same_grid, MOVES)
+    def picks(node: Node) -> bool:
+        return node.op in PICKS and _reaches(graph, node.outputs[0], is_same_grid, MOVES)
 
-    return _reaches(graph, dequantize.outputs[0], is_pool, MOVES)
+    return _reaches(graph, dequantize.outputs[0], picks, MOVES)
 
 
 def _grid(graph: Graph, node: Node) -> tuple[str | np.ndarray, ...]:

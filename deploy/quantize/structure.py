@@ -11,16 +11,16 @@ from onnx import numpy_helper
 from deploy.quantize.graph import Readers, constants, downstream, producers, readers
 
 _FLOAT_READERS = {
-    "Concat", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "PRelu", "Reshape", "Resize",
-    "Sigmoid", "Swish", "Tanh",
+    "Concat", "ConvTranspose", "DepthToSpace", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul",
+    "PRelu", "Reshape", "Resize", "Sigmoid", "Swish", "Tanh",
 }  # fmt: skip
 """Operators that run in float whatever they read. A convolution before one of them writes to a grid all the same: a CPU
 runs it in INT8 only if it does, and else decodes its weights at every call. (Reshape: a folded pyramid's taps.)"""
 _POSITIVE = {"Abs", "HardSigmoid", "Relu", "Sigmoid", "Softmax"}
 _POSITIVE_IF_ALL_INPUTS_ARE = {"Add", "Concat", "MatMul", "Mul"}
 _POSITIVE_IF_FIRST_INPUT_IS = {
-    "AveragePool", "Clip", "DequantizeLinear", "Flatten", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool",
-    "QuantizeLinear", "ReduceMean", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
+    "AveragePool", "Clip", "DepthToSpace", "DequantizeLinear", "Flatten", "GlobalAveragePool", "GlobalMaxPool",
+    "Identity", "MaxPool", "QuantizeLinear", "ReduceMean", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 
@@ -33,7 +33,8 @@ class Layer:
         kind: "Conv" or "Add".
         block: what it is part of: "backbone.layer1.0".
         tensors: the activations whose range it needs: its one or two inputs, and the result of a convolution that does
-            not end at another layer. Max pooling passes a grid on, so a tensor before it stands for the one behind.
+            not end at another layer. Max pooling passes a grid on, and so do a shuffle of pixels and a slice of it, so
+            a tensor before them stands for the one behind.
         output: the tensor that the operator computes.
     """
 
@@ -65,7 +66,7 @@ def find_layers(graph: onnx.GraphProto) -> list[Layer]:
             name = f"{block}.add"
         else:
             continue
-        tensors = tuple(_before_pooling(tensor, made) for tensor in tensors)
+        tensors = tuple(_before_moves(tensor, made) for tensor in tensors)
         kind = "Conv" if node.op_type == "Conv" else "Add"
         found.append(Layer(_unique(name, found), kind, block, tensors, node.output[0]))
     return found
@@ -74,13 +75,14 @@ def find_layers(graph: onnx.GraphProto) -> list[Layer]:
 def find_grids(graph: onnx.GraphProto, chosen: Iterable[Layer]) -> dict[str, str]:
     """Each tensor that gets a grid for the chosen layers, and the tensor whose range the grid covers: mostly itself.
 
-    The result of max pooling lies on the grid of what is pooled. What is clipped gets the grid of the result: rounding
-    to it before the clipping changes nothing after, and lets the convolution before write integers.
+    The result of max pooling, or of a shuffle, lies on the grid of what it picks from. What is clipped gets the grid
+    of the result: rounding to it before the clipping changes nothing after, and lets the convolution before write
+    integers.
     """
     grids = {tensor: tensor for layer in chosen for tensor in layer.tensors}
-    read = readers(graph)
+    made, read = producers(graph), readers(graph)
     for node in graph.node:
-        if node.op_type == "MaxPool" and node.input[0] in grids:
+        if _moves(node, made) and node.input[0] in grids:
             grids[node.output[0]] = grids[node.input[0]]
     for node in reversed(graph.node):
         if node.op_type == "Clip" and node.output[0] in grids and len(read[node.input[0]]) == 1:
@@ -138,7 +140,15 @@ def _after_activation(tensor: str, read: Readers) -> str:
     return tensor
 
 
-def _before_pooling(tensor: str, made: Mapping[str, onnx.NodeProto]) -> str:
-    while tensor in made and made[tensor].op_type == "MaxPool":
+def _moves(node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether the node picks values from its input: the largest, or shuffled ones, of which a slice may be taken."""
+    if node.op_type == "Slice":
+        source = made.get(node.input[0])
+        return source is not None and source.op_type != "MaxPool" and _moves(source, made)
+    return node.op_type in ("MaxPool", "DepthToSpace")
+
+
+def _before_moves(tensor: str, made: Mapping[str, onnx.NodeProto]) -> str:
+    while tensor in made and _moves(made[tensor], made):
         tensor = made[tensor].input[0]
     return tensor

@@ -1,14 +1,27 @@
 """Networks by name, and what they weigh."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
 from deploy.errors import UserError
-from student.zoo import STUDENTS, build_network, count_macs, count_parameters, student_lines
+from distill.config import ModelConfig
+from student.zoo import (
+    COMMON,
+    STUDENTS,
+    build_network,
+    channels_of,
+    count_macs,
+    count_parameters,
+    student_lines,
+)
 
 
-@pytest.mark.parametrize("arch", [*STUDENTS, "pspnet/efficientnet_lite0"])
-def test_every_student_trains_and_infers(arch):
+@pytest.mark.parametrize(
+    "arch", [*(name for name in STUDENTS if name.startswith("pspnet/")), "pspnet/efficientnet_lite0"]
+)
+def test_every_pspnet_trains_and_infers(arch):
     network = build_network(arch, 2, 3, head_channels=32, output_stride=16)
     output = network.train()(torch.randn(2, 2, 64, 64))
     (output.logits.mean() + output.aux.mean()).backward()
@@ -45,6 +58,60 @@ def test_counting_leaves_the_network_alone():
 def test_listing_has_a_line_for_each_student():
     lines = list(student_lines(["pspnet/efficientnet_lite0"], 3, 11, (304, 304)))
     assert [line.split()[0] for line in lines] == ["student", *STUDENTS, "pspnet/efficientnet_lite0"]
+
+
+def test_listing_says_which_cannot_be_built():
+    lines = {line.split()[0]: line for line in student_lines([], 1, 4, (48, 48))}
+    assert "two modalities, and the image has 1 channel; use unet" in lines["unet-fusion"]
+    with pytest.raises(UserError, match="unet-fusion: joins two modalities"):
+        build_network("unet-fusion", 1, 4)
+
+
+class TestOptions:
+    """A configuration has options for all networks; each takes those that it has."""
+
+    COMMON: ClassVar = {"output_stride": 8, "head_channels": 512, "dropout": 0.1, "pretrained": False}
+
+    @pytest.mark.parametrize("arch", [name for name in STUDENTS if "/" not in name])
+    @pytest.mark.parametrize("aux", [True, False])
+    def test_those_of_others_are_passed_over_at_their_defaults(self, arch, aux):
+        with torch.device("meta"):
+            build_network(arch, 2, 3, aux=aux, **self.COMMON)
+
+    def test_defaults_of_configurations_are_those_of_networks(self):
+        config = ModelConfig("unet")
+        assert {name: getattr(config, name) for name in self.COMMON} == self.COMMON
+        assert {name: value for name, value in COMMON.items() if name != "aux"} == self.COMMON
+
+    def test_otherwise_they_are_named_with_the_remedy(self):
+        message = (
+            "no option output_stride, head_channels; give the default, output_stride 8, head_channels 512"
+        )
+        with pytest.raises(UserError, match=message):
+            build_network("unet", 3, 11, **self.COMMON | {"output_stride": 16, "head_channels": 128})
+        with pytest.raises(
+            UserError, match="ggcnn has no option pretrained; give the default, pretrained False"
+        ):
+            build_network("ggcnn", 3, 11, pretrained=True)
+        with pytest.raises(UserError, match="ggcnn has no option width; it has none"):
+            build_network("ggcnn", 3, 11, width=3)
+        with pytest.raises(
+            UserError, match=r"unet-fusion has no option heads; it has aux, depth, .*modalities"
+        ):
+            build_network("unet-fusion", 3, 11, heads=3)
+
+    @pytest.mark.parametrize("arch", STUDENTS)
+    def test_a_network_knows_the_channels_of_its_image(self, arch):
+        with torch.device("meta"):
+            assert channels_of(build_network(arch, 5, 3)) == 5
+
+    def test_own_options_and_any_backbone(self):
+        assert build_network("unet-fusion", 4, 2, width=4, modalities=(2, 2)).encoder.modalities == (2, 2)
+        assert build_network("unet-wide", 3, 2, width=8).classifier.in_channels == 8
+        network = build_network(
+            "deeplabv3plus/mobilenetv3_small_050", 3, 2, output_stride=16, head_channels=8
+        )
+        assert network.eval()(torch.randn(1, 3, 32, 32)).logits.shape == (1, 2, 8, 8)
 
 
 def test_unknown_name_lists_the_known():

@@ -9,6 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from deploy.errors import UserError
+from student.zoo import build_network
 from teacher.pspnet import PSPNet
 from teacher.weights import load_weights, read_state
 
@@ -107,3 +108,12 @@ def test_timms_own_classifier_files_fit_its_backbones(tmp_path, name):
     load_weights(network, tmp_path / "timm.safetensors", 3)
     first = next(k for k, v in source.state_dict().items() if v.ndim == 4)
     torch.testing.assert_close(network.backbone.state_dict()[first], source.state_dict()[first])
+
+
+def test_a_network_without_a_backbone_is_loaded_whole(tmp_path):
+    source, target = (build_network("ggcnn", channels, 4) for channels in (2, 2))
+    save_file(source.state_dict(), tmp_path / "best.safetensors")
+    load_weights(target, tmp_path / "best.safetensors", 2)
+    assert torch.equal(target.layer4[0].weight, source.layer4[0].weight)
+    with pytest.raises(UserError, match="tensors have another shape"):
+        load_weights(build_network("ggcnn2", 2, 4), tmp_path / "best.safetensors", 2)

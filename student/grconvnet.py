@@ -1,0 +1,71 @@
+"""GR-ConvNet: a generative residual network for grasping (Kumra et al., IROS 2020, arXiv:1909.04810)."""
+
+from torch import Tensor, nn
+
+from student.ggcnn import xavier
+from student.sizes import cropped, padded, size_of
+from teacher.pspnet import Output, aux_head
+
+
+class GRConvNet(nn.Module):
+    """Three convolutions, five residual blocks and transposed convolutions back.
+
+    Args:
+        in_channels: channels of the (normalised) image; the paper has 1 (depth), 3 (colour) or 4 (both).
+        num_outputs: output maps K; the paper has four heads, which here are one convolution.
+        width: channels at full resolution, four times as many in the residual blocks.
+        dropout: before the heads.
+        aux: build the auxiliary head on layer3.
+
+    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, and the features `layer3` and `layer4`, what the
+    third and the last residual block give at stride 4 with 4·width channels, and `head`, what the heads read, with
+    `width`. Inside, the image is padded to multiples of 4, and the features are those of the padded one.
+    """
+
+    def __init__(
+        self, in_channels: int, num_outputs: int, *, width: int = 32, dropout: float = 0.1, aux: bool = True
+    ) -> None:
+        super().__init__()
+        deep = 4 * width
+        self.stem = nn.Sequential(
+            _norm_relu(nn.Conv2d(in_channels, width, 9, padding=4)),
+            _norm_relu(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
+            _norm_relu(nn.Conv2d(2 * width, deep, 4, stride=2, padding=1)),
+        )
+        self.layer3 = nn.Sequential(*(Residual(deep) for _ in range(3)))
+        self.layer4 = nn.Sequential(*(Residual(deep) for _ in range(2)))
+        self.decoder = nn.Sequential(
+            _norm_relu(nn.ConvTranspose2d(deep, 2 * width, 4, stride=2, padding=1, output_padding=1)),
+            _norm_relu(nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=2, output_padding=1)),
+            # A transposed convolution in the paper. At stride 1 a plain one is the same with its kernel turned, and it
+            # runs in INT8 everywhere: half of the network's work.
+            nn.Conv2d(width, width, 9, padding=4),
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Conv2d(width, num_outputs, 2)
+        self.aux_head = aux_head(deep, num_outputs, dropout) if aux else None
+        xavier(self)
+
+    def forward(self, x: Tensor) -> Output:
+        layer3 = self.layer3(self.stem(padded(x, 4)))
+        layer4 = self.layer4(layer3)
+        head = self.decoder(layer4)  # one row and one column more than the image, for the 2×2 heads
+        logits = cropped(self.classifier(self.dropout(head)), size_of(x))
+        aux = self.aux_head(layer3) if self.training and self.aux_head is not None else None
+        return Output(logits, aux, {"layer3": layer3, "layer4": layer4, "head": head})
+
+
+class Residual(nn.Module):
+    """N×C×h×w → the same plus two 3×3 convolutions of it, with nothing after the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _norm_relu(nn.Conv2d(channels, channels, 3, padding=1))
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x)) + x
+
+
+def _norm_relu(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True))

@@ -1,0 +1,36 @@
+"""The students besides PSPNet, small."""
+
+import torch
+from torch import Tensor, nn
+
+from student.zoo import STUDENTS, build_network
+
+# as narrow as makes the tests fast: what is tested does not depend on the width
+SMALL: dict[str, dict[str, object]] = {
+    "ggcnn": {},
+    "ggcnn2": {},
+    "grconvnet": {"width": 4},
+    "unet": {"width": 4, "depth": 3},
+    "unet-wide": {"width": 4, "depth": 2},
+    "unet-weighted": {"width": 4, "depth": 2},
+    "unet-fusion": {"width": 4, "depth": 2},
+    "deeplabv3plus/mobilenetv2_100": {"head_channels": 16},
+}
+assert set(SMALL) == {name for name in STUDENTS if not name.startswith("pspnet/")}
+
+
+def small(arch: str, in_channels: int = 2, num_outputs: int = 4, **options: object) -> nn.Module:
+    """A small one, the same at every call."""
+    torch.manual_seed(0)
+    return build_network(arch, in_channels, num_outputs, **SMALL[arch] | options)
+
+
+def settled(network: nn.Module, images: Tensor) -> nn.Module:
+    """In evaluation mode, with statistics of `images` in the batch norms and biases that are not all 0."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, std=0.3)
+            module.momentum = None  # the mean of all batches
+    with torch.no_grad():
+        network.train()(images)
+    return network.eval()
