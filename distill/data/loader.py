@@ -114,6 +114,10 @@ def _collate(samples: list[tuple[Key, Sample | UserError]]) -> Batch | UserError
 
 
 def _load(view: TrainView, plan: _Plan, workers: int) -> Iterator[Batch]:
+    if (
+        workers
+    ):  # a worker is a fork, and would wait for ever for threads that OpenCV has started in this process
+        cv2.setNumThreads(1)
     loader = DataLoader(
         _Guarded(view),
         batch_sampler=plan,  # pyright: ignore[reportArgumentType]  (keys are pairs, which DataLoader passes through)

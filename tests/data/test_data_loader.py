@@ -1,8 +1,10 @@
 """The order and content of training batches: a pure function of seed and step."""
 
 import multiprocessing
+import time
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,18 @@ def test_workers_change_nothing_and_leave_nothing_behind():
     helped = list(train_batches(view(), 4, seed=0, start_step=0, steps=6, workers=2))
     assert_equal(alone, helped)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.timeout(60)
+def test_workers_start_where_opencv_has_threads():
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        cv2.warpAffine(np.zeros((600, 600, 4), np.float32), np.eye(2, 3), (600, 600))
+        time.sleep(0.1)  # until its threads have gone to sleep
+        assert len(list(train_batches(view(), 4, seed=0, start_step=0, steps=1, workers=1))) == 1
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_stopping_early_ends_the_workers():
