@@ -210,14 +210,18 @@ def set_decision(
 ) -> Manifest:
     """Change what turns a bundle's scores into labels, and return its new manifest; all files but the manifest stay.
 
-    Of `metrics` those that are None are taken out. Raises `UserError` as `read_manifest` and `write_bundle` do.
+    Of `metrics` those that are None are taken out. Raises `UserError` as `read_manifest` and `write_bundle` do, and for
+    a threshold or a temperature that cannot be; the bundle is then as it was.
     """
     folder = Path(folder).resolve()
     manifest = read_manifest(folder)
     merged = manifest.metrics | dict(metrics or {})
     kept = {name: value for name, value in merged.items() if value is not None}
     changes = {"threshold": threshold, "temperature": temperature, "metrics": kept, "digest": ""}
-    manifest = _sealed(msgspec.structs.replace(manifest, **changes))
+    try:
+        manifest = _sealed(msgspec.structs.replace(manifest, **changes))
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
     with atomic_write(folder / MANIFEST) as file:
         file.write(_manifest_bytes(manifest))
     return manifest
