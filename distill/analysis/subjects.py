@@ -94,8 +94,8 @@ def _require_same_images(first: Subject, other: Subject, split: str) -> None:
     different = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
     if different:
         raise UserError(
-            f"{first.name} and {other.name} have different test data ({len(different)} files of {split}, such as"
-            f" {different[0]}); give one --data FOLDER for all"
+            f"{first.name} and {other.name} have different labelled images in {split}, such as"
+            f" {different[0]}; give one --data FOLDER for all"
         )
 
 
