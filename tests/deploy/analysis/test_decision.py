@@ -10,14 +10,24 @@ import pytest
 from deploy import cli
 from deploy.analysis.collect import analyse, class_id, temperature_of
 from deploy.analysis.decision import fit_decision
-from deploy.bundle import MANIFEST, read_manifest, set_decision, verify_files, write_bundle
+from deploy.build import prove
+from deploy.bundle import (
+    MANIFEST,
+    RECEIPT,
+    extend_bundle,
+    read_manifest,
+    set_decision,
+    verify_files,
+    write_bundle,
+)
 from deploy.errors import UserError
 from deploy.labelled import read_labelled, write_labelled
-from deploy.metrics import SegmentationMetrics
+from deploy.metrics import Scores, SegmentationMetrics
 from deploy.runtime import Model, load
+from deploy.verify import Budget, HopReceipt, Receipt
 from tests.deploy.labelled_bundle import contents, make_labelled_bundle
 from tests.deploy.tiny import make_bundle, make_image, make_manifest
-from tests.deploy.two_classes import make_two_class_bundle, scene
+from tests.deploy.two_classes import IMAGES, make_two_class_bundle, scene
 
 
 @pytest.fixture
@@ -25,11 +35,15 @@ def bundle(tmp_path: Path) -> Path:
     return make_two_class_bundle(tmp_path / "student.bundle")
 
 
-def f1_of(bundle: Path, split: str) -> float:
+def scores_of(bundle: Path, split: str) -> Scores:
     model, metrics = load(bundle, "onnxruntime"), SegmentationMetrics(2)
     for _, image, label, valid in read_labelled(bundle.parent / "data" / split, 2):
         metrics.update(model(image).labels, label, valid)
-    return metrics.scores().f1[1] or 0.0
+    return metrics.scores()
+
+
+def f1_of(bundle: Path, split: str) -> float:
+    return scores_of(bundle, split).f1[1] or 0.0
 
 
 class TestRuntime:
@@ -114,6 +128,25 @@ class TestManifest:
         make_bundle(tmp_path / "b", "rgb")
         with pytest.raises(UserError, match="two classes"):
             set_decision(tmp_path / "b", 0.5, None)
+
+    def test_adding_files_keeps_it(self, bundle):
+        set_decision(bundle, 0.25, 1.5)
+        manifest = extend_bundle(bundle, {"notes.txt": b"more"})
+        assert (manifest.threshold, manifest.temperature) == (0.25, 1.5)
+
+    @pytest.mark.parametrize(
+        ("threshold", "hops"),
+        [(None, ("torch", "onnx", "onnxruntime fp32")), (0.7, ("onnx", "onnxruntime fp32"))],
+    )
+    def test_proofs_leave_out_what_was_measured_without_it(self, bundle, threshold, hops):
+        hop = HopReceipt("torch", 0.5, {"boundary F1": 0.5}, 1.0, 1.0, 9.0, 0, Budget(), True, ())
+        receipt = Receipt("made up", "test", IMAGES, "mIoU", (hop,), True, ())
+        extend_bundle(bundle, {RECEIPT: msgspec.json.encode(receipt)})
+        set_decision(bundle, threshold, None)
+        receipt = prove(bundle, bundle.parent / "data", "onnxruntime", "fp32", say=lambda _: None)
+        assert tuple(hop.name for hop in receipt.hops) == hops
+        assert receipt.hops[-1].agreement_previous == 1
+        assert receipt.hops[-1].score == pytest.approx(scores_of(bundle, "test").miou)
 
     def test_info_tells_it(self, bundle, capsys):
         set_decision(bundle, 0.25, 1.5)
