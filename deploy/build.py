@@ -255,7 +255,8 @@ def _judged(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -
         dataset=info.dataset,
         split=info.test,
     )
-    recorded = _recorded_torch(bundle, receipt)
+    # With a threshold the labels are no longer those that torch was scored by.
+    recorded = () if manifest.threshold is not None else _recorded_torch(bundle, receipt)
     return msgspec.structs.replace(receipt, hops=(*recorded, *receipt.hops))
 
 

@@ -11,6 +11,7 @@ Engines compiled for a device lie in `engines/` (`deploy.engines`); they are not
 """
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -22,7 +23,7 @@ import msgspec
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.files import json_bytes, named_write_errors, sha256_file
+from deploy.files import atomic_write, named_write_errors, sha256_file
 from deploy.staging import staged
 
 SCHEMA_VERSION = 1
@@ -131,6 +132,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Measured figures with what they were measured on: {"dataset": "camvid", "split": "test", "miou": 0.61}."""
     provenance: dict[str, str] = {}
     """Where the weights came from: command, versions, commit, seed."""
+    temperature: float | None = None
+    """Scores are divided by it before the softmax, so that probabilities are calibrated (see `deploy.analysis`)."""
+    threshold: float | None = None
+    """Of two classes, the probability from which a pixel is the second; None: the larger score decides."""
     digest: str = ""
     """SHA-256 of the manifest without this field, as JSON with sorted keys: it shows later edits."""
 
@@ -140,6 +145,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if not len(self.classes) <= self.ignore_label <= 255:
             raise ValueError(f"ignore_label: {self.ignore_label} is not in {len(self.classes)}..255")
         _check_names(self.files)
+        _check_decision(self)
 
 
 def write_bundle(
@@ -171,7 +177,7 @@ def write_bundle(
         manifest = _sealed(msgspec.structs.replace(manifest, files=entries, digest=""))
         path = staging / MANIFEST
         with named_write_errors(folder / MANIFEST, path), open(path, "xb") as file:
-            _fill(file, json_bytes(manifest))
+            _fill(file, _manifest_bytes(manifest))
     return manifest
 
 
@@ -194,6 +200,31 @@ def extend_bundle(
     known = {name: entry.precision for name, entry in manifest.files.items()}
     manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | dict(metrics or {}))
     return write_bundle(folder, manifest, kept | dict(files), known | dict(precision or {}), keep=(ENGINES,))
+
+
+def set_decision(
+    folder: str | Path,
+    threshold: float | None,
+    temperature: float | None,
+    metrics: Mapping[str, float | str | None] | None = None,
+) -> Manifest:
+    """Change what turns a bundle's scores into labels, and return its new manifest; all files but the manifest stay.
+
+    Of `metrics` those that are None are taken out. Raises `UserError` as `read_manifest` and `write_bundle` do, and for
+    a threshold or a temperature that cannot be; the bundle is then as it was.
+    """
+    folder = Path(folder).resolve()
+    manifest = read_manifest(folder)
+    merged = manifest.metrics | dict(metrics or {})
+    kept = {name: value for name, value in merged.items() if value is not None}
+    changes = {"threshold": threshold, "temperature": temperature, "metrics": kept, "digest": ""}
+    try:
+        manifest = _sealed(msgspec.structs.replace(manifest, **changes))
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+    with atomic_write(folder / MANIFEST) as file:
+        file.write(_manifest_bytes(manifest))
+    return manifest
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -274,10 +305,30 @@ def _sealed(manifest: Manifest) -> Manifest:
     """The manifest with its digest, as `read_manifest` will see it (structs do not check types when built in code)."""
     try:
         checked = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
-        raw = msgspec.json.decode(msgspec.json.encode(checked))
-        return msgspec.structs.replace(checked, digest=_digest(raw))
+        return msgspec.structs.replace(checked, digest=_digest(_written(checked)))
     except msgspec.ValidationError as error:
         raise UserError(f"the manifest of bundle {manifest.name} is invalid: {error}") from error
+
+
+def _written(manifest: Manifest) -> dict[str, object]:
+    """The manifest as JSON has it: without a field of the decision that is not set, as if there were no choice."""
+    raw = msgspec.json.decode(msgspec.json.encode(manifest))
+    optional = ("temperature", "threshold")
+    return {name: value for name, value in raw.items() if value is not None or name not in optional}
+
+
+def _manifest_bytes(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(_written(manifest)), indent=2) + b"\n"
+
+
+def _check_decision(manifest: Manifest) -> None:
+    temperature, threshold = manifest.temperature, manifest.threshold
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature: {temperature} is not positive")
+    if threshold is not None and not (0 <= threshold <= 1 and len(manifest.classes) == 2):
+        raise ValueError(f"threshold: {threshold} needs two classes and to be in 0..1")
+    if manifest.task != "segmentation" and (temperature, threshold) != (None, None):
+        raise ValueError(f"threshold and temperature: are for segmentation, not for {manifest.task}")
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The commands that work on a device: predict, info, verify, build; and, where `onnx` is installed, lint."""
+"""The commands of a device: predict, info, verify, build, threshold; and, where `onnx` is installed, lint."""
 
 import argparse
 import sys
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
     Raises `UserError` for what the user can mend; see `errors.exit_with_one_line`.
     """
-    if argv and argv[0] in ("build", "lint"):
+    if argv and argv[0] in ("build", "lint", "threshold"):
         return _own_parser(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
     return arguments.command(arguments)
@@ -39,6 +39,10 @@ def _own_parser(command: str) -> Callable[[Sequence[str]], int]:
         from deploy import build_engine
 
         return partial(build_engine.main, prog="edgedistill build")
+    if command == "threshold":
+        from deploy.analysis.decision import main as threshold
+
+        return threshold
     if find_spec("onnx") is None:
         raise UserError("lint reads ONNX files: pip install 'edgedistill[quantize]'")
     from deploy.lint import lint_command
@@ -84,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     # For the list of commands only: `main` hands these over before anything is parsed.
     commands.add_parser("build", help="quantize and compile a bundle for a device, and prove the result")
     commands.add_parser("lint", help="foretell what compilers will make of a bundle or an ONNX file")
+    commands.add_parser(
+        "threshold", help="choose the probability from which a pixel is the second of two classes"
+    )
     return parser
 
 
@@ -215,10 +222,20 @@ def describe_manifest(manifest: Manifest) -> list[str]:
             for o in manifest.outputs
         ),
         *(f"class    {i}: {c.name} #{bytes(c.color).hex()}" for i, c in enumerate(manifest.classes)),
+        *_describe_decision(manifest),
         *(f"file     {name}: {text}" for name, text in files.items()),
         *(f"metric   {name}: {value}" for name, value in manifest.metrics.items()),
         *(f"origin   {name}: {value}" for name, value in manifest.provenance.items()),
     ]
+
+
+def _describe_decision(manifest: Manifest) -> list[str]:
+    lines = []
+    if manifest.temperature is not None:
+        lines.append(f"decision scores are divided by {manifest.temperature:g}")
+    if manifest.threshold is not None:
+        lines.append(f"decision {manifest.classes[1].name} from a probability of {manifest.threshold:g}")
+    return lines
 
 
 def _verify(arguments: argparse.Namespace) -> int:

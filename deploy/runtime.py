@@ -107,6 +107,10 @@ class Model:
     classes: tuple[ClassInfo, ...]
     engine: Engine
     ignore_label: int = 255
+    threshold: float | None = None
+    """Of two classes: a pixel is the second where its probability is at least this, instead of where it is larger."""
+    temperature: float | None = None
+    """Scores are divided by it, so it changes `Result.probabilities` but, without a threshold, no label."""
 
     def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> Result:
         """Predict an image H×W×C (or H×W where there is one channel), or a batch: N×H×W×C or a list of equal sizes.
@@ -125,7 +129,10 @@ class Model:
         prepared = perf_counter()
         raw_labels, logits = run(inputs)
         ran = perf_counter()
-        pairs = zip(raw_labels, valids, strict=True)
+        if self.temperature is not None:
+            logits = logits / np.float32(self.temperature)
+        decided = raw_labels if self.threshold is None else self._decide(logits, raw_labels, valids[0].shape)
+        pairs = zip(decided, valids, strict=True)
         labels = stack([restore_labels(one, valid, self.ignore_label) for one, valid in pairs])
         timings = Timings(_ms(prepared - start), _ms(ran - prepared), _ms(perf_counter() - ran))
 
@@ -133,6 +140,13 @@ class Model:
         if not batched:
             labels, valid = labels[0], valid[0]
         return Result(labels, valid, timings, logits, raw_labels.shape[1:])
+
+    def _decide(self, logits: np.ndarray, raw_labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+        """Labels N×H×W at the size of the image by the threshold; `raw_labels` tell the size of the network."""
+        network, image = raw_labels.shape[1:], (size[0], size[1])
+        return stack([probabilities(one, network, image)[1] >= self.threshold for one in logits]).astype(
+            np.uint8
+        )
 
     def _run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×h×w of inputs at the size and in the layout of the network."""

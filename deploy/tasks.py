@@ -5,7 +5,7 @@ is wanted; in grasp detection they say where a grasp is good, and `logits` are t
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,10 @@ def task_of(manifest: Manifest) -> Task:
 
 def model_of(manifest: Manifest, engine: Engine) -> Any:
     """The model of a bundle on an engine."""
-    return task_of(manifest).model(manifest.input, manifest.classes, engine, manifest.ignore_label)
+    model = task_of(manifest).model(manifest.input, manifest.classes, engine, manifest.ignore_label)
+    if (manifest.threshold, manifest.temperature) == (None, None):
+        return model
+    return replace(model, threshold=manifest.threshold, temperature=manifest.temperature)
 
 
 def task_named(name: str) -> Task:

@@ -20,8 +20,10 @@ training
   presets                        list the presets
   students [--size N]            list the students with parameters and multiply-accumulates
   losses                         list the losses, of labels and of a teacher, with their options
+  compare RUN_OR_BUNDLE…         compare models on labelled images: tables, plots, the worst images
 for a device
   build BUNDLE                   quantize and compile a bundle, and prove the result
+  threshold BUNDLE               choose the best threshold of two classes on val, and keep it in the bundle
   lint BUNDLE|FILE               foretell what compilers will make of a bundle or an ONNX file
 on the device
   predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
@@ -47,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         "presets": _presets,
         "students": _students,
         "losses": _losses,
+        "compare": _compare,
     }
     if command not in training:
         return device.main(list(argv))
@@ -90,6 +93,12 @@ def _losses(_: Sequence[str]) -> int:
 
     print(*loss_lines(), sep="\n")
     return 0
+
+
+def _compare(argv: Sequence[str]) -> int:
+    from distill import compare
+
+    return compare.main(argv)
 
 
 def _require_training(command: str) -> None:

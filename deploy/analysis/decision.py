@@ -1,0 +1,171 @@
+"""Choose, on validation data, the probability from which a pixel is the second of two classes; keep it in the bundle.
+
+edgedistill threshold BUNDLE [--data FOLDER] [--split val] [--temperature]
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deploy.analysis.calibration import HIGHEST, LOWEST
+from deploy.analysis.collect import Findings, analyse, temperature_of
+from deploy.analysis.curves import best_f1, sweep
+from deploy.bundle import Manifest, read_manifest, set_decision
+from deploy.errors import UserError
+from deploy.labelled import data_folder, require_data
+from deploy.runtime import Model, load
+from deploy.table import format_table
+from deploy.tasks import task_of
+from deploy.verify import Sample
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen, and what it changed on the data that it was chosen on; fractions in 0..1."""
+
+    threshold: float | None
+    """None where there are more than two classes."""
+    temperature: float | None
+    f1_before: float | None
+    """Of class 1, by the labels of the bundle as it was; None where there are more than two classes."""
+    f1_after: float | None
+    ece_before: float | None
+    """Expected calibration error of the bundle as it was."""
+    ece_after: float | None
+
+
+def fit_decision(
+    bundle: Path,
+    data: Path,
+    split: str = "val",
+    *,
+    temperature: bool = False,
+    backend: str = "auto",
+    precision: str = "auto",
+) -> Decision:
+    """Choose the threshold of the best F1 of class 1 on `data/split`, after a temperature if one is wanted.
+
+    The bundle is read, not written. A temperature that it has is fitted anew, or else dropped.
+    Raises `UserError` for the test split (what is chosen there cannot be measured there), for grasps, for more than two
+    classes without `temperature`, for data that are missing, damaged, or of one class only.
+    """
+    manifest = read_manifest(bundle)
+    _check(manifest, split, temperature)
+    require_data(data, split)
+    model: Model = load(bundle, backend, precision=precision)
+    before = analyse(model, _samples(manifest, data, split), positive=1)
+    binary = len(manifest.classes) == 2
+    if binary:
+        _require_both(before, manifest, data / split)
+    plain = replace(model, threshold=None, temperature=None)
+    chosen = temperature_of(plain, _samples(manifest, data, split)) if temperature else None
+    scaled = replace(plain, temperature=chosen)
+    after = analyse(scaled, _samples(manifest, data, split), positive=1)
+    best = best_f1(sweep(after.histogram)) if binary else None
+    return Decision(
+        threshold=best.threshold if best else None,
+        temperature=chosen,
+        f1_before=float(before.dataset().f1[0, 1]) if binary else None,
+        f1_after=best.f1 if best else None,
+        ece_before=before.reliability.ece(),
+        ece_after=after.reliability.ece(),
+    )
+
+
+def store_decision(bundle: Path, decision: Decision, split: str = "val") -> Manifest:
+    """Write what was chosen, and its F1, into the bundle's manifest; all other files, engines too, stay."""
+    metrics = (
+        {"threshold f1": decision.f1_after, "threshold split": split}
+        if decision.threshold is not None
+        else {}
+    )
+    return set_decision(bundle, decision.threshold, decision.temperature, _NO_METRICS | metrics)
+
+
+_PURPOSE = "Choose the probability from which a pixel is the second of two classes, by the best F1 on val."
+_NO_METRICS: dict[str, float | str | None] = {"threshold f1": None, "threshold split": None}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command."""
+    options = _parser().parse_args(argv)
+    bundle: Path = options.bundle
+    if options.remove:
+        set_decision(bundle, None, None, _NO_METRICS)
+        print(f"{bundle}: the larger score decides again")
+        return 0
+    decision = fit_decision(
+        bundle,
+        options.data or data_folder(bundle),
+        options.split,
+        temperature=options.temperature,
+        backend=options.backend,
+        precision=options.precision,
+    )
+    name = store_decision(bundle, decision, options.split).classes[1].name
+    print(decision_table(decision, name, options.split))
+    print(f"written to {bundle}/manifest.json; --remove takes it out again")
+    return 0
+
+
+def decision_table(decision: Decision, name: str, split: str) -> str:
+    """Before and after as an aligned table, for the class called `name`, and what was chosen."""
+    rows = [
+        (f"F1 {name} %", _percent(decision.f1_before), _percent(decision.f1_after)),
+        ("calibration error %", _percent(decision.ece_before), _percent(decision.ece_after)),
+    ]
+    rows = rows if decision.threshold is not None else rows[1:]
+    lines = [format_table((f"on {split}", "before", "after"), rows)]
+    if decision.threshold is not None:
+        lines.append(f"threshold: {name} from a probability of {decision.threshold:g}")
+    if decision.temperature is not None:
+        at_end = decision.temperature in (LOWEST, HIGHEST)
+        lines.append(
+            f"temperature: {decision.temperature:.3f}" + (", an end of the range looked at" if at_end else "")
+        )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgedistill threshold", description=_PURPOSE)
+    parser.add_argument(
+        "bundle", type=Path, metavar="BUNDLE", help="of two classes; its manifest is rewritten"
+    )
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="labelled data (beside the bundle)")
+    parser.add_argument("--split", default="val", help="its folder to choose on, never test (val)")
+    parser.add_argument(
+        "--temperature", action="store_true", help="calibrate probabilities first; for any number of classes"
+    )
+    parser.add_argument("--remove", action="store_true", help="take threshold and temperature out instead")
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="what runs the bundle (auto)")
+    parser.add_argument("--precision", default="auto", metavar="NAME", help="of the model that is run (auto)")
+    return parser
+
+
+def _check(manifest: Manifest, split: str, temperature: bool) -> None:
+    if manifest.task != "segmentation":
+        raise UserError(f"{manifest.name}: finds grasps; a threshold is for segmentation bundles")
+    if Path(split).name == "test":
+        raise UserError("--split test: is there to measure the result; choose the threshold on val")
+    count = len(manifest.classes)
+    if count < 2 or (count > 2 and not temperature):
+        remedy = "; --temperature alone calibrates it" if count > 2 else ""
+        raise UserError(f"{manifest.name}: has {count} classes, a threshold is for two{remedy}")
+
+
+def _samples(manifest: Manifest, data: Path, split: str) -> Iterator[Sample]:
+    return task_of(manifest).read(data / split, manifest)
+
+
+def _require_both(findings: Findings, manifest: Manifest, folder: Path) -> None:
+    name, counts = manifest.classes[1].name, findings.histogram
+    for what, pixels in ((f"is {name}", counts.positive), (f"is not {name}", counts.negative)):
+        if not pixels.any():
+            raise UserError(
+                f"{folder}: no valid pixel {what}, so there is nothing to choose by; add such images"
+            )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"

@@ -1,0 +1,1 @@
+"""What `edgedistill compare` is made of: which models, their tables, and their plots (with matplotlib)."""
