@@ -114,9 +114,8 @@ def _collate(samples: list[tuple[Key, Sample | UserError]]) -> Batch | UserError
 
 
 def _load(view: TrainView, plan: _Plan, workers: int) -> Iterator[Batch]:
-    if (
-        workers
-    ):  # a worker is a fork, and would wait for ever for threads that OpenCV has started in this process
+    if workers:
+        # A worker is a fork, and would wait for ever for threads that OpenCV has started in this process.
         cv2.setNumThreads(1)
     loader = DataLoader(
         _Guarded(view),
