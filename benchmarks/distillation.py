@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from distill.trainee import Distillation
 
 BASELINE = "no teacher"
+OWN = "the preset's"
 METHODS: dict[str, dict[str, object]] = {
+    OWN: {},
     "weights and KL": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher"},
     "weights and KL in every step": {
         "loss": "kl(t=2)",
@@ -315,6 +317,8 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 def _distill_of(name: str, preset: DistillConfig) -> DistillConfig:
     """The distillation of a method's name, or of a loss expression."""
+    if name == OWN:
+        return preset
     fields: dict[str, object] = {"start": "own", **METHODS.get(name, {"loss": name})}
     return replace(preset, **fields)  # pyright: ignore[reportArgumentType]
 

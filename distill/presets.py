@@ -57,10 +57,10 @@ def quick() -> RunConfig:
 def quick_grasp() -> RunConfig:
     """Grasps of things on a table from depth, built-in, within ten minutes on two cores."""
     return RunConfig(
-        data=DataConfig("tabletop", size=(96, 96), synthetic_counts=(400, 48, 150)),
+        data=DataConfig("tabletop", size=(96, 96), synthetic_counts=(600, 48, 300)),
         teacher=ModelConfig("pspnet/resnet34", head_channels=128),
         student=ModelConfig("pspnet/resnet18", head_channels=128),
-        teacher_train=TrainConfig(steps=200, lr=1e-3, warmup=20),
+        teacher_train=TrainConfig(steps=350, lr=1e-3, warmup=20),
         student_train=TrainConfig(steps=100, lr=1e-3, warmup=10),
         augment=_grasp_augmentation(96),
         loss=GRASP_LOSS,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from deploy.errors import UserError
 from distill.checkpoint import digest
 from distill.data.sample import Batch, stack
-from distill.data.view import TrainView
+from distill.data.views import View
 from distill.distiller import Target, label_probability
 from distill.log import console, say
 from distill.teacher_cache import Layout, TeacherCache
@@ -154,7 +154,7 @@ def identity_of(networks: Sequence[nn.Module], combine: str) -> dict[str, str]:
     return {"teacher": " ".join([*digests, *([combine] if len(digests) > 1 else [])])}
 
 
-def fingerprint(view: TrainView) -> str:
+def fingerprint(view: View) -> str:
     """SHA-256 of all that decides the pixels of the views: images, sizes, statistics, augmentation, seed, number."""
     parts = [
         list(view.reader.ids),

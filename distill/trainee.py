@@ -73,10 +73,8 @@ class Trainee(nn.Module):
         return {"loss": total, **terms}
 
     def _task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        compared = [logits, batch.label, batch.valid]
-        if self.methods is LABEL_METHODS:
-            compared.append(self.class_weights)
-        return task_loss(self.task, *compared, methods=self.methods)
+        weights = (self.class_weights,) if self.methods is LABEL_METHODS else ()
+        return task_loss(self.task, logits, batch.label, batch.valid, *weights, methods=self.methods)
 
 
 def normalised(batch: Batch, mean: Tensor, std: Tensor, channels_last: bool) -> Tensor:

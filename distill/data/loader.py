@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from deploy.errors import UserError
 from distill.data.sample import Batch, Sample, stack
 from distill.data.seeding import generator
-from distill.data.view import Key, TrainView
+from distill.data.view import Key
+from distill.data.views import View
 
 
 def step_indices(n: int, batch_size: int, seed: int, step: int) -> list[Key]:
@@ -35,7 +36,7 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def train_batches(
-    view: TrainView,
+    view: View,
     batch_size: int,
     seed: int,
     start_step: int,
@@ -91,7 +92,7 @@ class _Guarded(Dataset):
     DataLoader would re-raise it with the worker's traceback pasted into the message.
     """
 
-    def __init__(self, view: TrainView) -> None:
+    def __init__(self, view: View) -> None:
         self.view = view
 
     def __getitem__(self, key: Key) -> tuple[Key, Sample | UserError]:
@@ -113,7 +114,7 @@ def _collate(samples: list[tuple[Key, Sample | UserError]]) -> Batch | UserError
         return error
 
 
-def _load(view: TrainView, plan: _Plan, workers: int) -> Iterator[Batch]:
+def _load(view: View, plan: _Plan, workers: int) -> Iterator[Batch]:
     if workers:
         # A worker is a fork, and would wait for ever for threads that OpenCV has started in this process.
         cv2.setNumThreads(1)
