@@ -38,7 +38,7 @@ from distill.run import parse
 if TYPE_CHECKING:
     from torch import nn
 
-    from distill.data.view import TrainView
+    from distill.data.views import View
     from distill.stages import Road, Trained
     from distill.train import Stage
     from distill.trainee import Distillation
@@ -280,7 +280,7 @@ class Bench:
         }
         return seconds, seconds.pop(VIEW)
 
-    def _view_clock(self, view: "TrainView") -> Callable[[], float]:
+    def _view_clock(self, view: "View") -> Callable[[], float]:
         """Times the making of a view and the teacher's answer, as the filling of a cache does both."""
         from distill.data.loader import train_batches
         from distill.stages import training_stage

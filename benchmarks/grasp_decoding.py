@@ -88,7 +88,7 @@ def usual(count: int) -> Decoder:
     except ImportError as error:
         raise UserError("the comparison needs scikit-image: pip install scikit-image") from error
 
-    def run(maps: np.ndarray) -> list[tuple[float, ...]]:
+    def run(maps: np.ndarray) -> list[tuple[object, ...]]:
         quality, cos, sin, width = (
             gaussian(plane, sigma, preserve_range=True)
             for plane, sigma in zip(maps, (2, 2, 2, 1), strict=True)

@@ -42,7 +42,7 @@ def as_arrays(sample: Sample | GraspSample, optical: bool) -> EvalSample:
     image = sample.image.permute(1, 2, 0).numpy()
     image = image.astype(np.uint8) if optical else image
     if isinstance(sample, GraspSample):
-        return sample.id, image, sample.grasps, np.isfinite(image).all(axis=2)
+        return sample.id, image, sample.grasps, np.asarray(np.isfinite(image).all(axis=2))
     return sample.id, image, sample.label.numpy(), sample.valid.numpy()
 
 

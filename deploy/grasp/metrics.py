@@ -113,7 +113,7 @@ def matches(
     overlaps: np.ndarray, angles: np.ndarray, min_iou: float = MIN_IOU, max_angle: float = MAX_ANGLE
 ) -> np.ndarray:
     """Where both criteria of the rectangle metric hold: bool, of the shape of both."""
-    return np.logical_and(overlaps > min_iou, angles <= max_angle + _ROUNDING)
+    return np.asarray((overlaps > min_iou) & (angles <= max_angle + _ROUNDING))
 
 
 def success(grasps: Any, truth: Any, min_iou: float = MIN_IOU, max_angle: float = MAX_ANGLE) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A reader as the training loop sees it: at network scale, without NaN, augmented."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class TrainView(Dataset):
         rng = generator("augment", self.seed, epoch % self.views if self.views else epoch, index)
         return vary(base, self.augment, rng, self.mean, self.optical)
 
-    def preload(self, other: "TrainView | None" = None) -> None:
+    def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
         if other is not None:
             self._kept, self._kept_bytes = other._kept, other._kept_bytes

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ class GraspView(Dataset):
         sample = self._sample(base.image.astype(np.float32), base.grasps, np.ones(self.size, bool), base.id)
         return GraspSample(sample.image, base.grasps, base.id, base.object)
 
-    def preload(self, other: "GraspView | None" = None) -> None:
+    def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
         if other is not None:
             self._kept, self._kept_bytes = other._kept, other._kept_bytes
