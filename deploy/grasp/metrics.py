@@ -111,7 +111,7 @@ def compare(grasps: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def matches(
     overlaps: np.ndarray, angles: np.ndarray, min_iou: float = MIN_IOU, max_angle: float = MAX_ANGLE
-) -> np.ndarray:
+) -> Any:
     """Where both criteria of the rectangle metric hold: bool, of the shape of both."""
     return np.asarray((overlaps > min_iou) & (angles <= max_angle + _ROUNDING))
 

@@ -31,8 +31,12 @@ def test_presets_are_listed_with_their_purpose(capsys):
     assert [line.split()[0] for line in lines] == [
         "smoke",
         "quick",
+        "quick-grasp",
         "camvid-cpu",
         "camvid",
+        "cornell-rgb",
+        "cornell",
+        "jacquard",
         "cityscapes",
         "voc",
         "folder",

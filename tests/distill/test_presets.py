@@ -11,8 +11,16 @@ from distill.presets import PRESETS
 from distill.stages import new_network, prepare, training_stage
 from distill.teaching import distil_from
 from distill.train import train
+from tests.distill.grasp_files import write_cornell, write_jacquard
 
-REAL = {"camvid-cpu": "camvid", "camvid": "camvid", "cityscapes": "cityscapes", "voc": "voc"}
+REAL = {
+    "camvid-cpu": "camvid",
+    "camvid": "camvid",
+    "cityscapes": "cityscapes",
+    "voc": "voc",
+    "cornell-rgb": "cornell_rgb",
+}
+WRITTEN = {"cornell": write_cornell, "jacquard": write_jacquard}
 
 
 def marked(name):
@@ -36,10 +44,16 @@ def photos(tmp_path):
 def test_two_steps(name, tmp_path, photos):
     config = PRESETS[name]()
     data = replace(config.data, root=photos) if name == "folder" else config.data
+    if name in WRITTEN:
+        WRITTEN[name](tmp_path / name)
+        data = replace(data, root=tmp_path / name, size=(64, 64))  # 300 take a CPU minutes
+    elif name == "quick-grasp":
+        data = replace(data, synthetic_counts=(16, 2, 2))
     short = {"steps": 2, "batch_size": 2, "workers": 0}
     config = replace(
         config,
         data=data,
+        augment=replace(config.augment, crop=data.size) if name in WRITTEN else config.augment,
         precision="fp32",  # one process can use only one, and the other tests use this
         out=tmp_path / "run",
         teacher=replace(
