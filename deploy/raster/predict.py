@@ -71,6 +71,8 @@ def predict_raster(
     Raises `UserError` for a raster that does not fit the bundle, bad options, and what source and sink raise.
     """
     options, start = options or Options(), perf_counter()
+    if not isinstance(model, Model):
+        raise UserError("only bundles of segmentation predict rasters; this one finds grasps")
     check_fit(model.input, source)
     grid = plan(model, source, options)
     first = sink.start(grid, len(model.classes), options.probabilities)

@@ -57,7 +57,7 @@ class ArraySource:
     """An array H×W or H×W×C of real numbers; an `np.memmap` is read as it is needed.
 
     `nodata` is the stored number of pixels without data; where the numbers are floats, NaN and infinities are so too.
-    A pixel carries data when all its channels do.
+    A uint8 pixel has no data when all its channels are `nodata`, as 0 is a colour, too; others when any channel is.
     """
 
     array: np.ndarray
@@ -95,7 +95,8 @@ class ArraySource:
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         valid = np.ones(pixels.shape[:2], bool)
         if self.nodata is not None and not np.isnan(self.nodata):
-            valid = (pixels != self.nodata).all(axis=2)
+            known = pixels != self.nodata
+            valid = known.any(axis=2) if pixels.dtype == np.uint8 else known.all(axis=2)
         return (pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)), valid
 
 
