@@ -87,7 +87,7 @@ def blend(
 
 
 def decide(blended: Blended) -> np.ndarray:
-    """Labels uint8 rows×columns: the class of the highest score, the first of equal ones; `NODATA` where there is none."""
+    """Labels uint8 rows×columns: the class of the highest score, `NODATA` where there is none."""
     best = blended.total[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for label, plane in enumerate(blended.total[1:], start=1):

@@ -68,13 +68,15 @@ def _run(model: Model, source: GeoSource, parts: Parts, options: Options, out: P
     parts.remove()
     rate = summary.run / summary.seconds if summary.seconds else 0
     print(
-        f"{source.width}×{source.height} pixels predicted by {model.engine.name}: {summary.run} of {summary.tiles} tiles "
-        f"run in {summary.seconds:.1f} s ({rate:.1f}/s); labels in {' and probabilities in '.join(map(str, written))}"
+        f"{source.width}×{source.height} pixels predicted by {model.engine.name}: {summary.run} of {summary.tiles} "
+        f"tiles run in {summary.seconds:.1f} s ({rate:.1f}/s); labels in {' and probabilities in '.join(map(str, written))}"
     )
 
 
 def _fingerprint(manifest: Manifest, source: GeoSource, model: Model, options: Options) -> Fingerprint:
-    of_options = {f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()}
+    of_options = {
+        f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()
+    }
     return {"bundle": manifest.digest, "backend": model.engine.name, **source.fingerprint(), **of_options}
 
 
@@ -101,10 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--overlap", type=int, help="pixels that neighbouring tiles share (default: a quarter of the tile)")
     add("--batch", type=int, default=1, help="tiles that go through the engine at a time (default 1)")
     add("--bands", type=_bands, help="bands to read, from 1, such as 1,2 (default: all but alpha)")
-    add("--probabilities", action="store_true", help="also write OUT_probabilities.tif, a band for each class")
-    add("--probabilities-dtype", choices=("float32", "uint8"), default="float32", help="uint8: steps of 1/254")
+    add(
+        "--probabilities", action="store_true", help="also write OUT_probabilities.tif, a band for each class"
+    )
+    add(
+        "--probabilities-dtype", choices=("float32", "uint8"), default="float32", help="uint8: steps of 1/254"
+    )
     add("--resume", action="store_true", help="go on with an interrupted run")
-    add("--min-valid", type=float, default=0.0, help="skip tiles of which less carries data, 0..1 (default 0)")
+    add(
+        "--min-valid", type=float, default=0.0, help="skip tiles of which less carries data, 0..1 (default 0)"
+    )
     add("--memory", type=int, default=256, help="MB for pixels and sums, about (default 256)")
     add("--threads", type=int, help="CPU threads of the engine (its own choice)")
     add_engine_options(parser)

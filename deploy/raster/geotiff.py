@@ -106,7 +106,9 @@ def _check(path: Path, planes: Planes, rasterio: Any) -> None:
     """GDAL may close a file that met a full disk without a word."""
     with rasterio.open(path) as file:
         for plane, window, values in _chunks(planes, rasterio):
-            if not np.array_equal(file.read(plane + 1, window=window), values, equal_nan=values.dtype.kind == "f"):
+            if not np.array_equal(
+                file.read(plane + 1, window=window), values, equal_nan=values.dtype.kind == "f"
+            ):
                 raise rasterio.errors.RasterioIOError("it does not read back as it was written")
 
 

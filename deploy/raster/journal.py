@@ -83,4 +83,6 @@ class Journal:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error.strerror}); remove it to start over") from error
+            raise UserError(
+                f"{self.path}: cannot be read ({error.strerror}); remove it to start over"
+            ) from error

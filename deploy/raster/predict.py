@@ -16,7 +16,7 @@ from deploy.raster.reading import Batch, Reading, RowEnd
 from deploy.raster.sources import Sink, Source
 from deploy.runtime import Model
 
-_READ_AHEAD, _SCORED_AHEAD = 3, 2
+_READ_AHEAD, _SCORED_AHEAD = 3, 3
 """Batches that wait before the engine and after it."""
 
 Report = Callable[[int, int], None]
@@ -66,8 +66,8 @@ def predict_raster(
     """Predict a whole raster, tile by tile, from `source` into `sink`.
 
     Scores are blended where tiles overlap (see `deploy.raster.grid`). Pixels without data get the label 255
-    (`sources.NODATA`), whether or not the bundle knows such pixels: the network sees its mean there. Reading, the engine
-    and blending run in a thread each.
+    (`sources.NODATA`), whether or not the bundle knows such pixels: the network sees its mean there. Reading, engine and
+    blending run in a thread each.
     Raises `UserError` for a raster that does not fit the bundle, bad options, and what source and sink raise.
     """
     options, start = options or Options(), perf_counter()
@@ -97,11 +97,15 @@ def check_fit(spec: InputSpec, source: Source) -> None:
     """`UserError` where the network cannot read such a raster."""
     wanted = ", ".join(spec.channels)
     if spec.depth is not None:
-        raise UserError("the bundle reads depth images, each as a whole; rasters are for maps such as aerial images")
+        raise UserError(
+            "the bundle reads depth images, each as a whole; rasters are for maps such as aerial images"
+        )
     if source.bands != len(spec.channels):
         few = source.bands < len(spec.channels)
         remedy = "take another raster or bundle" if few else "choose them, in this order, with --bands 1,2,…"
-        raise UserError(f"the raster has {source.bands} band(s), the bundle wants {len(spec.channels)} ({wanted}); {remedy}")
+        raise UserError(
+            f"the raster has {source.bands} band(s), the bundle wants {len(spec.channels)} ({wanted}); {remedy}"
+        )
     if spec.dtype == "uint8" and source.dtype != "uint8":
         raise UserError(
             f"the raster is {source.dtype}, the bundle wants uint8 with values 0..255; convert it as the training "
