@@ -67,9 +67,10 @@ def _run(model: Model, source: GeoSource, parts: Parts, options: Options, out: P
     write_labels(out, parts.labels, source, model.classes)
     parts.remove()
     rate = summary.run / summary.seconds if summary.seconds else 0
+    files = " and probabilities in ".join(map(str, written))
     print(
         f"{source.width}×{source.height} pixels predicted by {model.engine.name}: {summary.run} of {summary.tiles} "
-        f"tiles run in {summary.seconds:.1f} s ({rate:.1f}/s); labels in {' and probabilities in '.join(map(str, written))}"
+        f"tiles run in {summary.seconds:.1f} s ({rate:.1f}/s); labels in {files}"
     )
 
 

@@ -89,8 +89,8 @@ def make_grid(
 ) -> Grid:
     """Lay tiles of `window` = (h, w) pixels over a raster, in blocks of about `columns_at_most` columns.
 
-    `overlap` is in pixels; None: a quarter of the tile. The last tile of an axis is shifted back to the border; a raster
-    smaller than a tile has one, which reaches past it. `UserError` for an overlap that is not in 0..side-1.
+    `overlap` is in pixels; None: a quarter of the tile. The last tile of an axis is shifted back to the border; of a
+    raster smaller than a tile there is one, which reaches past it. `UserError` for an overlap that is not in 0..side-1.
     """
     if overlap is not None and not 0 <= overlap < min(window):
         raise UserError(

@@ -66,8 +66,8 @@ def predict_raster(
     """Predict a whole raster, tile by tile, from `source` into `sink`.
 
     Scores are blended where tiles overlap (see `deploy.raster.grid`). Pixels without data get the label 255
-    (`sources.NODATA`), whether or not the bundle knows such pixels: the network sees its mean there. Reading, engine and
-    blending run in a thread each.
+    (`sources.NODATA`), whether or not the bundle knows such pixels: the network sees its mean there. Reading, engine
+    and blending run in a thread each.
     Raises `UserError` for a raster that does not fit the bundle, bad options, and what source and sink raise.
     """
     options, start = options or Options(), perf_counter()
