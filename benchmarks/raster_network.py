@@ -7,15 +7,13 @@ import numpy as np
 
 from deploy.bundle import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec, write_bundle
 
-_LAYERS = ((24, 3, 2), (48, 3, 2), (48, 3, 2), (48, 3, 1), (5, 1, 1))
-"""Output channels, side of the kernel, stride."""
 STRIDE, CLASSES = 8, 5
 
 
-def make_bundle(folder: Path, tile: int) -> Path:
+def make_bundle(folder: Path, tile: int, channels: int = 48) -> Path:
     """Write a bundle for uint8 RGB of tile×tile pixels, 5 classes at stride 8, and return `folder`. Needs onnx."""
     spec = InputSpec(("R", "G", "B"), tile, tile, "uint8", "NHWC", (120.0,) * 3, (60.0,) * 3, resize="tile")
-    model = _model(spec)
+    model = _model(spec, channels)
     from deploy.backends.ort import OrtEngine
 
     inputs = np.random.default_rng(1).integers(0, 256, (1, tile, tile, 3), np.uint8)
@@ -36,14 +34,16 @@ def make_bundle(folder: Path, tile: int) -> Path:
     return folder
 
 
-def _model(spec: InputSpec) -> bytes:
+def _model(spec: InputSpec, width: int) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
+    # Output channels, side of the kernel, stride.
+    layers = ((width // 2, 3, 2), (width, 3, 2), (width, 3, 2), (width, 3, 1), (CLASSES, 1, 1))
     rng, nodes, values, channels, last = np.random.default_rng(0), [], [], 3, "normal"
-    for i, (count, side, stride) in enumerate(_LAYERS):
+    for i, (count, side, stride) in enumerate(layers):
         weights = rng.normal(0, (2 / (channels * side**2)) ** 0.5, (count, channels, side, side))
         values.append(numpy_helper.from_array(weights.astype(np.float32), f"weights{i}"))
-        final = i == len(_LAYERS) - 1
+        final = i == len(layers) - 1
         result = "logits" if final else f"convolved{i}"
         pads = [side // 2] * 4
         nodes.append(

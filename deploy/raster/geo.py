@@ -79,7 +79,7 @@ class GeoSource:
             except rasterio.errors.RasterioError as error:
                 raise UserError(
                     f"{self.path}: rows {row} to {row + height - 1}, columns {col} to {col + width - 1} cannot be read "
-                    f"({_line(error)}); mend the file, then go on with --resume"
+                    f"({_line(error)}); if that passes, go on with --resume; a mended file must be begun anew"
                 ) from error
         valid = np.ones((height, width), bool)
         if masks is not None:

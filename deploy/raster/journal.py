@@ -80,7 +80,7 @@ class Journal:
         """Whole lines; none where there is no file."""
         try:
             return self.path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise UserError(

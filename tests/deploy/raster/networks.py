@@ -14,7 +14,11 @@ from deploy.runtime import Model
 TILE = 64
 CLASSES = (ClassInfo("a", (255, 0, 0)), ClassInfo("b", (0, 255, 0)), ClassInfo("c", (0, 0, 255)))
 SPEC = InputSpec(
-    *(("VV", "VH"), TILE, TILE, "float32", "NCHW"), mean=(-12.0, -19.0), std=(4.0, 5.0), resize="tile", nodata="nan"
+    *(("VV", "VH"), TILE, TILE, "float32", "NCHW"),
+    mean=(-12.0, -19.0),
+    std=(4.0, 5.0),
+    resize="tile",
+    nodata="nan",
 )
 
 
@@ -94,7 +98,9 @@ def raster_logits(model: Model, image: np.ndarray, options: Options) -> np.ndarr
     return result
 
 
-def predict(image: np.ndarray, options: Options | None = None, model: Model | None = None, nodata=None) -> ArraySink:
+def predict(
+    image: np.ndarray, options: Options | None = None, model: Model | None = None, nodata=None
+) -> ArraySink:
     sink = ArraySink()
     predict_raster(model or conv_model(), ArraySource(image, nodata), sink, options)
     return sink
@@ -104,7 +110,12 @@ def write_tif(path: Path, image: np.ndarray, **profile: object) -> Path:
     """A GeoTIFF of H×W×C, in tiles of 64×64 unless told otherwise."""
     import rasterio
 
-    shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2], "dtype": image.dtype.name}
+    shape = {
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "count": image.shape[2],
+        "dtype": image.dtype.name,
+    }
     layout = {"tiled": True, "blockxsize": 64, "blockysize": 64}
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5000000)}
     with rasterio.open(path, "w", driver="GTiff", **(shape | layout | place | profile)) as file:
