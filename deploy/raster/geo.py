@@ -25,6 +25,15 @@ def import_rasterio() -> Any:
     return rasterio
 
 
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What reading and writing may raise: errors of GDAL also come as they are, without rasterio's public base."""
+    import_rasterio()
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return RasterioError, CPLE_BaseError
+
+
 @contextmanager
 def gdal() -> Iterator[Any]:
     """rasterio, with a bounded cache, in this thread; without its remark on rasters that lie nowhere."""
@@ -52,15 +61,15 @@ class GeoSource:
         with gdal() as rasterio:
             try:
                 self.dataset = rasterio.open(path)
-            except rasterio.errors.RasterioIOError as error:
-                raise UserError(f"{path}: is no raster that GDAL can read ({_line(error)})") from error
+            except gdal_errors() as error:
+                raise UserError(f"{path}: is no raster that GDAL can read ({first_line(error)})") from error
         self.indexes = list(bands) if bands is not None else self._colors()
         known = range(1, self.dataset.count + 1)
         if not self.indexes or any(band not in known for band in self.indexes):
             raise UserError(f"{path}: has bands 1 to {self.dataset.count}, asked for are {self.indexes}")
         self.height, self.width, self.bands = self.dataset.height, self.dataset.width, len(self.indexes)
         chosen = [band - 1 for band in self.indexes]
-        self.dtype = np.result_type(*(np.dtype(self.dataset.dtypes[band]) for band in chosen))
+        self.dtype = np.result_type(*(_dtype(self.dataset.dtypes[band]) for band in chosen))
         self._scales = np.array([self.dataset.scales[band] for band in chosen])
         self._offsets = np.array([self.dataset.offsets[band] for band in chosen])
         self._scaled = self.dtype != np.uint8 and bool(((self._scales != 1) | (self._offsets != 0)).any())
@@ -76,10 +85,10 @@ class GeoSource:
             try:
                 pixels = self.dataset.read(self.indexes, window=window)
                 masks = self.dataset.read_masks(self.indexes, window=window) if self._masked else None
-            except rasterio.errors.RasterioError as error:
+            except gdal_errors() as error:
                 raise UserError(
                     f"{self.path}: rows {row} to {row + height - 1}, columns {col} to {col + width - 1} cannot be read "
-                    f"({_line(error)}); if that passes, go on with --resume; a mended file must be begun anew"
+                    f"({first_line(error)}); if that passes, go on with --resume; a mended file must be begun anew"
                 ) from error
         valid = np.ones((height, width), bool)
         if masks is not None:
@@ -105,7 +114,12 @@ class GeoSource:
         return [i for i, kind in enumerate(self.dataset.colorinterp, 1) if kind != alpha]
 
 
-def _line(error: BaseException) -> str:
+def _dtype(name: str) -> np.dtype:
+    """numpy has no complex integers; they are refused as any complex numbers are."""
+    return np.dtype("complex64" if name.startswith("complex") else name)
+
+
+def first_line(error: BaseException) -> str:
     """What GDAL says: rasterio has it as the cause of its own "see previous exception"."""
     text = str(error.__cause__ or error)
     return (text.splitlines() or [type(error).__name__])[0]

@@ -12,11 +12,13 @@ import numpy as np
 from deploy.bundle import ClassInfo
 from deploy.errors import DISK_FULL, UserError
 from deploy.files import named_write_errors, sibling, sync_folder
-from deploy.raster.geo import GeoSource, gdal
+from deploy.raster.geo import GeoSource, first_line, gdal, gdal_errors
 from deploy.raster.parts import Planes
 from deploy.raster.sources import NODATA, PROBABILITY_STEPS
 
 _TILE = 256
+_FULL = 2**20
+"""Bytes: with less left, a failed write is put down to the disk."""
 _CHUNK = 2 * _TILE
 """Rows that are compressed at a time."""
 
@@ -58,7 +60,7 @@ def _geotiff(out: Path, planes: Planes, source: GeoSource, nodata: float) -> Ite
                     _fill(file, planes, rasterio)
                 _add_overviews(temporary, rasterio)
                 _check(temporary, planes, rasterio)
-            except rasterio.errors.RasterioError as error:
+            except gdal_errors() as error:
                 raise UserError(f"{out}: {_reason(error, out)}") from error
             with open(temporary, "r+b") as done:
                 os.fsync(done.fileno())
@@ -133,8 +135,8 @@ def _add_overviews(path: Path, rasterio: Any) -> None:
 
 
 def _reason(error: BaseException, out: Path) -> str:
-    text = str(error.__cause__ or error).splitlines()[0]
+    text = first_line(error)
     full = any(os.strerror(code) in text for code in DISK_FULL)
-    if full or shutil.disk_usage(out.parent).free == 0:
+    if full or shutil.disk_usage(out.parent).free < _FULL:
         return "the disk is full; free some space and go on with --resume"
     return f"cannot be written ({text}); mend that and go on with --resume"
