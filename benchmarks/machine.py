@@ -23,7 +23,7 @@ NOTABLE_FLAGS = (
 )
 PACKAGES = (
     *("edgedistill", "numpy", "pillow", "onnxruntime", "msgspec"),
-    *("openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings", "torch", "torchvision", "timm", "onnx"),
+    *("openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings", "torch", "torchvision", "timm", "onnx", "rasterio"),
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

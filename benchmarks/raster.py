@@ -81,6 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--memory", type=int, default=256, help="MB for pixels and sums (256)")
     add("--backend", default="onnxruntime", help="default: onnxruntime")
     add("--threads", type=int, default=1, help="threads of the engine; 0: its own choice (1)")
+    add("--seconds", type=float, default=4.0, help="of the bare engine, before and after (4)")
     add("--compress", default="none", choices=("none", "deflate"), help="of the input (none)")
     add("--folder", type=Path, help="for the rasters, 3 bytes a pixel or more (default: a temporary one)")
     add("--json", type=Path, default=Path("runs/raster.json"), help="report (default: %(default)s)")
@@ -96,7 +97,16 @@ def _measure(bundle: Path, size: int, folder: Path, options: argparse.Namespace)
         raise UserError(f"--sizes {size}: is smaller than a tile, {spec.height}×{spec.width}")
     make_raster(raster, size, spec, options.compress)
     script = Path(__file__).with_name("raster_process.py")
-    values = (bundle, raster, out, options.batch, options.memory, options.backend, options.threads)
+    values = (
+        bundle,
+        raster,
+        out,
+        options.batch,
+        options.memory,
+        options.backend,
+        options.threads,
+        options.seconds,
+    )
     done = subprocess.run(
         [sys.executable, str(script), *map(str, values)], stdout=subprocess.PIPE, text=True, check=False
     )

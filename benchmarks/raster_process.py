@@ -22,9 +22,6 @@ from deploy.raster.parts import open_parts
 from deploy.raster.predict import Options, predict_raster
 from deploy.runtime import Model, load
 
-_BARE_SECONDS = 4.0
-"""How long the bare engine is measured, before the raster and again after it."""
-
 
 class Figures(msgspec.Struct, frozen=True):
     """Of one raster."""
@@ -50,13 +47,15 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    """Arguments: bundle, raster, output, batch, MB of memory, backend, threads (0: the backend's choice)."""
-    bundle, raster, out, batch, memory, backend, threads = sys.argv[1:]
+    """Arguments: bundle, raster, output, batch, MB of memory, backend, threads (0: the backend's choice), and for
+    how many seconds the bare engine is measured, before the raster and again after it.
+    """
+    bundle, raster, out, batch, memory, backend, threads, seconds = sys.argv[1:]
     model = load(bundle, backend, int(threads) or None)
     source, options = GeoSource(Path(raster)), Options(batch=int(batch), memory=int(memory))
     inputs = _inputs(model, source, options.batch)
     loaded = peak_rss()
-    times = _bare(model, inputs)
+    times = _bare(model, inputs, float(seconds))
     with open_parts(Path(out), {}, resume=False) as parts:
         cpu = process_time()
         summary = predict_raster(model, source, parts, options)
@@ -66,7 +65,7 @@ def main() -> None:
         written = perf_counter() - start
         parts.remove()
     peak = peak_rss()
-    times += _bare(model, inputs)
+    times += _bare(model, inputs, float(seconds))
     bare, bare_cpu = (float(one) for one in np.median(times, axis=0) / options.batch * summary.run)
     figures = Figures(
         tiles=summary.tiles,
@@ -99,12 +98,12 @@ def _inputs(model: Model, source: GeoSource, batch: int) -> list[np.ndarray]:
     return [to_layout(np.stack(tiles[i : i + batch]), model.input) for i in range(0, len(tiles), batch)]
 
 
-def _bare(model: Model, inputs: list[np.ndarray]) -> list[tuple[float, float]]:
+def _bare(model: Model, inputs: list[np.ndarray], seconds: float) -> list[tuple[float, float]]:
     """Seconds of each run, and of processor time; the first one is not counted."""
     model.engine.run(inputs[0])
     times: list[tuple[float, float]] = []
     begin = perf_counter()
-    while perf_counter() - begin < _BARE_SECONDS:
+    while perf_counter() - begin < seconds:
         start, cpu = perf_counter(), process_time()
         model.engine.run(inputs[len(times) % len(inputs)])
         times.append((perf_counter() - start, process_time() - cpu))
