@@ -119,7 +119,8 @@ def plan(model: Model, source: Source, options: Options) -> Grid:
     """The grid of tiles. `UserError` for an overlap that does not fit the tile."""
     spec = model.input
     pixel = len(spec.channels) * (1 if spec.dtype == "uint8" else 4) + 1
-    column = spec.height * (4 * len(model.classes) + 4 + pixel)
+    copies = 4 if options.probabilities else 1  # of the sums: the softmax makes three
+    column = spec.height * (4 * copies * len(model.classes) + 4 + pixel)
     window = (spec.height, spec.width)
     return make_grid(source.height, source.width, window, options.overlap, 10**6 * options.memory // column)
 

@@ -1,6 +1,7 @@
 """Prediction from arrays: seams, blocks, batches, no data, odd sizes, refusals."""
 
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -242,6 +243,29 @@ def test_errors_of_any_stage_arrive_and_no_thread_stays():
     with pytest.raises(UserError, match="disk full"):
         predict_raster(conv_model(), ArraySource(sar(300, 100)), sink)
     assert threading.active_count() == before
+
+
+class Endless(ArraySource):
+    """A raster that takes no memory."""
+
+    def __init__(self, height, width):
+        super().__init__(np.broadcast_to(np.float32(SPEC.mean), (height, width, 2)))
+
+
+@pytest.mark.parametrize("probabilities", [None, "float32"])
+def test_memory_depends_on_neither_side(probabilities):
+    peaks, model = [], conv_model()
+    options = Options(memory=1, probabilities=probabilities)
+    for size in ((200, 2400), (600, 2400), (200, 7200)):  # all of them wider than a block
+        sink = ArraySink()
+        sink.start = lambda *_: 0
+        sink.write = lambda *_: None
+        tracemalloc.start()
+        predict_raster(model, Endless(*size), sink, options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 1.25 * min(peaks)
+    assert max(peaks) < 4e6
 
 
 def test_batches_hold_tiles_of_one_row():
