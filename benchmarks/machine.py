@@ -22,7 +22,7 @@ NOTABLE_FLAGS = (
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
 PACKAGES = (
-    *("edgedistill", "numpy", "pillow", "onnxruntime", "msgspec"),
+    *("edgedistill", "numpy", "pillow", "onnxruntime", "msgspec", "rasterio"),
     *("openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings", "torch", "torchvision", "timm", "onnx"),
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -1,4 +1,4 @@
-"""The commands of a device: predict, info, verify, build, threshold; and, where `onnx` is installed, lint."""
+"""The commands of a device: predict, predict-raster, info, verify, build, threshold; and, with `onnx`, lint."""
 
 import argparse
 import sys
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
     Raises `UserError` for what the user can mend; see `errors.exit_with_one_line`.
     """
-    if argv and argv[0] in ("build", "lint", "threshold"):
+    if argv and argv[0] in ("build", "lint", "predict-raster", "threshold"):
         return _own_parser(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
     return arguments.command(arguments)
@@ -43,6 +43,10 @@ def _own_parser(command: str) -> Callable[[Sequence[str]], int]:
         from deploy.analysis.decision import main as threshold
 
         return threshold
+    if command == "predict-raster":
+        from deploy.raster import command as raster_command
+
+        return raster_command.main
     if find_spec("onnx") is None:
         raise UserError("lint reads ONNX files: pip install 'edgedistill[quantize]'")
     from deploy.lint import lint_command
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also write probabilities (or the maps of a grasp network), float32 K×H×W (.npy)",
     )
     predict.add_argument("--threads", type=int, help="CPU threads of the engine (its own choice)")
-    _add_engine_options(predict)
+    add_engine_options(predict)
     predict.add_argument(
         "--fallback", action="store_true", help="use the CPU where the TensorRT backend asked for cannot run"
     )
@@ -82,11 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         "verify", help="check a bundle's files, and its golden outputs on this device"
     )
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
-    _add_engine_options(verify)
+    add_engine_options(verify)
     verify.set_defaults(command=_verify)
 
     # For the list of commands only: `main` hands these over before anything is parsed.
     commands.add_parser("build", help="quantize and compile a bundle for a device, and prove the result")
+    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
     commands.add_parser("lint", help="foretell what compilers will make of a bundle or an ONNX file")
     commands.add_parser(
         "threshold", help="choose the probability from which a pixel is the second of two classes"
@@ -94,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_engine_options(command: argparse.ArgumentParser) -> None:
+def add_engine_options(command: argparse.ArgumentParser) -> None:
+    """Add `--backend` and `--precision`, as `deploy.load` takes them."""
     command.add_argument(
         "--backend", default="auto", metavar="NAME", help=f"{', '.join(BACKENDS)} (auto: the fastest here)"
     )

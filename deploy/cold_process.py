@@ -31,10 +31,10 @@ def main() -> None:
     except UserError as error:
         sys.exit(str(error))
     figures = {"import_s": imported - start, "load_s": loaded - imported, "inferences": int(inferences)}
-    print(msgspec.json.encode(figures | {"peak_rss_bytes": _peak_rss()}).decode())
+    print(msgspec.json.encode(figures | {"peak_rss_bytes": peak_rss()}).decode())
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
     """Bytes of the most memory that this process ever held.
 
     On Linux `ru_maxrss` starts from the peak of the parent, through fork and exec: under a parent that holds torch

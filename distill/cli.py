@@ -27,6 +27,7 @@ for a device
   lint BUNDLE|FILE               foretell what compilers will make of a bundle or an ONNX file
 on the device
   predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
+  predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size
   info BUNDLE                    show what a bundle holds
   verify BUNDLE                  check a bundle's files, and its golden outputs on this device
 

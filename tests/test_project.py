@@ -56,11 +56,13 @@ def test_layers_hold():
         ("deploy/quantize/net.py", "import onnx.helper", True),
         ("deploy/backends/net.py", "import tensorrt", True),
         ("deploy/net.py", "import tensorrt", False),
+        ("deploy/raster/net.py", "import rasterio", True),
+        ("deploy/net.py", "import rasterio", False),
     ],
 )
 def test_contracts_see_imports_inside_functions(tmp_path: Path, file: str, line: str, kept: bool):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for folder in [*PACKAGES, "deploy/backends", "deploy/quantize"]:
+    for folder in [*PACKAGES, "deploy/backends", "deploy/quantize", "deploy/raster"]:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "__init__.py").touch()
     (tmp_path / file).write_text(f"def f():\n    {line}\n")

@@ -1,0 +1,11 @@
+"""Rasters larger than memory: tiles with blended seams, streamed from a `Source` into a `Sink`.
+
+    from deploy.raster import ArraySink, ArraySource, Options, predict_raster
+
+GeoTIFF in and out is in `deploy.raster.geo` (`pip install 'edgedistill[geo]'`) and in `edgedistill predict-raster`.
+"""
+
+from deploy.raster.predict import Options, Summary, predict_raster
+from deploy.raster.sources import NODATA, ArraySink, ArraySource, Sink, Source
+
+__all__ = ["NODATA", "ArraySink", "ArraySource", "Options", "Sink", "Source", "Summary", "predict_raster"]

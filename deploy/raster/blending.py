@@ -1,0 +1,110 @@
+"""From the scores of tiles to finished pieces: weighted sums, held for one row of tiles of one block."""
+
+from collections.abc import Generator, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from deploy.postprocess import softmax, upsample
+from deploy.raster.grid import Grid
+from deploy.raster.reading import Batch, RowEnd
+from deploy.raster.sources import NODATA, PROBABILITY_STEPS
+
+
+class Scored(NamedTuple):
+    """A batch that went through the network."""
+
+    batch: Batch
+    logits: np.ndarray
+    """float32 N×K×h'×w', where h'×w' may be smaller than the tile (the network's stride)."""
+
+
+class Blended(NamedTuple):
+    """A piece with the sums of its scores."""
+
+    end: RowEnd
+    total: np.ndarray
+    """float32 K×rows×columns: the sum of weight · logit. A view that is valid until the next piece is asked for."""
+    weight: np.ndarray
+    """float32 rows×columns: the sum of the weights; 0 where no tile was run."""
+
+    @property
+    def logits(self) -> np.ndarray:
+        """float32 K×rows×columns: the blended scores; 0 where no tile was run."""
+        return self.total / np.where(self.weight > 0, self.weight, 1)
+
+
+class Sums:
+    """Sums over a window of rows × a block of columns, which moves down the raster."""
+
+    def __init__(self, grid: Grid, classes: int) -> None:
+        self.grid = grid
+        width = max(block.width for block in grid.blocks)
+        self._total = np.zeros((classes, grid.window[0], width), np.float32)
+        self._weight = np.zeros((grid.window[0], width), np.float32)
+        self._scratch = np.empty(grid.window, np.float32)
+
+    def add(self, scored: Scored) -> None:
+        """Add the scores of tiles; the window lies on their row, in their block."""
+        for column, logits in zip(scored.batch.columns, scored.logits, strict=True):
+            self._add(scored.batch, column, upsample(logits, self.grid.window))
+
+    def _add(self, batch: Batch, column: int, scores: np.ndarray) -> None:
+        block = batch.block
+        first, last = max(column, block.begin), min(column + self.grid.window[1], block.end)
+        here, there = slice(first - column, last - column), slice(first - block.begin, last - block.begin)
+        weight, scratch = self.grid.weight(batch.row, column)[:, here], self._scratch[:, here]
+        for plane, total in zip(scores, self._total, strict=True):  # one at a time stays in the cache
+            np.multiply(plane[:, here], weight, out=scratch)
+            total[:, there] += scratch
+        self._weight[:, there] += weight
+
+    def finished(self, end: RowEnd) -> Blended:
+        """The sums of the piece, which is on top of the window."""
+        rows, columns = end.piece.bottom - end.piece.top, end.piece.block.width
+        return Blended(end, self._total[:, :rows, :columns], self._weight[:rows, :columns])
+
+    def move(self, rows: int) -> None:
+        """Move down by so many rows, or to the next block by the height of the window."""
+        kept = len(self._weight) - rows
+        for plane in (*self._total, self._weight):
+            plane[:kept] = plane[rows:].copy()  # the two may lie over one another
+            plane[kept:] = 0
+
+
+def blend(
+    items: Iterable[Scored | RowEnd], grid: Grid, classes: int
+) -> Generator[tuple[RowEnd, Blended | None], None, None]:
+    """The end of each row of tiles, with the piece that is final with it (None where it was there before)."""
+    sums = Sums(grid, classes)
+    for item in items:
+        if isinstance(item, Scored):
+            sums.add(item)
+            continue
+        yield item, sums.finished(item) if item.keep else None
+        last = item.piece.bottom == grid.height
+        sums.move(grid.window[0] if last else item.piece.bottom - item.piece.top)
+
+
+def decide(blended: Blended) -> np.ndarray:
+    """Labels uint8 rows×columns: the class of the highest score, `NODATA` where there is none."""
+    best = blended.total[0].copy()
+    labels = np.zeros(best.shape, np.uint8)
+    for label, plane in enumerate(blended.total[1:], start=1):
+        labels[plane > best] = label
+        np.maximum(best, plane, out=best)
+    labels[~_known(blended)] = NODATA
+    return labels
+
+
+def likelihoods(blended: Blended, dtype: str) -> np.ndarray:
+    """Class probabilities K×rows×columns: "float32" with NaN where there are none, or "uint8" in steps of 1/254."""
+    result = softmax(blended.logits)
+    if dtype == "uint8":
+        result = np.rint(result * PROBABILITY_STEPS).astype(np.uint8)
+    result[:, ~_known(blended)] = NODATA if dtype == "uint8" else np.nan
+    return result
+
+
+def _known(blended: Blended) -> np.ndarray:
+    return blended.end.valid & (blended.weight > 0)

@@ -1,0 +1,128 @@
+"""`edgedistill predict-raster`: a GeoTIFF of any size in, a GeoTIFF of labels out."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from deploy.bundle import Manifest, read_manifest
+from deploy.cli import add_engine_options
+from deploy.errors import UserError
+from deploy.raster.geo import GeoSource
+from deploy.raster.geotiff import write_labels, write_probabilities
+from deploy.raster.journal import Fingerprint
+from deploy.raster.parts import Parts, open_parts
+from deploy.raster.predict import Options, check_fit, predict_raster
+from deploy.raster.progress import Progress
+from deploy.runtime import Model, load
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments and return its exit code; raises `UserError`."""
+    arguments = _parser().parse_args(argv)
+    manifest = read_manifest(arguments.bundle)
+    if manifest.task != "segmentation":
+        raise UserError(f"{arguments.bundle}: finds grasps in one image at a time; use edgedistill predict")
+    options = Options(
+        arguments.overlap,
+        arguments.batch,
+        arguments.min_valid,
+        arguments.probabilities_dtype if arguments.probabilities else None,
+        arguments.memory,
+    )
+    out, second = arguments.out, probabilities_path(arguments.out)
+    if options.probabilities and second.exists() and not arguments.resume:
+        raise UserError(f"{second}: exists; remove it or choose another name")
+    with closing(GeoSource(arguments.raster, arguments.bands)) as source:
+        check_fit(manifest.input, source)
+        _print_notes(manifest, source)
+        model = load(
+            arguments.bundle,
+            arguments.backend,
+            arguments.threads,
+            precision=arguments.precision,
+            fallback=arguments.fallback,
+        )
+        with open_parts(out, _fingerprint(manifest, source, model, options), arguments.resume) as parts:
+            _run(model, source, parts, options, out)
+    return 0
+
+
+def probabilities_path(out: Path) -> Path:
+    """Where the probabilities go, beside the labels."""
+    return out.with_name(f"{out.stem}_probabilities.tif")
+
+
+def _run(model: Model, source: GeoSource, parts: Parts, options: Options, out: Path) -> None:
+    with closing(Progress()) as progress:
+        summary = predict_raster(model, source, parts, options, progress)
+    assert parts.labels is not None
+    written = [out]
+    if parts.probabilities is not None:
+        write_probabilities(probabilities_path(out), parts.probabilities, source, model.classes)
+        written.append(probabilities_path(out))
+    write_labels(out, parts.labels, source, model.classes)
+    parts.remove()
+    rate = summary.run / summary.seconds if summary.seconds else 0
+    files = " and probabilities in ".join(map(str, written))
+    print(
+        f"{source.width}×{source.height} pixels predicted by {model.engine.name}: {summary.run} of {summary.tiles} "
+        f"tiles run in {summary.seconds:.1f} s ({rate:.1f}/s); labels in {files}"
+    )
+
+
+def _fingerprint(manifest: Manifest, source: GeoSource, model: Model, options: Options) -> Fingerprint:
+    of_options = {
+        f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()
+    }
+    return {"bundle": manifest.digest, "backend": model.engine.name, **source.fingerprint(), **of_options}
+
+
+def _print_notes(manifest: Manifest, source: GeoSource) -> None:
+    if source.dataset.crs is None:
+        print(f"note: {source.path}: has no CRS, so the output has none", file=sys.stderr)
+    if manifest.input.resize == "stretch":
+        print(
+            "note: the bundle was trained on whole images resized to "
+            f"{manifest.input.height}×{manifest.input.width}; here it sees tiles of that size as they are",
+            file=sys.stderr,
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill predict-raster",
+        description="Segment a georeferenced raster of any size, tile by tile, with blended seams.",
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE")
+    add("raster", type=Path, metavar="INPUT.tif")
+    add("out", type=Path, metavar="OUT.tif", help="labels, uint8; 255 is no data")
+    add("--overlap", type=int, help="pixels that neighbouring tiles share (default: a quarter of the tile)")
+    add("--batch", type=int, default=1, help="tiles that go through the engine at a time (default 1)")
+    add("--bands", type=_bands, help="bands to read, from 1, such as 1,2 (default: all but alpha)")
+    add(
+        "--probabilities", action="store_true", help="also write OUT_probabilities.tif, a band for each class"
+    )
+    add(
+        "--probabilities-dtype", choices=("float32", "uint8"), default="float32", help="uint8: steps of 1/254"
+    )
+    add("--resume", action="store_true", help="go on with an interrupted run")
+    add(
+        "--min-valid", type=float, default=0.0, help="skip tiles of which less carries data, 0..1 (default 0)"
+    )
+    add("--memory", type=int, default=256, help="MB for pixels and sums, about (default 256)")
+    add("--threads", type=int, help="CPU threads of the engine (its own choice)")
+    add_engine_options(parser)
+    add("--fallback", action="store_true", help="use the CPU where the TensorRT backend cannot run")
+    return parser
+
+
+def _bands(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise UserError(f"--bands {text}: give numbers from 1, such as 1,2")
+    return [int(part) for part in parts]

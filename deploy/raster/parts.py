@@ -1,0 +1,133 @@
+"""The unfinished result on disk, beside its output: plain arrays, which a crash cannot spoil, and a journal.
+
+Only when all is there a file is made of it, in one go. So it does not depend on how often the run was interrupted.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from deploy.errors import UserError
+from deploy.files import named_write_errors
+from deploy.raster.grid import Grid, Piece
+from deploy.raster.journal import Fingerprint, Journal
+
+
+class Planes:
+    """Planes K×H×W in a file: one after another, and in each the blocks of columns, so that pieces are contiguous."""
+
+    def __init__(self, out: Path, path: Path, planes: int, dtype: str, grid: Grid, resume: bool) -> None:
+        self.out, self.path, self.grid = out, path, grid
+        self.planes, self.dtype = planes, np.dtype(dtype)
+        size = planes * grid.height * grid.width * self.dtype.itemsize
+        if resume and (not path.is_file() or path.stat().st_size != size):
+            raise UserError(f"{path}: is missing or cut, so the run cannot be resumed; run without --resume")
+        with named_write_errors(out, path):
+            self._file: BinaryIO = open(path, "r+b" if resume else "w+b")  # noqa: SIM115 — `close` closes it
+            self._file.truncate(size)
+
+    def write(self, piece: Piece, array: np.ndarray) -> None:
+        """Write planes×rows×columns of a piece, durably."""
+        with named_write_errors(self.out, self.path):
+            for plane, values in enumerate(array):
+                self._file.seek(self._offset(plane, piece.block.begin, piece.block.width, piece.top))
+                self._file.write(np.ascontiguousarray(values, self.dtype).data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def read(self, plane: int, top: int, bottom: int) -> np.ndarray:
+        """Rows [top, bottom) of a plane, over the whole width."""
+        return np.concatenate(
+            [self._read(plane, b.begin, b.width, top, bottom) for b in self.grid.blocks], axis=1
+        )
+
+    def remove(self) -> None:
+        """Close and remove the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read(self, plane: int, begin: int, width: int, top: int, bottom: int) -> np.ndarray:
+        self._file.seek(self._offset(plane, begin, width, top))
+        values = np.frombuffer(self._file.read((bottom - top) * width * self.dtype.itemsize), self.dtype)
+        return values.reshape(bottom - top, width)
+
+    def _offset(self, plane: int, begin: int, width: int, row: int) -> int:
+        pixels = (plane * self.grid.width + begin) * self.grid.height + row * width
+        return pixels * self.dtype.itemsize
+
+
+class Parts:
+    """The unfinished result of `out`, as a sink; `open_parts` opens it."""
+
+    def __init__(self, out: Path, fingerprint: Fingerprint, resume: bool) -> None:
+        self.out, self.fingerprint, self.resume = out, fingerprint, resume
+        self.journal = Journal(out)
+        self.labels: Planes | None = None
+        self.probabilities: Planes | None = None
+
+    def start(self, grid: Grid, classes: int, probabilities: str | None) -> int:
+        """See `Sink.start`."""
+        resume = self.resume and self.journal.finished() > 0
+        count = self.journal.resume(self.fingerprint) if resume else 0
+        if not resume:
+            with named_write_errors(self.out, self.out):
+                self.out.parent.mkdir(parents=True, exist_ok=True)
+        path = self.out.with_name(f".{self.out.name}.labels")
+        self.labels = Planes(self.out, path, 1, "uint8", grid, resume)
+        if probabilities is not None:
+            path = self.out.with_name(f".{self.out.name}.probabilities")
+            self.probabilities = Planes(self.out, path, classes, probabilities, grid, resume)
+        if not resume:
+            self.journal.begin(self.fingerprint)
+        return count
+
+    def write(self, piece: Piece, labels: np.ndarray, probabilities: np.ndarray | None) -> None:
+        """See `Sink.write`."""
+        assert self.labels is not None
+        self.labels.write(piece, labels[None])
+        if self.probabilities is not None and probabilities is not None:
+            self.probabilities.write(piece, probabilities)
+        self.journal.add(piece.index)
+
+    def close(self) -> None:
+        """Close the files; a later run can go on with them."""
+        for file in self._files():
+            file.close()
+
+    def remove(self) -> None:
+        """Remove the files: the output is made."""
+        for file in self._files():
+            file.remove()
+
+    def _files(self) -> list["Planes | Journal"]:
+        files = (self.labels, self.probabilities, self.journal)
+        return [file for file in files if file is not None]
+
+
+@contextmanager
+def open_parts(out: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[Parts]:
+    """The unfinished result of `out`, kept unless `Parts.remove` is called.
+
+    Raises `UserError` where the output exists, and where an earlier run could be resumed and was not asked to be.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists; remove it or choose another name")
+    parts = Parts(out, fingerprint, resume)
+    count = parts.journal.finished()
+    if count and not resume:
+        raise UserError(
+            f"{out}: an interrupted run left {count} finished parts; add --resume to go on with it, "
+            f"or remove {parts.journal.path} to start over"
+        )
+    try:
+        yield parts
+    finally:
+        parts.close()

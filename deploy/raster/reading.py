@@ -1,0 +1,140 @@
+"""From a source to batches of tiles as the network reads them. Every pixel of a block is read once."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from deploy.bundle import InputSpec
+from deploy.preprocess import to_layout
+from deploy.raster.grid import Block, Grid, Piece
+from deploy.raster.sources import Source
+
+
+class Batch(NamedTuple):
+    """Some tiles of one row."""
+
+    block: Block
+    row: int
+    """First row of the raster that they see."""
+    columns: list[int]
+    """First column of each."""
+    inputs: np.ndarray
+    """In the layout and dtype of the network."""
+
+
+class RowEnd(NamedTuple):
+    """All tiles of a row have been given."""
+
+    piece: Piece
+    """What is final with it."""
+    valid: np.ndarray
+    """bool, rows × columns of the piece: pixels that carry data."""
+    tiles: int
+    """Tiles in the row, skipped ones included."""
+    keep: bool
+    """False: the piece was there before, and the row was only computed for what it adds to later ones."""
+
+
+class Strip:
+    """The pixels under one row of tiles of a block, which moves down the raster.
+
+    Pixels without data are the mean of the bundle, and so are those outside of the raster, where a tile is larger.
+    """
+
+    def __init__(self, source: Source, spec: InputSpec, grid: Grid, block: Block) -> None:
+        self.source, self.grid = source, grid
+        self.left = block.tiles[0]
+        size = (grid.window[0], block.tiles[-1] + grid.window[1] - self.left)
+        self.fill = np.asarray(spec.mean).astype(spec.dtype)
+        self.pixels = np.empty((*size, len(spec.channels)), spec.dtype)
+        self.pixels[:] = self.fill
+        self.valid = np.zeros(size, bool)
+        self.top = -1
+        self.fresh = self.filled = 0
+        """First row of the strip that is not read yet, and how many columns of these rows are."""
+
+    def move(self, top: int) -> None:
+        """Put the strip's first row on the raster's row `top`, below where it was; what it still covers stays."""
+        step = top - self.top if self.top >= 0 else len(self.valid)
+        kept = max(0, len(self.valid) - step)
+        if kept:
+            self.pixels[:kept] = self.pixels[step:].copy()  # the two may lie over one another
+            self.valid[:kept] = self.valid[step:].copy()
+        self.top, self.fresh, self.filled = top, kept, 0
+
+    def read_to(self, column: int) -> None:
+        """Make sure that all columns of the raster before `column` are there."""
+        first, last = self.left + self.filled, min(column, self.grid.width)
+        row, below = self.top + self.fresh, min(self.top + len(self.valid), self.grid.height)
+        if first >= last or row >= below:
+            return
+        pixels, valid = self.source.read_window(row, first, below - row, last - first)
+        if pixels.dtype.kind == "f":
+            valid = valid & np.isfinite(pixels).all(axis=2)
+        rows = slice(self.fresh, self.fresh + below - row)
+        columns = slice(first - self.left, last - self.left)
+        self.pixels[rows, columns] = pixels if valid.all() else np.where(valid[..., None], pixels, self.fill)
+        self.valid[rows, columns] = valid
+        self.filled = last - self.left
+
+    def tile(self, column: int) -> tuple[np.ndarray, float]:
+        """The tile h×w×C at a column of the raster, and the share of its pixels in the raster that carry data."""
+        columns = slice(column - self.left, column - self.left + self.grid.window[1])
+        height = min(len(self.valid), self.grid.height - self.top)
+        width = min(self.grid.window[1], self.grid.width - column)
+        share = np.count_nonzero(self.valid[:, columns]) / (height * width)
+        return self.pixels[:, columns], share
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read how."""
+
+    source: Source
+    spec: InputSpec
+    grid: Grid
+    batch: int
+    min_valid: float
+
+    def batches(self, first: int) -> Generator[Batch | RowEnd, None, None]:
+        """All that is needed to finish the pieces from index `first` on.
+
+        A batch never holds tiles of two rows: so a run that was interrupted computes with the same batches.
+        """
+        count = len(self.grid.rows)
+        pieces = list(self.grid.pieces())
+        for start in range(first // count * count, len(pieces), count):
+            begin = max(first, start)
+            row = self.grid.first_row_of(pieces[begin].top)
+            yield from self._block(pieces[start + row : start + count], begin)
+
+    def _block(self, pieces: list[Piece], first: int) -> Generator[Batch | RowEnd, None, None]:
+        """From some piece of a block to its last one; those before index `first` are not kept."""
+        block = pieces[0].block
+        strip = Strip(self.source, self.spec, self.grid, block)
+        for piece in pieces:
+            strip.move(piece.top)
+            yield from self._row(strip, block)
+            begin = block.begin - strip.left
+            valid = strip.valid[: piece.bottom - piece.top, begin : begin + block.width].copy()
+            yield RowEnd(piece, valid, len(block.tiles), piece.index >= first)
+
+    def _row(self, strip: Strip, block: Block) -> Generator[Batch, None, None]:
+        columns: list[int] = []
+        tiles: list[np.ndarray] = []
+        for number, column in enumerate(block.tiles):
+            if number % self.batch == 0:
+                ahead = block.tiles[min(number + self.batch, len(block.tiles)) - 1]
+                strip.read_to(ahead + self.grid.window[1])
+            tile, share = strip.tile(column)
+            if share == 0 or share < self.min_valid:
+                continue
+            columns.append(column)
+            tiles.append(tile)
+            if len(tiles) == self.batch:
+                yield Batch(block, strip.top, columns, to_layout(np.stack(tiles), self.spec))
+                columns, tiles = [], []
+        if tiles:
+            yield Batch(block, strip.top, columns, to_layout(np.stack(tiles), self.spec))
