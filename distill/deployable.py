@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from deploy.bundle import InputSpec
 from deploy.grasp.geometry import GOOD
+from distill.data.splits import Splits
+from distill.losses.grasp import QualityKind, quality_of
 from teacher.pooling import upsampling_matrix
 
 
@@ -66,14 +68,22 @@ class GraspDeployable(Deployable):
     Maps are float32 N×4×H×W: quality in 0..1, cos 2θ, sin 2θ, and the width in 0..1 (see `deploy.grasp`).
     """
 
+    quality: QualityKind = "clamp"
+
     def _finished(self, full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        quality, angle, width = full[:, :1].clamp(0, 1), full[:, 1:3], full[:, 3:].clamp(0, 1)
+        quality, angle, width = quality_of(full[:, :1], self.quality), full[:, 1:3], full[:, 3:].clamp(0, 1)
         return (quality[:, 0] >= GOOD).to(torch.uint8), torch.cat([quality, angle, width], dim=1)
 
 
-def deployable_of(task: str) -> type[Deployable]:
-    """The form of a task's networks."""
-    return GraspDeployable if task == "grasp" else Deployable
+def deployable(
+    network: nn.Module, spec: InputSpec, splits: Splits, dtype: torch.dtype = torch.float32
+) -> Deployable:
+    """The form in which a network trained on this data is deployed."""
+    if splits.task != "grasp":
+        return Deployable(network, spec, dtype)
+    grasping = GraspDeployable(network, spec, dtype)
+    grasping.quality = splits.quality
+    return grasping
 
 
 class TorchEngine:

@@ -16,7 +16,7 @@ from deploy.verify import Scorer
 from distill.data.grasp.sample import GraspSample
 from distill.data.sample import IGNORE, Sample
 from distill.data.splits import Reader, Splits
-from distill.deployable import TorchEngine, deployable_of
+from distill.deployable import TorchEngine, deployable
 from distill.processes import sum_over_processes
 
 
@@ -54,7 +54,7 @@ def torch_model(
     dtype: torch.dtype = torch.float32,
 ) -> Callable[[np.ndarray], Any]:
     """The runtime's model of the data's task, with torch as its engine (see `Deployable` for `dtype`)."""
-    engine = TorchEngine(deployable_of(splits.task)(network, spec, dtype), device)
+    engine = TorchEngine(deployable(network, spec, splits, dtype), device)
     return task_named(splits.task).model(spec, splits.classes, engine, IGNORE)
 
 

@@ -13,7 +13,7 @@ from deploy.verify import Budget, Hop, Receipt, run_hops
 from distill.config import RunConfig
 from distill.data.sample import IGNORE
 from distill.data.splits import Splits
-from distill.deployable import Deployable, deployable_of
+from distill.deployable import Deployable, deployable
 from distill.evaluate import eval_samples, new_scorer, torch_model
 from distill.export import export_onnx, write_model_bundle
 from student.device import folded
@@ -23,7 +23,7 @@ def export(
     network: nn.Module, spec: InputSpec, splits: Splits, config: RunConfig, name: str, origin: dict[str, str]
 ) -> bytes:
     """Write `<name>.bundle` without a receipt, and return the model in it."""
-    deployable = device_form(network, spec, fold=config.export.fold, task=splits.task)
+    deployable = device_form(network, spec, splits, fold=config.export.fold)
     model = export_onnx(deployable, config.export.opset)
     write_model_bundle(config.out / f"{name}.bundle", model, deployable, splits, name, origin)
     return model
@@ -59,6 +59,6 @@ def export_proved(
     return receipt
 
 
-def device_form(network: nn.Module, spec: InputSpec, *, fold: bool, task: str = "segmentation") -> Deployable:
+def device_form(network: nn.Module, spec: InputSpec, splits: Splits, *, fold: bool) -> Deployable:
     """What is exported: with `fold` in its `folded` form, and the receipt compares with the one that was trained."""
-    return deployable_of(task)(folded(network) if fold else network, spec).cpu()
+    return deployable(folded(network) if fold else network, spec, splits).cpu()

@@ -26,6 +26,8 @@ from distill.export import input_spec
 from distill.log import say
 from distill.losses.class_weights import class_weights_of
 from distill.losses.expression import parse_terms
+from distill.losses.grasp import quality_kind
+from distill.losses.task_terms import parse_task_terms, task_methods
 from distill.origin import check_origin, network_from, origin_in, origin_of, require_origin
 from distill.processes import warn_of_a_lone_process
 from distill.qat import QatNetwork, to_qat
@@ -77,6 +79,9 @@ def prepare(config: RunConfig) -> Road:
     check_config(config, accelerator.num_processes)
     splits = open_splits(config.data, config.seed)
     check_splits(config, splits)
+    if splits.task == "grasp":
+        terms = parse_task_terms(config.loss.task, task_methods(splits.task))
+        splits = replace(splits, quality=quality_kind(term.method for term in terms))
     # what cannot be built must not surprise after hours of training
     teacher, student = (new_network(config, splits, model) for model in (config.teacher, config.student))
     new_distiller(config.distill, parse_terms(config.distill.loss), teacher, student)

@@ -38,6 +38,8 @@ class Splits:
     """The validation reader itself where a data set keeps its test labels to itself."""
     task: Literal["segmentation", "grasp"] = "segmentation"
     """Samples are `Sample`s, or `distill.data.grasp.sample.GraspSample`s."""
+    quality: Literal["clamp", "sigmoid"] = "clamp"
+    """How the quality of grasps leaves the networks of a run (see `distill.losses.grasp`)."""
 
     @property
     def outputs(self) -> int:
