@@ -56,6 +56,29 @@ def test_no_seam_is_visible(overlap):
     assert abs(steps[seams].mean() / elsewhere.mean() - 1) < 0.05
 
 
+class Moody:
+    """An engine whose scores are constant over a tile and differ from tile to tile, as global context makes them."""
+
+    name, file = "moody", None
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def run(self, batch):
+        shape = (len(batch), 3, *batch.shape[2:])
+        return {
+            "logits": np.broadcast_to(self.rng.uniform(0, 1, (len(batch), 3, 1, 1)), shape).astype(np.float32)
+        }
+
+
+@pytest.mark.parametrize(("overlap", "step"), [(32, 0.1), (16, 0.2), (0, 1.0)])
+def test_tiles_that_disagree_meet_gently(overlap, step):
+    """Scores differ by up to 1 from tile to tile; blended, by no more than `step` from pixel to pixel."""
+    logits = raster_logits(conv_model(Moody()), sar(200, 300), Options(overlap=overlap))
+    largest = max(np.abs(np.diff(logits, axis=axis)).max() for axis in (1, 2))
+    assert step / 3 < largest < step
+
+
 @pytest.mark.parametrize("options", [Options(memory=1), Options(batch=3), Options(batch=64, memory=1)])
 def test_blocks_and_batches_change_nothing(options):
     image = sar(150, 1100)
