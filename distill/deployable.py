@@ -76,10 +76,10 @@ class GraspDeployable(Deployable):
 
 
 def deployable(
-    network: nn.Module, spec: InputSpec, splits: Splits, dtype: torch.dtype = torch.float32
+    network: nn.Module, spec: InputSpec, splits: Splits | None = None, dtype: torch.dtype = torch.float32
 ) -> Deployable:
-    """The form in which a network trained on this data is deployed."""
-    if splits.task != "grasp":
+    """The form in which a network trained on this data is deployed; of no data, to segment."""
+    if splits is None or splits.task != "grasp":
         return Deployable(network, spec, dtype)
     grasping = GraspDeployable(network, spec, dtype)
     grasping.quality = splits.quality

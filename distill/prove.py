@@ -59,6 +59,8 @@ def export_proved(
     return receipt
 
 
-def device_form(network: nn.Module, spec: InputSpec, splits: Splits, *, fold: bool) -> Deployable:
+def device_form(
+    network: nn.Module, spec: InputSpec, splits: Splits | None = None, *, fold: bool
+) -> Deployable:
     """What is exported: with `fold` in its `folded` form, and the receipt compares with the one that was trained."""
     return deployable(folded(network) if fold else network, spec, splits).cpu()

@@ -120,15 +120,17 @@ def find_peaks(
 def to_image(grasps: np.ndarray, network_size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
     """Grasps N×5 in pixels of the network's (height, width) as pixels of the image's, which was resized to it.
 
-    Where the two have other proportions, the opening keeps its place in the picture, and the jaws their length.
+    Where the two have other proportions, the opening keeps its place in the picture, and the rectangle its share of the
+    area: so the same function leads back.
     """
     down, across = image_size[0] / network_size[0], image_size[1] / network_size[1]
     grasps = np.array(grasps, np.float64).reshape(-1, 5)
     cos, sin = np.cos(grasps[:, ANGLE]), np.sin(grasps[:, ANGLE])
     grasps[:, X] = (grasps[:, X] + 0.5) * across - 0.5
     grasps[:, Y] = (grasps[:, Y] + 0.5) * down - 0.5
-    grasps[:, WIDTH] *= np.hypot(cos * across, sin * down)
-    grasps[:, HEIGHT] *= np.hypot(sin * across, cos * down)
+    stretch = np.hypot(cos * across, sin * down)
+    grasps[:, WIDTH] *= stretch
+    grasps[:, HEIGHT] *= across * down / stretch
     grasps[:, ANGLE] = wrap_angle(np.arctan2(sin * down, cos * across))
     return grasps
 

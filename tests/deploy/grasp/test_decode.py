@@ -112,7 +112,7 @@ def test_to_the_image_and_back(x, y, angle, width, size):
     grasp = np.array([[x, y, angle, width, width / 2]])
     there = to_image(grasp, (300, 300), size)
     back = to_image(there, size, (300, 300))
-    assert back[0, [0, 1, 3]] == pytest.approx(grasp[0, [0, 1, 3]], abs=1e-6)
+    assert back[0, [0, 1, 3, 4]] == pytest.approx(grasp[0, [0, 1, 3, 4]], abs=1e-6)
     assert angle_between(back[0, 2], angle) < 1e-9
 
 
