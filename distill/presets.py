@@ -100,7 +100,8 @@ def camvid_cpu() -> RunConfig:
     """Real street scenes at reduced size, for two cores and an hour."""
     return RunConfig(
         data=DataConfig("camvid", size=(144, 192)),
-        teacher=ModelConfig("pspnet/resnet101", output_stride=16),
+        # of the student's family, so that it hands on its weights; a ResNet101 learns too slowly on two cores
+        teacher=ModelConfig("pspnet/resnet34", output_stride=16, head_channels=128),
         student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128),
         teacher_train=TrainConfig(steps=900, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=300),
         student_train=TrainConfig(steps=500, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=250),
@@ -114,7 +115,7 @@ def camvid() -> RunConfig:
     return RunConfig(
         data=DataConfig("camvid", size=(360, 480)),
         teacher=ModelConfig("pspnet/resnet101", pretrained=True),
-        student=ModelConfig("pspnet/resnet18", pretrained=True, head_channels=256),
+        student=ModelConfig("pspnet/resnet50", pretrained=True),
         teacher_train=_paper_training(steps=10_000),
         student_train=_paper_training(steps=20_000),
         augment=AugmentConfig(crop=(360, 360), scale=(0.5, 2.0)),

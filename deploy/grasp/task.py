@@ -37,7 +37,7 @@ class GraspScorer:
         return self.metrics.scores().success[1]
 
     def details(self) -> dict[str, float | None]:
-        """Success of any of the first few, and how often the best one was near in place or in angle alone."""
+        """Success of any of the first few."""
         scores = self.metrics.scores()
         return {f"success@{COUNT}": scores.success[COUNT]}
 
