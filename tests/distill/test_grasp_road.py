@@ -93,8 +93,10 @@ def test_build_engine_gates_on_success(finished, capsys):
 def test_latency_counts_decoding(finished, capsys):
     from benchmarks.latency import main as latency
 
-    assert latency([str(finished.out / "student.bundle"), "--runs", "3", "--warmup", "1"]) in (0, None)
-    assert "postprocess" in capsys.readouterr().out
+    report = finished.out / "latency.json"
+    latency([str(finished.out / "student.bundle"), "--runs", "3", "--warmup", "1", "--json", str(report)])
+    assert "float32" in capsys.readouterr().out
+    assert '"postprocess"' in report.read_text()
 
 
 def test_an_interrupted_run_goes_on(finished):

@@ -14,7 +14,8 @@ from deploy.quantize.qdq import insert
 from distill.checkpoint import save_checkpoint
 from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
 from distill.data.datasets import open_splits
-from distill.data.loader import TrainView, train_batches
+from distill.data.loader import train_batches
+from distill.data.view import TrainView
 from distill.deployable import Deployable
 from distill.export import export_onnx
 from distill.qat import to_qat

@@ -14,8 +14,8 @@ from deploy.errors import UserError
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
 from distill.data.datasets import open_splits
-from distill.data.loader import TrainView
 from distill.data.sample import Sample
+from distill.data.view import TrainView
 from distill.optim import build_optimizer, learning_rate, set_learning_rate
 from distill.train import Interrupted, Stage, loss_terms, train
 from distill.trainee import Trainee
