@@ -55,7 +55,7 @@ def quick() -> RunConfig:
 
 
 def quick_grasp() -> RunConfig:
-    """Grasps of things on a table from depth, built-in, within ten minutes on two cores."""
+    """Grasps of things on a table from depth, built-in, for two cores."""
     return RunConfig(
         data=DataConfig("tabletop", size=(96, 96), synthetic_counts=(600, 48, 300)),
         teacher=ModelConfig("pspnet/resnet34", head_channels=128),
