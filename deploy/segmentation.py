@@ -1,6 +1,6 @@
 """Segmentation as a task (`deploy.tasks`): a class for each pixel."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,6 @@ def _read(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     return read_labelled(folder, len(manifest.classes), manifest.ignore_label, manifest.input)
 
 
-def _write(folder: Path, samples: Iterable[Sample]) -> int:
-    return write_labelled(folder, samples)
-
-
 def _picture(image: np.ndarray, result: Result, classes: Sequence[ClassInfo]) -> np.ndarray:
     return overlay(image, result.labels, classes)
 
@@ -94,8 +90,7 @@ SEGMENTATION = Task(
     scorer=SegmentationScorer,
     truth="masks",
     read=_read,
-    write=_write,
-    picture=_picture,
+    write=write_labelled,
     panels=_panels,
     words=_words,
     save=_save,

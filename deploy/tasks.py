@@ -36,8 +36,6 @@ class Task:
     """The samples of a folder of labelled data, checked."""
     write: Callable[[Path, Iterable[Sample]], int]
     """Write samples as such a folder; their number."""
-    picture: Callable[[np.ndarray, Any, Sequence[ClassInfo]], np.ndarray]
-    """What a result says of an image H×W×C, for people: RGB uint8."""
     panels: Callable[[np.ndarray, np.ndarray, Sequence[Any], Sequence[ClassInfo]], list[np.ndarray]]
     """An image, its truth and the results of several models, as pictures of one height."""
     words: Callable[[Any, Sequence[ClassInfo]], str]

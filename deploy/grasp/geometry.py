@@ -16,6 +16,8 @@ import numpy as np
 
 X, Y, ANGLE, WIDTH, HEIGHT = range(5)
 """Columns of grasps."""
+MAPS = ("quality", "cos2", "sin2", "width")
+"""What a grasp network gives, in this order."""
 GOOD = 0.5
 """The quality of a pixel where grasping is worth a try."""
 

@@ -86,5 +86,7 @@ class GraspModel:
     def _found(self, maps: np.ndarray, valid: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Grasps M×5 in pixels of the image and their qualities M, from maps 4×h×w and `valid` at its size."""
         size = (maps.shape[1], maps.shape[2])
+        if not valid.any():  # nothing was measured, so whatever the network says is made up
+            return np.zeros((0, 5)), np.zeros(0)
         grasps, qualities = decode(maps, count=count)
         return to_image(grasps, size, (valid.shape[0], valid.shape[1])), qualities

@@ -85,7 +85,6 @@ GRASP = Task(
     truth="grasps",
     read=read_grasps,
     write=write_grasps,
-    picture=_picture,
     panels=_panels,
     words=_words,
     save=_save,

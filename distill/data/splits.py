@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from deploy.bundle import ClassInfo
+from deploy.grasp.geometry import MAPS
 
 
 class Reader(Protocol):
@@ -44,7 +45,7 @@ class Splits:
     @property
     def outputs(self) -> int:
         """Maps that a network gives: one for each class, or the four of a grasp."""
-        return 4 if self.task == "grasp" else len(self.classes)
+        return len(MAPS) if self.task == "grasp" else len(self.classes)
 
     @property
     def tested_on(self) -> str:

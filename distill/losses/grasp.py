@@ -1,8 +1,8 @@
 """Losses of grasp maps against their targets.
 
-A network gives N×4×h×w, in the order of `MAPS`: the quality of a grasp at each pixel, cos 2θ and sin 2θ of its angle,
-and its width, all as they leave the last convolution. Targets are N×4×H×W. What the quality means depends on the loss
-it was trained by: `quality_kind` tells, and `quality_of` gives what is deployed, from 0 to 1.
+A network gives N×4×h×w, in the order of `deploy.grasp.geometry.MAPS`: the quality of a grasp at each pixel, cos 2θ and
+sin 2θ of its angle, and its width, all as they leave the last convolution. Targets are N×4×H×W. What the quality means
+depends on the loss it was trained by: `quality_kind` tells, and `quality_of` gives what is deployed, from 0 to 1.
 
 Every image weighs by its valid pixels, so a batch can be divided and the loss stays the same.
 """
@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from deploy.errors import UserError
 from distill.losses.pixels import image_mean
 from distill.losses.task import at_size_of, weighted_mean
-
-MAPS = ("quality", "cos2", "sin2", "width")
 
 QualityKind = Literal["clamp", "sigmoid"]
 """How the quality leaves the network: as a number that is clamped to 0..1, or as the logit of a probability."""

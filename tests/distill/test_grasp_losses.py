@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from deploy.errors import UserError
-from distill.losses.grasp import MAPS, bce, mse, quality_kind, quality_of, smooth_l1
+from deploy.grasp.geometry import MAPS
+from distill.losses.grasp import bce, mse, quality_kind, quality_of, smooth_l1
 from distill.losses.methods import GRASP_METHODS
 from distill.losses.task_terms import parse_task_terms, task_loss
 from tests.distill.dense import normal

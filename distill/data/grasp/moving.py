@@ -29,12 +29,6 @@ def moved(grasps: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return result
 
 
-def resizing(before: tuple[int, int], after: tuple[int, int]) -> np.ndarray:
-    """The matrix of resizing an image of height × width `before` to `after`, edges on edges."""
-    down, across = after[0] / before[0], after[1] / before[1]
-    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
-
-
 def turning(
     before: tuple[float, float],
     after: tuple[float, float],

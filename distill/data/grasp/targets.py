@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from deploy.grasp.geometry import corners
-
-MAPS = ("quality", "cos2", "sin2", "width")
-"""Order of the maps."""
+from deploy.grasp.geometry import MAPS, corners
 
 SHARE = 1 / 3
 """Part of the opening, around the centre, where a grasp is drawn."""
@@ -24,7 +21,7 @@ def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
     centre is nearest, the first of those equally near: so order does not matter, and each grasp can be read at its own
     centre (in GG-CNN the last of the file covers the others). Parts outside the image are cut off.
     """
-    maps = np.zeros((4, height, width), np.float32)
+    maps = np.zeros((len(MAPS), height, width), np.float32)
     distance = np.full((height, width), np.inf, np.float32)
     drawn = np.array(grasps, np.float64).reshape(-1, 5)
     values = _values(drawn, min(height, width) / 2)

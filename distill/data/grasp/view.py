@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from deploy.grasp.decode import to_image
 from deploy.grasp.depth import centre, fill_holes
 from deploy.preprocess import resize
 from distill.config import AugmentConfig
 from distill.data.augment import check_augment
 from distill.data.grasp.augment import covered, jittered, random_matrix, warp
 from distill.data.grasp.files import DEPTH
-from distill.data.grasp.moving import moved, resizing
+from distill.data.grasp.moving import moved
 from distill.data.grasp.sample import GraspSample, touches
 from distill.data.grasp.splits import GraspReader
 from distill.data.grasp.targets import encode
@@ -47,8 +48,8 @@ class GraspView(Dataset):
 
     An image comes at network scale as on a device: holes of depth are filled (`deploy.grasp.depth`), and it is resized
     to `size` (height, width) by `deploy.preprocess`. Choose a size of the shape of the images, as a grasp in an image
-    stretched to another shape is no rectangle any more (see `distill.data.grasp.moving`). Then `augment` is applied, if
-    any, and last of all depth is centred, on what the network sees of it. Random numbers and `cache` are as in
+    stretched to another shape is no rectangle any more (see `deploy.grasp.decode.to_image`). Then `augment` is applied,
+    if any, and last of all depth is centred, on what the network sees of it. Random numbers and `cache` are as in
     `TrainView`.
     """
 
@@ -149,5 +150,5 @@ class GraspView(Dataset):
         if self._depth is not None:
             image[..., self._depth], measured = fill_holes(image[..., self._depth])
             seen = bool(measured.any())
-        grasps = moved(sample.grasps, resizing((image.shape[0], image.shape[1]), self.size))
+        grasps = to_image(sample.grasps, (image.shape[0], image.shape[1]), self.size)
         return Base(resize(image, *self.size), grasps, seen, sample.id, sample.object)

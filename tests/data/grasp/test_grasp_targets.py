@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.grasp.geometry import angle_between
-from distill.data.grasp.moving import moved, resizing, turning
-from distill.data.grasp.targets import MAPS, encode
+from deploy.grasp.decode import to_image
+from deploy.grasp.geometry import MAPS, angle_between
+from distill.data.grasp.moving import moved, turning
+from distill.data.grasp.targets import encode
 
 SIDE = 120
 
@@ -132,10 +133,10 @@ def test_a_zoom_scales_the_sizes_and_a_turn_adds_to_the_angle():
 
 def test_resizing_keeps_edges_on_edges():
     corners = np.array([[-0.5, -0.5, 0, 10, 4], [59.5, 39.5, 0, 10, 4]])
-    resized = moved(corners, resizing((40, 60), (20, 30)))
+    resized = to_image(corners, (40, 60), (20, 30))
     assert resized.tolist() == [[-0.5, -0.5, 0, 5, 2], [29.5, 19.5, 0, 5, 2]]
 
 
 def test_unequal_stretch_moves_the_opening_as_the_image_moves():
-    one = moved(grasp(0, 0, np.pi / 4, np.sqrt(2), 1), resizing((10, 10), (10, 20)))
+    one = to_image(grasp(0, 0, np.pi / 4, np.sqrt(2), 1), (10, 10), (10, 20))
     assert one[0, 2:4] == pytest.approx([np.arctan2(1, 2), np.sqrt(5)])

@@ -88,6 +88,7 @@ def test_all_hole():
     result = GraspModel(SPEC, CLASSES, engine)(np.full((96, 96), np.nan, np.float32))
     assert (engine.seen == 0).all()
     assert not result.valid.any()
+    assert len(result.grasps) == 0
     assert (result.labels == 255).all()
 
 
