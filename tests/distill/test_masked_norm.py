@@ -23,6 +23,8 @@ from distill.deployable import Deployable
 from distill.export import export_onnx
 from distill.inherit import inherit
 from distill.qat import to_qat
+from distill.run import parse
+from distill.stages import prepare
 from distill.sync_norm import CountedBatchNorm, check_norms, norms_again, step_norms, sync_norms
 from distill.train import Stage, train
 from distill.valid_maps import ValidMaps
@@ -236,7 +238,7 @@ class TestMaps:
                 slice(i * n // cells, -(-(i + 1) * n // cells))
                 for i, n, cells in ((row, 16, size[0]), (column, 24, size[1]))
             )
-            assert torch.equal(maps[:, 0, row, column] > 0, valid[:, rows, columns].flatten(1).any(1))
+            assert torch.equal(maps[:, 0, row, column], valid[:, rows, columns].flatten(1).any(1).float())
 
     def test_an_image_with_one_valid_pixel_counts_on_every_map(self):
         valid = torch.zeros(2, 96, 96, dtype=torch.bool)
@@ -376,6 +378,16 @@ class TestTraining:
         check_norms("student-train", MASKED, new_network())
         check_norms("student-train", CONFIG, nn.Conv2d(1, 1, 1))
         check_norms("teacher-train", replace(MASKED, steps=0), nn.Conv2d(1, 1, 1))
+
+    def test_the_mistake_is_found_before_anything_is_written(self, tmp_path):
+        config = parse(
+            ["quick-grasp", "--out", str(tmp_path / "run"), "--data.synthetic-counts", "8", "1", "1"]
+        )
+        student = replace(config.student, arch="ggcnn", head_channels=512)
+        training = replace(config.student_train, masked_norm=True)
+        with pytest.raises(UserError, match="GGCNN has no batch norms"):
+            prepare(replace(config, student=student, student_train=training))
+        assert not (tmp_path / "run").exists()
 
     def test_several_gpus_keep_norms_that_a_mask_reaches(self):
         shell, gpus = nn.Sequential(nn.BatchNorm2d(3)), Device(2, "cuda")
