@@ -32,6 +32,7 @@ CONFIGS = {
     "adamw": ADAMW,
     "sgd, accumulated, averaged": replace(SGD, accumulate=2, ema=0.9),
     "adamw, accumulated": replace(ADAMW, accumulate=2),
+    "sgd, accumulated, masked": replace(SGD, accumulate=2, masked_norm=True),
 }
 LOSS = "kl(t=2) + feature(layer4) + at(layer4)"
 VAL_IMAGES = 5
