@@ -93,13 +93,19 @@ class TrainConfig:
     """Images per optimiser step, over all processes and accumulated micro-batches."""
     accumulate: int = 1
     """Micro-batches per optimiser step."""
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    schedule: Literal["poly", "cosine"] = "cosine"
+    optimizer: Literal["sgd", "adamw", "rmsprop"] = "adamw"
+    schedule: Literal["poly", "cosine", "plateau"] = "cosine"
+    """How the rate falls: to 0 over the steps, or by `plateau_factor` whenever validation stops improving."""
+    plateau_factor: float = 0.5
+    """What a plateau multiplies the rate by."""
+    plateau_patience: int = 3
+    """Evaluations without a better score in a row that are borne; one more is a plateau."""
     lr: float = 1e-3
     head_lr_factor: float = 1.0
     """Learning rate of the heads relative to the backbone (10 in the paper)."""
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    """Of SGD and RMSprop."""
     warmup: int = 0
     """Steps of linear warm-up."""
     clip: float = 0.0

@@ -210,6 +210,7 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
         config.student_train,
         steps=steps,
         optimizer="adamw",
+        schedule="cosine",
         lr=config.int8.qat_lr,
         head_lr_factor=1.0,
         warmup=0,
