@@ -226,6 +226,8 @@ class RunConfig:
     """Also train the student without distillation on equal steps, for comparison."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of training; auto: bf16 where the device computes in it, fp16 on older GPUs, else fp32."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Experiment log beside the run's own files (`pip install 'edgedistill[wandb]'` or `[mlflow]`)."""
     seed: int = 0
     out: Path = Path("runs/run")
     """Folder of checkpoints, logs, bundles and the report."""

@@ -34,6 +34,7 @@ from distill.qat import QatNetwork, to_qat
 from distill.resume import claim_folder
 from distill.state import BEST, finished
 from distill.teaching import distil_from, new_distiller, start_from
+from distill.tracking import require_tracker, start_tracker
 from distill.train import Stage, train
 from student.zoo import build_network
 from teacher.weights import load_weights
@@ -69,9 +70,11 @@ class Trained:
 
 def prepare(config: RunConfig) -> Road:
     """Check the whole configuration, open the data, claim the output folder, and measure the training split."""
+    require_tracker(config.tracker)
     accelerator = Accelerator(
         mixed_precision=_precision(config.precision),
         cpu=not torch.accelerator.is_available(),  # said aloud, or accelerate ignores torchrun on such a machine
+        log_with=None if config.tracker == "none" else config.tracker,
         # the others wait while the main process exports
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )
@@ -91,6 +94,7 @@ def prepare(config: RunConfig) -> Road:
         computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
         claim_folder(config, computed)
         _write_stats(config.out / "stats.json", config, splits)
+        start_tracker(accelerator, config)
     accelerator.wait_for_everyone()
     stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
     check_teachers(config, splits, stats)

@@ -30,6 +30,7 @@ from distill.processes import any_process, sum_over_processes
 from distill.signals import stop_requests
 from distill.state import TrainState
 from distill.sync_norm import sync_norms, synced_steps
+from distill.tracking import track
 from distill.trainee import Distillation, Trainee, normalised
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -90,7 +91,9 @@ def train(
     start = state.restore() if resume else 0
     batches = _batches(stage, config, accelerator, start)
     with (
-        TrainLog(stage.folder, stage.name, start, config.steps, config.batch_size)
+        TrainLog(
+            stage.folder, stage.name, start, config.steps, config.batch_size, partial(track, accelerator)
+        )
         if accelerator.is_main_process
         else nullcontext() as log,
         stop_requests() as asked,
