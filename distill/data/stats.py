@@ -32,7 +32,7 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
     class_pixels = np.zeros(num_classes, np.int64)
     for index in range(len(reader)):
         sample = reader[index]
-        count, mean, squares = _merge((count, mean, squares), _moments(sample))
+        count, mean, squares = merge_moments((count, mean, squares), _moments(sample))
         class_pixels += np.bincount(sample.label[sample.valid].numpy(), minlength=num_classes)
     if not count.all():
         raise UserError(
@@ -60,7 +60,8 @@ def _moments(sample: Sample) -> Moments:
     return np.full(len(mean), float(pixels.shape[1])), mean, np.square(pixels - mean[:, None]).sum(axis=1)
 
 
-def _merge(a: Moments, b: Moments) -> Moments:
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """The moments of two sets of pixels as one."""
     count = a[0] + b[0]
     share = np.divide(b[0], count, out=np.zeros_like(count), where=count > 0)
     shift = b[1] - a[1]
