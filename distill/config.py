@@ -56,6 +56,12 @@ class AugmentConfig:
     """Height × width of a training crop."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the random zoom before the crop."""
+    balance: float = 0.0
+    """Share of the crops that are taken around a class drawn evenly from all, in any image that has it (class uniform
+    sampling, arXiv:1812.01593, which takes half); 0 = crops at random. Segmentation only."""
+    max_no_data: float = 1.0
+    """Largest share of a crop that does not count: without data, void, or outside the image. Others are drawn anew, at
+    most ten times; 1 = any crop. Segmentation only."""
     rotate: float = 0.0
     """Largest random turn either way, in degrees; 180 = any. Grasp data only."""
     flip: bool = True

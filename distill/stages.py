@@ -167,7 +167,7 @@ def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) ->
     `views` is the fixed number of views an image; 0 gives new ones in every epoch.
     """
     config, splits, stats = road.config, road.splits, road.stats
-    view = training_view(config, splits, stats.mean, views)
+    view = training_view(config, splits, stats, views)
     return Stage(
         name=name,
         folder=config.out / name,

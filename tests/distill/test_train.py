@@ -89,6 +89,26 @@ def test_resuming_from_any_checkpoint_is_bit_exact(
     assert steps == [2, 4, 6, 8]
 
 
+def test_balanced_sampling_is_resumed_exactly(stage, tmp_path, accelerator):
+    stage.view.augment = replace(stage.view.augment, balance=0.5, max_no_data=0.2)
+    stage.view._occurring = [(0, np.array([1, 4])), (1, np.array([2]))]
+    straight = trained(stage, ADAMW, accelerator)
+    again = replace(stage, folder=tmp_path / "again")
+
+    def interrupt(folder):
+        if load_checkpoint(folder / "last.safetensors")[1]["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "distill.state.save_checkpoint",
+            lambda path, *rest: (save_checkpoint(path, *rest), interrupt(path.parent)),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            trained(again, ADAMW, accelerator)
+    assert torch.equal(trained(again, ADAMW, accelerator, resume=True), straight)
+
+
 def test_distillation_reaches_the_student_only(stage, accelerator):
     teacher = tiny_net(seed=9)
     before = weights(teacher)
