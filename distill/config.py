@@ -58,7 +58,7 @@ class AugmentConfig:
     """Range of the random zoom before the crop."""
     balance: float = 0.0
     """Share of the crops that are taken around a class drawn evenly from all, in any image that has it (class uniform
-    sampling, arXiv:1812.01593, which takes half); 0 = crops at random. Segmentation only."""
+    sampling, as in arXiv:1812.01593); 0 = crops at random. Segmentation only."""
     max_no_data: float = 1.0
     """Largest share of a crop that does not count: without data, void, or outside the image. Others are drawn anew, at
     most ten times; 1 = any crop. Segmentation only."""
