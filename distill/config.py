@@ -15,6 +15,7 @@ DATASETS = (
     "voc",
     "cityscapes",
     "folder",
+    "ombria",
     "tabletop",
     "cornell",
     "cornell_rgb",
@@ -27,13 +28,23 @@ class DataConfig:
     """Which labelled images to use and at which size the network sees them."""
 
     name: Literal[
-        "synthetic", "camvid", "voc", "cityscapes", "folder", "tabletop", "cornell", "cornell_rgb", "jacquard"
+        "synthetic",
+        "camvid",
+        "voc",
+        "cityscapes",
+        "folder",
+        "ombria",
+        "tabletop",
+        "cornell",
+        "cornell_rgb",
+        "jacquard",
     ]
     """The last four are for grasps, the others for segmentation."""
     root: Path | None = None
     """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic` and `tabletop`."""
-    channels: Literal["depth", "rgb", "rgbd"] = "depth"
-    """What a grasp network sees; `cornell_rgb` has colours alone."""
+    channels: tuple[str, ...] = ()
+    """Which channels of the images, by name or position, such as `after` or `0 1`; default: all. Grasp data: `depth`
+    (the default), `rgb` or `rgbd`; `cornell_rgb` has colours alone."""
     split_by: Literal["object", "image"] = "object"
     """How Cornell and Jacquard are divided: no object in two splits, or images by chance."""
     size: tuple[int, int] = (96, 96)
@@ -84,6 +95,8 @@ class ModelConfig:
     head_channels: int = 512
     """Width of the head: of PSPNet's 3×3 convolution (512 in the paper), or DeepLabV3+'s pyramid and decoder (256)."""
     dropout: float = 0.1
+    detail: bool = False
+    """Outputs of PSPNet at half of the image's size, from its head and the backbone's first maps; for grasp maps."""
     pretrained: bool = False
     """Start the backbone from timm's ImageNet weights (needs network access or a filled cache)."""
     weights: Path | None = None

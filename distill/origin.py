@@ -14,7 +14,7 @@ from distill.data.splits import Splits
 from distill.data.stats import Stats
 from student.zoo import build_network
 
-FIELDS = ("arch", "output_stride", "head_channels")
+FIELDS = ("arch", "output_stride", "head_channels", "detail")
 TOLERANCE = 0.05
 """By how many standard deviations another normalisation may shift a channel, and by which share stretch it."""
 

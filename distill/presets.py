@@ -1,10 +1,11 @@
 """Presets: functions that return a complete configuration. A run is one of these, plus what the command line changes.
 
-`quick`, `quick-grasp`, `smoke`, `camvid-cpu` and `cornell-rgb` are for a machine without a GPU and train from scratch;
-the others need one. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
+`quick`, `quick-grasp`, `smoke`, `camvid-cpu`, `ombria` and `cornell-rgb` are for a machine without a GPU and train from
+scratch; the others need one. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -58,8 +59,8 @@ def quick_grasp() -> RunConfig:
     """Grasps of things on a table from depth, built-in, for two cores."""
     return RunConfig(
         data=DataConfig("tabletop", size=(96, 96), synthetic_counts=(600, 48, 300)),
-        teacher=ModelConfig("pspnet/resnet34", head_channels=128),
-        student=ModelConfig("pspnet/resnet18", head_channels=128),
+        teacher=_grasp_network("pspnet/resnet34"),
+        student=_grasp_network("pspnet/resnet18"),
         teacher_train=TrainConfig(steps=350, lr=1e-3, warmup=20),
         student_train=TrainConfig(steps=100, lr=1e-3, warmup=10),
         augment=_grasp_augmentation(96),
@@ -73,9 +74,9 @@ def quick_grasp() -> RunConfig:
 def cornell_rgb() -> RunConfig:
     """Cornell in colours alone (`cornell_rgb`), at reduced size, for two cores and an hour."""
     return RunConfig(
-        data=DataConfig("cornell_rgb", size=(128, 128), channels="rgb"),
-        teacher=ModelConfig("pspnet/resnet34", head_channels=128),
-        student=ModelConfig("pspnet/resnet18", head_channels=128),
+        data=DataConfig("cornell_rgb", size=(128, 128), channels=("rgb",)),
+        teacher=_grasp_network("pspnet/resnet34"),
+        student=_grasp_network("pspnet/resnet18"),
         teacher_train=TrainConfig(steps=800, lr=1e-3, warmup=50, eval_every=400),
         student_train=TrainConfig(steps=400, lr=1e-3, warmup=50, eval_every=400),
         augment=_grasp_augmentation(128),
@@ -107,6 +108,21 @@ def camvid_cpu() -> RunConfig:
         student_train=TrainConfig(steps=500, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=250),
         augment=AugmentConfig(crop=(96, 128), scale=(0.75, 1.5)),
         out=Path("runs/camvid-cpu"),
+    )
+
+
+def ombria() -> RunConfig:
+    """Floods in Sentinel-1 images before and after, at half their size, for two cores and an hour."""
+    train = TrainConfig(steps=800, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=200)
+    return RunConfig(
+        data=DataConfig("ombria", size=(128, 128)),
+        teacher=ModelConfig("pspnet/resnet34", output_stride=16, head_channels=128, detail=True),
+        student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128, detail=True),
+        teacher_train=train,
+        student_train=replace(train, steps=400, eval_every=100),
+        augment=AugmentConfig(crop=(96, 96), scale=(0.75, 1.5), vertical_flip=True),
+        loss=LossConfig(task="ce + dice"),
+        out=Path("runs/ombria"),
     )
 
 
@@ -165,8 +181,8 @@ def folder() -> RunConfig:
 def _real_grasps(name: Literal["cornell", "jacquard"], steps: int) -> RunConfig:
     return RunConfig(
         data=DataConfig(name, size=(300, 300)),
-        teacher=ModelConfig("pspnet/resnet101", pretrained=True),
-        student=ModelConfig("pspnet/resnet50", pretrained=True),
+        teacher=ModelConfig("pspnet/resnet101", detail=True, dropout=0.0, pretrained=True),
+        student=ModelConfig("pspnet/resnet50", detail=True, dropout=0.0, pretrained=True),
         teacher_train=_grasp_training(steps),
         student_train=_grasp_training(steps),
         augment=_grasp_augmentation(300),
@@ -175,6 +191,11 @@ def _real_grasps(name: Literal["cornell", "jacquard"], steps: int) -> RunConfig:
         int8=GRASP_INT8,
         out=Path(f"runs/{name}"),
     )
+
+
+def _grasp_network(arch: str) -> ModelConfig:
+    """Of small images; the detail makes up for the coarse stride."""
+    return ModelConfig(arch, output_stride=16, head_channels=128, dropout=0.0, detail=True)
 
 
 def _grasp_training(steps: int) -> TrainConfig:
@@ -206,6 +227,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "quick": quick,
     "quick-grasp": quick_grasp,
     "camvid-cpu": camvid_cpu,
+    "ombria": ombria,
     "camvid": camvid,
     "cornell-rgb": cornell_rgb,
     "cornell": cornell,

@@ -151,6 +151,7 @@ def new_network(config: RunConfig, splits: Splits, model: ModelConfig) -> nn.Mod
         channels,
         splits.outputs,
         output_stride=model.output_stride,
+        detail=model.detail,
         head_channels=model.head_channels,
         dropout=model.dropout,
         aux=config.loss.aux > 0,

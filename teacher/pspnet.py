@@ -1,7 +1,8 @@
 """PSPNet: pyramid scene parsing network (Zhao et al., CVPR 2017, arXiv:1612.01105), the paper's network.
 
 A dilated backbone, pooling at 1, 2, 3 and 6 bins, a 3×3 head of 512 channels with dropout, and an auxiliary head on
-layer3 that exists during training only.
+layer3 that exists during training only. Where outputs must be finer than an eighth of the image, as grasp maps must,
+`detail` joins the head with the backbone's first maps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from teacher.pooling import exact_adaptive_avg_pool
 
 BINS = (1, 2, 3, 6)
 AUX_CHANNELS = 256
+DETAIL_CHANNELS = 64
 
 
 class Output(NamedTuple):
@@ -61,6 +63,27 @@ class PyramidPooling(nn.Module):
         return torch.cat([x, *maps], dim=1)
 
 
+class Detail(nn.Module):
+    """The head N×C×h×w, upsampled step by step and joined with finer maps, finest first in `channels`.
+
+    Each step is one 3×3 convolution of both, as in U-Net; it gives N×DETAIL_CHANNELS at the size of the finest map.
+    """
+
+    def __init__(self, head_channels: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        below = [head_channels, *[DETAIL_CHANNELS] * (len(channels) - 1)]
+        self.blocks = nn.ModuleList(
+            conv_bn_relu(deep + fine, DETAIL_CHANNELS, 3)
+            for deep, fine in zip(below, reversed(channels), strict=True)
+        )
+
+    def forward(self, head: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        for block, fine in zip(self.blocks, reversed(maps), strict=True):
+            raised = F.interpolate(head, fine.shape[-2:], mode="bilinear", align_corners=False)
+            head = block(torch.cat([fine, raised], dim=1))
+        return head
+
+
 class PSPNet(nn.Module):
     """The dense-prediction network of teacher and students.
 
@@ -71,9 +94,11 @@ class PSPNet(nn.Module):
         output_stride: 8, 16 or 32.
         head_channels: width of the 3×3 head convolution.
         aux: build the auxiliary head on layer3.
+        detail: give outputs at half of the image's size, from the head and the backbone's first two maps (`Detail`).
         pretrained: ImageNet weights for the backbone.
 
-    `forward(N×C×H×W)` returns `Output`, whose features are `layer3`, `layer4` (the backbone's last two) and `head`.
+    `forward(N×C×H×W)` returns `Output`: logits at the output stride, or at stride 2 with `detail`, and the features
+    `layer3`, `layer4` (the backbone's last two) and `head`.
     """
 
     def __init__(
@@ -86,20 +111,25 @@ class PSPNet(nn.Module):
         head_channels: int = 512,
         dropout: float = 0.1,
         aux: bool = True,
+        detail: bool = False,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = build_backbone(backbone, in_channels, output_stride, pretrained=pretrained)
-        layer3, layer4 = feature_channels(self.backbone)
+        maps = (0, 1, -2, -1) if detail else (-2, -1)
+        self.backbone = build_backbone(backbone, in_channels, output_stride, pretrained=pretrained, maps=maps)
+        *fine, layer3, layer4 = feature_channels(self.backbone)
         self.pyramid = PyramidPooling(layer4)
         self.head = conv_bn_relu(self.pyramid.out_channels, head_channels, 3)
+        self.detail = Detail(head_channels, fine) if detail else None
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(head_channels, num_outputs, 1)
+        self.classifier = nn.Conv2d(DETAIL_CHANNELS if detail else head_channels, num_outputs, 1)
         self.aux_head = aux_head(layer3, num_outputs, dropout) if aux else None
 
     def forward(self, x: Tensor) -> Output:
-        layer3, layer4 = self.backbone(x)
+        *fine, layer3, layer4 = self.backbone(x)
         head = self.head(self.pyramid(layer4))
+        if self.detail is not None:
+            head = self.detail(head, fine)
         logits = self.classifier(self.dropout(head))
         aux = self.aux_head(layer3) if self.training and self.aux_head is not None else None
         return Output(logits, aux, {"layer3": layer3, "layer4": layer4, "head": head})

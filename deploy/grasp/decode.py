@@ -67,13 +67,11 @@ def decode(
         return np.zeros((0, 5)), np.zeros(0)
     quality = smoothed(maps[0], SIGMA_QUALITY)
     places = find_peaks(quality, valid, count, min_distance, min_quality)
-    grasps, nearest = np.empty((len(places), 5)), np.rint(places).astype(np.intp)
-    for grasp, (row, column) in zip(grasps, nearest.tolist(), strict=True):
-        cos, sin = _around(maps[1:3], maps[0], row, column, SIGMA_ANGLE)
-        (opening,) = _around(maps[3:], maps[0], row, column, SIGMA_WIDTH) * unit
-        grasp[ANGLE:] = np.arctan2(sin, cos) / 2, opening, jaw * opening
-    grasps[:, Y], grasps[:, X] = places[:, 0] + rows.start, places[:, 1] + columns.start
-    grasps[:, ANGLE] = wrap_angle(grasps[:, ANGLE])
+    nearest = np.rint(places).astype(np.intp)
+    cos, sin = _around(maps[1:3], maps[0], nearest, SIGMA_ANGLE)
+    (opening,) = _around(maps[3:], maps[0], nearest, SIGMA_WIDTH) * unit
+    y, x = places[:, 0] + rows.start, places[:, 1] + columns.start
+    grasps = np.stack([x, y, wrap_angle(np.arctan2(sin, cos) / 2), opening, jaw * opening], axis=1)
     return grasps, quality[tuple(nearest.T)].astype(np.float64).clip(0, 1)
 
 
@@ -143,18 +141,15 @@ def _kernel(sigma: float) -> np.ndarray:
 
 
 def _along_rows(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """H×W with each column convolved by a symmetric kernel: whole rows are added, which lie together in memory."""
-    reach = len(kernel) // 2
-    padded = np.pad(plane, ((reach, reach), (0, 0)), mode="symmetric")
-    height = plane.shape[0]
-    result = padded[reach : reach + height] * kernel[reach]
-    pair = np.empty_like(result)
-    for offset in range(1, reach + 1):
-        before = padded[reach - offset : reach - offset + height]
-        np.add(before, padded[reach + offset : reach + offset + height], out=pair)
-        pair *= kernel[reach + offset]
-        result += pair
-    return result
+    """H×W with each column convolved by a symmetric kernel: its product with each band of rows, none of them copied."""
+    padded = plane[_mirrored(len(plane), len(kernel) // 2)]
+    return np.matmul(kernel, np.lib.stride_tricks.sliding_window_view(padded, len(kernel), axis=0).mT)
+
+
+@lru_cache(maxsize=32)
+def _mirrored(length: int, reach: int) -> np.ndarray:
+    """The indices 0..length-1, and `reach` more on either side that mirror them."""
+    return np.pad(np.arange(length), reach, mode="symmetric")
 
 
 def _worth_a_look(quality: np.ndarray, least: float) -> tuple[slice, slice]:
@@ -192,10 +187,10 @@ def _settled(quality: np.ndarray, row: int, column: int) -> tuple[float, float]:
     high = quality[rows, columns] >= floor
     top, left = rows.start - (row - _MOVE - 1), columns.start - (column - _MOVE - 1)
     inner = wide[top : top + high.shape[0], left : left + high.shape[1]]
-    place = divmod(int(np.where(high, inner, -1).argmax()), high.shape[1])
+    place = divmod(int((high * inner).argmax()), high.shape[1])
     down, across = rows.start + place[0] - row, columns.start + place[1] - column
-    way = np.rint(np.outer(_WAY, (down, across))).astype(np.intp) + np.array((row, column))
-    if not (quality[way[:, 0], way[:, 1]] >= floor).all():
+    way = np.rint(np.outer((down, across), _WAY)).astype(np.intp)
+    if not (quality[row + way[0], column + way[1]] >= floor).all():
         down = across = 0
     r, c = down + _MOVE + 1, across + _MOVE + 1
     vertical, horizontal = wide[r - 1 : r + 2, c].tolist(), wide[r, c - 1 : c + 2].tolist()
@@ -231,17 +226,22 @@ def _local_maxima(score: np.ndarray, above: np.ndarray) -> np.ndarray:
     return np.flatnonzero(above)
 
 
-def _around(planes: np.ndarray, quality: np.ndarray, row: int, column: int, sigma: float) -> np.ndarray:
-    """The mean of each map P×H×W around a pixel, by a Gaussian times the quality: float64 P."""
+def _around(planes: np.ndarray, quality: np.ndarray, places: np.ndarray, sigma: float) -> np.ndarray:
+    """The mean of each map P×H×W around each of the pixels N×2, by a Gaussian times the quality: float64 P×N."""
     kernel = _kernel(sigma)
     reach = len(kernel) // 2
-    rows, columns = _square(row, column, reach)
-    weight = np.clip(quality[rows, columns], 0, None) + np.float32(_LEAST)
-    weight = weight * kernel[rows.start - row + reach :][: weight.shape[0], None]
-    weight *= kernel[columns.start - column + reach :][: weight.shape[1]]
-    return (planes[:, rows, columns] * weight).sum(axis=(1, 2), dtype=np.float64) / weight.sum(
-        dtype=np.float64
+    at = places[:, :, None] + np.arange(-reach, reach + 1)  # N×2×taps
+    inside = (at >= 0) & (at < np.array(quality.shape)[:, None])
+    weights = np.where(inside, kernel, 0)
+    rows, columns = np.where(inside, at, 0).transpose(1, 0, 2)
+    pixels = rows[:, :, None], columns[:, None, :]
+    weight = (
+        (np.clip(quality[pixels], 0, None) + np.float32(_LEAST))
+        * weights[:, 0, :, None]
+        * weights[:, 1, None]
     )
+    total = weight.sum(axis=(1, 2), dtype=np.float64)
+    return (planes[:, *pixels] * weight).sum(axis=(2, 3), dtype=np.float64) / total
 
 
 _WIDE_KERNEL = _kernel(_WIDE)

@@ -2,12 +2,15 @@
 
 from distill.config import DataConfig
 from distill.data.camvid import open_camvid
+from distill.data.channels import choose_channels
 from distill.data.cityscapes import open_cityscapes
 from distill.data.folder import open_folder
 from distill.data.grasp.cornell import open_cornell
 from distill.data.grasp.cornell_rgb import open_cornell_rgb
+from distill.data.grasp.files import channels_of
 from distill.data.grasp.jacquard import open_jacquard
 from distill.data.grasp.tabletop import open_tabletop
+from distill.data.ombria import open_ombria
 from distill.data.splits import Splits
 from distill.data.synthetic import open_synthetic
 from distill.data.voc import open_voc
@@ -18,10 +21,11 @@ OPENERS = {
     "voc": open_voc,
     "cityscapes": open_cityscapes,
     "folder": open_folder,
+    "ombria": open_ombria,
     "tabletop": open_tabletop,
-    "cornell": lambda config, seed: open_cornell(config, seed, config.channels, config.split_by),
+    "cornell": lambda config, seed: open_cornell(config, seed, channels_of(config), config.split_by),
     "cornell_rgb": open_cornell_rgb,
-    "jacquard": lambda config, seed: open_jacquard(config, seed, config.channels, config.split_by),
+    "jacquard": lambda config, seed: open_jacquard(config, seed, channels_of(config), config.split_by),
 }
 
 
@@ -30,4 +34,5 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
 
     Raises UserError when the data is missing (saying where to get it) or not laid out as expected.
     """
-    return OPENERS[config.name](config, seed)
+    splits = OPENERS[config.name](config, seed)
+    return splits if splits.task == "grasp" else choose_channels(splits, config.channels)

@@ -25,6 +25,17 @@ def test_logits_at_the_output_stride_for_any_channels(stride, channels):
     assert output.aux is None
 
 
+def test_detail_gives_outputs_at_half_the_size_from_all_depths():
+    network = tiny(output_stride=16, detail=True)
+    output = network.train()(torch.randn(2, 3, 64, 96))
+    assert output.logits.shape == (2, 5, 32, 48)
+    assert output.aux is not None
+    assert output.aux.shape == (2, 5, 4, 6)
+    output.logits.sum().backward()
+    without = {name for name, p in network.named_parameters() if p.grad is None}
+    assert {name.split(".")[0] for name in without} == {"aux_head"}
+
+
 def test_auxiliary_head_sees_layer3_in_training_only():
     network = tiny(output_stride=8)
     output = network.train()(torch.randn(2, 3, 64, 64))
@@ -51,9 +62,10 @@ def test_the_papers_network():
     assert network.to("meta").eval()(image).logits.shape == (1, 19, 90, 90)
 
 
+@pytest.mark.parametrize("detail", [False, True])
 @pytest.mark.parametrize("size", [(64, 96), (72, 104), (97, 61)])
-def test_folding_changes_nothing(size):
-    network = tiny(output_stride=8)
+def test_folding_changes_nothing(size, detail):
+    network = tiny(output_stride=8, detail=detail)
     for module in network.modules():  # fresh norms have zero shift, which would hide a wrong border
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -9,6 +9,7 @@ import numpy as np
 from deploy.errors import UserError
 from deploy.grasp.depth import warn_of_millimetres
 from deploy.images import read_image
+from distill.config import DataConfig
 
 DEPTH = "depth"
 """Name of the channel that holds depth."""
@@ -22,6 +23,14 @@ NAMES: dict[Channels, tuple[str, ...]] = {
     "rgbd": ("R", "G", "B", DEPTH),
 }
 """Name of each image channel, in order."""
+
+
+def channels_of(config: DataConfig) -> Channels:
+    """What `--data.channels` says for grasp data; UserError where it says anything else."""
+    chosen = " ".join(config.channels) or DEPTH
+    if chosen not in NAMES:
+        raise UserError(f"--data.channels {chosen}: grasp data has {', '.join(NAMES)}")
+    return chosen
 
 
 def read_rgb(path: Path) -> np.ndarray:

@@ -53,7 +53,7 @@ def make_object(seed: int, number: int) -> Thing:
     middle = (contours[0].min(axis=0) + contours[0].max(axis=0)) / 2
     return Thing(
         contours=tuple(contour - middle for contour in contours),
-        height=float(rng.uniform(0.02, 0.08)),
+        height=float(rng.uniform(0.015, 0.035)),
         profile=rng.choice(["flat", "flat", "domed", "stepped"]).item(),  # pyright: ignore[reportArgumentType]
         color=tuple(rng.integers(40, 230, 3).tolist()),
     )

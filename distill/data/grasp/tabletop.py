@@ -1,14 +1,15 @@
 """Built-in grasp data: a depth camera looks straight down on things on a table, made from numbers alone.
 
 The camera is orthographic: 32 cm fit into the shorter side of the image, whatever its size in pixels. Depth has
-what structured light does to it: noise that grows with the distance, steps of a millimetre, no measurement at steep
-edges, in the shadow beside tall things, and in spots (Khoshelham & Elberink, Sensors 2012; Mallick et al., IEEE Sensors
-2014). Grasps follow from the outlines before any of that (`distill.data.grasp.antipodal`), for objects of a catalogue
-of which each split has its own.
+what a cheap camera does to it: noise of its own in each pixel, which grows with the distance, and noise that neighbours
+share, as matching windows make it; steps of a millimetre; no measurement at steep edges, in the shadow beside tall
+things, and in spots (Khoshelham & Elberink, Sensors 2012; Mallick et al., IEEE Sensors 2014). Beside an object lie
+others that look like it and can hardly be held, because they are flat or too wide. Grasps follow from the outlines
+before any of that (`distill.data.grasp.antipodal`), for objects of a catalogue of which each split has its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -17,7 +18,7 @@ import numpy as np
 from deploy.errors import UserError
 from distill.config import DataConfig
 from distill.data.grasp.antipodal import Gripper, HeightMap, antipodal_grasps
-from distill.data.grasp.files import Channels, join
+from distill.data.grasp.files import Channels, channels_of, join
 from distill.data.grasp.objects import Contour, Thing, make_object, object_split
 from distill.data.grasp.sample import GraspSample, make_grasp_sample
 from distill.data.grasp.splits import grasp_splits
@@ -30,6 +31,8 @@ FINE = 0.002
 """Metres a pixel of the map in which room for the fingers is looked for."""
 MOST = 20
 """Grasps of an object."""
+GRAIN, ROUGHNESS = 0.006, 0.003
+"""Metres: how far the noise that neighbouring pixels share reaches, and its standard deviation."""
 GRIPPER = Gripper()
 _SUBPIXEL = 4
 
@@ -88,20 +91,22 @@ def open_tabletop(config: DataConfig, seed: int) -> Splits:
         raise UserError(f"--data.synthetic-counts {config.synthetic_counts}: every split needs a scene")
     if min(config.size) < 32:
         raise UserError(f"--data.size {config.size}: a table-top scene has 32 pixels or more on each side")
+    channels = channels_of(config)
     train, val, test = (
-        TabletopReader(split, count, config.size, seed, config.channels)
+        TabletopReader(split, count, config.size, seed, channels)
         for split, count in zip(("train", "val", "test"), config.synthetic_counts, strict=True)
     )
-    return grasp_splits("tabletop", config.channels, train, val, test)
+    return grasp_splits("tabletop", channels, train, val, test)
 
 
 def tabletop_scene(
     rng: np.random.Generator, height: int, width: int, numbers: Sequence[int], seed: int
 ) -> Scene:
-    """One scene of one to three of the objects `numbers`, all of it drawn from `rng`."""
+    """One scene of two to five of the objects `numbers`, all but the first as decoys; all of it drawn from `rng`."""
     extent = np.array((width, height)) * (EXTENT / min(height, width))
-    chosen = rng.choice(np.array(numbers), size=min(int(rng.integers(1, 4)), len(numbers)), replace=False)
-    placed = _place(rng, {int(number): _object(seed, int(number)) for number in chosen}, extent)
+    chosen = rng.choice(np.array(numbers), size=min(int(rng.integers(2, 6)), len(numbers)), replace=False)
+    first, *others = ((number, _object(seed, number)) for number in chosen.tolist())
+    placed = _place(rng, dict([first, *((number, _decoy(rng, thing)) for number, thing in others)]), extent)
     fine = HeightMap(_heights(placed, extent, FINE), FINE)
     metric = [antipodal_grasps(_spaced(contours), fine, GRIPPER, rng, MOST) for _, _, contours in placed]
     pixel = EXTENT / min(height, width)
@@ -121,15 +126,23 @@ def _object(seed: int, number: int) -> Thing:
     return make_object(seed, number)
 
 
+def _decoy(rng: np.random.Generator, thing: Thing) -> Thing:
+    """The same outline on something that can hardly be held: too flat for the fingers, or about twice as large."""
+    if rng.random() < 0.5:
+        return replace(thing, height=float(rng.uniform(0.003, 0.009)))
+    factor = rng.uniform(1.6, 2.4)
+    return replace(thing, contours=tuple(factor * contour for contour in thing.contours))
+
+
 def _place(rng: np.random.Generator, things: dict[int, Thing], extent: np.ndarray) -> list[Placed]:
-    """Objects turned and laid down such that their circles hardly overlap; one that finds no place is left out."""
+    """Objects turned and laid down such that their circles overlap little; one that finds no place is left out."""
     placed: list[Placed] = []
     circles: list[tuple[np.ndarray, float]] = []
     for number, thing in things.items():
         margin = min(thing.radius * 0.8 + 0.01, extent.min() / 2)
         for _ in range(12):
             at = rng.uniform(margin, extent - margin)
-            if all(np.linalg.norm(at - other) > 0.85 * (thing.radius + far) for other, far in circles):
+            if all(np.linalg.norm(at - other) > 0.7 * (thing.radius + far) for other, far in circles):
                 break
         else:
             continue
@@ -194,6 +207,8 @@ def _camera(rng: np.random.Generator, heights: np.ndarray, pixel: float) -> np.n
     depth = distance - heights + (x * tilt[0] + y * tilt[1]).astype(np.float32)
     noise = rng.standard_normal(shape, dtype=np.float32)
     depth += noise * (np.float32(0.0012) * (depth / np.float32(0.7)) ** 2)
+    shared = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), GRAIN / pixel)
+    depth += shared * (np.float32(ROUGHNESS) / shared.std())
     depth = np.rint(depth * 1000) * np.float32(1e-3)
     depth[_holes(rng, heights, pixel)] = np.nan
     return depth

@@ -1,0 +1,59 @@
+"""Which channels of an image a network sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from deploy.errors import UserError
+from distill.data.sample import Sample
+from distill.data.splits import Reader, Splits
+
+
+@dataclass(frozen=True)
+class ChannelReader:
+    """Samples of another reader with some of their channels. Where any channel lacks data, the pixel stays without."""
+
+    reader: Reader
+    indices: tuple[int, ...]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each sample."""
+        return self.reader.ids
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.reader[index]
+        return replace(sample, image=sample.image[list(self.indices)])
+
+
+def choose_channels(splits: Splits, wanted: Sequence[str]) -> Splits:
+    """The same data with the channels `wanted`, in that order: names, or positions from 0; none = all.
+
+    An item may be a list with commas, as it comes from a command line (`0,1`).
+
+    Raises:
+        UserError: no such channel, or one twice.
+    """
+    names = [name.strip() for item in wanted for name in item.split(",")]
+    if not names:
+        return splits
+    indices = tuple(_position(name, splits.channels) for name in names)
+    if len(set(indices)) < len(indices):
+        raise UserError(f"--data.channels {' '.join(wanted)}: names a channel twice")
+    if indices == tuple(range(len(splits.channels))):
+        return splits
+    train, val = (ChannelReader(reader, indices) for reader in (splits.train, splits.val))
+    test = val if splits.test is splits.val else ChannelReader(splits.test, indices)
+    channels = tuple(splits.channels[index] for index in indices)
+    return replace(splits, channels=channels, train=train, val=val, test=test)
+
+
+def _position(name: str, channels: Sequence[str]) -> int:
+    if name in channels:
+        return channels.index(name)
+    if name.isdecimal() and int(name) < len(channels):
+        return int(name)
+    there = ", ".join(f"{index} {channel}" for index, channel in enumerate(channels))
+    raise UserError(f"--data.channels {name}: the data has no such channel; it has {there}")
