@@ -16,6 +16,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -175,7 +176,7 @@ def _view(config: RunConfig, splits: Splits, cache: bool) -> TrainView:
         splits.train,
         size=config.data.size,
         resize=config.data.resize,
-        augment=config.augment,
+        augment=replace(config.augment, balance=0.0),
         mean=(0.0,) * len(splits.channels),
         optical=splits.optical,
         seed=config.seed,

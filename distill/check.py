@@ -70,6 +70,8 @@ def check_task(config: RunConfig, splits: Splits) -> None:
         raise UserError("--loss.class-weights: are for classes, the data has grasps; leave them out")
     if config.data.resize != "stretch":
         raise UserError("--data.resize tile: is for segmentation; grasps are found in the whole image")
+    if config.augment.balance or config.augment.max_no_data < 1:
+        raise UserError("--augment.balance and --augment.max-no-data: are for classes, the data has grasps")
 
 
 def _loss_problems(loss: LossConfig) -> Iterator[str]:
@@ -105,13 +107,17 @@ def _int8_problems(config: RunConfig) -> Iterator[str]:
 
 def _training_problems(name: str, config: TrainConfig, processes: int) -> Iterator[str]:
     minima = {"steps": 0, "batch_size": 1, "accumulate": 1, "warmup": 0, "workers": 0, "eval_every": 0}
-    minima |= {"checkpoint_every": 1, "log_every": 1}
+    minima |= {"checkpoint_every": 1, "log_every": 1, "plateau_patience": 0}
     for field, minimum in minima.items():
         yield from _range(f"{name}.{field.replace('_', '-')}", getattr(config, field), minimum)
     if not 0 <= config.ema < 1:
         yield f"--{name}.ema {config.ema}: must be in 0..1, below 1"
     if config.lr <= 0:
         yield f"--{name}.lr {config.lr}: must be above 0"
+    if config.schedule == "plateau" and not config.eval_every:
+        yield f"--{name}.schedule plateau: needs validation scores on the way; give --{name}.eval-every"
+    if not 0 < config.plateau_factor < 1:
+        yield f"--{name}.plateau-factor {config.plateau_factor}: must be in 0..1, neither of them"
     if config.compile and config.checkpoint_activations:
         yield f"--{name}.compile: does not go with --{name}.checkpoint-activations; choose one"
     parts = processes * max(config.accumulate, 1)

@@ -18,6 +18,8 @@ usage: edgedistill COMMAND …
 training
   run PRESET [--field value …]   train a teacher, distil a student, export and prove it
   presets                        list the presets
+  inspect PRESET [--field value …]
+                                 statistics of the data that a run would have: tables, CSV, plots
   students [--size N]            list the students with parameters and multiply-accumulates
   losses                         list the losses, of labels and of a teacher, with their options
   compare RUN_OR_BUNDLE…         compare models on labelled images: tables, plots, the worst images
@@ -48,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     training: dict[str, Callable[[Sequence[str]], int]] = {
         "run": _run,
         "presets": _presets,
+        "inspect": _inspect,
         "students": _students,
         "losses": _losses,
         "compare": _compare,
@@ -62,6 +65,13 @@ def _run(argv: Sequence[str]) -> int:
     from distill import run
 
     return run.main(argv)
+
+
+def _inspect(argv: Sequence[str]) -> int:
+    _require_training("inspect")
+    from distill import inspect_data
+
+    return inspect_data.main(argv)
 
 
 def _presets(_: Sequence[str]) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from deploy.analysis.collect import class_id
 from deploy.errors import UserError, warnings_as_lines
+from distill.analysis.figures import require_matplotlib
 from distill.analysis.measured import compare_all, measure, write_worst
-from distill.analysis.plots import require_matplotlib, write_plots
+from distill.analysis.plots import write_plots
 from distill.analysis.subjects import subjects_of
 from distill.analysis.tables import comparison_table, summary_table, write_tables
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     if options.worst < 0:
         raise UserError(f"--worst {options.worst}: is negative; give how many images to draw")
-    require_matplotlib()
+    require_matplotlib("compare")
     subjects = subjects_of(options.models, options.data, options.split)
     positive = class_id(subjects[0].manifest.classes, options.positive)
     measured = [measure(one, options.split, positive, options.backend, options.precision) for one in subjects]

@@ -67,6 +67,12 @@ class AugmentConfig:
     """Height × width of a training crop."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the random zoom before the crop."""
+    balance: float = 0.0
+    """Share of the crops that are taken around a class drawn evenly from all, in any image that has it (class uniform
+    sampling, as in arXiv:1812.01593); 0 = crops at random. Segmentation only."""
+    max_no_data: float = 1.0
+    """Largest share of a crop that does not count: without data, void, or outside the image. Others are drawn anew, at
+    most ten times; 1 = any crop. Segmentation only."""
     rotate: float = 0.0
     """Largest random turn either way, in degrees; 180 = any. Grasp data only."""
     flip: bool = True
@@ -106,13 +112,19 @@ class TrainConfig:
     """Images per optimiser step, over all processes and accumulated micro-batches."""
     accumulate: int = 1
     """Micro-batches per optimiser step."""
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    schedule: Literal["poly", "cosine"] = "cosine"
+    optimizer: Literal["sgd", "adamw", "rmsprop"] = "adamw"
+    schedule: Literal["poly", "cosine", "plateau"] = "cosine"
+    """How the rate falls: to 0 over the steps, or by `plateau_factor` whenever validation stops improving."""
+    plateau_factor: float = 0.5
+    """What a plateau multiplies the rate by."""
+    plateau_patience: int = 3
+    """Evaluations without a better score in a row that are borne; one more is a plateau."""
     lr: float = 1e-3
     head_lr_factor: float = 1.0
     """Learning rate of the heads relative to the backbone (10 in the paper)."""
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    """Of SGD and RMSprop."""
     warmup: int = 0
     """Steps of linear warm-up."""
     clip: float = 0.0
@@ -236,6 +248,8 @@ class RunConfig:
     """Also train the student without distillation on equal steps, for comparison."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of training; auto: bf16 where the device computes in it, fp16 on older GPUs, else fp32."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Experiment log beside the run's own files (`pip install 'edgedistill[wandb]'` or `[mlflow]`)."""
     seed: int = 0
     out: Path = Path("runs/run")
     """Folder of checkpoints, logs, bundles and the report."""

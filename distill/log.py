@@ -1,8 +1,8 @@
-"""What a training tells: a progress bar, a JSONL file and TensorBoard events."""
+"""What a training tells: a progress bar, a JSONL file, TensorBoard events and the run's tracker."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -31,10 +31,19 @@ class TrainLog:
     """Logs of one training stage, opened at the step it starts from.
 
     `metrics.jsonl` holds one object a logged step; entries later than the resumed step are dropped, so that an
-    interrupted and an uninterrupted run leave the same lines (but for their times).
+    interrupted and an uninterrupted run leave the same lines (but for their times). `track` takes the same values: the
+    stage, what is logged, and the step.
     """
 
-    def __init__(self, folder: Path, stage: str, start: int, steps: int, images_per_step: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stage: str,
+        start: int,
+        steps: int,
+        images_per_step: int,
+        track: Callable[[str, Mapping[str, float], int], None],
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         _drop_after(self._path, start)
@@ -50,7 +59,7 @@ class TrainLog:
             console=console,
         )
         self._task = self._progress.add_task(stage, total=steps, completed=start, terms="")
-        self._stage, self._images_per_step = stage, images_per_step
+        self._stage, self._images_per_step, self._track = stage, images_per_step, track
         self._last = (start, time.perf_counter())
 
     def __enter__(self) -> "TrainLog":
@@ -96,6 +105,7 @@ class TrainLog:
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+        self._track(self._stage, values, step)
 
 
 def _drop_after(path: Path, step: int) -> None:

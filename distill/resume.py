@@ -11,7 +11,7 @@ from deploy.files import write_json
 from distill.config import Int8Config, RunConfig
 
 FREE = {
-    *("resume", "out", "data.root", "data.download", "data.cache", "distill.cache"),
+    *("resume", "out", "tracker", "data.root", "data.download", "data.cache", "distill.cache"),
     *(f"int8.{field.name}" for field in fields(Int8Config)),
     *(
         f"{stage}_train.{field}"
@@ -31,7 +31,7 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
         UserError: the folder holds a run and `resume` was not asked for, or was made with other settings.
     """
     path = config.out / "config.json"
-    asked = _plain(config) | computed
+    asked = settings(config) | computed
     if not path.exists():
         write_json(path, asked)
         return
@@ -52,7 +52,7 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
         )
 
 
-def _plain(config: RunConfig) -> dict[str, object]:
+def settings(config: RunConfig) -> dict[str, object]:
     """The configuration as flat JSON values by dotted name, without the fields that may change."""
     nested = msgspec.to_builtins(config, enc_hook=_path)
     return {name: value for name, value in _flatten(nested) if name not in FREE}

@@ -26,6 +26,7 @@ from distill.prove import export, export_proved
 from distill.qat import QatNetwork
 from distill.report import Form, Row, latency_of, write_pictures, write_report
 from distill.stages import Road, Trained, prepare, train_network, train_qat, worth_keeping
+from distill.tracking import stop_tracker
 from student.zoo import count_macs, count_parameters
 
 
@@ -37,6 +38,15 @@ def run(config: RunConfig) -> Path:
         GateFailed: a hop over its budget, after everything has been written.
     """
     road = prepare(config)
+    try:
+        return walk(road)
+    finally:
+        stop_tracker(road.accelerator)
+
+
+def walk(road: Road) -> Path:
+    """`run`, once everything has been checked and opened."""
+    config = road.config
     teacher = train_network(road, "teacher", config.teacher, config.teacher_train)
     trained = [teacher]
     if config.baseline:

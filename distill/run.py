@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def parse(argv: Sequence[str]) -> RunConfig:
-    """The configuration of a command line `PRESET [--field value …]`.
+def parse(argv: Sequence[str], command: str = "distill/run.py") -> RunConfig:
+    """The configuration of a command line `PRESET [--field value …]`; `command` is named in its help.
 
     Raises:
         UserError: unknown preset or field. tyro itself exits with code 2 on a value it cannot read.
@@ -53,7 +53,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
         ):
             raise UserError(f"unknown field --{asked}{_did_you_mean(asked, known)}; {name} --help lists all")
     make = PRESETS[name]
-    prog = f"distill/run.py {name}"
+    prog = f"{command} {name}"
     return tyro.cli(RunConfig, default=make(), args=fields, prog=prog, description=make.__doc__)
 
 

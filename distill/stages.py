@@ -35,6 +35,7 @@ from distill.resume import claim_folder
 from distill.state import BEST, finished
 from distill.sync_norm import check_norms
 from distill.teaching import distil_from, new_distiller, start_from
+from distill.tracking import require_tracker, start_tracker
 from distill.train import Stage, train
 from student.zoo import build_network
 from teacher.weights import load_weights
@@ -70,9 +71,11 @@ class Trained:
 
 def prepare(config: RunConfig) -> Road:
     """Check the whole configuration, open the data, claim the output folder, and measure the training split."""
+    require_tracker(config.tracker)
     accelerator = Accelerator(
         mixed_precision=_precision(config.precision),
         cpu=not torch.accelerator.is_available(),  # said aloud, or accelerate ignores torchrun on such a machine
+        log_with=None if config.tracker == "none" else config.tracker,
         # the others wait while the main process exports
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )
@@ -94,6 +97,7 @@ def prepare(config: RunConfig) -> Road:
         computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
         claim_folder(config, computed)
         _write_stats(config.out / "stats.json", config, splits)
+        start_tracker(accelerator, config)
     accelerator.wait_for_everyone()
     stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
     check_teachers(config, splits, stats)
@@ -167,7 +171,7 @@ def training_stage(road: Road, name: str, model: ModelConfig, views: int = 0) ->
     `views` is the fixed number of views an image; 0 gives new ones in every epoch.
     """
     config, splits, stats = road.config, road.splits, road.stats
-    view = training_view(config, splits, stats.mean, views)
+    view = training_view(config, splits, stats, views)
     return Stage(
         name=name,
         folder=config.out / name,
@@ -214,6 +218,7 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
         config.student_train,
         steps=steps,
         optimizer="adamw",
+        schedule="cosine",
         lr=config.int8.qat_lr,
         head_lr_factor=1.0,
         warmup=0,

@@ -1,6 +1,7 @@
 """What a running training keeps beside its weights, and how that gets into checkpoints and back."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,12 +22,13 @@ from distill.checkpoint import (
     save_checkpoint,
     unpack,
 )
+from distill.optim import Plateau
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 class TrainState:
-    """Network, optimiser, averaged weights, loss scale, the best score and the time spent, of one stage.
+    """Network, optimiser, averaged weights, loss scale, plateau, the best score and the time spent, of one stage.
 
     The `distiller` (adapters, memories) is kept only to go on with: what a stage leaves behind is the network alone.
     """
@@ -51,6 +53,7 @@ class TrainState:
                 network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True
             )
         self.best: Meta = {}
+        self.plateau = Plateau()
         self._began, self._spent = time.perf_counter(), 0.0
         if (
             accelerator.scaler is not None
@@ -87,6 +90,7 @@ class TrainState:
         tensors = pack("model", self.network.state_dict())
         meta: Meta = {"step": step, "seconds": self.seconds, **{f"best_{k}": v for k, v in self.best.items()}}
         if step < self.steps:
+            meta |= {f"plateau_{k}": v for k, v in asdict(self.plateau).items()}
             tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
             if self.average is not None:
                 tensors |= pack("average", self.average.state_dict())
@@ -114,6 +118,7 @@ class TrainState:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(_under("scaler_", meta))
         self.best = _under("best_", meta)
+        self.plateau = Plateau(**_under("plateau_", meta))
         self._spent = float(meta["seconds"])
         return step
 

@@ -1,8 +1,8 @@
 """The one training loop: teacher, undistilled baseline and distilled student differ only in what they are given.
 
-Resuming is exact because nothing random depends on history: learning rate, the samples of a batch, their augmentation
-and dropout are functions of (seed, step), and the rest is in the checkpoint. That makes it bit-exact on a CPU; a GPU
-adds the order of its atomic additions.
+Resuming is exact because nothing random depends on history: the samples of a batch, their augmentation and dropout are
+functions of (seed, step), as the schedule's learning rate is, and the rest is in the checkpoint. That makes it
+bit-exact on a CPU; a GPU adds the order of its atomic additions.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +30,7 @@ from distill.processes import any_process, sum_over_processes
 from distill.signals import stop_requests
 from distill.state import TrainState
 from distill.sync_norm import step_norms, sync_norms
+from distill.tracking import track
 from distill.trainee import Distillation, Trainee, normalised
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -86,41 +87,13 @@ def train(
         UserError: non-finite loss (naming the images), settings that do not fit the checkpoint.
         Interrupted: a signal asked to stop; the state is saved.
     """
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    network.to(memory_format=memory_format)
-    accelerator.free_memory()  # let go of the models and optimisers of earlier stages
-    # accelerate replaces the forward method of what it prepares by one under autocast: `network` itself stays what it
-    # is for evaluation, averaging and export.
-    distiller = distillation.distiller if distillation else None
-    trainee = Trainee(network, distiller, stage.loss, stage.class_weights, stage.task)
-    synced = sync_norms(trainee, accelerator, config.masked_norm)
-    model, optimizer = accelerator.prepare(synced, build_optimizer(trainee, config))
-    if config.compile:
-        model.compile()  # in place: `network` stays plain, and so do the names of its weights
-    state = TrainState(
-        stage.folder,
-        network,
-        optimizer.optimizer,
-        accelerator,
-        config.steps,
-        config.ema,
-        distiller,
-        stage.origin,
-    )
+    model, optimizer, state = _prepared(network, stage, config, accelerator, distillation)
     start = state.restore() if resume else 0
-    batches = train_batches(
-        stage.view,
-        config.batch_size,
-        stage.seed,
-        start,
-        config.steps - start,
-        workers=config.workers,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        micro=config.accumulate,
-    )
+    batches = _batches(stage, config, accelerator, start)
     with (
-        TrainLog(stage.folder, stage.name, start, config.steps, config.batch_size)
+        TrainLog(
+            stage.folder, stage.name, start, config.steps, config.batch_size, partial(track, accelerator)
+        )
         if accelerator.is_main_process
         else nullcontext() as log,
         stop_requests() as asked,
@@ -129,7 +102,7 @@ def train(
         for step in range(start, config.steps):
             seed = generator("dropout", stage.seed, step, accelerator.process_index).integers(2**63)
             torch.manual_seed(int(seed))
-            rate = learning_rate(config, step)
+            rate = learning_rate(config, step) * state.plateau.share
             set_learning_rate(optimizer, rate)
             terms_of = partial(loss_terms, model, stage, config, accelerator, distillation, step)
             terms = _step(model, optimizer, batches, terms_of, config, accelerator)
@@ -145,6 +118,47 @@ def train(
                 accelerator.wait_for_everyone()
                 raise Interrupted(f"stopped after step {done} of {stage.name}; continue with --resume")
     return state.finish()
+
+
+def _prepared(
+    network: nn.Module,
+    stage: Stage,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    distillation: Distillation | None,
+) -> tuple[nn.Module, torch.optim.Optimizer, TrainState]:
+    """What is stepped: the network as a `Trainee`, its optimiser, and the state of a training that has not begun."""
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    network.to(memory_format=memory_format)
+    accelerator.free_memory()  # let go of the models and optimisers of earlier stages
+    # accelerate replaces the forward method of what it prepares by one under autocast: `network` itself stays what it
+    # is for evaluation, averaging and export.
+    distiller = distillation.distiller if distillation else None
+    trainee = Trainee(network, distiller, stage.loss, stage.class_weights, stage.task)
+    synced = sync_norms(trainee, accelerator, config.masked_norm)
+    model, optimizer = accelerator.prepare(synced, build_optimizer(trainee, config))
+    if config.compile:
+        model.compile()  # in place: `network` stays plain, and so do the names of its weights
+    inner = optimizer.optimizer
+    state = TrainState(
+        stage.folder, network, inner, accelerator, config.steps, config.ema, distiller, stage.origin
+    )
+    return model, optimizer, state
+
+
+def _batches(stage: Stage, config: TrainConfig, accelerator: Accelerator, start: int) -> Iterator[Batch]:
+    """This process' share of the batches from step `start` to the last."""
+    return train_batches(
+        stage.view,
+        config.batch_size,
+        stage.seed,
+        start,
+        config.steps - start,
+        workers=config.workers,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        micro=config.accumulate,
+    )
 
 
 def loss_terms(
@@ -231,6 +245,8 @@ def _record(
             log.write(done, {name: term.item() for name, term in terms.items()} | {"lr": rate})
     if last or (config.eval_every and done % config.eval_every == 0):
         scores = stage.evaluate(state.evaluated) if stage.evaluate else {}
+        if scores and config.schedule == "plateau" and done > config.warmup:
+            state.plateau.observe(next(iter(scores.values())), config)
         if log is not None:
             log.write_scores(done, scores)
             state.keep_if_best(done, scores)

@@ -1,16 +1,13 @@
-"""The plots of a comparison, as PNG. matplotlib is imported here and nowhere else of `edgedistill compare`."""
+"""The plots of a comparison, as PNG."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deploy.analysis.curves import STEPS, average_precision, roc_auc
-from deploy.errors import UserError
-from deploy.files import atomic_write
+from distill.analysis.figures import panels, save
 from distill.analysis.measured import Measured
 
 if TYPE_CHECKING:
@@ -19,15 +16,8 @@ if TYPE_CHECKING:
 _BARS = 50
 
 
-def require_matplotlib() -> None:
-    """Raise `UserError` saying what to install where matplotlib is not."""
-    if find_spec("matplotlib") is None:
-        raise UserError("compare draws with matplotlib: pip install 'edgedistill[bench]'")
-
-
 def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[Path]:
     """Write histograms.png, thresholds.png, pr_roc.png and calibration.png into `out`."""
-    require_matplotlib()
     name = measured[0].classes[positive].name
     figures = {
         "histograms.png": _histograms(measured, name),
@@ -36,15 +26,15 @@ def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[
         "calibration.png": _calibration(measured),
     }
     for file, figure in figures.items():
-        _save(figure, out / file)
+        save(figure, out / file)
     return [out / file for file in figures]
 
 
 def _histograms(measured: Sequence[Measured], name: str) -> "Figure":
     """Pixels of the class and others by its probability; p = 1 goes to the last bar."""
-    figure, panels = _panels(len(measured))
+    figure, all_axes = panels(len(measured))
     edges = np.linspace(0, 1, _BARS + 1)
-    for axes, one in zip(panels, measured, strict=True):
+    for axes, one in zip(all_axes, measured, strict=True):
         counted = one.findings.histogram
         for counts, label in ((counted.negative, f"not {name}"), (counted.positive, name)):
             bars = counts[:STEPS].reshape(_BARS, -1).sum(axis=1)
@@ -57,8 +47,8 @@ def _histograms(measured: Sequence[Measured], name: str) -> "Figure":
 
 
 def _thresholds(measured: Sequence[Measured], name: str) -> "Figure":
-    figure, panels = _panels(len(measured))
-    for axes, one in zip(panels, measured, strict=True):
+    figure, all_axes = panels(len(measured))
+    for axes, one in zip(all_axes, measured, strict=True):
         curve, best = one.curve, one.best
         for values, label in (
             (curve.precision, "precision"),
@@ -76,7 +66,7 @@ def _thresholds(measured: Sequence[Measured], name: str) -> "Figure":
 
 
 def _pr_roc(measured: Sequence[Measured], name: str) -> "Figure":
-    figure, (left, right) = _panels(2)
+    figure, (left, right) = panels(2)
     for one in measured:
         curve, ap, auc = one.curve, average_precision(one.curve), roc_auc(one.curve)
         left.plot(
@@ -94,8 +84,8 @@ def _pr_roc(measured: Sequence[Measured], name: str) -> "Figure":
 
 def _calibration(measured: Sequence[Measured]) -> "Figure":
     """Accuracy by confidence: as the model is, and with the temperature that `val` wants."""
-    figure, panels = _panels(len(measured))
-    for axes, one in zip(panels, measured, strict=True):
+    figure, all_axes = panels(len(measured))
+    for axes, one in zip(all_axes, measured, strict=True):
         forms = [("as it is", one.findings.reliability)]
         if one.findings.rescaled:
             forms.append((f"temperature {one.temperature:.2f}", one.findings.rescaled))
@@ -110,26 +100,6 @@ def _calibration(measured: Sequence[Measured]) -> "Figure":
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
-
-
-def _panels(count: int) -> tuple["Figure", Sequence[Any]]:
-    """A figure with `count` axes, three in a row."""
-    from matplotlib.figure import Figure
-
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for unused in axes[count:]:
-        unused.remove()
-    return figure, list(axes[:count])
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    with atomic_write(path) as file:
-        file.write(drawn.getbuffer())
 
 
 def _figure(value: float | None) -> str:

@@ -1,8 +1,6 @@
 """The tables of a comparison: CSV for programs, aligned text for people."""
 
-import csv
 from collections.abc import Iterable, Sequence
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +8,10 @@ import numpy as np
 from deploy.analysis.calibration import BINS
 from deploy.analysis.curves import average_precision, roc_auc
 from deploy.analysis.paired import Comparison, Interval
-from deploy.files import atomic_write
 from deploy.table import format_table
+from distill.analysis.csv_files import Cell, write_csv
 from distill.analysis.measured import Measured
 
-Cell = str | int | float | None
 Pairs = Sequence[tuple[str, str, Comparison]]
 
 
@@ -32,7 +29,7 @@ def write_tables(out: Path, measured: Sequence[Measured], pairs: Pairs, positive
         "summary.csv": (list(summary_of(measured[0], positive)), _summary_rows(measured, positive)),
     }
     for file, (header, rows) in tables.items():
-        _write_csv(out / file, header, rows)
+        write_csv(out / file, header, rows)
     return [out / file for file in tables]
 
 
@@ -148,21 +145,6 @@ def _comparison_rows(pairs: Pairs) -> Iterable[list[Cell]]:
 def _summary_rows(measured: Sequence[Measured], positive: int) -> Iterable[list[Cell]]:
     for one in measured:
         yield list(summary_of(one, positive).values())
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    with atomic_write(path, "w") as file:
-        file.write(text.getvalue())
-
-
-def _cell(value: Cell) -> str:
-    if value is None or value != value:  # NaN
-        return ""
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _shown(value: Cell, plain: bool) -> str:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from deploy.errors import UserError
 from deploy.preprocess import resize_nearest
 from distill.config import AugmentConfig
+from distill.data.crops import choose_window, cut
 from distill.data.sample import IGNORE, Sample
 
 GREY = (0.2989, 0.587, 0.114)
@@ -22,17 +23,22 @@ GREY = (0.2989, 0.587, 0.114)
 
 
 def augment(
-    sample: Sample, config: AugmentConfig, rng: np.random.Generator, mean: Sequence[float], optical: bool
+    sample: Sample,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    mean: Sequence[float],
+    optical: bool,
+    wanted: int | None = None,
 ) -> Sample:
     """A random variant of `sample`, exactly `config.crop` pixels in size.
 
     `sample.image` is uint8 or float32 C×H×W without NaN, uint8 of three channels best with strides of H×W×C; the result
     is float32 in the same units. The zoom is relative to the size of `sample`. What the crop takes from outside the
     image has the channel mean, label 255 and valid False. Photometric jitter changes only optical images of three
-    channels.
+    channels. The class `wanted`, if any, is in the crop where the sample has it.
     """
-    window = _window(sample.label.shape[0], sample.label.shape[1], config.crop, config.scale, rng)
-    inside, place = _cut(sample.label.shape[0], sample.label.shape[1], window, config.crop)
+    window = choose_window(sample, config, rng, wanted)
+    inside, place = cut(sample.label.shape[0], sample.label.shape[1], window, config.crop)
     size = (place[0].stop - place[0].start, place[1].stop - place[1].start)
     pixels = _zoomed(sample.image.numpy()[:, *inside], size)
     if optical and pixels.shape[2] == 3 and config.photometric > 0:
@@ -61,44 +67,9 @@ def check_augment(config: AugmentConfig) -> None:
         raise UserError(f"--augment.rotate {config.rotate}: must be in 0..180 degrees")
     if not 0 <= config.photometric <= 1:
         raise UserError(f"--augment.photometric {config.photometric}: must be in 0..1")
-
-
-Window = tuple[int, int, int, int]
-"""Top, left, height, width in pixels; may reach beyond the image."""
-
-Area = tuple[slice, slice]
-"""Rows and columns."""
-
-
-def _window(
-    height: int, width: int, crop: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator
-) -> Window:
-    """The part of an image that a random zoom brings to the size of the crop."""
-    # Uniform in the logarithm, so that halving is as likely as doubling.
-    zoom = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
-    tall, wide = (max(1, round(side / zoom)) for side in crop)
-    return _offset(height, tall, rng), _offset(width, wide, rng), tall, wide
-
-
-def _offset(available: int, wanted: int, rng: np.random.Generator) -> int:
-    """A random start such that the window lies in the image, or the image in the window."""
-    spare = available - wanted
-    return int(rng.integers(min(spare, 0), max(spare, 0) + 1))
-
-
-def _cut(height: int, width: int, window: Window, crop: tuple[int, int]) -> tuple[Area, Area]:
-    """The part of the window that lies in the image, and the area that it fills of the crop."""
-    top, left, tall, wide = window
-    rows, down = _cut_axis(height, top, tall, crop[0])
-    columns, across = _cut_axis(width, left, wide, crop[1])
-    return (rows, columns), (down, across)
-
-
-def _cut_axis(available: int, start: int, extent: int, crop: int) -> tuple[slice, slice]:
-    first, last = max(start, 0), min(start + extent, available)
-    size = max(1, round((last - first) * crop / extent))
-    at = min(round((first - start) * crop / extent), crop - size)
-    return slice(first, last), slice(at, at + size)
+    for name, share in (("balance", config.balance), ("max-no-data", config.max_no_data)):
+        if not 0 <= share <= 1:
+            raise UserError(f"--augment.{name} {share}: is a share, from 0 to 1")
 
 
 def _zoomed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -20,6 +20,8 @@ class Stats:
     class_pixels: tuple[int, ...]
     """Labelled pixels of each class."""
     images: int
+    class_images: tuple[bytes, ...] = ()
+    """For each class a bit an image, whether it has the class; see `images_by_class`."""
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:
@@ -29,11 +31,11 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
     sums of squares would cancel. Raises UserError when no image has a valid pixel.
     """
     count = mean = squares = np.zeros(1)
-    class_pixels = np.zeros(num_classes, np.int64)
+    counts = np.zeros((len(reader), num_classes), np.int64)
     for index in range(len(reader)):
         sample = reader[index]
-        count, mean, squares = _merge((count, mean, squares), _moments(sample))
-        class_pixels += np.bincount(sample.label[sample.valid].numpy(), minlength=num_classes)
+        count, mean, squares = merge_moments((count, mean, squares), _moments(sample))
+        counts[index] = np.bincount(sample.label[sample.valid].numpy(), minlength=num_classes)
     if not count.all():
         raise UserError(
             f"none of the {len(reader)} training images has a valid pixel: check labels and no-data values"
@@ -42,9 +44,16 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
     return Stats(
         mean=tuple(mean.tolist()),
         std=tuple(np.where(std > 1e-12 * np.maximum(1, np.abs(mean)), std, 1.0).tolist()),
-        class_pixels=tuple(class_pixels.tolist()),
+        class_pixels=tuple(counts.sum(axis=0).tolist()),
         images=len(reader),
+        class_images=tuple(np.packbits(column > 0).tobytes() for column in counts.T),
     )
+
+
+def images_by_class(stats: Stats) -> list[np.ndarray]:
+    """The indices of the images that have each class."""
+    packed = (np.frombuffer(bits, np.uint8) for bits in stats.class_images)
+    return [np.flatnonzero(np.unpackbits(bits, count=stats.images)) for bits in packed]
 
 
 Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -60,7 +69,8 @@ def _moments(sample: Sample) -> Moments:
     return np.full(len(mean), float(pixels.shape[1])), mean, np.square(pixels - mean[:, None]).sum(axis=1)
 
 
-def _merge(a: Moments, b: Moments) -> Moments:
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """The moments of two sets of pixels as one."""
     count = a[0] + b[0]
     share = np.divide(b[0], count, out=np.zeros_like(count), where=count > 0)
     shift = b[1] - a[1]

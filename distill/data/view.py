@@ -31,6 +31,9 @@ class TrainView(Dataset):
     is applied, if any; its random numbers are a pure function of (seed, epoch, index), or, where there is a fixed
     number of `views` an image, of (seed, epoch mod views, index).
 
+    `augment.balance` is the share of keys that give a crop around a class instead, drawn evenly, in an image drawn
+    evenly from those that have it: `class_images` holds their indices, class by class.
+
     With `cache` the image at network scale is kept in memory, as uint8 where it is optical, up to `CACHE_BYTES`; each
     worker of a loader keeps its own share.
     """
@@ -47,9 +50,11 @@ class TrainView(Dataset):
         seed: int = 0,
         views: int = 0,
         cache: bool = True,
+        class_images: Sequence[np.ndarray] = (),
     ) -> None:
         if augment is not None:
             check_augment(augment)
+            assert class_images or not augment.balance
             if augment.rotate:
                 raise UserError(f"--augment.rotate {augment.rotate}: is for grasp data only; leave it at 0")
         self.reader = reader
@@ -61,6 +66,7 @@ class TrainView(Dataset):
         self.seed = seed
         self.views = views
         self.cache = cache
+        self._occurring = [(label, images) for label, images in enumerate(class_images) if len(images)]
         self._kept: dict[int, Sample] = {}
         self._kept_bytes = 0
 
@@ -70,12 +76,16 @@ class TrainView(Dataset):
     def __getitem__(self, key: Key) -> Sample:
         """The sample as float32 C×H×W without NaN; H×W is `augment.crop`, or the network scale without `augment`."""
         epoch, index = key
-        base = self._base(index)
         if self.augment is None:
+            base = self._base(index)
             image = base.image.to(torch.float32, memory_format=torch.contiguous_format)
             return Sample(image, base.label.long(), base.valid, base.id)
         rng = generator("augment", self.seed, epoch % self.views if self.views else epoch, index)
-        return vary(base, self.augment, rng, self.mean, self.optical)
+        wanted = None
+        if self.augment.balance and rng.random() < self.augment.balance:
+            wanted, images = self._occurring[rng.integers(len(self._occurring))]
+            index = int(images[rng.integers(len(images))])
+        return vary(self._base(index), self.augment, rng, self.mean, self.optical, wanted)
 
     def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""

@@ -1,18 +1,16 @@
 """A data set as training sees it, whatever its task: augmented views, and statistics."""
 
-from collections.abc import Sequence
-
 from distill.config import RunConfig
 from distill.data.grasp.stats import grasp_stats
 from distill.data.grasp.view import GraspView
 from distill.data.splits import Splits
-from distill.data.stats import Stats, compute_stats
+from distill.data.stats import Stats, compute_stats, images_by_class
 from distill.data.view import TrainView
 
 View = TrainView | GraspView
 
 
-def training_view(config: RunConfig, splits: Splits, mean: Sequence[float], views: int = 0) -> View:
+def training_view(config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> View:
     """Augmented views of the training split; `views` of each image for good, 0 = new ones in every epoch."""
     data = config.data
     if splits.task == "grasp":
@@ -21,7 +19,7 @@ def training_view(config: RunConfig, splits: Splits, mean: Sequence[float], view
             size=data.size,
             channels=splits.channels,
             augment=config.augment,
-            mean=mean,
+            mean=stats.mean,
             seed=config.seed,
             views=views,
             cache=data.cache,
@@ -31,11 +29,12 @@ def training_view(config: RunConfig, splits: Splits, mean: Sequence[float], view
         size=data.size,
         resize=data.resize,
         augment=config.augment,
-        mean=mean,
+        mean=stats.mean,
         optical=splits.optical,
         seed=config.seed,
         views=views,
         cache=data.cache,
+        class_images=images_by_class(stats),
     )
 
 

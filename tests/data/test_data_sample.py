@@ -7,7 +7,7 @@ import torch
 
 from deploy.errors import UserError
 from distill.data.sample import Sample, make_sample, stack
-from distill.data.stats import Stats, compute_stats
+from distill.data.stats import Stats, compute_stats, images_by_class
 
 
 def test_uint8_image_keeps_its_units():
@@ -104,7 +104,20 @@ def test_stats_survive_json():
     sample = make_sample(np.full((2, 2, 1), 7, np.uint8), np.zeros((2, 2), int), id="a", num_classes=2)
     stats = compute_stats(ListReader([sample]), 2)
     assert msgspec.json.decode(msgspec.json.encode(stats), type=Stats) == stats
-    assert stats == Stats(mean=(7.0,), std=(1.0,), class_pixels=(4, 0), images=1)  # constant channel: std 1
+    assert stats == Stats((7.0,), (1.0,), (4, 0), 1, (b"\x80", b"\x00"))  # constant channel: std 1
+
+
+def test_stats_know_which_images_have_a_class():
+    rng = np.random.default_rng(0)
+    labels = [rng.choice([*rng.permutation(5)[:2], 255], (3, 4)) for _ in range(19)]
+    labels[7][:] = 255
+    image = np.zeros((3, 4, 1), np.uint8)
+    samples = [make_sample(image, label, id=str(n), num_classes=6) for n, label in enumerate(labels)]
+    stats = compute_stats(ListReader(samples), 6)
+    stored = msgspec.json.decode(msgspec.json.encode(stats), type=Stats)
+    found = [images.tolist() for images in images_by_class(stored)]
+    assert found == [[n for n, label in enumerate(labels) if (label == c).any()] for c in range(6)]
+    assert found[5] == []
 
 
 def test_stats_of_nothing_valid_is_an_error():

@@ -18,7 +18,7 @@ from deploy.labelled import read_labelled, write_labelled
 from deploy.metrics import SegmentationMetrics
 from deploy.runtime import load
 from distill import cli
-from distill.analysis import plots
+from distill.analysis import figures
 from tests.deploy.labelled_bundle import make_labelled_bundle
 from tests.deploy.tiny import make_manifest
 from tests.deploy.two_classes import IMAGES, make_two_class_bundle, scene
@@ -226,7 +226,7 @@ class TestRefusals:
             compare(runs[0], "--class", "lake", out=tmp_path / "out")
 
     def test_without_matplotlib(self, runs, tmp_path, monkeypatch):
-        monkeypatch.setattr(plots, "find_spec", lambda name: None)
+        monkeypatch.setattr(figures, "find_spec", lambda name: None)
         with pytest.raises(UserError, match=r"pip install 'edgedistill\[bench\]'"):
             compare(runs[0], out=tmp_path / "out")
 

@@ -115,6 +115,8 @@ def test_an_interrupted_run_goes_on(finished):
         (("--loss.task", "ce"), "no loss is called ce"),
         (("--distill.trust", "label"), "are for classes"),
         (("--loss.class-weights", "log"), "are for classes"),
+        (("--augment.balance", "0.5"), "are for classes"),
+        (("--augment.max-no-data", "0.5"), "are for classes"),
         (("--data.resize", "tile"), "grasps are found in the whole image"),
     ],
 )

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from distill.checkpoint import optimizer_tensors, restore_optimizer
-from distill.config import TrainConfig
-from distill.optim import build_optimizer
+from distill.config import LossConfig, TrainConfig
+from distill.optim import build_optimizer, set_learning_rate
+from distill.trainee import Trainee
 from tests.distill.tiny import tiny_net
 
 
@@ -39,7 +40,27 @@ def test_other_arithmetic_takes_the_ordinary_one():
     assert not build_optimizer(tiny_net().double(), config("sgd")).defaults["fused"]
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_rmsprop_is_torchs_with_its_groups():
+    """One step by hand: the mean square, the decay of weights in the gradient, and the heads' own rate."""
+    network = tiny_net()
+    made = TrainConfig(steps=1, optimizer="rmsprop", lr=0.05, weight_decay=0.1, head_lr_factor=10)
+    trainee = Trainee(network, None, LossConfig())
+    optimizer = build_optimizer(trainee, made)
+    set_learning_rate(optimizer, 0.05)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    network.eval()(torch.randn(2, 2, 16, 16)).logits.square().mean().backward()
+    optimizer.step()
+    for name, rate, decay in (
+        ("backbone.0.weight", 0.05, 0.1), ("backbone.0.bias", 0.05, 0), ("classifier.weight", 0.5, 0.1)
+    ):  # fmt: skip
+        parameter = network.get_parameter(name)
+        assert parameter.grad is not None
+        gradient = parameter.grad + decay * before[name]
+        step = rate * gradient / (torch.sqrt(0.01 * gradient**2) + 1e-8)
+        torch.testing.assert_close(parameter.detach(), before[name] - step)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "rmsprop"])
 def test_what_is_restored_lies_in_memory_as_its_parameter(kind):
     """The fused kernels go through gradient, state and parameter in the order of memory, and do not ask."""
     network = tiny_net().to(memory_format=torch.channels_last)

@@ -137,6 +137,14 @@ class TestRoad:
             ("--student.arch=pspnet/typo", "no model 'typo'"),
             ("--student-train.batch-size=1", "student-train.batch-size 1: leaves one image"),
             ("--teacher-train.log-every=0", "teacher-train.log-every 0: must be at least 1"),
+            (
+                "--student-train.schedule=plateau",
+                "student-train.schedule plateau: needs validation scores on the way; give --student-train.eval-every",
+            ),
+            (
+                "--teacher-train.plateau-factor=1",
+                r"teacher-train.plateau-factor 1\.0: must be in 0..1, neither",
+            ),
             ("--loss.task=kl", "loss.task: no loss is called kl; there are ce, balanced_ce, focal"),
             (
                 "--loss.class-weight-values=1 2 3",

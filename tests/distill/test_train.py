@@ -16,7 +16,7 @@ from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
 from distill.data.datasets import open_splits
 from distill.data.sample import Sample
 from distill.data.view import TrainView
-from distill.optim import build_optimizer, learning_rate, set_learning_rate
+from distill.optim import Plateau, build_optimizer, learning_rate, set_learning_rate
 from distill.train import Interrupted, Stage, loss_terms, train
 from distill.trainee import Trainee
 from tests.distill.tiny import distillation, tiny_net
@@ -24,6 +24,7 @@ from tests.distill.tiny import distillation, tiny_net
 SGD = TrainConfig(
     steps=8, batch_size=4, optimizer="sgd", schedule="poly", lr=0.05, checkpoint_every=3, log_every=2
 )
+RMSPROP = replace(SGD, optimizer="rmsprop", lr=0.001)
 ADAMW = replace(SGD, optimizer="adamw", schedule="cosine", lr=0.01)
 
 
@@ -61,7 +62,14 @@ def trained(stage, config, accelerator, teacher=None, loss="kl(t=2)", distil=Non
 
 @pytest.mark.parametrize(
     "config",
-    [SGD, ADAMW, replace(SGD, ema=0.9), replace(ADAMW, accumulate=2), replace(SGD, masked_norm=True)],
+    [
+        SGD,
+        ADAMW,
+        replace(SGD, ema=0.9),
+        replace(ADAMW, accumulate=2),
+        replace(SGD, masked_norm=True),
+        RMSPROP,
+    ],
 )
 @pytest.mark.parametrize("stop_after", [3, 6])
 def test_resuming_from_any_checkpoint_is_bit_exact(
@@ -89,6 +97,26 @@ def test_resuming_from_any_checkpoint_is_bit_exact(
     lines = [json.loads(line) for line in (killed.folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "loss" in line]
     assert steps == [2, 4, 6, 8]
+
+
+def test_balanced_sampling_is_resumed_exactly(stage, tmp_path, accelerator):
+    stage.view.augment = replace(stage.view.augment, balance=0.5, max_no_data=0.2)
+    stage.view._occurring = [(0, np.array([1, 4])), (1, np.array([2]))]
+    straight = trained(stage, ADAMW, accelerator)
+    again = replace(stage, folder=tmp_path / "again")
+
+    def interrupt(folder):
+        if load_checkpoint(folder / "last.safetensors")[1]["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "distill.state.save_checkpoint",
+            lambda path, *rest: (save_checkpoint(path, *rest), interrupt(path.parent)),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            trained(again, ADAMW, accelerator)
+    assert torch.equal(trained(again, ADAMW, accelerator, resume=True), straight)
 
 
 def test_distillation_reaches_the_student_only(stage, accelerator):
@@ -255,6 +283,45 @@ def test_the_best_score_survives_a_resume(stage, accelerator, monkeypatch):
     assert load_checkpoint(stage.folder / "best.safetensors")[1] == {"step": 2, "miou": 0.9}
 
 
+def test_a_plateau_is_resumed_where_it_was(stage, tmp_path, accelerator):
+    """Killed between two evaluations that are no better, the training goes on counting, and its rate falls."""
+    config = TrainConfig(
+        steps=10, batch_size=4, optimizer="rmsprop", lr=0.01, schedule="plateau", plateau_patience=1,
+        eval_every=1, checkpoint_every=1, log_every=1, warmup=3,
+    )  # fmt: skip
+    scores = {1: 0.5, 2: 0.4, 3: 0.4, 4: 0.6}  # by step; 0.3 afterwards
+
+    def scored(stage, start=0):
+        steps = iter(range(start + 1, 100))
+        return replace(stage, evaluate=lambda _: {"miou": scores.get(next(steps), 0.3)})
+
+    def rates(stage):
+        lines = [json.loads(line) for line in (stage.folder / "metrics.jsonl").read_text().splitlines()]
+        return [line["lr"] for line in lines if "lr" in line]
+
+    straight = trained(scored(stage), config, accelerator)
+    full = [0.01 / 3, 0.02 / 3, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025]
+    assert rates(stage) == pytest.approx(full)
+
+    class Killed(BaseException):
+        pass
+
+    for stop in (5, 6, 7):
+        killed = replace(stage, folder=tmp_path / f"killed-{stop}")
+
+        def die(path, tensors, meta, stop=stop):
+            save_checkpoint(path, tensors, meta)
+            if path.name == "last.safetensors" and meta["step"] == stop:
+                raise Killed
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("distill.state.save_checkpoint", die)
+            with pytest.raises(Killed):
+                trained(scored(killed), config, accelerator)
+        assert torch.equal(trained(scored(killed, stop), config, accelerator, resume=True), straight)
+        assert rates(killed) == pytest.approx(full)
+
+
 def test_a_stage_does_not_depend_on_those_before_it(stage, tmp_path, accelerator):
     """An odd number of micro-batches before must not shift accumulation after."""
     config = replace(SGD, accumulate=2)
@@ -281,6 +348,24 @@ class TestSchedule:
     def test_warm_up_is_linear_and_reaches_the_rate(self):
         config = TrainConfig(steps=100, lr=1.0, warmup=4)
         assert [learning_rate(config, step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+    @pytest.mark.parametrize(("factor", "patience"), [(0.5, 3), (0.1, 0), (0.3, 1)])
+    def test_plateau_decides_as_torch(self, factor, patience):
+        config = TrainConfig(steps=1, schedule="plateau", plateau_factor=factor, plateau_patience=patience)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        options = {"mode": "max", "factor": factor, "patience": patience, "threshold": 0.0, "eps": 0.0}
+        torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **options)
+        ours, shares = Plateau(), []
+        for score in np.random.default_rng(0).choice([0.1, 0.2, 0.3, 0.4, 0.5], 40).cumsum() % 1.0:
+            ours.observe(score, config)
+            torchs.step(score)
+            shares.append(ours.share)
+            assert ours.share == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        assert len(set(shares)) > 2
+
+    def test_a_plateau_keeps_the_rate_of_the_warm_up(self):
+        config = TrainConfig(steps=100, schedule="plateau", lr=1.0, warmup=4)
+        assert [learning_rate(config, step) for step in (0, 1, 2, 3, 4, 99)] == [0.25, 0.5, 0.75, 1, 1, 1]
 
     def test_heads_learn_faster_and_norms_do_not_decay(self):
         config = TrainConfig(steps=1, optimizer="sgd", lr=0.01, head_lr_factor=10, weight_decay=0.5)

@@ -58,7 +58,15 @@ def test_the_log_has_the_losses_of_the_whole_batch(two, road, folder, name):
     )
     assert len(one) == len(both) > 0
     for alone, together in zip(one, both, strict=True):
+        assert together.keys() == alone.keys()
         assert together | {"images_per_s": 0} == pytest.approx(alone | {"images_per_s": 0}, rel=1e-4)
+
+
+def test_the_plateau_was_one(two, folder):
+    """What its case above claims to cover: the rate fell, by the scores that all processes share."""
+    lines = (folder / "two" / "sgd-plateau" / "metrics.jsonl").read_text().splitlines()
+    rates = [entry["lr"] for entry in map(json.loads, lines) if "lr" in entry]
+    assert rates[-1] < CONFIGS["sgd, plateau"].lr
 
 
 def test_batches_are_uneven_and_some_are_void_in_one_process_only(road):
