@@ -16,7 +16,8 @@ from deploy.bundle import Manifest, read_manifest, verify_files
 from deploy.engines import SUFFIX, Sidecar, engines_folder, read_sidecar
 from deploy.errors import UserError, warnings_as_lines
 from deploy.golden import compare
-from deploy.images import list_images, read_image
+from deploy.images import list_images
+from deploy.raster.files import read_bands
 from deploy.runtime import Timings, load
 from deploy.tasks import task_of
 
@@ -146,7 +147,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
-    image = read_image(path)
+    image = read_bands(path)
     try:
         return image, model(image)
     except UserError as error:

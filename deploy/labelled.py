@@ -22,8 +22,9 @@ import numpy as np
 from deploy.bundle import InputSpec
 from deploy.errors import UserError
 from deploy.files import atomic_write, write_json
-from deploy.images import list_images, read_image, read_mask, write_png
+from deploy.images import list_images, read_mask, write_png
 from deploy.preprocess import check_pixels, prepare, resize_nearest, to_network
+from deploy.raster.files import read_bands
 from deploy.verify import Sample
 
 DATA = "data"
@@ -80,7 +81,7 @@ def read_labelled(
     for path in list_images(folder / "images"):
         if path.stem not in masks:
             raise UserError(f"{folder / 'masks' / path.stem}.png: is missing, the mask of {path.name}")
-        image, label = read_image(path), read_mask(masks[path.stem])
+        image, label = read_bands(path), read_mask(masks[path.stem])
         if spec:
             with naming(path):
                 check_pixels(image, spec)
@@ -123,7 +124,7 @@ class CalibrationImages:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for path in self._paths:
-            image = read_image(path)
+            image = read_bands(path)
             with naming(path):
                 ready = network_input(image, self._spec)
             yield ready

@@ -5,7 +5,7 @@
     classes.json                                                       optional
 
 Images are png, jpg, bmp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all of the same channels; a TIFF may
-have any number of bands of any kind, and name the number that means no data (`distill.data.rasters`). Masks hold
+have any number of bands of any kind, and name the number that means no data (`deploy.raster.files`). Masks hold
 class ids, 255 = void, or colours. `classes.json` is a list of class names or of entries such as
 `{"name": "water", "color": [0, 0, 255], "value": 255}`, where `color` and `value` (the number in the mask; default: the
 position in the list) can be left out; or an object with such a list as `classes`, `ignore` (another number in the mask
@@ -23,11 +23,11 @@ import numpy as np
 from deploy.bundle import ClassInfo
 from deploy.errors import UserError
 from deploy.images import list_images, read_mask
+from deploy.raster.files import read_bands
 from deploy.visualize import palette
 from distill.config import DataConfig
 from distill.data.masks import Legend, shorten
 from distill.data.pairs import Pair, PairReader, checked_pairs, find_root
-from distill.data.rasters import read_bands
 from distill.data.sample import IGNORE
 from distill.data.splits import Splits
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from deploy.errors import UserError
 from deploy.images import read_mask
+from deploy.raster.files import read_bands
 from distill.config import DataConfig
 from distill.data.masks import Legend
-from distill.data.rasters import read_bands
 from distill.data.sample import Sample, make_sample
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from deploy.bundle import ClassInfo
 from deploy.errors import UserError
+from deploy.raster.files import read_bands
 from distill.config import DataConfig
 from distill.data.pairs import Pair, checked_pairs, find_root, read_lines
-from distill.data.rasters import read_bands
 from distill.data.sample import IGNORE, Sample, make_sample
 from distill.data.splits import Splits
 
