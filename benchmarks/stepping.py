@@ -47,15 +47,18 @@ class Stepper:
 
     def step(self) -> float:
         """Take a step, and return its seconds."""
+        from distill.sync_norm import step_norms
         from distill.train import loss_terms
 
         began = time.perf_counter()
         if self.loading:
             self.batch = next(self.batches)
         model = self.model.train()
-        terms = loss_terms(
-            model, self.stage, self.training, self.accelerator, self.distillation, 0, self.batch
-        )
+        masked = self.training.masked_norm
+        with step_norms(self.accelerator, masked, self.batch.valid if masked else None):
+            terms = loss_terms(
+                model, self.stage, self.training, self.accelerator, self.distillation, 0, self.batch
+            )
         self.accelerator.backward(terms["loss"])
         if self.optimise:
             self.optimizer.step()

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from deploy.errors import UserError
+from distill.sync_norm import norms_again
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 
 def _recomputing(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _on_copied_buffers(block)
+        return nullcontext(), _again(block, norms_again())
 
     def run(*inputs: Any) -> Any:
         if not (block.training and torch.is_grad_enabled()):
@@ -62,13 +63,14 @@ def _recomputing(block: nn.Module, forward: Callable[..., Any]) -> Callable[...,
 
 
 @contextmanager
-def _on_copied_buffers(block: nn.Module) -> Iterator[None]:
-    """The running statistics and counters of a block are copies here, so that what moves them is forgotten."""
+def _again(block: nn.Module, norms: AbstractContextManager[Any]) -> Iterator[None]:
+    """The norms of a block count here what they did before, and what moves their running statistics is forgotten."""
     kept = [(module, dict(module._buffers)) for module in block.modules()]
     for module, buffers in kept:
         module._buffers.update({name: b if b is None else b.clone() for name, b in buffers.items()})
     try:
-        yield
+        with norms:
+            yield
     finally:
         for module, buffers in kept:
             module._buffers.update(buffers)

@@ -132,6 +132,9 @@ class TrainConfig:
     channels_last: bool = True
     checkpoint_activations: bool = False
     """Compute the backbone's activations again in the backward pass instead of keeping them: less memory, more time."""
+    masked_norm: bool = False
+    """Take the statistics of batch norms over valid pixels alone, for images of which much has no data. Nothing but the
+    training changes: the network, its checkpoints and its export stay what they are."""
     compile: bool = False
     """Train through `torch.compile`: minutes to start, faster steps; it pays for long trainings on a GPU."""
     ema: float = 0.0

@@ -33,6 +33,7 @@ from distill.processes import warn_of_a_lone_process
 from distill.qat import QatNetwork, to_qat
 from distill.resume import claim_folder
 from distill.state import BEST, finished
+from distill.sync_norm import check_norms
 from distill.teaching import distil_from, new_distiller, start_from
 from distill.tracking import require_tracker, start_tracker
 from distill.train import Stage, train
@@ -88,6 +89,8 @@ def prepare(config: RunConfig) -> Road:
     # what cannot be built must not surprise after hours of training
     teacher, student = (new_network(config, splits, model) for model in (config.teacher, config.student))
     new_distiller(config.distill, parse_terms(config.distill.loss), teacher, student)
+    check_norms("teacher-train", config.teacher_train, teacher)
+    check_norms("student-train", config.student_train, student)
     for path in config.distill.teachers:
         require_origin(path)
     if accelerator.is_main_process:
@@ -220,6 +223,7 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
         head_lr_factor=1.0,
         warmup=0,
         eval_every=max(1, steps // 4),
+        masked_norm=False,  # norms are folded, or keep their statistics
         checkpoint_activations=False,  # the simulation reaches the forward pass alone
         compile=False,
     )

@@ -29,7 +29,7 @@ from distill.optim import build_optimizer, learning_rate, set_learning_rate
 from distill.processes import any_process, sum_over_processes
 from distill.signals import stop_requests
 from distill.state import TrainState
-from distill.sync_norm import sync_norms, synced_steps
+from distill.sync_norm import step_norms, sync_norms
 from distill.tracking import track
 from distill.trainee import Distillation, Trainee, normalised
 
@@ -98,7 +98,6 @@ def train(
         else nullcontext() as log,
         stop_requests() as asked,
         checkpointed(network, config.checkpoint_activations),
-        synced_steps(accelerator),
     ):
         for step in range(start, config.steps):
             seed = generator("dropout", stage.seed, step, accelerator.process_index).integers(2**63)
@@ -136,7 +135,8 @@ def _prepared(
     # is for evaluation, averaging and export.
     distiller = distillation.distiller if distillation else None
     trainee = Trainee(network, distiller, stage.loss, stage.class_weights, stage.task)
-    model, optimizer = accelerator.prepare(sync_norms(trainee, accelerator), build_optimizer(trainee, config))
+    synced = sync_norms(trainee, accelerator, config.masked_norm)
+    model, optimizer = accelerator.prepare(synced, build_optimizer(trainee, config))
     if config.compile:
         model.compile()  # in place: `network` stays plain, and so do the names of its weights
     inner = optimizer.optimizer
@@ -206,12 +206,15 @@ def _step(
     if total == 0:
         return {}
     # Left out by all processes or by none, who would wait for its gradients and statistics.
-    parts = [(b, n) for b, n, anywhere in zip(micro, counts, totals, strict=True) if anywhere]
+    parts = [part for part in zip(micro, counts, totals, strict=True) if part[2]]
     sums: dict[str, Tensor] = {}
-    for index, (batch, count) in enumerate(parts):
+    for index, (batch, count, anywhere) in enumerate(parts):
         unfinished = index + 1 < len(parts)
+        everything = anywhere == batch.valid.numel() * accelerator.num_processes
+        valid = batch.valid if config.masked_norm and not everything else None
         with accelerator.no_sync(model) if unfinished else nullcontext():
-            terms = terms_of(batch)
+            with step_norms(accelerator, config.masked_norm, valid):
+                terms = terms_of(batch)
             # gradients are averaged over processes, not summed
             accelerator.backward(terms["loss"] * (count * accelerator.num_processes / total))
         for name, term in terms.items():

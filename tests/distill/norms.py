@@ -1,12 +1,14 @@
 """Batch norms of all kinds, run on the batch of one process or of several."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from distill.sync_norm import SyncedBatchNorm
+from distill.checkpointing import checkpointed
+from distill.sync_norm import step_norms
 
 
 class Direct(nn.BatchNorm2d):
@@ -17,6 +19,29 @@ class Direct(nn.BatchNorm2d):
         return torch.batch_norm(input, self.weight, self.bias, *statistics, False)
 
 
+class Block(nn.Module):
+    """A block of a backbone, which a checkpoint computes again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.Sequential(nn.BatchNorm2d(3), nn.Tanh(), nn.BatchNorm2d(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norms(x)
+
+
+class Again(nn.Module):
+    """Keeps nothing for its backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(Block())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with checkpointed(self):
+            return self.backbone(x)
+
+
 NORMS: dict[str, Callable[[], nn.Module]] = {
     "plain": lambda: nn.BatchNorm2d(3),
     "not affine": lambda: nn.BatchNorm2d(3, affine=False),
@@ -25,6 +50,7 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
     "with activation": lambda: BatchNormAct2d(3, act_layer=nn.Hardswish, inplace=False),
     "vectors": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3)),
     "direct": lambda: Direct(3),
+    "computed again": Again,
     "frozen": lambda: nn.BatchNorm2d(3).eval(),
     "two": lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)),
 }
@@ -37,6 +63,25 @@ def images(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         5, 3, 1, 1, generator=rng
     )
     return x.to(dtype), torch.randn(5, 5000, generator=rng, dtype=torch.float64)
+
+
+def valid_pixels() -> Tensor:
+    """Of those images: none of two, the first among them, half of one, all of one, and a corner of the last."""
+    valid = torch.zeros(5, 6, 5, dtype=torch.bool)
+    valid[1, :3] = valid[3] = valid[4, 4:, 2:] = True
+    return valid
+
+
+class Device:
+    """What norms ask of an accelerator."""
+
+    def __init__(self, num_processes: int, device: str = "cpu") -> None:
+        self.num_processes, self.device = num_processes, torch.device(device)
+
+
+def counted(valid: Tensor | None, processes: int = 1) -> AbstractContextManager[None]:
+    """The norms of a batch of which only `valid` pixels count."""
+    return step_norms(Device(processes), valid is not None, valid)  # pyright: ignore[reportArgumentType]
 
 
 def results(name: str, part: slice, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -59,9 +104,11 @@ SPLITS = ((2, torch.float64), (1, torch.float64), (4, torch.float32))
 
 
 def in_process(rank: int) -> list[dict[str, dict[str, Tensor]]]:
-    """The results of all norms for each of `SPLITS`."""
-    with SyncedBatchNorm():
-        return [
-            {name: results(name, (slice(None, first), slice(first, None))[rank], dtype) for name in NORMS}
-            for first, dtype in SPLITS
-        ]
+    """The results of all norms for each of `SPLITS`; then the same, masked."""
+    found = []
+    for mask in (False, True):
+        for first, dtype in SPLITS:
+            part = (slice(None, first), slice(first, None))[rank]
+            with counted(valid_pixels()[part] if mask else None, processes=2):
+                found.append({name: results(name, part, dtype) for name in NORMS})
+    return found

@@ -50,8 +50,9 @@ def trained(stage, config, accelerator, **options):
     return weights(network)
 
 
-def test_compiled_training_is_the_same_and_leaves_a_plain_network(stage, accelerator, tmp_path):
-    config = replace(CONFIG, ema=0.5)
+@pytest.mark.parametrize("masked", [False, True])
+def test_compiled_training_is_the_same_and_leaves_a_plain_network(stage, accelerator, tmp_path, masked):
+    config = replace(CONFIG, ema=0.5, masked_norm=masked)
 
     def evaluate(network):
         assert network._compiled_call_impl is None

@@ -7,7 +7,7 @@ from torch import nn
 
 from distill.sync_norm import sync_norms
 from student.zoo import build_network
-from tests.distill.norms import NORMS, SPLITS, in_process, results
+from tests.distill.norms import NORMS, SPLITS, Device, counted, in_process, results, valid_pixels
 from tests.distill.two import run_two
 
 
@@ -20,10 +20,12 @@ def two(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
 @pytest.mark.parametrize("split", range(len(SPLITS)), ids=[f"{n} of 5, {dtype}" for n, dtype in SPLITS])
-def test_norms_are_those_of_the_whole_batch(two, split, name):
+@pytest.mark.parametrize("mask", [False, True], ids=["all", "valid"])
+def test_norms_are_those_of_the_whole_batch(two, split, name, mask):
     dtype = SPLITS[split][1]
-    whole = results(name, slice(None), dtype)
-    one, other = (part[split][name] for part in two)
+    with counted(valid_pixels() if mask else None):
+        whole = results(name, slice(None), dtype)
+    one, other = (part[split + mask * len(SPLITS)][name] for part in two)
     assert whole.keys() == one.keys()
     for key, expected in whole.items():
         if key in ("x", "y"):
@@ -37,15 +39,10 @@ def test_norms_are_those_of_the_whole_batch(two, split, name):
         torch.testing.assert_close(computed, expected, rtol=tolerance, atol=tolerance)
 
 
-class _Accelerator:
-    def __init__(self, num_processes, device):
-        self.num_processes, self.device = num_processes, torch.device(device)
-
-
 def test_one_process_keeps_its_norms():
     shell = nn.Sequential(nn.BatchNorm2d(3))
-    assert sync_norms(shell, _Accelerator(1, "cpu")) is shell
-    assert sync_norms(shell, _Accelerator(1, "cuda")) is shell
+    assert sync_norms(shell, Device(1, "cpu")) is shell
+    assert sync_norms(shell, Device(1, "cuda")) is shell
 
 
 def test_on_a_gpu_the_activation_inside_a_norm_stays():
@@ -54,7 +51,7 @@ def test_on_a_gpu_the_activation_inside_a_norm_stays():
     image = torch.randn(1, 3, 64, 64)
     expected = network(image).logits
     parameters = dict(network.named_parameters())
-    shell = sync_norms(nn.Sequential(network), _Accelerator(2, "cuda"))
+    shell = sync_norms(nn.Sequential(network), Device(2, "cuda"))
     norms = [module for module in shell.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
     assert [type(norm.act) for norm in norms if hasattr(norm, "act")] == activations

@@ -60,7 +60,17 @@ def trained(stage, config, accelerator, teacher=None, loss="kl(t=2)", distil=Non
     return weights(network)
 
 
-@pytest.mark.parametrize("config", [SGD, ADAMW, replace(SGD, ema=0.9), replace(ADAMW, accumulate=2), RMSPROP])
+@pytest.mark.parametrize(
+    "config",
+    [
+        SGD,
+        ADAMW,
+        replace(SGD, ema=0.9),
+        replace(ADAMW, accumulate=2),
+        replace(SGD, masked_norm=True),
+        RMSPROP,
+    ],
+)
 @pytest.mark.parametrize("stop_after", [3, 6])
 def test_resuming_from_any_checkpoint_is_bit_exact(
     stage, tmp_path, accelerator, config, stop_after, monkeypatch

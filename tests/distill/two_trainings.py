@@ -33,6 +33,7 @@ CONFIGS = {
     "sgd, accumulated, averaged": replace(SGD, accumulate=2, ema=0.9),
     "sgd, plateau": replace(SGD, schedule="plateau", plateau_patience=0, eval_every=2),
     "adamw, accumulated": replace(ADAMW, accumulate=2),
+    "sgd, accumulated, masked": replace(SGD, accumulate=2, masked_norm=True),
 }
 LOSS = "kl(t=2) + feature(layer4) + at(layer4)"
 VAL_IMAGES = 5
