@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     out: Path = options.out
     write_tables(out, measured, pairs, positive)
     write_plots(out, measured, positive)
-    write_worst(subjects[0], measured, options.split, positive, out / "errors", options.worst)
+    write_worst(subjects, measured, options.split, positive, out / "errors", options.worst)
     print(summary_table(measured, positive))
     if pairs:
         print(f"\n{comparison_table(pairs)}")

@@ -60,7 +60,12 @@ def compare_all(measured: Sequence[Measured], seed: int = 0) -> list[tuple[str, 
 
 
 def write_worst(
-    subject: Subject, measured: Sequence[Measured], split: str, positive: int, out: Path, count: int
+    subjects: Sequence[Subject],
+    measured: Sequence[Measured],
+    split: str,
+    positive: int,
+    out: Path,
+    count: int,
 ) -> list[Path]:
     """Write pictures of the `count` images with the lowest mIoU, by its mean over the models, worst first, into `out`.
 
@@ -72,9 +77,13 @@ def write_worst(
     for old in out.glob("[0-9][0-9][0-9]-*.png"):
         old.unlink()
     binary, paths = (positive if len(measured[0].classes) == 2 else None), []
-    for index, (name, image, label, valid) in enumerate(subject.samples(split)):
+    for index, views in enumerate(zip(*(one.samples(split) for one in subjects), strict=True)):
         if index in ranks:
-            predictions = [(one.name, one.model(image).labels) for one in measured]
+            name, image, label, valid = views[0]
+            own = zip(
+                measured, views, strict=True
+            )  # of other channels, a model has another image of the place
+            predictions = [(one.name, one.model(view[1]).labels) for one, view in own]
             picture = error_picture(image, label, valid, predictions, measured[0].classes, binary)
             paths.append(out / f"{ranks[index] + 1:03d}-{name}.png")
             write_png(paths[-1], picture)

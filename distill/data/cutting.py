@@ -20,7 +20,7 @@ import numpy as np
 
 from deploy.errors import UserError
 from deploy.files import atomic_write, write_json
-from deploy.images import TIFF_SUFFIXES, read_image, read_mask, write_png
+from deploy.images import TIFF_SUFFIXES, read_mask, write_png
 from deploy.labelled import write_image
 from deploy.raster.geo import GeoSource, gdal
 from deploy.raster.sources import ArraySource
@@ -28,6 +28,7 @@ from distill.analysis.csv_files import Cell, write_csv
 from distill.data.folder import read_folder
 from distill.data.masks import Legend
 from distill.data.pairs import Pair
+from distill.data.rasters import read_bands
 from distill.data.sample import IGNORE
 
 DONE = ".cut"
@@ -152,7 +153,7 @@ def _opened(path: Path) -> closing[GeoSource] | nullcontext[ArraySource]:
     """By windows where it is a TIFF and rasterio is there, else as a whole."""
     if path.suffix.lower() in TIFF_SUFFIXES and find_spec("rasterio") is not None:
         return closing(GeoSource(path))
-    return nullcontext(ArraySource(read_image(path)))
+    return nullcontext(ArraySource(read_bands(path)))
 
 
 def _write(
@@ -163,23 +164,14 @@ def _write(
     source: GeoSource | ArraySource,
     at: tuple[int, int],
 ) -> None:
-    """Write the mask, then the image: as GeoTIFF what comes from one, else as PNG or `.npy`.
-
-    What has several bands and is no colour image becomes `.npy` in any case: `read_image` takes it from nothing else.
-    """
+    """Write the mask, then the image: as GeoTIFF what comes from one, else as PNG or `.npy`."""
     image, mask = folder / "images" / name, folder / "masks" / name
     if isinstance(source, GeoSource):
         _write_geotiff(mask.with_name(f"{name}.tif"), label[..., None], source, at)
-    else:
-        write_png(mask.with_name(f"{name}.png"), label)
-    if isinstance(source, GeoSource) and _is_plain(pixels):
         _write_geotiff(image.with_name(f"{name}.tif"), pixels, source, at)
     else:
+        write_png(mask.with_name(f"{name}.png"), label)
         write_image(image, pixels)
-
-
-def _is_plain(pixels: np.ndarray) -> bool:
-    return pixels.shape[2] == 1 or (pixels.shape[2] == 3 and pixels.dtype == np.uint8)
 
 
 def _write_geotiff(path: Path, pixels: np.ndarray, source: GeoSource, at: tuple[int, int]) -> None:

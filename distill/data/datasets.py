@@ -11,6 +11,7 @@ from distill.data.grasp.files import channels_of
 from distill.data.grasp.jacquard import open_jacquard
 from distill.data.grasp.tabletop import open_tabletop
 from distill.data.ombria import open_ombria
+from distill.data.sen1floods11 import open_sen1floods11
 from distill.data.splits import Splits
 from distill.data.synthetic import open_synthetic
 from distill.data.voc import open_voc
@@ -22,6 +23,7 @@ OPENERS = {
     "cityscapes": open_cityscapes,
     "folder": open_folder,
     "ombria": open_ombria,
+    "sen1floods11": open_sen1floods11,
     "tabletop": open_tabletop,
     "cornell": lambda config, seed: open_cornell(config, seed, channels_of(config), config.split_by),
     "cornell_rgb": open_cornell_rgb,

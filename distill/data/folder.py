@@ -4,7 +4,8 @@
     images/STEM.*  masks/STEM.*                                        split 70/15/15 by a hash of the stem
     classes.json                                                       optional
 
-Images are png, jpg, bmp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all of the same channels. Masks hold
+Images are png, jpg, bmp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all of the same channels; a TIFF may
+have any number of bands of any kind, and name the number that means no data (`distill.data.rasters`). Masks hold
 class ids, 255 = void, or colours. `classes.json` is a list of class names or of entries such as
 `{"name": "water", "color": [0, 0, 255], "value": 255}`, where `color` and `value` (the number in the mask; default: the
 position in the list) can be left out; or an object with such a list as `classes`, `ignore` (another number in the mask
@@ -21,11 +22,12 @@ import numpy as np
 
 from deploy.bundle import ClassInfo
 from deploy.errors import UserError
-from deploy.images import list_images, read_image, read_mask
+from deploy.images import list_images, read_mask
 from deploy.visualize import palette
 from distill.config import DataConfig
 from distill.data.masks import Legend, shorten
 from distill.data.pairs import Pair, PairReader, checked_pairs, find_root
+from distill.data.rasters import read_bands
 from distill.data.sample import IGNORE
 from distill.data.splits import Splits
 
@@ -57,7 +59,7 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
     A hash of the stem alone decides the split of an image, so that adding files moves none of the others.
     """
     splits, classes, legend, settings = read_folder(find_root(config, GET))
-    first = read_image(splits["train"][0].image)
+    first = read_bands(splits["train"][0].image)
     optical = first.dtype == np.uint8
     channels = _name_channels(
         settings.channels if settings else None, first.shape[2], splits["train"][0].image

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.images import read_image, read_mask
+from deploy.images import read_mask
 from distill.config import DataConfig
 from distill.data.masks import Legend
+from distill.data.rasters import read_bands
 from distill.data.sample import Sample, make_sample
 
 
@@ -42,7 +43,7 @@ class PairReader:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = read_image(pair.image)
+        image = read_bands(pair.image)
         self._check(image, pair.image)
         label = self.legend.ids(read_mask(pair.mask), pair.mask)
         return make_sample(image, label, id=pair.id, num_classes=len(self.legend.values), source=pair.mask)

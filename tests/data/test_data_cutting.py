@@ -150,10 +150,11 @@ def write_tif(path, array, nodata, left=500_000.0, top=4_000_000.0):
         file.write(array)
 
 
-def test_geotiffs_keep_their_place(tmp_path):
+@pytest.mark.parametrize("bands", [1, 2, 5])
+def test_geotiffs_keep_their_place(tmp_path, bands):
     rasterio = pytest.importorskip("rasterio")
     rng = np.random.default_rng(1)
-    image = rng.normal(-12, 4, (1, 40, 52)).astype(np.float32)
+    image = rng.normal(-12, 4, (bands, 40, 52)).astype(np.float32)
     image[0, :4, :4] = -9999
     for split in ("train", "val"):
         write_tif(tmp_path / "src" / split / "images" / "a.tif", image, -9999)
@@ -164,14 +165,28 @@ def test_geotiffs_keep_their_place(tmp_path):
     with rasterio.open(tmp_path / "dst" / "train" / "images" / "a_r00024_c00036.tif") as file:
         assert file.crs.to_epsg() == 32633
         assert (file.transform.c, file.transform.f) == (500_360.0, 3_999_760.0)
-        np.testing.assert_array_equal(file.read(1), image[0, 24:, 36:])
+        np.testing.assert_array_equal(file.read(), image[:, 24:, 36:])
     with rasterio.open(tmp_path / "dst" / "train" / "masks" / "a_r00024_c00036.tif") as file:
         assert file.transform.c == 500_360.0
     data = open_folder(DataConfig("folder", root=tmp_path / "dst"), 0)
     first = data.train[0]
     assert first.id == "a_r00000_c00000"
     assert not first.valid[:4, :4].any()
-    assert first.image.isnan().sum() == 16
+    assert first.valid.sum() == 16 * 16 - 16
+    assert first.image.shape == (bands, 16, 16)
+
+
+def test_tiffs_without_rasterio(tmp_path, monkeypatch):
+    """They are read as a whole, and their tiles lie nowhere."""
+    image = np.random.default_rng(1).integers(0, 255, (3, 20, 20), np.uint8)
+    for split in ("train", "val"):
+        write_tif(tmp_path / "src" / split / "images" / "a.tif", image, None)
+        write_tif(tmp_path / "src" / split / "masks" / "a.tif", image[:1] % 2, None)
+    monkeypatch.setattr(cutting, "find_spec", lambda _: None)
+    cut_folder(tmp_path / "src", tmp_path / "dst", Cut((10, 10), (10, 10)))
+    data = open_folder(DataConfig("folder", root=tmp_path / "dst"), 0)
+    assert len(list((tmp_path / "dst" / "train" / "images").glob("*.png"))) == 4
+    np.testing.assert_array_equal(data.train[3].image.numpy(), image[:, 10:, 10:])
 
 
 def test_mistakes(tmp_path):
