@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from deploy.cold_process import peak_rss
-from deploy.preprocess import to_layout
+from deploy.preprocess import to_network
 from deploy.raster.geo import GeoSource
 from deploy.raster.geotiff import write_labels
 from deploy.raster.parts import open_parts
@@ -95,7 +95,7 @@ def _inputs(model: Model, source: GeoSource, batch: int) -> list[np.ndarray]:
         )[0]
         for _ in range(4 * batch)
     ]
-    return [to_layout(np.stack(tiles[i : i + batch]), model.input) for i in range(0, len(tiles), batch)]
+    return [to_network(np.stack(tiles[i : i + batch]), model.input) for i in range(0, len(tiles), batch)]
 
 
 def _bare(model: Model, inputs: list[np.ndarray], seconds: float) -> list[tuple[float, float]]:

@@ -72,6 +72,9 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an image of another size meets the network: resized to it, or covered by a sliding window of its size."""
     nodata: Literal["nan"] | None = None
     """"nan": pixels that are not finite in any channel carry no data. None: such pixels are an error."""
+    normalize: Literal["set", "image", "patch"] = "set"
+    """By which numbers: `mean` and `std`, or the image's or the patch's own (see `deploy.normalize`); then `mean` is 0
+    and `std` 1."""
     depth: int | None = None
     """Position of a channel that is depth in metres: its holes are filled from around them, and the mean of the image
     is taken off (see `deploy.grasp.depth`), so that the height of the camera does not matter."""
@@ -90,6 +93,10 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"input: {self.dtype} {self.layout} is neither uint8 NHWC nor float32 NCHW")
         if self.nodata and self.dtype == "uint8":
             raise ValueError("input: uint8 pixels cannot be NaN, so nodata must be null")
+        if self.normalize != "set" and (self.dtype == "uint8" or any(self.mean) or set(self.std) != {1.0}):
+            raise ValueError(f"input: normalised by {self.normalize} needs float32, means of 0 and stds of 1")
+        if self.normalize != "set" and (self.depth is not None or not self.nodata):
+            raise ValueError(f"input: normalised by {self.normalize} goes with nodata, and without depth")
         if self.depth is not None and not (
             0 <= self.depth < count and self.nodata and self.resize == "stretch"
         ):

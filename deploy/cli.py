@@ -222,7 +222,12 @@ def describe_manifest(manifest: Manifest) -> list[str]:
     return [
         f"{manifest.name}: {manifest.task}, {len(manifest.classes)} classes",
         f"input    {spec.dtype} {spec.layout}, {spec.height}×{spec.width}, {spec.resize}; {pixels}",
-        *(f"channel  {name}: mean {mean:g}, std {std:g}" for name, mean, std in channels),
+        *(
+            f"channel  {name}: mean {mean:g}, std {std:g}"
+            if spec.normalize == "set"
+            else f"channel  {name}: mean and std of each {spec.normalize}"
+            for name, mean, std in channels
+        ),
         *(
             f"output   {o.name}: {o.dtype} {'×'.join(map(str, o.shape))}, {o.meaning}"
             for o in manifest.outputs

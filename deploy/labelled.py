@@ -23,7 +23,7 @@ from deploy.bundle import InputSpec
 from deploy.errors import UserError
 from deploy.files import atomic_write, write_json
 from deploy.images import list_images, read_image, read_mask, write_png
-from deploy.preprocess import check_pixels, prepare, resize_nearest, to_layout
+from deploy.preprocess import check_pixels, prepare, resize_nearest, to_network
 from deploy.verify import Sample
 
 DATA = "data"
@@ -143,8 +143,9 @@ def network_input(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nd
     height, width = spec.height, spec.width
     if spec.resize == "tile" and image.shape[0] >= height and image.shape[1] >= width:
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        pixels, valid = check_pixels(image[top : top + height, left : left + width], spec)
-        return to_layout(pixels, spec)[None], valid
+        middle = slice(top, top + height), slice(left, left + width)
+        pixels, valid = check_pixels(image, spec)
+        return to_network(pixels[middle], spec)[None], valid[middle]
     prepared, valid = prepare(image, spec)
     return prepared[None], resize_nearest(valid, height, width)
 

@@ -1,6 +1,7 @@
 """From an image of any size to the array that the network reads: the one definition, for training and device alike.
 
-Pixels keep their raw units; normalisation is part of the graph.
+Pixels keep their raw units and normalisation is part of the graph, unless it is by numbers of the image or the patch
+(`deploy.normalize`).
 """
 
 import msgspec
@@ -10,6 +11,7 @@ from PIL import Image
 from deploy.bundle import InputSpec
 from deploy.errors import UserError
 from deploy.grasp.depth import centre, fill_holes, warn_of_millimetres
+from deploy.normalize import fill_of, filled, standardised
 
 
 def prepare(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -24,11 +26,14 @@ def prepare(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]
     if spec.depth is not None:
         pixels = np.array(pixels, np.float32)  # not the image itself
         pixels[..., spec.depth] = centre(pixels[..., spec.depth])
-    return to_layout(pixels, spec), valid
+    return to_network(pixels, spec), valid
 
 
 def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Check an image against `spec` and put `spec.mean` where there is no data.
+    """Check an image, which must be whole, against `spec` and put `spec.mean` where there is no data.
+
+    Where `spec` normalises by the image, that is done here, and no data is 0; where by the patch, no data stays NaN
+    until `to_network`.
 
     Returns H0×W0×C of `spec.dtype` and the bool mask H0×W0 of pixels that carry data: a pixel does not when any of its
     channels is NaN or infinite, and then all of them are replaced. A channel of depth is filled from around its holes
@@ -92,8 +97,14 @@ def resize_nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     return labels.take(columns, axis=1).take(rows, axis=0)
 
 
-def to_layout(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """Reorder …×H×W×C to the network's layout, contiguous: …×C×H×W for NCHW; as it is for NHWC."""
+def to_network(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """The last step: …×H×W×C in the network's layout, each normalised by its own numbers where `spec` wants it.
+
+    Contiguous: …×C×H×W for NCHW; as it is for NHWC.
+    """
+    if spec.normalize == "patch":
+        patches = pixels.reshape(-1, *pixels.shape[-3:])
+        pixels = np.stack([standardised(patch) for patch in patches]).reshape(pixels.shape)
     return np.ascontiguousarray(np.moveaxis(pixels, -1, -3) if spec.layout == "NCHW" else pixels)
 
 
@@ -110,20 +121,18 @@ def _under_centres(old: int, new: int) -> np.ndarray:
 def _fill_nodata(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
     if spec.depth is not None:
         warn_of_millimetres(image[..., spec.depth])
-        filled, measured = fill_holes(image[..., spec.depth])
+        depth, measured = fill_holes(image[..., spec.depth])
         image = np.array(image)
-        image[..., spec.depth] = filled
+        image[..., spec.depth] = depth
         rest, valid = _fill_nodata(image, msgspec.structs.replace(spec, depth=None))
         return rest, valid & measured
     valid: np.ndarray = np.all(np.isfinite(image), axis=2)
-    if valid.all():
-        return image, valid
-    if spec.nodata is None:
+    if spec.nodata is None and not valid.all():
         count = valid.size - np.count_nonzero(valid)
         raise UserError(
             f"image has {count} pixels that are NaN or infinite and the bundle knows no no-data value; clean it first"
         )
-    return np.where(valid[..., None], image, np.asarray(spec.mean, np.float32)), valid
+    return filled(image, valid, fill_of(spec.mean, spec.normalize), spec.normalize), valid
 
 
 def _plural(channels: int) -> str:

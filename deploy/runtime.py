@@ -14,8 +14,9 @@ import numpy as np
 from deploy.backends import CPU_MODELS, Engine, cpu_precision, open_engine
 from deploy.bundle import GOLDEN, ClassInfo, InputSpec, Manifest, read_manifest, verify_files
 from deploy.errors import UserError
+from deploy.normalize import fill_of
 from deploy.postprocess import probabilities, restore_labels
-from deploy.preprocess import check_pixels, prepare, to_layout
+from deploy.preprocess import check_pixels, prepare, to_network
 from deploy.tiling import predict_tiled
 
 
@@ -156,12 +157,13 @@ class Model:
     def _run_tiled(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×H×W of images of any size H×W×C, seen through a sliding window."""
         window = (self.input.height, self.input.width)
-        logits = stack([predict_tiled(self._scores, image, window, fill=self.input.mean) for image in images])
+        fill = fill_of(self.input.mean, self.input.normalize)
+        logits = stack([predict_tiled(self._scores, image, window, fill=fill) for image in images])
         return logits.argmax(axis=1).astype(np.uint8), logits
 
     def _scores(self, windows: np.ndarray) -> np.ndarray:
         """Logits N×K×h×w of windows N×H×W×C."""
-        return self.engine.run(to_layout(windows, self.input))["logits"]
+        return self.engine.run(to_network(windows, self.input))["logits"]
 
 
 def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], bool]:

@@ -36,7 +36,7 @@ def predict_tiled(
     image: np.ndarray,
     window: tuple[int, int],
     overlap: float = 0.5,
-    fill: float | Sequence[float] = 0.0,
+    fill: float | Sequence[float] | np.ndarray = 0.0,
     batch_size: int = 1,
 ) -> np.ndarray:
     """Scores float32 K×H×W of an image H×W×C (any dtype, any size) seen through windows of (h, w) pixels.
@@ -53,7 +53,7 @@ def predict_strips(
     image: np.ndarray,
     window: tuple[int, int],
     overlap: float = 0.5,
-    fill: float | Sequence[float] = 0.0,
+    fill: float | Sequence[float] | np.ndarray = 0.0,
     batch_size: int = 1,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """`predict_tiled` from top to bottom: yields (rows of the image, their finished scores float32 K×rows×W).
@@ -115,7 +115,9 @@ def _weights(starts: list[int], length: int, window: int) -> list[np.ndarray]:
     return [(tent / total[start : start + window]).astype(np.float32) for start in starts]
 
 
-def _pad(image: np.ndarray, window: tuple[int, int], fill: float | Sequence[float]) -> np.ndarray:
+def _pad(
+    image: np.ndarray, window: tuple[int, int], fill: float | Sequence[float] | np.ndarray
+) -> np.ndarray:
     """The image H×W×C, enlarged to at least the window by `fill` below and to the right."""
     height, width, channels = image.shape
     if height >= window[0] and width >= window[1]:

@@ -70,6 +70,8 @@ def check_task(config: RunConfig, splits: Splits) -> None:
         raise UserError("--loss.class-weights: are for classes, the data has grasps; leave them out")
     if config.data.resize != "stretch":
         raise UserError("--data.resize tile: is for segmentation; grasps are found in the whole image")
+    if config.data.normalize != "set":
+        raise UserError(f"--data.normalize {config.data.normalize}: is for segmentation, the data has grasps")
     if config.augment.balance or config.augment.max_no_data < 1:
         raise UserError("--augment.balance and --augment.max-no-data: are for classes, the data has grasps")
 

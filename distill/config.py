@@ -54,6 +54,9 @@ class DataConfig:
     """Network input, height × width in pixels."""
     resize: Literal["stretch", "tile"] = "stretch"
     """How an image of another size meets the network: resized to it, or tiled by a sliding window."""
+    normalize: Literal["set", "image", "patch"] = "set"
+    """Whose mean and deviation normalise the channels: the training split's, each image's, or each patch's, which is
+    what the network sees at a time. For segmentation; see `deploy.normalize`."""
     download: bool = False
     """Let torchvision fetch the data set where it can (VOC)."""
     synthetic_counts: tuple[int, int, int] = (256, 48, 64)

@@ -12,7 +12,8 @@ import onnx
 import torch
 
 from deploy.bundle import GOLDEN, MODEL, InputSpec, Manifest, OutputSpec, write_bundle
-from deploy.preprocess import prepare
+from deploy.normalize import Normalize
+from deploy.preprocess import check_pixels, prepare, to_network
 from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.deployable import Deployable, TorchEngine
@@ -21,18 +22,25 @@ from distill.evaluate import eval_samples
 GOLDEN_IMAGES = 2
 
 
-def input_spec(splits: Splits, stats: Stats, size: tuple[int, int], resize: str) -> InputSpec:
-    """The network input of a data set: uint8 N×H×W×C for optical images, else float32 N×C×H×W with NaN as no data."""
+def input_spec(
+    splits: Splits, stats: Stats, size: tuple[int, int], resize: str, normalize: Normalize = "set"
+) -> InputSpec:
+    """The network input of a data set: uint8 N×H×W×C for optical images, else float32 N×C×H×W with NaN as no data.
+
+    What is normalised by its own numbers (see `deploy.normalize`) is always float32.
+    """
+    optical = splits.optical and normalize == "set"
     return InputSpec(
         channels=splits.channels,
         height=size[0],
         width=size[1],
-        dtype="uint8" if splits.optical else "float32",
-        layout="NHWC" if splits.optical else "NCHW",
+        dtype="uint8" if optical else "float32",
+        layout="NHWC" if optical else "NCHW",
         mean=stats.mean,
         std=stats.std,
+        normalize=normalize,
         resize=resize,  # pyright: ignore[reportArgumentType]
-        nodata=None if splits.optical else "nan",
+        nodata=None if optical else "nan",
         depth=splits.channels.index("depth")
         if splits.task == "grasp" and "depth" in splits.channels
         else None,
@@ -107,7 +115,7 @@ def _golden(deployable: Deployable, splits: Splits) -> bytes:
 
 def _first_window(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     if spec.resize == "tile" and image.shape[0] >= spec.height and image.shape[1] >= spec.width:
-        image = np.ascontiguousarray(image[: spec.height, : spec.width])
+        return to_network(check_pixels(image, spec)[0][: spec.height, : spec.width], spec)
     return prepare(image, spec)[0]
 
 

@@ -101,7 +101,7 @@ def prepare(config: RunConfig) -> Road:
     accelerator.wait_for_everyone()
     stats = msgspec.json.decode((config.out / "stats.json").read_bytes(), type=Stats)
     check_teachers(config, splits, stats)
-    spec = input_spec(splits, stats, config.data.size, config.data.resize)
+    spec = input_spec(splits, stats, config.data.size, config.data.resize, config.data.normalize)
     return Road(config, splits, stats, spec, accelerator)
 
 

@@ -100,6 +100,11 @@ def check_fit(spec: InputSpec, source: Source) -> None:
         raise UserError(
             "the bundle reads depth images, each as a whole; rasters are for maps such as aerial images"
         )
+    if spec.normalize == "image":
+        raise UserError(
+            "the bundle normalises by the numbers of a whole image, and a raster is read tile by tile; train with "
+            "--data.normalize patch (or set) for rasters"
+        )
     if source.bands != len(spec.channels):
         few = source.bands < len(spec.channels)
         remedy = "take another raster or bundle" if few else "choose them, in this order, with --bands 1,2,…"

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from deploy.bundle import InputSpec
-from deploy.preprocess import to_layout
+from deploy.normalize import fill_of
+from deploy.preprocess import to_network
 from deploy.raster.grid import Block, Grid, Piece
 from deploy.raster.sources import Source
 
@@ -40,14 +41,15 @@ class RowEnd(NamedTuple):
 class Strip:
     """The pixels under one row of tiles of a block, which moves down the raster.
 
-    Pixels without data are the mean of the bundle, and so are those outside of the raster, where a tile is larger.
+    Pixels without data are the mean of the bundle (NaN where it normalises patches), and so are those outside of the
+    raster, where a tile is larger.
     """
 
     def __init__(self, source: Source, spec: InputSpec, grid: Grid, block: Block) -> None:
         self.source, self.grid = source, grid
         self.left = block.tiles[0]
         size = (grid.window[0], block.tiles[-1] + grid.window[1] - self.left)
-        self.fill = np.asarray(spec.mean).astype(spec.dtype)
+        self.fill = fill_of(spec.mean, spec.normalize).astype(spec.dtype)
         self.pixels = np.empty((*size, len(spec.channels)), spec.dtype)
         self.pixels[:] = self.fill
         self.valid = np.zeros(size, bool)
@@ -134,7 +136,7 @@ class Reading:
             columns.append(column)
             tiles.append(tile)
             if len(tiles) == self.batch:
-                yield Batch(block, strip.top, columns, to_layout(np.stack(tiles), self.spec))
+                yield Batch(block, strip.top, columns, to_network(np.stack(tiles), self.spec))
                 columns, tiles = [], []
         if tiles:
-            yield Batch(block, strip.top, columns, to_layout(np.stack(tiles), self.spec))
+            yield Batch(block, strip.top, columns, to_network(np.stack(tiles), self.spec))

@@ -1,6 +1,7 @@
 """A reader as the training loop sees it: at network scale, without NaN, augmented."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from deploy.errors import UserError
+from deploy.normalize import Normalize, fill_of, filled, standardised
 from deploy.preprocess import resize, resize_nearest
 from distill.config import AugmentConfig
 from distill.data.augment import augment as vary
@@ -34,6 +36,9 @@ class TrainView(Dataset):
     `augment.balance` is the share of keys that give a crop around a class instead, drawn evenly, in an image drawn
     evenly from those that have it: `class_images` holds their indices, class by class.
 
+    By `normalize` "image" it comes standardised by its own numbers, by "patch" what is left of it in the end (see
+    `deploy.normalize`); it is float32 then, and without photometric jitter, of which little would be left.
+
     With `cache` the image at network scale is kept in memory, as uint8 where it is optical, up to `CACHE_BYTES`; each
     worker of a loader keeps its own share.
     """
@@ -50,6 +55,7 @@ class TrainView(Dataset):
         seed: int = 0,
         views: int = 0,
         cache: bool = True,
+        normalize: Normalize = "set",
         class_images: Sequence[np.ndarray] = (),
     ) -> None:
         if augment is not None:
@@ -61,8 +67,9 @@ class TrainView(Dataset):
         self.size = size
         self.resize = resize
         self.augment = augment
-        self.mean = tuple(mean)
-        self.optical = optical
+        self.mean = tuple(fill_of(tuple(mean), normalize).tolist())
+        self.optical = optical and normalize == "set"
+        self.normalize: Normalize = normalize
         self.seed = seed
         self.views = views
         self.cache = cache
@@ -75,6 +82,13 @@ class TrainView(Dataset):
 
     def __getitem__(self, key: Key) -> Sample:
         """The sample as float32 C×H×W without NaN; H×W is `augment.crop`, or the network scale without `augment`."""
+        sample = self._varied(key)
+        if self.normalize != "patch":
+            return sample
+        patch = standardised(sample.image.permute(1, 2, 0).numpy())
+        return replace(sample, image=torch.from_numpy(patch).permute(2, 0, 1).contiguous())
+
+    def _varied(self, key: Key) -> Sample:
         epoch, index = key
         if self.augment is None:
             base = self._base(index)
@@ -113,8 +127,8 @@ class TrainView(Dataset):
         kind = np.uint8 if self.optical else np.float32
         image = sample.image.numpy().transpose(1, 2, 0).astype(kind, order="C")
         if not self.optical:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all
-            has_data = np.isfinite(image).all(axis=2, keepdims=True)
-            image = np.where(has_data, image, np.asarray(self.mean, np.float32))
+            has_data = np.all(np.isfinite(image), axis=2)
+            image = filled(image, has_data, np.asarray(self.mean, np.float32), self.normalize)
         label = sample.label.numpy().astype(np.uint8)
         if self.resize == "stretch":
             image, label = resize(image, *self.size), resize_nearest(label, *self.size)

@@ -1,5 +1,7 @@
 """A data set as training sees it, whatever its task: augmented views, and statistics."""
 
+from dataclasses import replace
+
 from distill.config import RunConfig
 from distill.data.grasp.stats import grasp_stats
 from distill.data.grasp.view import GraspView
@@ -34,12 +36,19 @@ def training_view(config: RunConfig, splits: Splits, stats: Stats, views: int = 
         seed=config.seed,
         views=views,
         cache=data.cache,
+        normalize=data.normalize,
         class_images=images_by_class(stats),
     )
 
 
 def training_stats(config: RunConfig, splits: Splits) -> Stats:
-    """Statistics of the training split, over valid pixels; of depth, about the mean of each image."""
+    """Statistics of the training split, over valid pixels; of depth, about the mean of each image.
+
+    Mean 0 and deviation 1 where images or patches are normalised by their own: that is what networks see.
+    """
     if splits.task == "grasp":
         return grasp_stats(splits.train, config.data.size, splits.channels)  # pyright: ignore[reportArgumentType]
-    return compute_stats(splits.train, len(splits.classes))
+    stats, count = compute_stats(splits.train, len(splits.classes)), len(splits.channels)
+    if config.data.normalize == "set":
+        return stats
+    return replace(stats, mean=(0.0,) * count, std=(1.0,) * count)

@@ -208,6 +208,39 @@ def test_radar_without_augmentation_is_what_the_device_prepares(size):
         np.testing.assert_array_equal(scenes[0, index].image.numpy(), prepare(raw, spec)[0])
 
 
+@pytest.mark.parametrize("normalize", ["image", "patch"])
+@pytest.mark.parametrize("size", [(16, 16), (48, 48)])
+def test_radar_by_its_own_numbers_is_what_the_device_prepares(size, normalize):
+    reader = view(12, augment=None, size=size).reader
+    scenes = TrainView(reader, size=size, augment=None, mean=MEAN, optical=False, normalize=normalize)
+    zeros, ones = (0.0, 0.0), (1.0, 1.0)
+    spec = InputSpec(("VV", "VH"), *size, "float32", "NCHW", zeros, ones, nodata="nan", normalize=normalize)
+    for index in range(12):
+        raw = reader[index].image.numpy().transpose(1, 2, 0)
+        np.testing.assert_array_equal(scenes[0, index].image.numpy(), prepare(raw, spec)[0])
+
+
+def test_photo_by_its_own_numbers_is_what_the_device_prepares():
+    photos = TrainView(Photos(), size=(20, 30), augment=None, mean=(0, 0, 0), optical=True, normalize="image")
+    spec = InputSpec(
+        ("R", "G", "B"), 20, 30, "float32", "NCHW", (0.0,) * 3, (1.0,) * 3, nodata="nan", normalize="image"
+    )
+    np.testing.assert_array_equal(photos[0, 0].image.numpy(), prepare(Photos().pixels(), spec)[0])
+
+
+def test_a_crop_is_normalised_by_the_pixels_in_it_that_carry_data():
+    far = AugmentConfig(crop=(40, 40), scale=(0.5, 0.6))  # reaches beyond the scene, which has gaps itself
+    reader = view(12, augment=None).reader
+    scenes = TrainView(reader, size=(32, 32), augment=far, mean=MEAN, optical=False, normalize="patch")
+    for index in range(12):
+        image = scenes[3, index].image
+        assert image.isfinite().all()
+        seen = image[:, image.any(dim=0)]
+        assert seen.shape[1] < 1600
+        torch.testing.assert_close(seen.mean(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
+        torch.testing.assert_close(seen.std(dim=1), torch.ones(2), atol=1e-2, rtol=0)
+
+
 def test_label_at_network_scale_is_sampled_at_pixel_centres():
     class Rows(Photos):
         def __getitem__(self, index: int) -> Sample:

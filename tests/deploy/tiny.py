@@ -18,7 +18,7 @@ from deploy.bundle import (
     write_bundle,
 )
 from deploy.files import atomic_write
-from deploy.preprocess import to_layout
+from deploy.preprocess import to_network
 
 STRIDE = 8
 Kind = Literal["rgb", "sar"]
@@ -103,7 +103,7 @@ def make_bundle(folder: Path, kind: Kind = "rgb", resize: Literal["stretch", "ti
     """Write a whole bundle of 32×48 pixels to `folder`: uint8 RGB with 3 classes, or float32 VV and VH with 2."""
     manifest = make_manifest(kind, resize)
     model = make_model(manifest.input, WEIGHTS[kind])
-    inputs = to_layout(np.stack([make_image(kind, seed) for seed in range(2)]), manifest.input)
+    inputs = to_network(np.stack([make_image(kind, seed) for seed in range(2)]), manifest.input)
     golden = folder.with_name(f"{folder.name}-golden.npz")
     with atomic_write(golden) as file:
         np.savez(file, inputs=inputs, **OrtEngine(model, threads=1).run(inputs))
