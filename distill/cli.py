@@ -20,6 +20,7 @@ training
   presets                        list the presets
   inspect PRESET [--field value …]
                                  statistics of the data that a run would have: tables, CSV, plots
+  tiles SRC DST [--size 256]     cut large images and their masks into tiles to train on
   students [--size N]            list the students with parameters and multiply-accumulates
   losses                         list the losses, of labels and of a teacher, with their options
   compare RUN_OR_BUNDLE…         compare models on labelled images: tables, plots, the worst images
@@ -51,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
         "run": _run,
         "presets": _presets,
         "inspect": _inspect,
+        "tiles": _tiles,
         "students": _students,
         "losses": _losses,
         "compare": _compare,
@@ -72,6 +74,13 @@ def _inspect(argv: Sequence[str]) -> int:
     from distill import inspect_data
 
     return inspect_data.main(argv)
+
+
+def _tiles(argv: Sequence[str]) -> int:
+    _require_training("tiles")
+    from distill import tiles
+
+    return tiles.main(argv)
 
 
 def _presets(_: Sequence[str]) -> int:

@@ -58,10 +58,7 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
 
     A hash of the stem alone decides the split of an image, so that adding files moves none of the others.
     """
-    root = find_root(config, GET)
-    splits = _find_pairs(root)
-    settings = _read_classes(root / "classes.json")
-    classes, legend = _describe(settings) if settings else _infer(splits, root)
+    splits, classes, legend, settings = read_folder(find_root(config, GET))
     first = read_bands(splits["train"][0].image)
     optical = first.dtype == np.uint8
     channels = _name_channels(
@@ -73,6 +70,16 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
     if splits["test"] is splits["val"]:
         test = val
     return Splits("folder", classes, channels, optical, train=train, val=val, test=test)
+
+
+def read_folder(
+    root: Path,
+) -> tuple[dict[str, tuple[Pair, ...]], tuple[ClassInfo, ...], Legend, ClassesFile | None]:
+    """The pairs of each split, the classes, how masks spell them, and `classes.json` if there is one."""
+    splits = _find_pairs(root)
+    settings = _read_classes(root / "classes.json")
+    classes, legend = _describe(settings) if settings else _infer(splits, root)
+    return splits, classes, legend, settings
 
 
 def _find_pairs(root: Path) -> dict[str, tuple[Pair, ...]]:

@@ -9,7 +9,6 @@ hashes, 62 of 624: they publish none. No pixel is marked as without data: 0 is t
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,9 +76,9 @@ def open_ombria(config: DataConfig, seed: int) -> Splits:
     )
 
 
-def _ids(folder: Path) -> Sequence[str]:
+def _ids(folder: Path) -> tuple[str, ...]:
     """Names of the tiles, of which all files are there."""
-    names = [path.stem for path in list_images(folder / "mask")]
+    names = tuple(path.stem for path in list_images(folder / "mask"))
     for name in names:
         for channel in CHANNELS:
             if not (folder / channel / f"{name}.png").is_file():

@@ -30,6 +30,7 @@ def test_presets_are_listed_with_their_purpose(capsys):
         "quick",
         "quick-grasp",
         "camvid-cpu",
+        "ombria",
         "camvid",
         "cornell-rgb",
         "cornell",

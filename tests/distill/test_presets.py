@@ -18,6 +18,7 @@ REAL = {
     "camvid": "camvid",
     "cityscapes": "cityscapes",
     "voc": "voc",
+    "ombria": "ombria",
     "cornell-rgb": "cornell_rgb",
 }
 WRITTEN = {"cornell": write_cornell, "jacquard": write_jacquard}
