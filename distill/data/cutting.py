@@ -22,13 +22,13 @@ from deploy.errors import UserError
 from deploy.files import atomic_write, write_json
 from deploy.images import TIFF_SUFFIXES, read_mask, write_png
 from deploy.labelled import write_image
+from deploy.raster.files import read_bands
 from deploy.raster.geo import GeoSource, gdal
 from deploy.raster.sources import ArraySource
 from distill.analysis.csv_files import Cell, write_csv
 from distill.data.folder import read_folder
 from distill.data.masks import Legend
 from distill.data.pairs import Pair
-from distill.data.rasters import read_bands
 from distill.data.sample import IGNORE
 
 DONE = ".cut"
