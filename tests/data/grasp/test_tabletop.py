@@ -190,7 +190,7 @@ def test_mistakes_are_named(field, value):
 @pytest.mark.parametrize(("channels", "count"), [("depth", 1), ("rgb", 3), ("rgbd", 4)])
 def test_channels(channels, count):
     splits = open_tabletop(
-        DataConfig("tabletop", size=(64, 64), channels=channels, synthetic_counts=(2, 2, 2)), 0
+        DataConfig("tabletop", size=(64, 64), channels=(channels,), synthetic_counts=(2, 2, 2)), 0
     )
     assert len(splits.channels) == count
     assert splits.train[0].image.shape == (count, 64, 64)
