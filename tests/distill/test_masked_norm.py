@@ -16,7 +16,7 @@ from deploy.bundle import InputSpec
 from deploy.errors import UserError
 from distill.checkpoint import load_network
 from distill.checkpointing import checkpointed
-from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
+from distill.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, TrainConfig
 from distill.data.datasets import open_splits
 from distill.data.view import TrainView
 from distill.deployable import Deployable
@@ -383,7 +383,7 @@ class TestTraining:
         config = parse(
             ["quick-grasp", "--out", str(tmp_path / "run"), "--data.synthetic-counts", "8", "1", "1"]
         )
-        student = replace(config.student, arch="ggcnn", head_channels=512)
+        student = ModelConfig("ggcnn")
         training = replace(config.student_train, masked_norm=True)
         with pytest.raises(UserError, match="GGCNN has no batch norms"):
             prepare(replace(config, student=student, student_train=training))

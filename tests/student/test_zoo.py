@@ -70,7 +70,13 @@ def test_listing_says_which_cannot_be_built():
 class TestOptions:
     """A configuration has options for all networks; each takes those that it has."""
 
-    COMMON: ClassVar = {"output_stride": 8, "head_channels": 512, "dropout": 0.1, "pretrained": False}
+    COMMON: ClassVar = {
+        "output_stride": 8,
+        "head_channels": 512,
+        "dropout": 0.1,
+        "detail": False,
+        "pretrained": False,
+    }
 
     @pytest.mark.parametrize("arch", [name for name in STUDENTS if "/" not in name])
     @pytest.mark.parametrize("aux", [True, False])
