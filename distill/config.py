@@ -7,9 +7,9 @@ presets decides a default.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-DATASETS = (
+DataName = Literal[
     "synthetic",
     "camvid",
     "voc",
@@ -21,27 +21,15 @@ DATASETS = (
     "cornell",
     "cornell_rgb",
     "jacquard",
-)
+]
+DATASETS: tuple[str, ...] = get_args(DataName)
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which labelled images to use and at which size the network sees them."""
 
-    name: Literal[
-        "synthetic",
-        "camvid",
-        "voc",
-        "cityscapes",
-        "folder",
-        "ombria",
-        "sen1floods11",
-        "sen1floods11",
-        "tabletop",
-        "cornell",
-        "cornell_rgb",
-        "jacquard",
-    ]
+    name: DataName
     """The last four are for grasps, the others for segmentation."""
     root: Path | None = None
     """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic` and `tabletop`."""
