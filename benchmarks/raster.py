@@ -78,7 +78,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--channels", type=int, default=48, help="of the made-up network; its work grows with the square (48)"
     )
     add("--batch", type=int, default=1, help="tiles in a batch (1)")
-    add("--memory", type=int, default=256, help="MB for pixels and sums (256)")
+    add("--memory", type=int, default=128, help="MB for pixels and sums (128)")
     add("--backend", default="onnxruntime", help="default: onnxruntime")
     add("--threads", type=int, default=1, help="threads of the engine; 0: its own choice (1)")
     add("--seconds", type=float, default=4.0, help="of the bare engine, before and after (4)")

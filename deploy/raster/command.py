@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--min-valid", type=float, default=0.0, help="skip tiles of which less carries data, 0..1 (default 0)"
     )
-    add("--memory", type=int, default=256, help="MB for pixels and sums, about (default 256)")
+    add("--memory", type=int, default=128, help="MB for pixels and sums, about (default 128)")
     add("--threads", type=int, help="CPU threads of the engine (its own choice)")
     add_engine_options(parser)
     add("--fallback", action="store_true", help="use the CPU where the TensorRT backend cannot run")

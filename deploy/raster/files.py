@@ -8,7 +8,7 @@ georeference nor a coordinate system is needed.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -38,11 +38,11 @@ def read_bands(path: Path) -> np.ndarray:
         return read_image(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    read = _by_rasterio if find_spec("rasterio") else _by_tifffile if find_spec("tifffile") else None
+    read = _reader()
     if read is None:  # on a device: Pillow reads bytes of up to four bands, and says so of others
         return read_image(path)
     try:
-        bands, nodata, scales, offsets = read(path)
+        bands, nodata, scales, offsets, _ = read(path)
     except UserError:
         raise
     except Exception as error:  # damaged files raise all kinds in either library
@@ -61,12 +61,33 @@ def read_bands(path: Path) -> np.ndarray:
     return pixels
 
 
+def band_names(path: Path) -> tuple[str, ...] | None:
+    """What a TIFF calls its bands, such as VV and VH; None where it does not name them all, each otherwise.
+
+    The same libraries as in `read_bands` look; where there is neither, or the file cannot be read, the answer is None.
+    """
+    read = _reader() if path.suffix.lower() in TIFF_SUFFIXES else None
+    if read is None:
+        return None
+    try:
+        names = read(path).names
+    except Exception:  # `read_bands` says what is wrong
+        return None
+    return tuple(names) if all(names) and len(set(names)) == len(names) else None
+
+
 class _Content(NamedTuple):
     bands: np.ndarray
     """H×W×C as stored."""
     nodata: float | None
     scales: Sequence[float]
     offsets: Sequence[float]
+    names: Sequence[str]
+    """Of each band, "" where it has none."""
+
+
+def _reader() -> Callable[[Path], _Content] | None:
+    return _by_rasterio if find_spec("rasterio") else _by_tifffile if find_spec("tifffile") else None
 
 
 def _by_rasterio(path: Path) -> _Content:
@@ -76,7 +97,9 @@ def _by_rasterio(path: Path) -> _Content:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
-            return _Content(source.read().transpose(1, 2, 0), source.nodata, source.scales, source.offsets)
+            names = [name or "" for name in source.descriptions]
+            bands = source.read().transpose(1, 2, 0)
+            return _Content(bands, source.nodata, source.scales, source.offsets, names)
 
 
 def _by_tifffile(path: Path) -> _Content:
@@ -96,16 +119,19 @@ def _by_tifffile(path: Path) -> _Content:
         bands = bands[..., None]
     elif not series.axes.endswith("S"):  # one page or plane a band
         bands = bands.transpose(1, 2, 0)
-    scales = _numbers(metadata or "", "scale", bands.shape[2], 1)
-    offsets = _numbers(metadata or "", "offset", bands.shape[2], 0)
-    return _Content(bands, None if nodata is None else float(nodata), scales, offsets)
+    items = list(ElementTree.fromstring(metadata)) if metadata else []
+    scales, offsets = (
+        [float(text or default) for text in _by_band(items, role, bands.shape[2])]
+        for role, default in (("scale", 1), ("offset", 0))
+    )
+    names = _by_band(items, "description", bands.shape[2])
+    return _Content(bands, None if nodata is None else float(nodata), scales, offsets, names)
 
 
-def _numbers(metadata: str, role: str, bands: int, default: float) -> list[float]:
-    """The scale or offset of each band in GDAL's metadata, which is XML."""
-    items = ElementTree.fromstring(metadata) if metadata else ()
-    found = {int(i.get("sample", 0)): float(i.text or default) for i in items if i.get("role") == role}
-    return [found.get(band, default) for band in range(bands)]
+def _by_band(items: Sequence[ElementTree.Element], role: str, bands: int) -> list[str]:
+    """What GDAL's metadata say of each band in that role, "" for nothing."""
+    found = {int(i.get("sample", 0)): i.text or "" for i in items if i.get("role") == role}
+    return [found.get(band, "") for band in range(bands)]
 
 
 def _first_line(error: Exception) -> str:

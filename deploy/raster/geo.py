@@ -12,7 +12,7 @@ import numpy as np
 from deploy.errors import UserError
 from deploy.raster.journal import Fingerprint
 
-_CACHE_MB = 128
+_CACHE_MB = 64
 """GDAL's cache of decoded blocks. Its own choice would grow with the machine, and so would our memory."""
 
 

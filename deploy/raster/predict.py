@@ -35,7 +35,7 @@ class Options:
     """In 0..1: tiles of which a smaller share carries data are not run; those without any never are."""
     probabilities: Literal["float32", "uint8"] | None = None
     """Also give the probabilities of all classes."""
-    memory: int = 256
+    memory: int = 128
     """MB for pixels and sums, about; where a row of tiles needs more, the raster is worked on in blocks of columns."""
 
     def __post_init__(self) -> None:

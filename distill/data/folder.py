@@ -9,7 +9,8 @@ have any number of bands of any kind, and name the number that means no data (`d
 class ids, 255 = void, or colours. `classes.json` is a list of class names or of entries such as
 `{"name": "water", "color": [0, 0, 255], "value": 255}`, where `color` and `value` (the number in the mask; default: the
 position in the list) can be left out; or an object with such a list as `classes`, `ignore` (another number in the mask
-that is void) and `channels` (names of the image channels). Without it the ids in the masks are counted.
+that is void) and `channels` (names of the image channels; else what the first TIFF calls its bands). Without it the ids
+in the masks are counted.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ import numpy as np
 from deploy.bundle import ClassInfo
 from deploy.errors import UserError
 from deploy.images import list_images, read_mask
-from deploy.raster.files import read_bands
+from deploy.raster.files import band_names, read_bands
 from deploy.visualize import palette
 from distill.config import DataConfig
 from distill.data.masks import Legend, shorten
@@ -192,4 +193,8 @@ def _name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tu
                 f"{image}: has {count} channels, but classes.json names {len(names)} ({', '.join(names)})"
             )
         return names
-    return {1: ("grey",), 3: ("R", "G", "B")}.get(count) or tuple(f"band_{i}" for i in range(count))
+    return (
+        band_names(image)
+        or {1: ("grey",), 3: ("R", "G", "B")}.get(count)
+        or tuple(f"band_{i}" for i in range(count))
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from deploy.errors import UserError
 from deploy.normalize import Normalize, fill_of, filled, standardised
@@ -14,15 +14,13 @@ from deploy.preprocess import resize, resize_nearest
 from distill.config import AugmentConfig
 from distill.data.augment import augment as vary
 from distill.data.augment import check_augment
+from distill.data.kept import Kept
 from distill.data.sample import IGNORE, Sample
 from distill.data.seeding import generator
 from distill.data.splits import Reader
 
 Key = tuple[int, int]
 """Epoch and index."""
-
-CACHE_BYTES = 2**31
-"""Most memory that cached images take, over all workers of a loader."""
 
 
 class TrainView(Dataset):
@@ -39,8 +37,7 @@ class TrainView(Dataset):
     By `normalize` "image" it comes standardised by its own numbers, by "patch" what is left of it in the end (see
     `deploy.normalize`); it is float32 then, and without photometric jitter, of which little would be left.
 
-    With `cache` the image at network scale is kept in memory, as uint8 where it is optical, up to `CACHE_BYTES`; each
-    worker of a loader keeps its own share.
+    With `cache` the image at network scale is `kept` in memory, as uint8 where it is optical.
     """
 
     def __init__(
@@ -72,10 +69,8 @@ class TrainView(Dataset):
         self.normalize: Normalize = normalize
         self.seed = seed
         self.views = views
-        self.cache = cache
         self._occurring = [(label, images) for label, images in enumerate(class_images) if len(images)]
-        self._kept: dict[int, Sample] = {}
-        self._kept_bytes = 0
+        self.kept = Kept(self._prepare, _bytes, cache)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -91,7 +86,7 @@ class TrainView(Dataset):
     def _varied(self, key: Key) -> Sample:
         epoch, index = key
         if self.augment is None:
-            base = self._base(index)
+            base = self.kept[index]
             image = base.image.to(torch.float32, memory_format=torch.contiguous_format)
             return Sample(image, base.label.long(), base.valid, base.id)
         rng = generator("augment", self.seed, epoch % self.views if self.views else epoch, index)
@@ -99,31 +94,15 @@ class TrainView(Dataset):
         if self.augment.balance and rng.random() < self.augment.balance:
             wanted, images = self._occurring[rng.integers(len(self._occurring))]
             index = int(images[rng.integers(len(images))])
-        return vary(self._base(index), self.augment, rng, self.mean, self.optical, wanted)
+        return vary(self.kept[index], self.augment, rng, self.mean, self.optical, wanted)
 
     def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
-        if other is not None:
-            self._kept, self._kept_bytes = other._kept, other._kept_bytes
-        for index in range(len(self)):
-            self._base(index)
-            if index not in self._kept:  # no room for more
-                return
+        self.kept.fill(len(self), other and other.kept)
 
-    def _base(self, index: int) -> Sample:
+    def _prepare(self, index: int) -> Sample:
         """The sample before augmentation, in compact types: image uint8 or float32, label uint8."""
-        if index in self._kept:
-            return self._kept[index]
-        base = self._prepare(self.reader[index])
-        bytes_ = sum(t.numel() * t.element_size() for t in (base.image, base.label, base.valid))
-        worker = get_worker_info()
-        room = CACHE_BYTES // (worker.num_workers if worker else 1)
-        if self.cache and self._kept_bytes + bytes_ <= room:
-            self._kept[index] = base
-            self._kept_bytes += bytes_
-        return base
-
-    def _prepare(self, sample: Sample) -> Sample:
+        sample = self.reader[index]
         kind = np.uint8 if self.optical else np.float32
         image = sample.image.numpy().transpose(1, 2, 0).astype(kind, order="C")
         if not self.optical:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all
@@ -140,3 +119,7 @@ class TrainView(Dataset):
             valid=torch.from_numpy(label != IGNORE),
             id=sample.id,
         )
+
+
+def _bytes(sample: Sample) -> int:
+    return sum(t.numel() * t.element_size() for t in (sample.image, sample.label, sample.valid))

@@ -164,7 +164,7 @@ def test_cache_reads_once_and_changes_nothing():
 
 
 def test_full_cache_keeps_reading(monkeypatch):
-    monkeypatch.setattr("distill.data.view.CACHE_BYTES", 2 * 32 * 32 * 10)
+    monkeypatch.setattr("distill.data.kept.CACHE_BYTES", 2 * 32 * 32 * 10)
     small = view(4)
     list(train_batches(small, 4, seed=0, start_step=0, steps=3))
     assert sorted(small.reader.reads.values()) == [1, 1, 3, 3]

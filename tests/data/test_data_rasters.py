@@ -13,7 +13,7 @@ from deploy.cli import main
 from deploy.errors import UserError
 from deploy.images import read_mask, write_png
 from deploy.raster import files as rasters
-from deploy.raster.files import read_bands
+from deploy.raster.files import band_names, read_bands
 from deploy.raster.geo import GeoSource, gdal
 from distill.config import DataConfig
 from distill.data.channels import choose_channels
@@ -166,6 +166,33 @@ def test_a_folder_of_geotiffs(tmp_path):
     assert not sample.valid[0, 0]
     assert sample.valid.sum() == 47
     assert torch.isnan(sample.image[:, 0, 0]).all()
+
+
+def write_named(path: Path, names: tuple[str, ...]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "GTiff", "height": 8, "width": 8, "count": len(names), "dtype": "float32"}
+    with gdal() as rasterio, rasterio.open(path, "w", **profile) as file:
+        file.write(bands(len(names), size=(8, 8)).transpose(2, 0, 1))
+        for band, name in enumerate(names, 1):
+            file.set_band_description(band, name)
+
+
+def test_bands_keep_the_names_of_the_file(library, tmp_path):
+    write_named(tmp_path / "a.tif", ("VV", "VH"))
+    assert band_names(tmp_path / "a.tif") == ("VV", "VH")
+    write_named(tmp_path / "b.tif", ("VV", ""))
+    write_named(tmp_path / "c.tif", ("VV", "VV"))
+    (tmp_path / "d.tif").write_bytes(b"II")
+    assert {band_names(tmp_path / f"{name}.tif") for name in "bcd"} == {None}
+
+
+def test_channels_are_chosen_by_the_names_of_the_file(library, tmp_path):
+    for split in ("train", "val"):
+        write_named(tmp_path / split / "images" / "a.tif", ("VV", "VH"))
+        (tmp_path / split / "masks").mkdir()
+        write_png(tmp_path / split / "masks" / "a.png", np.arange(64, dtype=np.uint8).reshape(8, 8) % 2)
+    config = DataConfig("folder", root=tmp_path, channels=("VH",))
+    assert open_splits(config, seed=0).channels == ("VH",)
 
 
 def test_an_unreadable_tile_is_named_before_training(tmp_path):

@@ -178,7 +178,7 @@ def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator, ta
         valid = torch.ones(32, 32, dtype=torch.bool)
         valid[: 3 * index] = False
         label = torch.where(valid, torch.randint(0, 2, (32, 32)), 255)
-        stage.view._kept[index] = Sample(torch.randn(2, 32, 32), label, valid, str(index))
+        stage.view.kept.samples[index] = Sample(torch.randn(2, 32, 32), label, valid, str(index))
 
     def one(accumulate):
         network = tiny_net()
@@ -195,7 +195,7 @@ def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator, ta
 def test_an_all_void_batch_changes_nothing(stage, accelerator, accumulate):
     void = Sample(torch.zeros(2, 32, 32), torch.full((32, 32), 255), torch.zeros(32, 32).bool(), "void")
     stage.view.augment = None
-    stage.view._kept = dict.fromkeys(range(10), void)
+    stage.view.kept.samples = dict.fromkeys(range(10), void)
     untouched = weights(tiny_net())
     assert torch.equal(
         trained(stage, replace(SGD, weight_decay=0.1, accumulate=accumulate), accelerator), untouched
@@ -207,7 +207,7 @@ def test_a_non_finite_loss_names_the_images(stage, accelerator):
         torch.full((2, 32, 32), torch.inf), torch.ones(32, 32).long(), torch.ones(32, 32).bool(), "scene-7"
     )
     stage.view.augment = None
-    stage.view._kept = dict.fromkeys(range(10), bad)
+    stage.view.kept.samples = dict.fromkeys(range(10), bad)
     with pytest.raises(UserError, match=r"tiny: the loss is nan on the batch scene-7"):
         trained(stage, SGD, accelerator)
 

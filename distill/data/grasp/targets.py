@@ -19,7 +19,8 @@ def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
     centre does. Its quality is 1, and its width is the opening as a share of half the shorter side of the image, at
     most 1: in GG-CNN's 300×300 that is width / 150. Where grasps overlap, a pixel has angle and width of the one whose
     centre is nearest, the first of those equally near: so order does not matter, and each grasp can be read at its own
-    centre (in GG-CNN the last of the file covers the others). Parts outside the image are cut off.
+    centre (in GG-CNN the last of the file covers the others). Parts outside the image are cut off. The middle of its
+    pixels is a grasp's centre to a pixel, unless its jaws are wider than its opening.
     """
     maps = np.zeros((len(MAPS), height, width), np.float32)
     distance = np.full((height, width), np.inf, np.float32)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from deploy.grasp.decode import to_image
 from deploy.grasp.depth import centre, fill_holes
@@ -19,9 +20,10 @@ from distill.data.grasp.moving import moved
 from distill.data.grasp.sample import GraspSample, touches
 from distill.data.grasp.splits import GraspReader
 from distill.data.grasp.targets import encode
+from distill.data.kept import Kept
 from distill.data.sample import Sample
 from distill.data.seeding import generator
-from distill.data.view import CACHE_BYTES, Key
+from distill.data.view import Key
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +80,9 @@ class GraspView(Dataset):
         self.optical = DEPTH not in self.channels
         self.seed = seed
         self.views = views
-        self.cache = cache
         self._depth = None if self.optical else self.channels.index(DEPTH)
         self._colors = [self.channels.index(name) for name in "RGB" if name in self.channels]
-        self._kept: dict[int, Base] = {}
-        self._kept_bytes = 0
+        self.kept = Kept(self._prepare, attrgetter("bytes"), cache)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -95,7 +95,7 @@ class GraspView(Dataset):
         everywhere when no depth was measured. H×W is `augment.crop`, or `size` without `augment`.
         """
         epoch, index = key
-        base = self._base(index)
+        base = self.kept[index]
         if self.augment is None:
             valid = np.full(self.size, base.seen)
             return self._sample(base.image.astype(np.float32), base.grasps, valid, base.id)
@@ -108,18 +108,13 @@ class GraspView(Dataset):
 
     def at_scale(self, index: int) -> GraspSample:
         """The image as the network sees it and its grasps in that image's pixels, without augmentation."""
-        base = self._base(index)
+        base = self.kept[index]
         sample = self._sample(base.image.astype(np.float32), base.grasps, np.ones(self.size, bool), base.id)
         return GraspSample(sample.image, base.grasps, base.id, base.object)
 
     def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
-        if other is not None:
-            self._kept, self._kept_bytes = other._kept, other._kept_bytes
-        for index in range(len(self)):
-            self._base(index)
-            if index not in self._kept:  # no room for more
-                return
+        self.kept.fill(len(self), other and other.kept)
 
     def _sample(self, image: np.ndarray, grasps: np.ndarray, valid: np.ndarray, id: str) -> Sample:
         """Centre depth, fill the padding and draw the grasps; `image` is float32 H×W×C."""
@@ -132,18 +127,8 @@ class GraspView(Dataset):
         maps = encode(grasps[touches(grasps, height, width)], height, width)
         return Sample(torch.from_numpy(planes), torch.from_numpy(maps), torch.from_numpy(valid), id)
 
-    def _base(self, index: int) -> Base:
-        if index in self._kept:
-            return self._kept[index]
-        base = self._prepare(self.reader[index])
-        worker = get_worker_info()
-        room = CACHE_BYTES // (worker.num_workers if worker else 1)
-        if self.cache and self._kept_bytes + base.bytes <= room:
-            self._kept[index] = base
-            self._kept_bytes += base.bytes
-        return base
-
-    def _prepare(self, sample: GraspSample) -> Base:
+    def _prepare(self, index: int) -> Base:
+        sample = self.reader[index]
         image = sample.image.numpy().transpose(1, 2, 0)
         image = image.astype(np.uint8 if self.optical else np.float32, order="C")
         seen = True
