@@ -27,6 +27,7 @@ def origin_of(model: ModelConfig, aux: bool, splits: Splits, stats: Stats) -> Me
         "classes": [info.name for info in splits.classes],
         "mean": list(stats.mean),
         "std": list(stats.std),
+        "normalize": stats.normalize,
     }
 
 
@@ -46,6 +47,12 @@ def check_origin(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None:
                 f"{path}: was trained with {len(theirs)} {name} ({_some(theirs)}), the data has {len(ours)}"
                 f" ({_some(ours)}); use a teacher of this data"
             )
+    theirs = meta.get("normalize", "set")
+    if theirs != stats.normalize:
+        raise UserError(
+            f"{path}: was trained with --data.normalize {theirs}, asked for is {stats.normalize}; use {theirs} here, or"
+            " another teacher"
+        )
     shift = np.abs(np.subtract(meta["mean"], stats.mean)) / stats.std
     stretch = np.abs(np.divide(meta["std"], stats.std) - 1)
     if max(*shift, *stretch) > TOLERANCE:

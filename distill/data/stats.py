@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.normalize import Normalize
 from distill.data.sample import Sample
 from distill.data.splits import Reader
 
@@ -22,6 +23,8 @@ class Stats:
     images: int
     class_images: tuple[bytes, ...] = ()
     """For each class a bit an image, whether it has the class; see `images_by_class`."""
+    normalize: Normalize = "set"
+    """Whose mean and deviation images are normalised by: these, or their own (see `deploy.normalize`)."""
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:

@@ -51,4 +51,4 @@ def training_stats(config: RunConfig, splits: Splits) -> Stats:
     stats, count = compute_stats(splits.train, len(splits.classes)), len(splits.channels)
     if config.data.normalize == "set":
         return stats
-    return replace(stats, mean=(0.0,) * count, std=(1.0,) * count)
+    return replace(stats, mean=(0.0,) * count, std=(1.0,) * count, normalize=config.data.normalize)
