@@ -10,10 +10,11 @@ from distill.data.augment import check_augment
 from distill.data.splits import Splits
 from distill.distiller import parse_aux_terms
 from distill.losses.expression import parse_terms
+from distill.losses.grasp import check_taught, quality_kind
 from distill.losses.task_terms import parse_task_terms, task_methods
 
-GRASP_DISTILLATION = ("maps", "mse", "feature", "at", "skd")
-"""Distillation losses that compare numbers, whatever they mean."""
+GRASP_DISTILLATION = ("grasp_kl", "maps", "mse", "feature", "at", "skd")
+"""Distillation losses of grasp maps, and those that compare numbers, whatever they mean."""
 MIN_CALIBRATION = 8
 """Images with which `deploy.quantize` begins."""
 
@@ -56,7 +57,7 @@ def check_splits(config: RunConfig, splits: Splits) -> None:
 
 def check_task(config: RunConfig, splits: Splits) -> None:
     """Raise UserError where a loss or an option is not for the task of the data."""
-    parse_task_terms(config.loss.task, task_methods(splits.task))
+    task_terms = parse_task_terms(config.loss.task, task_methods(splits.task))
     if splits.task != "grasp":
         return
     terms = (*parse_terms(config.distill.loss), *parse_aux_terms(config.distill.aux))
@@ -64,6 +65,7 @@ def check_task(config: RunConfig, splits: Splits) -> None:
     if wrong:
         names = ", ".join(GRASP_DISTILLATION)
         raise UserError(f"--distill.loss: {wrong[0]} is for classes, the data has grasps; use {names}")
+    check_taught([term.method for term in terms], quality_kind(term.method for term in task_terms))
     if config.distill.trust == "label" or config.distill.combine == "label":
         raise UserError("--distill.trust and --distill.combine label: are for classes, the data has grasps")
     if config.loss.class_weights != "none" or config.loss.class_weight_values:

@@ -20,8 +20,8 @@ from distill.config import (
     TrainConfig,
 )
 
-GRASP_LOSS = LossConfig(task="smooth_l1(beta=0.1)")
-GRASP_DISTILLATION = DistillConfig(loss="maps(quality=0.5)")
+GRASP_LOSS = LossConfig(task="bce")
+GRASP_DISTILLATION = DistillConfig(loss="grasp_kl")
 GRASP_INT8 = Int8Config(max_drop=0.01, min_agreement=0.97)
 """A point of success; labels are where a grasp is good."""
 

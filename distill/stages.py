@@ -40,7 +40,7 @@ from distill.train import Stage, train
 from student.zoo import build_network
 from teacher.weights import load_weights
 
-QAT_LOSS = {"segmentation": "kl(t=2)", "grasp": "maps"}
+QAT_LOSS = {"segmentation": "kl(t=2)", "clamp": "maps", "sigmoid": "grasp_kl"}
 """What the teacher teaches in simulated INT8 where the run's losses are on features alone."""
 SHOWN = 2
 """Figures beside the score that a validation logs."""
@@ -241,7 +241,8 @@ def train_qat(road: Road, student: nn.Module, teacher: nn.Module) -> QatNetwork 
         distillation = None
         if config.distill.weight > 0:
             terms = [term for term in parse_terms(config.distill.loss) if term.feature is None]
-            data, terms = (road.splits, road.stats), terms or parse_terms(QAT_LOSS[road.splits.task])
+            kind = road.splits.quality if road.splits.task == "grasp" else "segmentation"
+            data, terms = (road.splits, road.stats), terms or parse_terms(QAT_LOSS[kind])
             distillation = distil_from(teacher, student, stage, config, road.accelerator, data, terms)
         train(qat, stage, training, road.accelerator, distillation=distillation, resume=config.resume)
     return qat.eval()

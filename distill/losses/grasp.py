@@ -101,6 +101,20 @@ def quality_kind(methods: Iterable[str]) -> QualityKind:
     return "sigmoid"
 
 
+def check_taught(methods: Iterable[str], kind: QualityKind) -> None:
+    """Check that the distillation losses of these names read the quality as the networks give it.
+
+    Raises:
+        UserError: one takes it for the other kind.
+    """
+    wrong, remedy = {
+        "sigmoid": ("maps", "takes the quality as a number, and bce gives a logit; use grasp_kl"),
+        "clamp": ("grasp_kl", "takes the quality as a logit, and only bce gives one; use maps(quality=0.5)"),
+    }[kind]
+    if wrong in methods:
+        raise UserError(f"--distill.loss {wrong}: {remedy}")
+
+
 def quality_of(raw: Tensor, kind: QualityKind) -> Tensor:
     """The deployed quality, 0..1, of map 0 as it leaves the network; of any shape."""
     return torch.sigmoid(raw) if kind == "sigmoid" else raw.clamp(0, 1)

@@ -14,7 +14,7 @@ from distill.losses.features import attention, feature, ifvd, pairwise
 from distill.losses.labels import balanced_ce, focal
 from distill.losses.logits import boundary, cwd, dist, kl, mse
 from distill.losses.lovasz import lovasz, lovasz_hinge
-from distill.losses.maps import maps
+from distill.losses.maps import grasp_kl, maps
 from distill.losses.region import dice, gdice, tversky
 from distill.losses.task import cross_entropy
 
@@ -45,6 +45,7 @@ METHODS: Mapping[str, Method] = {
     "ifvd": Method(ifvd, on="features"),
     "cirkd": Method(cirkd, on="features", adapts=True, memory=True),
     "maps": Method(maps, on="logits"),
+    "grasp_kl": Method(grasp_kl, on="logits"),
 }
 """Of a teacher: `(student, teacher, pixels, **options) -> N losses`."""
 
@@ -74,7 +75,7 @@ def loss_lines() -> Iterator[str]:
     yield "against labels (--loss.task), added up with weights: ce + 0.5*dice"
     yield from _lines_of(LABEL_METHODS)
     yield ""
-    yield "of grasp maps (--loss.task): smooth_l1(beta=0.1)"
+    yield "of grasp maps (--loss.task): bce"
     yield from _lines_of(GRASP_METHODS)
     yield ""
     yield "of a teacher (--distill.loss), added up with weights: kl(t=2) + 3*cwd(layer4, t=4)"

@@ -35,6 +35,7 @@ OPTIONS = [
     ("cirkd", {"t": 0.5, "batch": 0.0, "region": 0.0}),
     ("cirkd", {"t": 0.5, "batch": 0.0, "pixel": 0.0}),
     ("maps", {"beta": 0.0, "quality": 0.7}),
+    ("grasp_kl", {"beta": 0.1, "geometry": 3.0}),
 ]
 every_option = pytest.mark.parametrize(("name", "options"), OPTIONS)
 
@@ -323,6 +324,26 @@ class TestQuality:
         loss, gradient = backward("maps", student, teacher, pixels, quality=1.0)
         assert not loss.any()
         assert not gradient.any()
+
+
+class TestGraspKl:
+    def test_a_teacher_that_sees_no_grasp_says_nothing_of_its_shape(self, scene):
+        student, teacher, pixels = scene
+        teacher[:, 0] = student[:, 0] = -2
+        assert not compute("grasp_kl", student, teacher, pixels).any()
+        teacher[:, 0] = student[:, 0] = 2
+        torch.testing.assert_close(
+            compute("grasp_kl", student, teacher, pixels, beta=0.3),
+            compute("maps", student[:, 1:], teacher[:, 1:], pixels, beta=0.3),
+        )
+
+    def test_certain_and_wrong_is_finite(self, scene):
+        student, teacher, pixels = scene
+        teacher[:, 0], student[:, 0] = 200, -200
+        loss, gradient = backward("grasp_kl", student, teacher, pixels)
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(gradient).all()
+        assert (loss > 190).all()
 
 
 class TestPixels:

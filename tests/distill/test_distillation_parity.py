@@ -197,6 +197,18 @@ def test_maps(scene, reference, beta):
     reference.check("maps", expected, scene, beta=beta, quality=0.6)
 
 
+def test_grasp_kl(scene, reference):
+    def expected(s, t, w, _):
+        student, teacher = ({"logits": torch.tensor(x[0])} for x in (s, t))
+        kl = torch.distributions.kl_divergence(
+            torch.distributions.Bernoulli(**teacher), torch.distributions.Bernoulli(**student)
+        ).numpy()
+        shape = F.smooth_l1_loss(torch.tensor(s[1:]), torch.tensor(t[1:]), reduction="none", beta=0.3).numpy()
+        return np.average(kl, weights=w) + 2 * np.average(shape.mean(0), weights=w * (t[0] > 0))
+
+    reference.check("grasp_kl", expected, scene, beta=0.3, geometry=2.0)
+
+
 def test_cirkd(scene, reference):
     """A loop over images, cells and remembered embeddings."""
     memory = make_memory()

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from deploy.errors import UserError
 from deploy.grasp.geometry import MAPS
-from distill.losses.grasp import bce, mse, quality_kind, quality_of, smooth_l1
+from distill.losses.grasp import bce, check_taught, mse, quality_kind, quality_of, smooth_l1
 from distill.losses.methods import GRASP_METHODS
 from distill.losses.task_terms import parse_task_terms, task_loss
 from tests.distill.dense import normal
@@ -141,6 +141,16 @@ class TestQuality:
         assert quality_kind(["bce", "bce"]) == "sigmoid"
         with pytest.raises(UserError, match="a logit, mse, smooth_l1 as a number; use bce alone"):
             quality_kind(["smooth_l1", "bce", "mse"])
+
+    def test_a_teachers_quality_is_read_as_it_is_given(self):
+        check_taught(["maps", "cwd"], "clamp")
+        check_taught(["grasp_kl", "cwd"], "sigmoid")
+        with pytest.raises(
+            UserError, match=r"^--distill.loss maps: takes the quality as a number.*; use grasp_kl$"
+        ):
+            check_taught(["cwd", "maps"], "sigmoid")
+        with pytest.raises(UserError, match=r"^--distill.loss grasp_kl: takes .*; use maps\(quality=0.5\)$"):
+            check_taught(["grasp_kl"], "clamp")
 
 
 def test_sums_are_written_as_for_labels(scene):

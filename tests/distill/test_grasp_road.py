@@ -113,6 +113,8 @@ def test_an_interrupted_run_goes_on(finished):
     [
         (("--distill.loss", "kl"), "kl is for classes, the data has grasps"),
         (("--loss.task", "ce"), "no loss is called ce"),
+        (("--loss.task", "mse"), "grasp_kl: takes the quality as a logit"),
+        (("--distill.aux", "maps"), "maps: takes the quality as a number"),
         (("--distill.trust", "label"), "are for classes"),
         (("--loss.class-weights", "log"), "are for classes"),
         (("--augment.balance", "0.5"), "are for classes"),
