@@ -28,6 +28,7 @@ def origin_of(model: ModelConfig, aux: bool, splits: Splits, stats: Stats) -> Me
         "mean": list(stats.mean),
         "std": list(stats.std),
         "normalize": stats.normalize,
+        "quality": splits.quality,
     }
 
 
@@ -52,6 +53,12 @@ def check_origin(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None:
         raise UserError(
             f"{path}: was trained with --data.normalize {theirs}, asked for is {stats.normalize}; use {theirs} here, or"
             " another teacher"
+        )
+    if meta.get("quality", "clamp") != splits.quality:
+        ours, theirs = ("a logit", "a number") if splits.quality == "sigmoid" else ("a number", "a logit")
+        raise UserError(
+            f"{path}: gives the quality of a grasp as {theirs}, --loss.task asks for {ours} (bce alone has logits); use"
+            " the loss that it was trained by, or another teacher"
         )
     shift = np.abs(np.subtract(meta["mean"], stats.mean)) / stats.std
     stretch = np.abs(np.divide(meta["std"], stats.std) - 1)

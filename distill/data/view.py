@@ -98,7 +98,7 @@ class TrainView(Dataset):
 
     def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
-        self.kept.fill(len(self), other and other.kept)
+        self.kept.fill(len(self), None if other is None else other.kept)
 
     def _prepare(self, index: int) -> Sample:
         """The sample before augmentation, in compact types: image uint8 or float32, label uint8."""

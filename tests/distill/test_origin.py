@@ -59,6 +59,7 @@ def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
             {"std": (5.0, 9.0)},
             r"normalised by mean -12 -19, std 5 4, this data has mean -12 -19, std 5 9; use",
         ),
+        ({"quality": "sigmoid"}, r"gives the quality of a grasp as a number, --loss.task asks for a logit"),
         (
             {"normalize": "patch"},
             r"was trained with --data.normalize set, asked for is patch; use set here, or another teacher",
@@ -67,7 +68,7 @@ def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
 )
 def test_what_does_not_fit_is_one_line(checkpoint, splits, change, words):
     path, _ = checkpoint
-    data = {k: v for k, v in change.items() if k in ("channels", "classes")}
+    data = {k: v for k, v in change.items() if k in ("channels", "classes", "quality")}
     stats = {k: v for k, v in change.items() if k in ("mean", "std", "normalize")}
     with pytest.raises(UserError, match=words) as error:
         check_origin(path, origin_in(path), replace(splits, **data), replace(STATS, **stats))

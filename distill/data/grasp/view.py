@@ -114,7 +114,7 @@ class GraspView(Dataset):
 
     def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
-        self.kept.fill(len(self), other and other.kept)
+        self.kept.fill(len(self), None if other is None else other.kept)
 
     def _sample(self, image: np.ndarray, grasps: np.ndarray, valid: np.ndarray, id: str) -> Sample:
         """Centre depth, fill the padding and draw the grasps; `image` is float32 H×W×C."""
