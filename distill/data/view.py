@@ -70,7 +70,7 @@ class TrainView(Dataset):
         self.seed = seed
         self.views = views
         self._occurring = [(label, images) for label, images in enumerate(class_images) if len(images)]
-        self.kept = Kept(self._prepare, _bytes, cache)
+        self.kept = Kept(self._base, _bytes, cache)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -100,9 +100,11 @@ class TrainView(Dataset):
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
         self.kept.fill(len(self), None if other is None else other.kept)
 
-    def _prepare(self, index: int) -> Sample:
+    def _base(self, index: int) -> Sample:
+        return self._prepare(self.reader[index])
+
+    def _prepare(self, sample: Sample) -> Sample:
         """The sample before augmentation, in compact types: image uint8 or float32, label uint8."""
-        sample = self.reader[index]
         kind = np.uint8 if self.optical else np.float32
         image = sample.image.numpy().transpose(1, 2, 0).astype(kind, order="C")
         if not self.optical:  # as in deploy.preprocess, a pixel that lacks one channel is replaced in all

@@ -82,7 +82,7 @@ class GraspView(Dataset):
         self.views = views
         self._depth = None if self.optical else self.channels.index(DEPTH)
         self._colors = [self.channels.index(name) for name in "RGB" if name in self.channels]
-        self.kept = Kept(self._prepare, attrgetter("bytes"), cache)
+        self.kept = Kept(self._base, attrgetter("bytes"), cache)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -127,8 +127,10 @@ class GraspView(Dataset):
         maps = encode(grasps[touches(grasps, height, width)], height, width)
         return Sample(torch.from_numpy(planes), torch.from_numpy(maps), torch.from_numpy(valid), id)
 
-    def _prepare(self, index: int) -> Base:
-        sample = self.reader[index]
+    def _base(self, index: int) -> Base:
+        return self._prepare(self.reader[index])
+
+    def _prepare(self, sample: GraspSample) -> Base:
         image = sample.image.numpy().transpose(1, 2, 0)
         image = image.astype(np.uint8 if self.optical else np.float32, order="C")
         seen = True
