@@ -60,14 +60,22 @@ def check_task(config: RunConfig, splits: Splits) -> None:
     task_terms = parse_task_terms(config.loss.task, task_methods(splits.task))
     if splits.task != "grasp":
         return
-    terms = (*parse_terms(config.distill.loss), *parse_aux_terms(config.distill.aux))
-    wrong = [term.method for term in terms if term.method not in GRASP_DISTILLATION]
-    if wrong:
-        names = ", ".join(GRASP_DISTILLATION)
-        raise UserError(f"--distill.loss: {wrong[0]} is for classes, the data has grasps; use {names}")
-    check_taught([term.method for term in terms], quality_kind(term.method for term in task_terms))
+    quality = quality_kind(term.method for term in task_terms)
+    for option, terms in (
+        ("--distill.loss", parse_terms(config.distill.loss)),
+        ("--distill.aux", parse_aux_terms(config.distill.aux)),
+    ):
+        for method in (term.method for term in terms):
+            if method not in GRASP_DISTILLATION:
+                names = ", ".join(GRASP_DISTILLATION)
+                raise UserError(f"{option}: {method} is for classes, the data has grasps; use {names}")
+            check_taught(option, method, quality)
     if config.distill.trust == "label" or config.distill.combine == "label":
         raise UserError("--distill.trust and --distill.combine label: are for classes, the data has grasps")
+    if config.distill.teachers:
+        raise UserError(
+            "--distill.teachers: join probabilities of classes, the data has grasps; give one teacher"
+        )
     if config.loss.class_weights != "none" or config.loss.class_weight_values:
         raise UserError("--loss.class-weights: are for classes, the data has grasps; leave them out")
     if config.data.resize != "stretch":

@@ -101,18 +101,18 @@ def quality_kind(methods: Iterable[str]) -> QualityKind:
     return "sigmoid"
 
 
-def check_taught(methods: Iterable[str], kind: QualityKind) -> None:
-    """Check that the distillation losses of these names read the quality as the networks give it.
+def check_taught(option: str, method: str, kind: QualityKind) -> None:
+    """Check that a distillation loss, which `option` names, reads the quality as the networks give it.
 
     Raises:
-        UserError: one takes it for the other kind.
+        UserError: it takes it for the other kind.
     """
-    wrong, remedy = {
-        "sigmoid": ("maps", "takes the quality as a number, and bce gives a logit; use grasp_kl"),
-        "clamp": ("grasp_kl", "takes the quality as a logit, and only bce gives one; use maps(quality=0.5)"),
-    }[kind]
-    if wrong in methods:
-        raise UserError(f"--distill.loss {wrong}: {remedy}")
+    if method == "maps" and kind == "sigmoid":
+        raise UserError(f"{option} maps: takes the quality as a number, and bce gives a logit; use grasp_kl")
+    if method == "grasp_kl" and kind == "clamp":
+        raise UserError(
+            f"{option} grasp_kl: takes the quality as a logit, and only bce gives one; use maps(quality=0.5)"
+        )
 
 
 def quality_of(raw: Tensor, kind: QualityKind) -> Tensor:

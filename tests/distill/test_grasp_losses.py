@@ -143,14 +143,19 @@ class TestQuality:
             quality_kind(["smooth_l1", "bce", "mse"])
 
     def test_a_teachers_quality_is_read_as_it_is_given(self):
-        check_taught(["maps", "cwd"], "clamp")
-        check_taught(["grasp_kl", "cwd"], "sigmoid")
-        with pytest.raises(
-            UserError, match=r"^--distill.loss maps: takes the quality as a number.*; use grasp_kl$"
+        for method, kind in (
+            ("maps", "clamp"),
+            ("cwd", "clamp"),
+            ("grasp_kl", "sigmoid"),
+            ("cwd", "sigmoid"),
         ):
-            check_taught(["cwd", "maps"], "sigmoid")
+            check_taught("--distill.loss", method, kind)
+        with pytest.raises(
+            UserError, match=r"^--distill.aux maps: takes the quality as a number.*; use grasp_kl$"
+        ):
+            check_taught("--distill.aux", "maps", "sigmoid")
         with pytest.raises(UserError, match=r"^--distill.loss grasp_kl: takes .*; use maps\(quality=0.5\)$"):
-            check_taught(["grasp_kl"], "clamp")
+            check_taught("--distill.loss", "grasp_kl", "clamp")
 
 
 def test_sums_are_written_as_for_labels(scene):

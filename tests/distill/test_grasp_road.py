@@ -113,9 +113,10 @@ def test_an_interrupted_run_goes_on(finished):
     [
         (("--distill.loss", "kl"), "kl is for classes, the data has grasps"),
         (("--loss.task", "ce"), "no loss is called ce"),
-        (("--loss.task", "mse"), "grasp_kl: takes the quality as a logit"),
-        (("--distill.aux", "maps"), "maps: takes the quality as a number"),
+        (("--loss.task", "mse"), "^--distill.loss grasp_kl: takes the quality as a logit"),
+        (("--distill.aux", "maps"), "^--distill.aux maps: takes the quality as a number"),
         (("--distill.trust", "label"), "are for classes"),
+        (("--distill.teachers", "another.safetensors"), "give one teacher"),
         (("--loss.class-weights", "log"), "are for classes"),
         (("--augment.balance", "0.5"), "are for classes"),
         (("--augment.max-no-data", "0.5"), "are for classes"),
