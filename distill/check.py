@@ -10,7 +10,7 @@ from distill.data.augment import check_augment
 from distill.data.splits import Splits
 from distill.distiller import parse_aux_terms
 from distill.losses.expression import parse_terms
-from distill.losses.grasp import check_taught, quality_kind
+from distill.losses.grasp import QualityKind, check_taught, quality_kind
 from distill.losses.task_terms import parse_task_terms, task_methods
 
 GRASP_DISTILLATION = ("grasp_kl", "maps", "mse", "feature", "at", "skd")
@@ -60,22 +60,7 @@ def check_task(config: RunConfig, splits: Splits) -> None:
     task_terms = parse_task_terms(config.loss.task, task_methods(splits.task))
     if splits.task != "grasp":
         return
-    quality = quality_kind(term.method for term in task_terms)
-    for option, terms in (
-        ("--distill.loss", parse_terms(config.distill.loss)),
-        ("--distill.aux", parse_aux_terms(config.distill.aux)),
-    ):
-        for method in (term.method for term in terms):
-            if method not in GRASP_DISTILLATION:
-                names = ", ".join(GRASP_DISTILLATION)
-                raise UserError(f"{option}: {method} is for classes, the data has grasps; use {names}")
-            check_taught(option, method, quality)
-    if config.distill.trust == "label" or config.distill.combine == "label":
-        raise UserError("--distill.trust and --distill.combine label: are for classes, the data has grasps")
-    if config.distill.teachers:
-        raise UserError(
-            "--distill.teachers: join probabilities of classes, the data has grasps; give one teacher"
-        )
+    _check_grasp_teaching(config.distill, quality_kind(term.method for term in task_terms))
     if config.loss.class_weights != "none" or config.loss.class_weight_values:
         raise UserError("--loss.class-weights: are for classes, the data has grasps; leave them out")
     if config.data.resize != "stretch":
@@ -84,6 +69,24 @@ def check_task(config: RunConfig, splits: Splits) -> None:
         raise UserError(f"--data.normalize {config.data.normalize}: is for segmentation, the data has grasps")
     if config.augment.balance or config.augment.max_no_data < 1:
         raise UserError("--augment.balance and --augment.max-no-data: are for classes, the data has grasps")
+
+
+def _check_grasp_teaching(distill: DistillConfig, quality: QualityKind) -> None:
+    for option, terms in (
+        ("--distill.loss", parse_terms(distill.loss)),
+        ("--distill.aux", parse_aux_terms(distill.aux)),
+    ):
+        for method in (term.method for term in terms):
+            if method not in GRASP_DISTILLATION:
+                names = ", ".join(GRASP_DISTILLATION)
+                raise UserError(f"{option}: {method} is for classes, the data has grasps; use {names}")
+            check_taught(option, method, quality)
+    if distill.trust == "label" or distill.combine == "label":
+        raise UserError("--distill.trust and --distill.combine label: are for classes, the data has grasps")
+    if distill.teachers:
+        raise UserError(
+            "--distill.teachers: join probabilities of classes, the data has grasps; give one teacher"
+        )
 
 
 def _loss_problems(loss: LossConfig) -> Iterator[str]:
