@@ -30,8 +30,8 @@ from benchmarks.leaderboard import Result, draw, table, to_markdown
 from benchmarks.machine import describe, summary
 from benchmarks.stepping import Stepper
 from deploy.errors import UserError, exit_with_one_line
-from deploy.files import atomic_write, write_json
-from deploy.tasks import task_named
+from deploy.files.atomic import atomic_write, write_json
+from deploy.tasks.registry import task_named
 from distill.config import DistillConfig, RunConfig
 from distill.run import parse
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from distill.data.views import View
-    from distill.stages import Road, Trained
-    from distill.train import Stage
-    from distill.trainee import Distillation
+    from distill.pipeline.stages import RunContext, Trained
+    from distill.training.loop import Stage
+    from distill.training.step_module import Distillation
 
 BASELINE = "no teacher"
 OWN = "the preset's"
-METHODS: dict[str, dict[str, object]] = {
+DISTILLATION_LOSSES: dict[str, dict[str, object]] = {
     OWN: {},
     "weights and KL": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher"},
     "weights and KL in every step": {
@@ -87,7 +87,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=120, help="budget of each training (default 120)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--methods", nargs="+", default=list(METHODS), help="names, or loss expressions such as 'kl(t=4)'"
+        "--methods",
+        nargs="+",
+        default=list(DISTILLATION_LOSSES),
+        help="names, or loss expressions such as 'kl(t=4)'",
     )
     parser.add_argument("--folder", type=Path, help="of the benchmark (default: runs/distillation-PRESET)")
     options, fields = parser.parse_known_args(argv)
@@ -99,17 +102,17 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], seconds: float) -> None:
     """All trainings that are not there yet, then the reports over all that are."""
-    from distill.stages import prepare, train_network
+    from distill.pipeline.stages import prepare, train_network
 
     if seconds <= 0:
         raise UserError(f"--seconds {seconds}: must be above 0")
     runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0, start="own"))}
     runs |= {name: replace(config, distill=_distill_of(name, config.distill)) for name in methods}
-    road = prepare(config)
+    context = prepare(config)
     for run in runs.values():
-        _check(run, road)
-    teacher = train_network(road, "teacher", config.teacher, config.teacher_train)
-    bench = Bench(road, teacher, seconds)
+        _check(run, context)
+    teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
+    bench = Bench(context, teacher, seconds)
     costs = bench.costs(runs)
     for seed in seeds:
         for name, run in runs.items():
@@ -119,7 +122,7 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
                     print(f"{name}, seed {seed}: another process is at it", flush=True)
                     continue
                 result = bench.result(name, run, seed, costs[name])
-            scored = f"test {task_named(road.splits.task).metric} {100 * result.score:.2f} %"
+            scored = f"test {task_named(context.splits.task).metric} {100 * result.score:.2f} %"
             print(f"{name}, seed {seed}: {result.steps} steps, {scored}", flush=True)
     bench.report(runs, seeds)
 
@@ -137,9 +140,9 @@ class Cost:
 class Bench:
     """The trainings of one benchmark: a student configuration, a teacher and a budget."""
 
-    def __init__(self, road: "Road", teacher: "Trained", seconds: float) -> None:
-        self.road, self.teacher, self.seconds = road, teacher, seconds
-        self.folder = road.config.out
+    def __init__(self, context: "RunContext", teacher: "Trained", seconds: float) -> None:
+        self.context, self.teacher, self.seconds = context, teacher, seconds
+        self.folder = context.config.out
 
     def costs(self, runs: Mapping[str, RunConfig]) -> dict[str, Cost]:
         """The cost of each run: what `costs.json` says, and for others measured in turns."""
@@ -152,7 +155,7 @@ class Bench:
             seconds, view = self._seconds({one: runs[one]} | wanted, usual)
             for name, run in wanted.items():
                 views = run.distill.views if run.distill.weight else 0
-                known[name] = Cost(step=seconds[name], share=view * views * len(self.road.splits.train))
+                known[name] = Cost(step=seconds[name], share=view * views * len(self.context.splits.train))
         write_json(path, {name: asdict(cost) for name, cost in known.items()})
         return known
 
@@ -162,7 +165,7 @@ class Bench:
 
     def result(self, name: str, run: RunConfig, seed: int, cost: Cost) -> Result:
         """Train one student, unless that has been done, and score it on the test split."""
-        from distill.road import test_scores
+        from distill.pipeline.pipeline import test_scores
 
         folder = self.folder_of(name, seed)
         path = folder / "result.json"
@@ -182,21 +185,21 @@ class Bench:
         every = max(1, steps // 5)
         network = self._train(run, folder, seed, steps, every)
         log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        key = f"val_{task_named(self.road.splits.task).key}"
+        key = f"val_{task_named(self.context.splits.task).key}"
         curve = [(cost.share + line["step"] * cost.step, line[key]) for line in log if key in line]
         result = Result(
-            name, run.distill.loss, seed, steps, cost.share, test_scores(self.road, network)[0], curve
+            name, run.distill.loss, seed, steps, cost.share, test_scores(self.context, network)[0], curve
         )
         write_json(path, result)
         return result
 
     def report(self, runs: Mapping[str, RunConfig], seeds: Sequence[int]) -> None:
         """Print and write what came out."""
-        from distill.road import test_scores
+        from distill.pipeline.pipeline import test_scores
 
         stored = [self.folder_of(name, seed) / "result.json" for name in runs for seed in seeds]
         results = [Result(**json.loads(path.read_text())) for path in stored if path.exists()]
-        teacher = test_scores(self.road, self.teacher.network)[0]
+        teacher = test_scores(self.context, self.teacher.network)[0]
         machine = describe()
         rows = table(results, BASELINE, teacher)
         print(rows, summary(machine), sep="\n")
@@ -208,7 +211,7 @@ class Bench:
 
     def _train(self, run: RunConfig, folder: Path, seed: int, steps: int, eval_every: int) -> "nn.Module":
         """A student trained by `run`, in `folder`, from the first weights and in the order of `seed`."""
-        from distill.train import train
+        from distill.training.loop import train
 
         network, stage, distillation = self._prepared(run, folder.name, seed)
         training = replace(
@@ -220,7 +223,7 @@ class Bench:
             checkpoint_every=500,
         )
         stage = replace(stage, folder=folder)
-        train(network, stage, training, self.road.accelerator, distillation=distillation, resume=True)
+        train(network, stage, training, self.context.accelerator, distillation=distillation, resume=True)
         return network.eval()
 
     def _prepared(
@@ -229,27 +232,31 @@ class Bench:
         """A student with the first weights of a seed, what its training works on, and its distillation."""
         import torch
 
-        from distill.stages import new_network, training_stage
-        from distill.teaching import distil_from, start_from
+        from distill.distillation.build import build_distillation, init_student
+        from distill.pipeline.stages import new_network, training_stage
 
-        road = replace(self.road, config=run)
+        context = replace(self.context, config=run)
         torch.manual_seed(seed)
-        network = new_network(run, road.splits, run.student)
-        start_from(self.teacher.network, network, run.distill)
+        network = new_network(run, context.splits, run.student)
+        init_student(self.teacher.network, network, run.distill)
         distils = run.distill.weight > 0
-        stage = training_stage(road, name, run.student, views=run.distill.views if distils else 0)
+        stage = training_stage(context, name, run.student, views=run.distill.views if distils else 0)
         stage = replace(stage, seed=seed)
         if not stage.view.views:  # stored views are those of all seeds
             stage.view.seed = seed
         if not distils:
             return network, stage, None
         run = replace(run, distill=replace(run.distill, cache=self._cache(run)))
-        data = road.splits, road.stats
-        return network, stage, distil_from(self.teacher.network, network, stage, run, road.accelerator, data)
+        data = context.splits, context.stats
+        return (
+            network,
+            stage,
+            build_distillation(self.teacher.network, network, stage, run, context.accelerator, data),
+        )
 
     def _cache(self, run: RunConfig) -> Path:
         """The folder of the teacher's outputs: one for each set of maps and number of views."""
-        from distill.distiller import features_of
+        from distill.losses.distillation_loss import features_of
         from distill.losses.expression import parse_terms
 
         names = "-".join(["logits", *sorted(features_of(parse_terms(run.distill.loss)))])
@@ -263,7 +270,7 @@ class Bench:
         alike. Images are decoded before, as they are in all epochs but the first. `usual` is the first one's cost where
         it is known from before, so that methods added later are comparable.
         """
-        accelerator = self.road.accelerator
+        accelerator = self.context.accelerator
         network, first, _ = self._prepared(next(iter(runs.values())), "timing", seed=0)
         first.view.preload()
         clocks = {}
@@ -283,20 +290,20 @@ class Bench:
     def _view_clock(self, view: "View") -> Callable[[], float]:
         """Times the making of a view and the teacher's answer, as the filling of a cache does both."""
         from distill.data.loader import train_batches
-        from distill.stages import training_stage
-        from distill.teacher_cache import CHUNK_ROWS
-        from distill.teachers import online_teacher
-        from distill.trainee import normalised
+        from distill.distillation.teacher_cache import CHUNK_ROWS
+        from distill.distillation.teachers import online_teacher
+        from distill.pipeline.stages import training_stage
+        from distill.training.step_module import normalized
 
-        stage = training_stage(self.road, "timing", self.road.config.teacher)
+        stage = training_stage(self.context, "timing", self.context.config.teacher)
         stage.view.preload(view)
-        teach = online_teacher([self.teacher.network], self.road.accelerator)
+        teach = online_teacher([self.teacher.network], self.context.accelerator)
         batches = train_batches(stage.view, CHUNK_ROWS, 0, 0, WARM + TURNS)
 
         def clock() -> float:
             began = time.perf_counter()
-            batch = next(batches).to(self.road.accelerator.device)
-            teach(batch, normalised(batch, stage.mean, stage.std, channels_last=True))
+            batch = next(batches).to(self.context.accelerator.device)
+            teach(batch, normalized(batch, stage.mean, stage.std, channels_last=True))
             return (time.perf_counter() - began) / CHUNK_ROWS
 
         return clock
@@ -319,20 +326,20 @@ def _distill_of(name: str, preset: DistillConfig) -> DistillConfig:
     """The distillation of a method's name, or of a loss expression."""
     if name == OWN:
         return preset
-    fields: dict[str, object] = {"start": "own", **METHODS.get(name, {"loss": name})}
+    fields: dict[str, object] = {"start": "own", **DISTILLATION_LOSSES.get(name, {"loss": name})}
     return replace(preset, **fields)  # pyright: ignore[reportArgumentType]
 
 
-def _check(run: RunConfig, road: "Road") -> None:
+def _check(run: RunConfig, context: "RunContext") -> None:
     """Find mistakes in a method before anything is trained."""
-    from distill.check import check_config
+    from distill.distillation.build import build_distillation_loss
     from distill.losses.expression import parse_terms
-    from distill.stages import new_network
-    from distill.teaching import new_distiller
+    from distill.pipeline.stages import new_network
+    from distill.pipeline.validation import check_config
 
-    check_config(run, road.accelerator.num_processes)
-    teacher, student = (new_network(run, road.splits, model) for model in (run.teacher, run.student))
-    new_distiller(run.distill, parse_terms(run.distill.loss), teacher, student)
+    check_config(run, context.accelerator.num_processes)
+    teacher, student = (new_network(run, context.splits, model) for model in (run.teacher, run.student))
+    build_distillation_loss(run.distill, parse_terms(run.distill.loss), teacher, student)
 
 
 def _slug(name: str) -> str:

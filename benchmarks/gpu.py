@@ -26,19 +26,20 @@ import msgspec
 import numpy as np
 
 from benchmarks import machine
-from deploy.backends import TENSORRT, Engine, open_engine
-from deploy.backends.cuda import Cuda, open_cuda
-from deploy.backends.trt import TrtEngine, open_trt
-from deploy.backends.trt_builder import BuildOptions, build_engine
-from deploy.build import BUDGETS
-from deploy.bundle import INT8_CPU, MANIFEST, read_golden, read_manifest
-from deploy.engines import Sidecar, write_engine
+from deploy.backends.engine import TENSORRT, Engine
+from deploy.backends.open import open_engine
+from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
+from deploy.backends.tensorrt_gpu.cuda import Cuda, open_cuda
+from deploy.backends.tensorrt_gpu.engine import TrtEngine, open_trt
+from deploy.build.steps import BUDGETS
+from deploy.bundle.engine_files import Sidecar, write_engine
+from deploy.bundle.manifest import INT8_CPU, MANIFEST, read_golden, read_manifest
 from deploy.errors import GateFailed, UserError, exit_with_one_line
-from deploy.files import write_json
-from deploy.labelled import data_folder, read_info
+from deploy.evaluation.labeled_data import data_folder, read_info
+from deploy.evaluation.receipt import Budget, Hop, Receipt, run_hops, table
+from deploy.files.atomic import write_json
 from deploy.table import format_table
-from deploy.tasks import model_of, task_of
-from deploy.verify import Budget, Hop, Receipt, run_hops, table
+from deploy.tasks.registry import model_of, task_of
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -191,7 +192,7 @@ def _free(cuda: Cuda) -> int:
 
 
 def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None:
-    """The engines against the CPU runtime on the labelled test images; None where there are none.
+    """The engines against the CPU runtime on the labeled test images; None where there are none.
 
     The order is fp32 on the CPU, fp32 and fp16 on the GPU, INT8 on the CPU, INT8 on the GPU: each is compared with the
     one before it, and with the first.

@@ -20,7 +20,7 @@ BUNDLE="$OUT/student.bundle"
 
 # Not every Jetson and container has nvidia-smi: then CUDA itself is asked, if this Python has the means.
 if ! nvidia-smi -L >/dev/null 2>&1; then
-    ask='from deploy.backends.cuda import why_not; print(why_not())'
+    ask='from deploy.backends.tensorrt_gpu.cuda import why_not; print(why_not())'
     reason="$("$PYTHON" -c "$ask" 2>/dev/null || echo "$PYTHON cannot ask CUDA")"
     if [[ -n "$reason" ]]; then
         echo "SKIPPED: nvidia-smi shows no GPU; $reason"

@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
-from deploy.files import write_json
-from deploy.grasp.decode import MIN_DISTANCE, MIN_QUALITY, decode
+from deploy.files.atomic import write_json
 from deploy.table import format_table
+from deploy.tasks.grasp.decode import MIN_DISTANCE, MIN_QUALITY, decode
 
 Decoder = Callable[[np.ndarray], object]
 NOISE = 0.03
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 def example(side: int) -> np.ndarray:
     """Maps float32 4×side×side: those of a scene, blurred and noisy as a network's are."""
-    from deploy.grasp.decode import smoothed
+    from deploy.tasks.grasp.decode import smoothed
     from distill.data.grasp.objects import object_split
     from distill.data.grasp.tabletop import tabletop_scene
     from distill.data.grasp.targets import encode

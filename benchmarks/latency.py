@@ -21,14 +21,14 @@ import msgspec
 import numpy as np
 
 from benchmarks import machine
-from deploy.backends import CPU, CPU_MODELS, PRECISIONS, TENSORRT, engine_files, model_file
-from deploy.backends.choice import installed, tensorrt_here
-from deploy.bundle import read_manifest
+from deploy.backends.auto import installed, tensorrt_here
+from deploy.backends.engine import CPU, CPU_MODELS, PRECISIONS, TENSORRT, engine_files, model_file
+from deploy.bundle.manifest import read_manifest
 from deploy.errors import UserError, exit_with_one_line
-from deploy.files import write_json
-from deploy.images import read_image
-from deploy.latency import ColdStart, LatencyStats, cold_start, measure_interleaved, sample_image
-from deploy.runtime import load
+from deploy.files.atomic import write_json
+from deploy.files.images import read_image
+from deploy.latency.latency import ColdStart, LatencyStats, cold_start, measure_interleaved, sample_image
+from deploy.loading import load
 from deploy.table import format_table
 
 CPU_PRECISIONS = ("fp32", "int8")

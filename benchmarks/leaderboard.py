@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from deploy.errors import UserError
-from deploy.files import atomic_write
+from deploy.files.atomic import atomic_write
 from deploy.table import format_table
 
 HEADER = ("method", "steps", "teacher s", "test %", "gain", "p", "teacher %", "loss")

@@ -28,14 +28,14 @@ from torchvision.io import ImageReadMode, decode_image
 
 from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
-from deploy.files import write_json
+from deploy.files.atomic import write_json
 from deploy.table import format_table
 from distill.config import RunConfig
-from distill.data.datasets import open_splits
-from distill.data.pairs import PairReader
+from distill.data.datasets.pairs import PairReader
+from distill.data.registry import open_splits
 from distill.data.sample import stack
 from distill.data.splits import Splits
-from distill.data.view import TrainView
+from distill.data.train_view import TrainView
 from distill.run import parse
 
 Times = tuple[float, float]

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
-from deploy.files import write_json
+from deploy.files.atomic import write_json
 from deploy.table import format_table
 from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
 from distill.data.sample import Sample, make_sample
@@ -148,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(setting: Setting, share: float, seed: int) -> list[Score]:
     """Both kinds of batch norm on scenes of which `share` is missing."""
-    from distill.data.datasets import open_splits
+    from distill.data.registry import open_splits
 
     scenes = open_splits(DataConfig("synthetic", size=(SIDE, SIDE), synthetic_counts=SCENES), seed)
     training = Holed(scenes.train, share, seed, setting.uneven)
@@ -171,10 +171,10 @@ def trained(setting: Setting, splits: Splits, seed: int, masked: bool):  # noqa:
     from accelerate import Accelerator
 
     from distill.data.stats import compute_stats
-    from distill.data.view import TrainView
-    from distill.evaluate import evaluate, torch_model
-    from distill.export import input_spec
-    from distill.train import Stage, train
+    from distill.data.train_view import TrainView
+    from distill.export.evaluate import evaluate, torch_model
+    from distill.export.to_onnx import input_spec
+    from distill.training.loop import Stage, train
     from student.zoo import build_network
 
     stats = compute_stats(splits.train, len(splits.classes))

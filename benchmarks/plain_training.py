@@ -8,31 +8,31 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 if TYPE_CHECKING:
-    from distill.stages import Road
+    from distill.pipeline.stages import RunContext
 
 
-def plain_steps(road: "Road", steps: int) -> list[float]:
-    """Seconds of each step: float32, contiguous, Pillow for every image, teacher online, torch's plain optimiser.
+def plain_steps(context: "RunContext", steps: int) -> list[float]:
+    """Seconds of each step: float32, contiguous, Pillow for every image, teacher online, torch's plain optimizer.
 
     Same networks, sizes, batch and losses (KL at temperature 2) as the preset's.
     """
     import torch
     from torch.nn import functional as F
 
-    from distill.stages import new_network
+    from distill.pipeline.stages import new_network
 
-    config, device = road.config, road.accelerator.device
+    config, device = context.config, context.accelerator.device
     torch.manual_seed(0)
-    teacher = new_network(config, road.splits, config.teacher).eval().to(device)
-    student = new_network(config, road.splits, config.student).train().to(device)
+    teacher = new_network(config, context.splits, config.teacher).eval().to(device)
+    student = new_network(config, context.splits, config.student).train().to(device)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=False, foreach=False)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (road.stats.mean, road.stats.std))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
     draw = random.Random(0)
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        chosen = [draw.randrange(len(road.splits.train)) for _ in range(config.student_train.batch_size)]
-        samples = [_augmented(road, index, draw) for index in chosen]
+        chosen = [draw.randrange(len(context.splits.train)) for _ in range(config.student_train.batch_size)]
+        samples = [_augmented(context, index, draw) for index in chosen]
         image = torch.stack([(torch.from_numpy(pixels) - mean) / std for pixels, _ in samples]).to(device)
         label = torch.stack([torch.from_numpy(ids) for _, ids in samples]).to(device)
         with torch.no_grad():
@@ -52,16 +52,16 @@ def plain_steps(road: "Road", steps: int) -> list[float]:
     return times
 
 
-def _augmented(road: "Road", index: int, draw: random.Random) -> tuple[np.ndarray, np.ndarray]:
+def _augmented(context: "RunContext", index: int, draw: random.Random) -> tuple[np.ndarray, np.ndarray]:
     """An image float32 C×H×W and its labels int64 H×W, read from disk, resized, zoomed, cropped, flipped and jittered.
 
     Images of three 8-bit channels go through Pillow; others have no such path and are cropped with numpy.
     """
-    config = road.config
+    config = context.config
     (height, width), (tall, wide) = config.data.size, config.augment.crop
-    sample = road.splits.train[index]
+    sample = context.splits.train[index]
     pixels, ids = sample.image.numpy(), sample.label.numpy()
-    if not road.splits.optical or len(pixels) != 3:
+    if not context.splits.optical or len(pixels) != 3:
         top, left = draw.randint(0, max(0, ids.shape[0] - tall)), draw.randint(0, max(0, ids.shape[1] - wide))
         cut = np.nan_to_num(pixels[:, top : top + tall, left : left + wide])
         return np.ascontiguousarray(cut), np.ascontiguousarray(ids[top : top + tall, left : left + wide])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.bundle import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec, write_bundle
+from deploy.bundle.manifest import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec, write_bundle
 
 STRIDE, CLASSES = 8, 5
 
@@ -14,7 +14,7 @@ def make_bundle(folder: Path, tile: int, channels: int = 48) -> Path:
     """Write a bundle for uint8 RGB of tile×tile pixels, 5 classes at stride 8, and return `folder`. Needs onnx."""
     spec = InputSpec(("R", "G", "B"), tile, tile, "uint8", "NHWC", (120.0,) * 3, (60.0,) * 3, resize="tile")
     model = _model(spec, channels)
-    from deploy.backends.ort import OrtEngine
+    from deploy.backends.onnxruntime_cpu import OrtEngine
 
     inputs = np.random.default_rng(1).integers(0, 256, (1, tile, tile, 3), np.uint8)
     golden = BytesIO()
@@ -63,8 +63,8 @@ def _model(spec: InputSpec, width: int) -> bytes:
         [
             helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
             helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
-            helper.make_node("Sub", ["planes", "mean"], ["centred"]),
-            helper.make_node("Div", ["centred", "std"], ["normal"]),
+            helper.make_node("Sub", ["planes", "mean"], ["centered"]),
+            helper.make_node("Div", ["centered", "std"], ["normal"]),
             *nodes,
             helper.make_node("Resize", ["logits", "", "scales"], ["large"], mode="linear"),
             helper.make_node("ArgMax", ["large"], ["best"], axis=1, keepdims=0),

@@ -14,13 +14,14 @@ from time import perf_counter, process_time
 import msgspec
 import numpy as np
 
-from deploy.cold_process import peak_rss
-from deploy.preprocess import to_network
+from deploy.inference.preprocess import to_network
+from deploy.latency.cold_process import peak_rss
+from deploy.loading import load
 from deploy.raster.geo import GeoSource
 from deploy.raster.geotiff import write_labels
 from deploy.raster.parts import open_parts
 from deploy.raster.predict import Options, predict_raster
-from deploy.runtime import Model, load
+from deploy.tasks.segmentation.model import Model
 
 
 class Figures(msgspec.Struct, frozen=True):

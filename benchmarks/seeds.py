@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from benchmarks.machine import describe, summary
 from deploy.errors import GateFailed, UserError, exit_with_one_line
-from deploy.files import write_json
+from deploy.files.atomic import write_json
 from deploy.table import format_table
 from distill.run import parse
 
@@ -50,7 +50,7 @@ def table(seeds: Sequence[int], rows: Sequence[dict[str, float]]) -> str:
 
 
 def _run_seed(arguments: Sequence[str], seed: int) -> dict[str, float]:
-    from distill.road import run
+    from distill.pipeline.pipeline import run
 
     config = parse([*arguments, "--seed", str(seed)])
     if not config.baseline:

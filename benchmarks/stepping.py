@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from distill.config import TrainConfig
-    from distill.train import Stage
-    from distill.trainee import Distillation
+    from distill.training.loop import Stage
+    from distill.training.step_module import Distillation
 
 
 class Stepper:
-    """A network in training that takes one step at a time, as `distill.train.train` does but for logs and checkpoints.
+    """A network in training that takes one step at a time, as `distill.training.loop.train` does but for logs and checkpoints.
 
-    With `loading` each step loads and augments its batch, otherwise one batch serves all; without `optimise` it ends
+    With `loading` each step loads and augments its batch, otherwise one batch serves all; without `optimize` it ends
     with the backward pass.
     """
 
@@ -28,27 +28,27 @@ class Stepper:
         distillation: "Distillation | None" = None,
         *,
         loading: bool = True,
-        optimise: bool = True,
+        optimize: bool = True,
     ) -> None:
         import torch
 
         from distill.data.loader import train_batches
-        from distill.optim import build_optimizer
-        from distill.trainee import Trainee
+        from distill.training.optim import build_optimizer
+        from distill.training.step_module import TrainStepModule
 
         self.stage, self.training, self.accelerator = stage, training, accelerator
-        self.distillation, self.loading, self.optimise = distillation, loading, optimise
+        self.distillation, self.loading, self.optimize = distillation, loading, optimize
         network.to(memory_format=torch.channels_last if training.channels_last else torch.contiguous_format)
-        distiller = distillation.distiller if distillation else None
-        trainee = Trainee(network, distiller, stage.loss, stage.class_weights, stage.task)
-        self.model, self.optimizer = accelerator.prepare(trainee, build_optimizer(trainee, training))
+        distillation_loss = distillation.distillation_loss if distillation else None
+        step_module = TrainStepModule(network, distillation_loss, stage.loss, stage.class_weights, stage.task)
+        self.model, self.optimizer = accelerator.prepare(step_module, build_optimizer(step_module, training))
         self.batches = train_batches(stage.view, training.batch_size, 0, 0, 10**9)
         self.batch = next(self.batches)
 
     def step(self) -> float:
         """Take a step, and return its seconds."""
-        from distill.sync_norm import step_norms
-        from distill.train import loss_terms
+        from distill.training.loop import loss_terms
+        from distill.training.sync_norm import step_norms
 
         began = time.perf_counter()
         if self.loading:
@@ -60,7 +60,7 @@ class Stepper:
                 model, self.stage, self.training, self.accelerator, self.distillation, 0, self.batch
             )
         self.accelerator.backward(terms["loss"])
-        if self.optimise:
+        if self.optimize:
             self.optimizer.step()
         seconds = time.perf_counter() - began
         self.optimizer.zero_grad()

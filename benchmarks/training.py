@@ -4,12 +4,12 @@ Trains a preset's student for a few steps in every way below, in turns, and prin
 forward and backward pass of one batch that lies in memory. Networks have random weights, which changes no speed.
 
     bare            forward and backward pass alone, in the preset's arithmetic and memory format
-    bare step       and the optimiser's step
+    bare step       and the optimizer's step
     no teacher      the training loop: loading (images are decoded before, as in all epochs but the first), logs
     stored views    the loop, distilling from outputs of the teacher that were stored before
     teacher online  the loop, the teacher running in every step
     plain           what one writes first: float32, contiguous, Pillow for every image, the teacher in every step,
-                    the optimiser as torch gives it
+                    the optimizer as torch gives it
 
 Writes `runs/training-PRESET.json` with a description of the machine.
 """
@@ -32,13 +32,13 @@ from benchmarks.machine import describe, summary
 from benchmarks.plain_training import plain_steps
 from benchmarks.stepping import Stepper
 from deploy.errors import UserError, exit_with_one_line
-from deploy.files import write_json
+from deploy.files.atomic import write_json
 from deploy.table import format_table
 from distill.run import parse
 
 if TYPE_CHECKING:
     from distill.config import RunConfig
-    from distill.stages import Road
+    from distill.pipeline.stages import RunContext
 
 WARM = 3
 VIEWS = 1
@@ -99,16 +99,16 @@ def table(times: dict[str, list[float]], batch: int) -> str:
 
 def measure(config: "RunConfig", steps: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of single steps, by way, taken in turns."""
-    from distill.stages import prepare
+    from distill.pipeline.stages import prepare
 
-    road = prepare(config)
+    context = prepare(config)
     ways: dict[str, Callable[[], list[float]]] = {
-        "bare": lambda: bare_steps(road, steps, optimise=False),
-        "bare step": lambda: bare_steps(road, steps, optimise=True),
-        "no teacher": lambda: loop_steps(road, steps, teacher=False),
-        "stored views": lambda: loop_steps(road, steps, views=VIEWS),
-        "teacher online": lambda: loop_steps(road, steps),
-        "plain": lambda: plain_steps(road, WARM + steps)[WARM:],
+        "bare": lambda: bare_steps(context, steps, optimize=False),
+        "bare step": lambda: bare_steps(context, steps, optimize=True),
+        "no teacher": lambda: loop_steps(context, steps, teacher=False),
+        "stored views": lambda: loop_steps(context, steps, views=VIEWS),
+        "teacher online": lambda: loop_steps(context, steps),
+        "plain": lambda: plain_steps(context, WARM + steps)[WARM:],
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
@@ -117,37 +117,39 @@ def measure(config: "RunConfig", steps: int, rounds: int) -> dict[str, list[floa
     return times
 
 
-def bare_steps(road: "Road", steps: int, optimise: bool) -> list[float]:
+def bare_steps(context: "RunContext", steps: int, optimize: bool) -> list[float]:
     """Forward and backward passes of one batch, all its losses included, without loading anything."""
-    from distill.stages import new_network, training_stage
+    from distill.pipeline.stages import new_network, training_stage
 
-    road.accelerator.free_memory()
-    config, stage = road.config, training_stage(road, "bare", road.config.student)
-    network = new_network(config, road.splits, config.student)
-    training, accelerator = config.student_train, road.accelerator
-    stepper = Stepper(network, stage, training, accelerator, loading=False, optimise=optimise)
+    context.accelerator.free_memory()
+    config, stage = context.config, training_stage(context, "bare", context.config.student)
+    network = new_network(config, context.splits, config.student)
+    training, accelerator = config.student_train, context.accelerator
+    stepper = Stepper(network, stage, training, accelerator, loading=False, optimize=optimize)
     return [stepper.step() for _ in range(WARM + steps)][WARM:]
 
 
-def loop_steps(road: "Road", steps: int, teacher: bool = True, views: int = 0) -> list[float]:
+def loop_steps(context: "RunContext", steps: int, teacher: bool = True, views: int = 0) -> list[float]:
     """Steps of the training loop as `train` logs them."""
-    from distill.stages import new_network, training_stage
-    from distill.teaching import distil_from
-    from distill.train import train
+    from distill.distillation.build import build_distillation
+    from distill.pipeline.stages import new_network, training_stage
+    from distill.training.loop import train
 
-    config = road.config
+    config = context.config
     config = replace(config, distill=replace(config.distill, views=views))
     with tempfile.TemporaryDirectory(dir=config.out) as folder:
-        stage = training_stage(road, "loop", config.student, views=views)
+        stage = training_stage(context, "loop", config.student, views=views)
         stage = replace(stage, folder=Path(folder), evaluate=None)
         stage.view.preload()
-        network = new_network(config, road.splits, config.student)
+        network = new_network(config, context.splits, config.student)
         lesson = None
         if teacher:
-            mentor = fixed_teacher(road)
-            lesson = distil_from(mentor, network, stage, config, road.accelerator, (road.splits, road.stats))
+            mentor = fixed_teacher(context)
+            lesson = build_distillation(
+                mentor, network, stage, config, context.accelerator, (context.splits, context.stats)
+            )
         training = replace(config.student_train, steps=WARM + steps, warmup=0, eval_every=0, log_every=1)
-        train(network, stage, training, road.accelerator, distillation=lesson)
+        train(network, stage, training, context.accelerator, distillation=lesson)
         return logged_steps(Path(folder), training.batch_size)
 
 
@@ -157,14 +159,16 @@ def logged_steps(folder: Path, batch: int) -> list[float]:
     return [batch / line["images_per_s"] for line in lines if line["step"] > WARM]
 
 
-def fixed_teacher(road: "Road"):  # noqa: ANN201 (torch is imported late)
+def fixed_teacher(context: "RunContext"):  # noqa: ANN201 (torch is imported late)
     """The preset's teacher with random weights, the same in every call, so that what is stored stays its own."""
     import torch
 
-    from distill.stages import new_network
+    from distill.pipeline.stages import new_network
 
     torch.manual_seed(0)
-    return new_network(road.config, road.splits, replace(road.config.teacher, pretrained=False)).eval()
+    return new_network(
+        context.config, context.splits, replace(context.config.teacher, pretrained=False)
+    ).eval()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deploy.runtime import Model
+    from deploy.tasks.task import Model
 
 __all__ = ["load"]
 
@@ -20,7 +20,7 @@ def load(
     precision: str = "auto",
     fallback: bool = False,
 ) -> "Model":
-    """Open the bundle in folder `path` for inference; see `deploy.runtime.load`."""
-    from deploy import runtime
+    """Open the bundle in folder `path` for inference; see `deploy.loading.load`."""
+    from deploy import loading  # start-up time: numpy and ONNX Runtime load with the first bundle
 
-    return runtime.load(path, backend, threads, verify, precision, fallback)
+    return loading.load(path, backend, threads, verify, precision, fallback)

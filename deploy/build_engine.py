@@ -12,8 +12,9 @@ from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from deploy.backends import TENSORRT
-from deploy.build import (
+from deploy.backends.engine import TENSORRT
+from deploy.build.options import INT8_FLAGS, TENSORRT_FLAGS, budget_of, flags_given, parse
+from deploy.build.steps import (
     MADE,
     NEEDED,
     REPLACED,
@@ -23,15 +24,14 @@ from deploy.build import (
     make_int8,
     prove,
 )
-from deploy.build_options import INT8_FLAGS, TENSORRT_FLAGS, budget_of, flags_given, parse
-from deploy.bundle import read_manifest, verify_files
+from deploy.bundle.manifest import read_manifest, verify_files
 from deploy.errors import UserError, exit_with_one_line, warnings_as_lines
-from deploy.labelled import data_folder, require_data
-from deploy.tasks import task_of
-from deploy.verify import require_passed
+from deploy.evaluation.labeled_data import data_folder, require_data
+from deploy.evaluation.receipt import require_passed
+from deploy.tasks.registry import task_of
 
 if TYPE_CHECKING:
-    from deploy.backends.trt_builder import BuildOptions
+    from deploy.backends.tensorrt_gpu.builder import BuildOptions
 
 
 @warnings_as_lines()
@@ -66,7 +66,7 @@ def main(argv: Sequence[str], prog: str = "build_engine.py") -> int:
         receipt = prove(bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=budget)
     else:
         receipt = None
-        print(f"No labelled data in {data_folder(bundle)}: accuracy was not measured (--data FOLDER does).")
+        print(f"No labeled data in {data_folder(bundle)}: accuracy was not measured (--data FOLDER does).")
         if runs_here:
             compare_golden(bundle, backend, precision, engine=engine)
     if not runs_here:
@@ -82,7 +82,7 @@ def choose_backend(asked: str) -> tuple[str, str]:
     """The backend to build for, and why in words: TensorRT where this machine has a GPU and it, else the CPU's."""
     if asked != "auto":
         return asked, ""
-    from deploy.backends.cuda import probe
+    from deploy.backends.tensorrt_gpu.cuda import probe
 
     if probe() is None:
         return (
@@ -119,7 +119,7 @@ def _makes(options: argparse.Namespace, files: Collection[str]) -> bool:
 
 
 def _data(options: argparse.Namespace, bundle: Path, makes: bool, truth: str) -> Path | None:
-    """The folder of labelled images, which has all that is needed; None where none was named, there, or needed."""
+    """The folder of labeled images, which has all that is needed; None where none was named, there, or needed."""
     data = (options.data or data_folder(bundle)).resolve()
     if options.data is None and not makes and not data.exists():
         return None
@@ -130,11 +130,11 @@ def _data(options: argparse.Namespace, bundle: Path, makes: bool, truth: str) ->
 def _check_machine(backend: str, compiler: "BuildOptions | None") -> None:
     """Refuse a backend that is not installed, or that this machine or its GPU cannot do."""
     if compiler:
-        from deploy.backends.trt_builder import check_machine
+        from deploy.backends.tensorrt_gpu.builder import check_machine
 
         check_machine(compiler)
     elif backend == "openvino":
-        from deploy.backends.ov import import_openvino
+        from deploy.backends.openvino_cpu import import_openvino
 
         import_openvino()
 
@@ -148,7 +148,7 @@ def _check_can_make(bundle: Path, precision: str) -> None:
 
 
 def _compiler_options(options: argparse.Namespace, backend: str) -> "BuildOptions":
-    from deploy.backends.trt_builder import BuildOptions
+    from deploy.backends.tensorrt_gpu.builder import BuildOptions
 
     return BuildOptions(
         backend=backend,  # pyright: ignore[reportArgumentType] - choices of the parser
@@ -167,9 +167,9 @@ def _compiler_options(options: argparse.Namespace, backend: str) -> "BuildOption
 
 def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
     """Build the engine, or find it; its file, and whether it runs on this machine."""
-    from deploy.backends.cuda import probe
-    from deploy.backends.trt_builder import build_engine
-    from deploy.backends.trt_fit import fits_gpu
+    from deploy.backends.tensorrt_gpu.builder import build_engine
+    from deploy.backends.tensorrt_gpu.compatibility import fits_gpu
+    from deploy.backends.tensorrt_gpu.cuda import probe
 
     built, gpu = build_engine(bundle, compiler, progress=sys.stderr.isatty()), probe()
     return built.path, gpu is not None and fits_gpu(built.sidecar, gpu)

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from deploy.backends import BACKENDS, PRECISIONS
-from deploy.bundle import Manifest, read_manifest, verify_files
-from deploy.engines import SUFFIX, Sidecar, engines_folder, read_sidecar
+from deploy.bundle.engine_files import SUFFIX, Sidecar, engines_folder, read_sidecar
+from deploy.bundle.manifest import Manifest, read_manifest, verify_files
+from deploy.engine_options import add_engine_options
 from deploy.errors import UserError, warnings_as_lines
-from deploy.golden import compare
-from deploy.images import list_images
-from deploy.raster.files import read_bands
-from deploy.runtime import Timings, load
-from deploy.tasks import task_of
+from deploy.evaluation.golden import compare
+from deploy.files.images import list_images
+from deploy.files.tiff import read_bands
+from deploy.inference.call import Timings
+from deploy.loading import load
+from deploy.tasks.registry import task_of
 
 
 @warnings_as_lines()
@@ -93,24 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     # For the list of commands only: `main` hands these over before anything is parsed.
     commands.add_parser("build", help="quantize and compile a bundle for a device, and prove the result")
     commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
-    commands.add_parser("lint", help="foretell what compilers will make of a bundle or an ONNX file")
+    commands.add_parser(
+        "lint", help="predict_int8_coverage what compilers will make of a bundle or an ONNX file"
+    )
     commands.add_parser(
         "threshold", help="choose the probability from which a pixel is the second of two classes"
     )
     return parser
-
-
-def add_engine_options(command: argparse.ArgumentParser) -> None:
-    """Add `--backend` and `--precision`, as `deploy.load` takes them."""
-    command.add_argument(
-        "--backend", default="auto", metavar="NAME", help=f"{', '.join(BACKENDS)} (auto: the fastest here)"
-    )
-    command.add_argument(
-        "--precision",
-        default="auto",
-        metavar="NAME",
-        help=f"{', '.join(PRECISIONS)} (auto: the lowest that the bundle has)",
-    )
 
 
 def _predict(arguments: argparse.Namespace) -> int:

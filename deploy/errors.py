@@ -1,11 +1,13 @@
 """The two ways a run ends badly, and the one place that turns them into a line on stderr."""
 
 import errno
+import inspect
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -50,6 +52,14 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
+def warn(message: str) -> None:
+    """Warn the caller of this package; the warning names the line from which the package was called."""
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_back and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
     """Warnings of the block, or of the function that this decorates, are a line on stderr each."""
@@ -64,3 +74,5 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """`OSError.errno` values that mean there is no room left for the file."""
+
+PACKAGE = Path(__file__).parent

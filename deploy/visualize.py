@@ -6,17 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deploy.bundle import ClassInfo
+from deploy.bundle.manifest import ClassInfo
 
 _ROW, _MARGIN, _SWATCH = 20, 8, 12
-"""Pixels of the legend: height of a line, space around, side of the coloured square."""
+"""Pixels of the legend: height of a line, space around, side of the colored square."""
 _LETTER = 12
 """Height of the letters in pixels."""
 _PAPER, _INK = 255, (30, 30, 30)
 
 
 def palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` RGB colours that are easy to tell apart, always the same ones; never black, which means no data."""
+    """`count` RGB colors that are easy to tell apart, always the same ones; never black, which means no data."""
     golden = (
         0.618033988749895  # multiples of the golden ratio spread evenly over the circle of hues, however many
     )
@@ -29,7 +29,7 @@ def palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def colorize(labels: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
-    """Label ids uint8 H×W → their colours uint8 H×W×3 (RGB); black for ids that are no class."""
+    """Label ids uint8 H×W → their colors uint8 H×W×3 (RGB); black for ids that are no class."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = [info.color for info in classes]
     return table[labels]
@@ -42,7 +42,7 @@ def overlay(
     legend: bool = True,
     opacity: float = 0.5,
 ) -> np.ndarray:
-    """Blend the colours of `labels` H×W into `image` H×W×C: uint8 H×W×3, without data unchanged.
+    """Blend the colors of `labels` H×W into `image` H×W×C: uint8 H×W×3, without data unchanged.
 
     With `legend` a panel at the right names the classes in the picture and their share of the pixels with data, so
     the result is wider, and taller where the list is longer than the picture.
@@ -55,7 +55,7 @@ def overlay(
 
 
 def render(image: np.ndarray) -> np.ndarray:
-    """Any image H×W×C as RGB uint8 H×W×3: three channels or more show the first three, fewer the first as grey.
+    """Any image H×W×C as RGB uint8 H×W×3: three channels or more show the first three, fewer the first as gray.
 
     Other dtypes than uint8 are stretched from their 2nd to their 98th percentile; pixels that are not finite are black.
     """

@@ -23,11 +23,11 @@ training
   tiles SRC DST [--size 256]     cut large images and their masks into tiles to train on
   students [--size N]            list the students with parameters and multiply-accumulates
   losses                         list the losses, of labels and of a teacher, with their options
-  compare RUN_OR_BUNDLE…         compare models on labelled images: tables, plots, the worst images
+  compare RUN_OR_BUNDLE…         compare models on labeled images: tables, plots, the worst images
 for a device
   build BUNDLE                   quantize and compile a bundle, and prove the result
   threshold BUNDLE               choose the best threshold of two classes on val, and keep it in the bundle
-  lint BUNDLE|FILE               foretell what compilers will make of a bundle or an ONNX file
+  lint BUNDLE|FILE               predict_int8_coverage what compilers will make of a bundle or an ONNX file
 on the device
   predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
   predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size
@@ -71,14 +71,14 @@ def _run(argv: Sequence[str]) -> int:
 
 def _inspect(argv: Sequence[str]) -> int:
     _require_training("inspect")
-    from distill import inspect_data
+    from distill.inspect_data import command as inspect_data
 
     return inspect_data.main(argv)
 
 
 def _tiles(argv: Sequence[str]) -> int:
     _require_training("tiles")
-    from distill import tiles
+    from distill.tiles import command as tiles
 
     return tiles.main(argv)
 
@@ -109,14 +109,14 @@ def _students(argv: Sequence[str]) -> int:
 
 def _losses(_: Sequence[str]) -> int:
     _require_training("losses")
-    from distill.losses.methods import loss_lines
+    from distill.losses.registry import loss_lines
 
     print(*loss_lines(), sep="\n")
     return 0
 
 
 def _compare(argv: Sequence[str]) -> int:
-    from distill import compare
+    from distill.compare import command as compare
 
     return compare.main(argv)
 

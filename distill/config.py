@@ -27,7 +27,7 @@ DATASETS: tuple[str, ...] = get_args(DataName)
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which labelled images to use and at which size the network sees them."""
+    """Which labeled images to use and at which size the network sees them."""
 
     name: DataName
     """The last four are for grasps, the others for segmentation."""
@@ -35,7 +35,7 @@ class DataConfig:
     """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic` and `tabletop`."""
     channels: tuple[str, ...] = ()
     """Which channels of the images, by name or position, such as `after` or `0 1`; default: all. Grasp data: `depth`
-    (the default), `rgb` or `rgbd`; `cornell_rgb` has colours alone."""
+    (the default), `rgb` or `rgbd`; `cornell_rgb` has colors alone."""
     split_by: Literal["object", "image"] = "object"
     """How Cornell and Jacquard are divided: no object in two splits, or images by chance."""
     size: tuple[int, int] = (96, 96)
@@ -43,8 +43,8 @@ class DataConfig:
     resize: Literal["stretch", "tile"] = "stretch"
     """How an image of another size meets the network: resized to it, or tiled by a sliding window."""
     normalize: Literal["set", "image", "patch"] = "set"
-    """Whose mean and deviation normalise the channels: the training split's, each image's, or each patch's, which is
-    what the network sees at a time. For segmentation; see `deploy.normalize`."""
+    """Whose mean and deviation normalize the channels: the training split's, each image's, or each patch's, which is
+    what the network sees at a time. For segmentation; see `deploy.inference.normalize`."""
     download: bool = False
     """Let torchvision fetch the data set where it can (VOC)."""
     synthetic_counts: tuple[int, int, int] = (256, 48, 64)
@@ -99,13 +99,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training: optimiser, schedule, length."""
+    """One training: optimizer, schedule, length."""
 
     steps: int
     batch_size: int = 8
-    """Images per optimiser step, over all processes and accumulated micro-batches."""
+    """Images per optimizer step, over all processes and accumulated micro-batches."""
     accumulate: int = 1
-    """Micro-batches per optimiser step."""
+    """Micro-batches per optimizer step."""
     optimizer: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     schedule: Literal["poly", "cosine", "plateau"] = "cosine"
     """How the rate falls: to 0 over the steps, or by `plateau_factor` whenever validation stops improving."""
@@ -168,7 +168,7 @@ class DistillConfig:
     """The same for the student's auxiliary head, from the teacher's logits, such as `kl(t=2)`; empty = labels only."""
     start: Literal["teacher", "own"] = "teacher"
     """Where the student starts: from the teacher's weights where it is a shallower network of the same family (see
-    `distill.inherit`; any other starts as `student.pretrained` and `student.weights` say), or always on its own."""
+    `distill.distillation.weight_transfer`; any other starts as `student.pretrained` and `student.weights` say), or always on its own."""
     weight: float = 1.0
     """Weight λ_kd of both; 0 = the teacher is never asked."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -205,7 +205,7 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Int8Config:
-    """The student in INT8, and the images that are left beside the bundles for it (see `deploy.labelled`)."""
+    """The student in INT8, and the images that are left beside the bundles for it (see `deploy.evaluation.labeled_data`)."""
 
     enabled: bool = True
     max_drop: float = 0.005

@@ -72,7 +72,7 @@ def quick_grasp() -> RunConfig:
 
 
 def cornell_rgb() -> RunConfig:
-    """Cornell in colours alone (`cornell_rgb`), at reduced size, for two cores and an hour."""
+    """Cornell in colors alone (`cornell_rgb`), at reduced size, for two cores and an hour."""
     return RunConfig(
         data=DataConfig("cornell_rgb", size=(128, 128), channels=("rgb",)),
         teacher=_grasp_network("pspnet/resnet34"),

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, "", "presets:", *preset_lines(), sep="\n")
         return 0 if argv else 2
     config = parse(argv)
-    from distill.road import run  # torch loads only when there is something to do
+    from distill.pipeline.pipeline import run  # torch loads only when there is something to do
 
     run(config)
     return 0

@@ -22,7 +22,7 @@ class DeepLabV3Plus(nn.Module):
 
     Args:
         backbone: timm name.
-        in_channels: channels of the (normalised) image.
+        in_channels: channels of the (normalized) image.
         num_outputs: output maps K.
         output_stride: 8, 16 or 32 of the deep map.
         head_channels: width of pyramid and decoder, 256 in the paper.

@@ -81,7 +81,7 @@ class ChannelWeights(nn.Module):
     """Squeeze-and-excitation (Hu et al., CVPR 2018, arXiv:1709.01507) on an image: N×C×H×W → the same.
 
     Each channel is multiplied by a number in 0 … 2 that two small convolutions make of the means of all. It starts near
-    1; the paper's 0 … 1 would halve a normalised image.
+    1; the paper's 0 … 1 would halve a normalized image.
     """
 
     def __init__(self, channels: int, hidden: int = 8) -> None:

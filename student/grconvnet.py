@@ -11,7 +11,7 @@ class GRConvNet(nn.Module):
     """Three convolutions, five residual blocks and transposed convolutions back.
 
     Args:
-        in_channels: channels of the (normalised) image; the paper has 1 (depth), 3 (colour) or 4 (both).
+        in_channels: channels of the (normalized) image; the paper has 1 (depth), 3 (color) or 4 (both).
         num_outputs: output maps K; the paper has four heads, which here are one convolution.
         width: channels at full resolution, four times as many in the residual blocks.
         dropout: before the heads.

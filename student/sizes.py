@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:
-    """N×C×H×W with zeros, the mean of a normalised image, below and to the right, up to multiples of `multiple`."""
+    """N×C×H×W with zeros, the mean of a normalized image, below and to the right, up to multiples of `multiple`."""
     height, width = x.shape[-2:]
     below, right = -height % multiple, -width % multiple
     return F.pad(x, (0, right, 0, below)) if below or right else x

@@ -22,7 +22,7 @@ class UNet(nn.Module):
     """U-Net.
 
     Args:
-        in_channels: channels of the (normalised) image.
+        in_channels: channels of the (normalized) image.
         num_outputs: output maps K.
         width: channels at full resolution, doubled at every level below; 64 in the paper.
         depth: how often the size is halved; 4 in the paper.

@@ -89,7 +89,7 @@ class PSPNet(nn.Module):
 
     Args:
         backbone: timm name.
-        in_channels: channels of the (normalised) image.
+        in_channels: channels of the (normalized) image.
         num_outputs: output maps K, the number of classes in segmentation.
         output_stride: 8, 16 or 32.
         head_channels: width of the 3×3 head convolution.

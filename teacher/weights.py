@@ -47,7 +47,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: holds more than named tensors; save a state dict")
     if any(
         name.startswith("model.") for name in state
-    ):  # an edgedistill checkpoint also holds optimiser tensors
+    ):  # an edgedistill checkpoint also holds optimizer tensors
         return {name[6:]: value for name, value in state.items() if name.startswith("model.")}
     return {name.removeprefix("module."): value for name, value in state.items()}
 

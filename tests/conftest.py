@@ -12,6 +12,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository."""
+
 # A slow machine is no failure, and CI must not fail by luck: there every run draws the same examples.
 hypothesis.settings.register_profile("edgedistill", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("edgedistill")

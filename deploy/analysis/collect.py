@@ -1,4 +1,4 @@
-"""One pass of a model over labelled images, and what is kept of it."""
+"""One pass of a model over labeled images, and what is kept of it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 from deploy.analysis.calibration import LogitSample, Reliability, fit_temperature, rescaled
 from deploy.analysis.curves import ProbabilityHistogram
 from deploy.analysis.scores import ImageScores, confusion, dataset_scores, scores_of
-from deploy.bundle import ClassInfo
+from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
-from deploy.runtime import Model, Result
-from deploy.verify import Sample
+from deploy.evaluation.receipt import Sample
+from deploy.tasks.segmentation.model import Model, Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Findings:
         return dataset_scores(self.confusions)
 
 
-def analyse(
+def analyze(
     model: Model, samples: Iterable[Sample], positive: int, temperature: float | None = None
 ) -> Findings:
     """Run the model over samples, once, and count; class id `positive` is the one that curves are made of.
@@ -62,7 +62,7 @@ def analyse(
             after.update(rescaled(probabilities, temperature), label, with_data)
     counted = np.array(confusions)
     if not counted.any():
-        raise UserError("nothing to analyse: no image has a valid pixel; check labels and ignore label")
+        raise UserError("nothing to analyze: no image has a valid pixel; check labels and ignore label")
     return Findings(tuple(names), counted, np.array(shares), histogram, reliability, after)
 
 

@@ -47,7 +47,7 @@ class Sweep:
     """Figures for each of the thresholds, float64 (1001,), fractions in 0..1.
 
     A pixel is predicted as the class where its probability is at least the threshold. Figures follow
-    `deploy.metrics`: where a figure's denominator is empty it is 0; but precision is 1 where nothing is predicted,
+    `deploy.evaluation.segmentation_metrics`: where a figure's denominator is empty it is 0; but precision is 1 where nothing is predicted,
     by the convention of precision-recall curves.
     """
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.analysis.calibration import HIGHEST, LOWEST
-from deploy.analysis.collect import Findings, analyse, temperature_of
+from deploy.analysis.collect import Findings, analyze, temperature_of
 from deploy.analysis.curves import best_f1, sweep
-from deploy.bundle import Manifest, read_manifest, set_decision
+from deploy.bundle.manifest import Manifest, read_manifest, set_decision
 from deploy.errors import UserError
-from deploy.labelled import data_folder, require_data
-from deploy.runtime import Model, load
+from deploy.evaluation.labeled_data import data_folder, require_data
+from deploy.evaluation.receipt import Sample
+from deploy.loading import load
 from deploy.table import format_table
-from deploy.tasks import task_of
-from deploy.verify import Sample
+from deploy.tasks.registry import task_of
+from deploy.tasks.segmentation.model import Model
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ def fit_decision(
     _check(manifest, split, temperature)
     require_data(data, split)
     model: Model = load(bundle, backend, precision=precision)
-    before = analyse(model, _samples(manifest, data, split), positive=1)
+    before = analyze(model, _samples(manifest, data, split), positive=1)
     binary = len(manifest.classes) == 2
     if binary:
         _require_both(before, manifest, data / split)
     plain = replace(model, threshold=None, temperature=None)
     chosen = temperature_of(plain, _samples(manifest, data, split)) if temperature else None
     scaled = replace(plain, temperature=chosen)
-    after = analyse(scaled, _samples(manifest, data, split), positive=1)
+    after = analyze(scaled, _samples(manifest, data, split), positive=1)
     best = best_f1(sweep(after.histogram)) if binary else None
     return Decision(
         threshold=best.threshold if best else None,
@@ -132,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "bundle", type=Path, metavar="BUNDLE", help="of two classes; its manifest is rewritten"
     )
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="labelled data (beside the bundle)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="labeled data (beside the bundle)")
     parser.add_argument("--split", default="val", help="its folder to choose on, never test (val)")
     parser.add_argument(
         "--temperature", action="store_true", help="calibrate probabilities first; for any number of classes"

@@ -90,7 +90,7 @@ def _draws(images: int, resamples: int, seed: int) -> Iterator[tuple[slice, np.n
 
 
 def _miou(pooled: np.ndarray) -> np.ndarray:
-    """mIoU of counts …×3K: right, labelled and predicted pixels of each class."""
+    """mIoU of counts …×3K: right, labeled and predicted pixels of each class."""
     return present_mean(iou_of(*np.split(pooled, 3, axis=-1)))
 
 

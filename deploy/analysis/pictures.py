@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deploy.bundle import ClassInfo
+from deploy.bundle.manifest import ClassInfo
 from deploy.visualize import colorize, render
 
 RIGHT, FALSE_ALARM, MISSED = (40, 170, 70), (220, 40, 40), (40, 90, 230)
-"""Colours of true positives (green), false positives (red) and false negatives (blue)."""
+"""Colors of true positives (green), false positives (red) and false negatives (blue)."""
 _GAP, _CAPTION, _LETTER = 4, 18, 12
 _DIM = 3
 """By how much the image behind an error map is darkened."""
@@ -22,7 +22,7 @@ def error_map(
     valid: np.ndarray,
     positive: int | None,
 ) -> np.ndarray:
-    """uint8 H×W×3: errors in colour over the darkened image H×W×C; black where not `valid`.
+    """uint8 H×W×3: errors in color over the darkened image H×W×C; black where not `valid`.
 
     With `positive`, an id: pixels of that class found, falsely predicted and missed. With None: wrong pixels, in red.
     """

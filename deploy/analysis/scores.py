@@ -18,13 +18,13 @@ class ImageScores:
     pixel_accuracy: np.ndarray
     """(N,)"""
     share: np.ndarray
-    """N×K: of the valid pixels those labelled as the class."""
+    """N×K: of the valid pixels those labeled as the class."""
     predicted: np.ndarray
     """N×K: of the valid pixels those predicted as the class."""
 
 
 def confusion(prediction: np.ndarray, label: np.ndarray, valid: np.ndarray, classes: int) -> np.ndarray:
-    """int64 K×(K+1) as in `deploy.metrics`: label rows, prediction columns, the last for "no class".
+    """int64 K×(K+1) as in `deploy.evaluation.segmentation_metrics`: label rows, prediction columns, the last for "no class".
 
     `prediction` and `label` are ids H×W, of which labels must be classes where bool `valid` H×W.
     """
@@ -34,14 +34,14 @@ def confusion(prediction: np.ndarray, label: np.ndarray, valid: np.ndarray, clas
 
 
 def counts_of(confusions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels that are right, labelled, and predicted, each …×K, of confusion matrices …×K×(K+1)."""
+    """Pixels that are right, labeled, and predicted, each …×K, of confusion matrices …×K×(K+1)."""
     hits = np.diagonal(confusions, axis1=-2, axis2=-1)
     return hits, confusions.sum(axis=-1), confusions[..., :-1].sum(axis=-2)
 
 
-def iou_of(hits: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def iou_of(hits: np.ndarray, labeled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Intersection over union of counts of any one shape; NaN where the union is empty."""
-    return _ratio(hits, labelled + predicted - hits)
+    return _ratio(hits, labeled + predicted - hits)
 
 
 def present_mean(values: np.ndarray) -> np.ndarray:
@@ -51,16 +51,16 @@ def present_mean(values: np.ndarray) -> np.ndarray:
 
 
 def scores_of(confusions: np.ndarray) -> ImageScores:
-    """Scores of each of N confusion matrices int64 N×K×(K+1); definitions are those of `deploy.metrics.Scores`."""
-    hits, labelled, predicted = counts_of(confusions)
-    pixels = labelled.sum(axis=-1)
-    iou = iou_of(hits, labelled, predicted)
+    """Scores of each of N confusion matrices int64 N×K×(K+1); definitions are those of `deploy.evaluation.segmentation_metrics.Scores`."""
+    hits, labeled, predicted = counts_of(confusions)
+    pixels = labeled.sum(axis=-1)
+    iou = iou_of(hits, labeled, predicted)
     return ImageScores(
         iou=iou,
         miou=present_mean(iou),
-        f1=_ratio(2 * hits, labelled + predicted),
+        f1=_ratio(2 * hits, labeled + predicted),
         pixel_accuracy=_ratio(hits.sum(axis=-1), pixels),
-        share=_ratio(labelled, pixels[:, None]),
+        share=_ratio(labeled, pixels[:, None]),
         predicted=_ratio(predicted, pixels[:, None]),
     )
 

@@ -8,10 +8,10 @@ from typing import get_args
 
 import msgspec
 
-from deploy.bundle import FP16, INT8, INT8_CPU, MANIFEST, read_manifest, verify_files
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MANIFEST, read_manifest, verify_files
 from deploy.errors import UserError
+from deploy.lint.coverage import Int8Coverage, predict_int8_coverage
 from deploy.lint.finding import CPU, TARGETS, Finding, Level
-from deploy.lint.forecast import Forecast, foretell
 from deploy.lint.graph import read_graph
 from deploy.lint.rules import check
 
@@ -29,7 +29,7 @@ class Checked(msgspec.Struct, frozen=True):
     file: str
     target: str
     findings: list[Finding]
-    forecast: Forecast
+    coverage: Int8Coverage
 
 
 def lint_command(argv: Sequence[str]) -> int:
@@ -93,7 +93,7 @@ def _check(path: Path, targets: Sequence[str]) -> Iterator[Checked]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     for target in targets:
-        yield Checked(path.name, target, check(graph, target), foretell(graph, target))
+        yield Checked(path.name, target, check(graph, target), predict_int8_coverage(graph, target))
 
 
 def _report(checked: Checked) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _report(checked: Checked) -> Iterator[str]:
             if len(findings) > SHOWN:
                 yield f"          … and {len(findings) - SHOWN} more"
             yield f"          → {remedy}"
-    yield f"  {checked.forecast}"
+    yield f"  {checked.coverage}"
 
 
 def _total(checked: Sequence[Checked]) -> str:

@@ -151,7 +151,7 @@ class Graph:
 
 
 def read_graph(model: bytes, folder: Path | None = None) -> Graph:
-    """Read a serialised ONNX model; its external data lie in `folder`. `UserError` when it is none, or damaged."""
+    """Read a serialized ONNX model; its external data lie in `folder`. `UserError` when it is none, or damaged."""
     proto = _parse(model)
     # The file as it is must do where these fail: odd models are what a linter is for.
     with suppress(shape_inference.InferenceError, ValueError, RuntimeError):

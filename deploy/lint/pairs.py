@@ -1,7 +1,7 @@
 """What becomes of QuantizeLinear and DequantizeLinear: which convolutions each target will run in INT8.
 
 Everything here was measured on minimal graphs with tensorrt-rtx 1.7.1 (its `Layers:` message), onnxruntime 1.31.1 (its
-optimised model) and openvino 2026.4.1 (its runtime model); tests/deploy/test_lint_forecast.py repeats it.
+optimized model) and openvino 2026.4.1 (its runtime model); tests/deploy/lint/test_coverage.py repeats it.
 """
 
 import math

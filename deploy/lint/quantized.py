@@ -21,7 +21,7 @@ from deploy.lint.pairs import (
 )
 
 RANGE = (1e-5, 1e5)
-"""Largest magnitudes that an activation of a network with normalised inputs plausibly has."""
+"""Largest magnitudes that an activation of a network with normalized inputs plausibly has."""
 PICKS = ("DepthToSpace", "MaxPool", "Slice")
 SMALL = 0.01
 """A convolution with less than this share of the multiply-accumulates is not worth a warning."""
@@ -96,7 +96,7 @@ def signed_activations(graph: Graph, target: str) -> Iterator[Finding]:
 
 
 def float_islands(graph: Graph, target: str) -> Iterator[Finding]:
-    """Operators with INT8 inputs that ONNX Runtime still runs in float, see `pairs.obstacle`. Source: its optimised
+    """Operators with INT8 inputs that ONNX Runtime still runs in float, see `pairs.obstacle`. Source: its optimized
     models; FACTS (a ReLU kept in float costs all that INT8 gains).
     """
     remedies = {

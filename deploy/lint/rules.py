@@ -14,7 +14,7 @@ RULES: tuple[Rule, ...] = (*shapes.RULES, *operators.RULES, *quantized.RULES, *d
 
 
 def lint(model: bytes, target: str, folder: Path | None = None) -> list[Finding]:
-    """What `target`, one of `TARGETS`, will refuse or do badly with a serialised ONNX model, in the order of `RULES`.
+    """What `target`, one of `TARGETS`, will refuse or do badly with a serialized ONNX model, in the order of `RULES`.
 
     `folder` holds its external data, if it has any. `UserError` when `model` is no ONNX model or `target` is not known.
     """

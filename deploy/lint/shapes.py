@@ -153,7 +153,7 @@ def _total_stride(graph: Graph, node: Node | None) -> int:
 def _channel_unit(target: str, int8: bool) -> int:
     """Channels of a convolution come in multiples of this many on the target; others are padded.
 
-    TensorRT: 16 bytes of a pixel (its vectorised formats, NVIDIA's "Tensor Core DL Performance Guide"). DLA: 32 bytes
+    TensorRT: 16 bytes of a pixel (its vectorized formats, NVIDIA's "Tensor Core DL Performance Guide"). DLA: 32 bytes
     (kCHW32 for INT8, kCHW16 for FP16; "I/O Formats on DLA"). CPUs: 16 accumulators of a 512-bit vector.
     """
     if target in CPU:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from deploy.evaluation.receipt import Budget
 from deploy.quantize.qdq import cpu_form, insert
 from deploy.quantize.report import Figures
-from deploy.verify import Budget
 
 Evaluate = Callable[[bytes], Figures]
 

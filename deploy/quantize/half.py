@@ -17,7 +17,7 @@ _ALWAYS_FLOAT = {("Resize", 1), ("Resize", 2)}
 def to_fp16(model: bytes) -> bytes:
     """The model in float16, weights and activations, from the first convolution to the outputs.
 
-    Inputs and outputs keep their types. The normalisation of the image runs in float32, where raw values have their
+    Inputs and outputs keep their types. The normalization of the image runs in float32, where raw values have their
     full precision, and so does what reads an output: enlarging the logits and taking their arg-max.
 
     Raises `UserError` for a model that is damaged, not in fp32, or has a weight beyond ±65504.

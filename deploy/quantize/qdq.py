@@ -2,7 +2,7 @@
 
 Every convolution and every sum of two activations reads its activations from a symmetric grid of signed bytes, one
 scale a tensor, and a convolution its weights from one scale an output channel. The bias stays in float, as TensorRT
-wants it, and so do the normalisation of the image, constant matrices, concatenation, resizing and the logits. TensorRT
+wants it, and so do the normalization of the image, constant matrices, concatenation, resizing and the logits. TensorRT
 makes INT8 kernels of the convolutions between these nodes; ONNX Runtime and OpenVINO do so with `cpu_form`.
 """
 

@@ -4,8 +4,8 @@ from html import escape
 
 import msgspec
 
+from deploy.evaluation.receipt import Budget
 from deploy.table import format_table
-from deploy.verify import Budget
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -105,10 +105,10 @@ def sensitivity_svg(report: Report) -> str:
     for index, (row, gain) in enumerate(zip(report.sensitivity, gains, strict=True)):
         top = _TOP + _ROW * index
         start, length = zero + min(0.0, gain * scale), abs(gain) * scale
-        colour = "#1f4e79" if _in_float(report, row) else "#9dbfe0"
+        color = "#1f4e79" if _in_float(report, row) else "#9dbfe0"
         parts += [
             f'<text x="{_LEFT - 8}" y="{top + 13}" text-anchor="end">{escape(row.name)}</text>',
-            f'<rect x="{start:.1f}" y="{top + 3}" width="{length:.1f}" height="{_ROW - 6}" fill="{colour}"/>',
+            f'<rect x="{start:.1f}" y="{top + 3}" width="{length:.1f}" height="{_ROW - 6}" fill="{color}"/>',
             f'<text x="{_LEFT + _PLOT + 8}" y="{top + 13}">{gain:+.2f}</text>',
         ]
     bottom = _TOP + _ROW * len(gains)

@@ -7,12 +7,12 @@ from difflib import get_close_matches
 from msgspec.structs import replace
 
 from deploy.errors import GateFailed, UserError
+from deploy.evaluation.receipt import Budget
 from deploy.quantize.bench import Attempt, Bench, Evaluate
 from deploy.quantize.calibrators import CALIBRATORS, Histogram
 from deploy.quantize.qdq import Layer, cpu_form, insert, layers
 from deploy.quantize.ranges import CalibrationSet, collect
 from deploy.quantize.report import Report, Sensitivity, sensitivity_table
-from deploy.verify import Budget
 
 MIN_IMAGES = 8
 ENOUGH_IMAGES = 32
@@ -53,7 +53,7 @@ def quantize(
 
     Args:
         calibration: images to take the ranges from; see `deploy.quantize.ranges.collect`.
-        evaluate: measures a model with the inputs and outputs of `model` on labelled images that took no part in
+        evaluate: measures a model with the inputs and outputs of `model` on labeled images that took no part in
             calibration. One in CPU form that meets the budget has to meet it in the form for TensorRT, too: the two
             differ where values are clipped.
         budget: largest loss of the score against `model`, and smallest agreement with it.

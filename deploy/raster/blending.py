@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deploy.postprocess import softmax, upsample
+from deploy.inference.postprocess import softmax, upsample
 from deploy.raster.grid import Grid
 from deploy.raster.reading import Batch, RowEnd
 from deploy.raster.sources import NODATA, PROBABILITY_STEPS

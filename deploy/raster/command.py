@@ -8,16 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.bundle import Manifest, read_manifest
-from deploy.cli import add_engine_options
+from deploy.bundle.manifest import Manifest, read_manifest
+from deploy.engine_options import add_engine_options
 from deploy.errors import UserError
+from deploy.loading import load
 from deploy.raster.geo import GeoSource
 from deploy.raster.geotiff import write_labels, write_probabilities
 from deploy.raster.journal import Fingerprint
 from deploy.raster.parts import Parts, open_parts
 from deploy.raster.predict import Options, check_fit, predict_raster
 from deploy.raster.progress import Progress
-from deploy.runtime import Model, load
+from deploy.tasks.segmentation.model import Model
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("bundle", type=Path, metavar="BUNDLE")
     add("raster", type=Path, metavar="INPUT.tif")
     add("out", type=Path, metavar="OUT.tif", help="labels, uint8; 255 is no data")
-    add("--overlap", type=int, help="pixels that neighbouring tiles share (default: a quarter of the tile)")
+    add("--overlap", type=int, help="pixels that neighboring tiles share (default: a quarter of the tile)")
     add("--batch", type=int, default=1, help="tiles that go through the engine at a time (default 1)")
     add("--bands", type=_bands, help="bands to read, from 1, such as 1,2 (default: all but alpha)")
     add(

@@ -49,7 +49,7 @@ class GeoSource:
     """Bands of a raster file, in the order of `bands` (numbers from 1; None: all but an alpha band).
 
     The no-data value, masks and an alpha band tell which numbers are none. A uint8 pixel has no data when all its bands
-    have none (0 is a colour, too), others when any band has none, or is NaN. Scale and offset of the file are applied,
+    have none (0 is a color, too), others when any band has none, or is NaN. Scale and offset of the file are applied,
     unless the numbers are uint8, which go to the network as stored.
     Raises `UserError` naming the file when it cannot be opened or has no such band.
     """

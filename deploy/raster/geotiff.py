@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from deploy.bundle import ClassInfo
+from deploy.bundle.manifest import ClassInfo
 from deploy.errors import DISK_FULL, UserError
-from deploy.files import named_write_errors, sibling, sync_folder
+from deploy.files.atomic import named_write_errors, sibling, sync_folder
 from deploy.raster.geo import GeoSource, first_line, gdal, gdal_errors
 from deploy.raster.parts import Planes
 from deploy.raster.sources import NODATA, PROBABILITY_STEPS
@@ -24,7 +24,7 @@ _CHUNK = 2 * _TILE
 
 
 def write_labels(out: Path, planes: Planes, source: GeoSource, classes: Sequence[ClassInfo]) -> None:
-    """Write label ids as one band of uint8 with the colours of the classes and 255 for no data, atomically.
+    """Write label ids as one band of uint8 with the colors of the classes and 255 for no data, atomically.
 
     `UserError` naming the file when it cannot be written, or does not read back as it was written.
     """

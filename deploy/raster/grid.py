@@ -53,7 +53,7 @@ class Grid:
     window: tuple[int, int]
     """Height and width of a tile."""
     overlap: tuple[int, int]
-    """Rows and columns that neighbours share (the last one on each axis may share more)."""
+    """Rows and columns that neighbors share (the last one on each axis may share more)."""
     rows: tuple[int, ...]
     """First rows of the tiles."""
     blocks: tuple[Block, ...]
@@ -129,7 +129,7 @@ def _weight(
 
 
 def _taper(window: int, overlap: int, before: bool, after: bool) -> np.ndarray:
-    """Weights float64 along one axis: 1, and falling to almost 0 on the sides where there is a neighbour.
+    """Weights float64 along one axis: 1, and falling to almost 0 on the sides where there is a neighbor.
 
     The fall is half a cosine over the middle half of the overlap. The outer quarter counts almost nothing, because
     there the network sees least of the surroundings: a network that looks no further leaves no trace of the seam.

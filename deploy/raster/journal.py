@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from deploy.errors import UserError
-from deploy.files import named_write_errors, sync_folder
+from deploy.files.atomic import named_write_errors, sync_folder
 
 Fingerprint = dict[str, Any]
 """What the result depends on, by names that mean something to a user; JSON."""

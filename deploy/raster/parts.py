@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.files import named_write_errors
+from deploy.files.atomic import named_write_errors
 from deploy.raster.grid import Grid, Piece
 from deploy.raster.journal import Fingerprint, Journal
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
-from deploy.backends import Engine
-from deploy.bundle import InputSpec
+from deploy.backends.engine import Engine
+from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.raster.ahead import ahead
 from deploy.raster.blending import Blended, Scored, blend, decide, likelihoods
 from deploy.raster.grid import Grid, make_grid
 from deploy.raster.reading import Batch, Reading, RowEnd
 from deploy.raster.sources import Sink, Source
-from deploy.runtime import Model
+from deploy.tasks.segmentation.model import Model
 
 _READ_AHEAD, _SCORED_AHEAD = 3, 3
 """Batches that wait before the engine and after it."""
@@ -28,7 +28,7 @@ class Options:
     """How to go over a raster. Everything here has a say in the result, if only in its last digits."""
 
     overlap: int | None = None
-    """Pixels that neighbouring tiles share, 0..side-1; None: a quarter of the tile."""
+    """Pixels that neighboring tiles share, 0..side-1; None: a quarter of the tile."""
     batch: int = 1
     """Tiles that go through the engine at a time, at least 1."""
     min_valid: float = 0.0
@@ -102,7 +102,7 @@ def check_fit(spec: InputSpec, source: Source) -> None:
         )
     if spec.normalize == "image":
         raise UserError(
-            "the bundle normalises by the numbers of a whole image, and a raster is read tile by tile; train with "
+            "the bundle normalizes by the numbers of a whole image, and a raster is read tile by tile; train with "
             "--data.normalize patch (or set) for rasters"
         )
     if source.bands != len(spec.channels):

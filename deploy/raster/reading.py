@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deploy.bundle import InputSpec
-from deploy.normalize import fill_of
-from deploy.preprocess import to_network
+from deploy.bundle.manifest import InputSpec
+from deploy.inference.normalize import fill_of
+from deploy.inference.preprocess import to_network
 from deploy.raster.grid import Block, Grid, Piece
 from deploy.raster.sources import Source
 
@@ -41,7 +41,7 @@ class RowEnd(NamedTuple):
 class Strip:
     """The pixels under one row of tiles of a block, which moves down the raster.
 
-    Pixels without data are the mean of the bundle (NaN where it normalises patches), and so are those outside of the
+    Pixels without data are the mean of the bundle (NaN where it normalizes patches), and so are those outside of the
     raster, where a tile is larger.
     """
 

@@ -57,7 +57,7 @@ class ArraySource:
     """An array H×W or H×W×C of real numbers; an `np.memmap` is read as it is needed.
 
     `nodata` is the stored number of pixels without data; where the numbers are floats, NaN and infinities are so too.
-    A uint8 pixel has no data when all its channels are `nodata`, as 0 is a colour, too; others when any channel is.
+    A uint8 pixel has no data when all its channels are `nodata`, as 0 is a color, too; others when any channel is.
     """
 
     array: np.ndarray

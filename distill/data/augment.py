@@ -1,4 +1,4 @@
-"""Random changes of a training sample: zoom, crop, flips, and colour jitter for optical images.
+"""Random changes of a training sample: zoom, crop, flips, and color jitter for optical images.
 
 Image and label move together, and the valid mask follows from the label. Every random number comes from the generator
 passed in, and never from torch's global one, so a sample depends on its own key alone. This runs beside the training
@@ -13,12 +13,12 @@ import torch
 from torch.nn import functional
 
 from deploy.errors import UserError
-from deploy.preprocess import resize_nearest
+from deploy.inference.preprocess import resize_nearest
 from distill.config import AugmentConfig
 from distill.data.crops import choose_window, cut
 from distill.data.sample import IGNORE, Sample
 
-GREY = (0.2989, 0.587, 0.114)
+GRAY = (0.2989, 0.587, 0.114)
 """Weights of R, G and B in brightness, those of torchvision."""
 
 
@@ -73,7 +73,7 @@ def check_augment(config: AugmentConfig) -> None:
 
 
 def _zoomed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """C×H×W as H×W×C of that size: bilinear, with antialiasing, pixel centres at half positions."""
+    """C×H×W as H×W×C of that size: bilinear, with antialiasing, pixel centers at half positions."""
     pixels = image.transpose(1, 2, 0)
     if pixels.shape[:2] == size:
         return pixels
@@ -103,13 +103,13 @@ def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the mean grey, which is the grey of the mean colour."""
-    grey = np.dot(GREY, cv2.mean(image)[:3])
+    """Away from the mean gray, which is the gray of the mean color."""
+    gray = np.dot(GRAY, cv2.mean(image)[:3])
     changed = image * np.float32(factor)
-    changed += np.float32((1 - factor) * grey)
+    changed += np.float32((1 - factor) * gray)
     return changed
 
 
 def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the grey of each pixel."""
-    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * np.asarray(GREY))
+    """Away from the gray of each pixel."""
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * np.asarray(GRAY))

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from deploy.errors import UserError
 from distill.data.sample import Batch, Sample, stack
 from distill.data.seeding import generator
-from distill.data.view import Key
+from distill.data.train_view import Key
 from distill.data.views import View
 
 

@@ -16,7 +16,7 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image.
+    """One labeled image.
 
     `label == 255` exactly where `valid` is False: at void labels and wherever the image has no data.
     """

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from deploy.bundle import ClassInfo
-from deploy.grasp.geometry import MAPS
+from deploy.bundle.manifest import ClassInfo
+from deploy.tasks.grasp.geometry import MAPS
 
 
 class Reader(Protocol):
@@ -40,7 +40,7 @@ class Splits:
     task: Literal["segmentation", "grasp"] = "segmentation"
     """Samples are `Sample`s, or `distill.data.grasp.sample.GraspSample`s."""
     quality: Literal["clamp", "sigmoid"] = "clamp"
-    """How the quality of grasps leaves the networks of a run (see `distill.losses.grasp`)."""
+    """How the quality of grasps leaves the networks of a run (see `distill.losses.supervised.grasp`)."""
 
     @property
     def outputs(self) -> int:

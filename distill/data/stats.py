@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.normalize import Normalize
+from deploy.inference.normalize import Normalize
 from distill.data.sample import Sample
 from distill.data.splits import Reader
 
@@ -19,12 +19,12 @@ class Stats:
     std: tuple[float, ...]
     """Per channel; population deviation. 1 where a channel is constant, so that dividing by it is safe."""
     class_pixels: tuple[int, ...]
-    """Labelled pixels of each class."""
+    """Labeled pixels of each class."""
     images: int
     class_images: tuple[bytes, ...] = ()
     """For each class a bit an image, whether it has the class; see `images_by_class`."""
     normalize: Normalize = "set"
-    """Whose mean and deviation images are normalised by: these, or their own (see `deploy.normalize`)."""
+    """Whose mean and deviation images are normalized by: these, or their own (see `deploy.inference.normalize`)."""
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:

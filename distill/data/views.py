@@ -7,7 +7,7 @@ from distill.data.grasp.stats import grasp_stats
 from distill.data.grasp.view import GraspView
 from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats, images_by_class
-from distill.data.view import TrainView
+from distill.data.train_view import TrainView
 
 View = TrainView | GraspView
 
@@ -44,7 +44,7 @@ def training_view(config: RunConfig, splits: Splits, stats: Stats, views: int = 
 def training_stats(config: RunConfig, splits: Splits) -> Stats:
     """Statistics of the training split, over valid pixels; of depth, about the mean of each image.
 
-    Mean 0 and deviation 1 where images or patches are normalised by their own: that is what networks see.
+    Mean 0 and deviation 1 where images or patches are normalized by their own: that is what networks see.
     """
     if splits.task == "grasp":
         return grasp_stats(splits.train, config.data.size, splits.channels)  # pyright: ignore[reportArgumentType]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from deploy.errors import UserError
-from distill.losses.methods import METHODS, Method
+from distill.losses.registry import DISTILLATION_LOSSES, Loss
 
 EXAMPLE = "kl(t=2) + 3*cwd(t=4)"
 FEATURES = "a PSPNet has layer3, layer4, head"
@@ -33,11 +33,11 @@ RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
 
 @dataclass(frozen=True)
 class Term:
-    """`weight * method(feature, **options)`."""
+    """`weight * loss(feature, **options)`."""
 
     weight: float
     """> 0."""
-    method: str
+    loss: str
     feature: str | None = None
     """None where logits are compared."""
     options: Mapping[str, float] = field(default_factory=dict, hash=False)
@@ -45,7 +45,7 @@ class Term:
 
 
 def parse_terms(
-    text: str, methods: Mapping[str, Method] = METHODS, example: str = EXAMPLE
+    text: str, methods: Mapping[str, Loss] = DISTILLATION_LOSSES, example: str = EXAMPLE
 ) -> tuple[Term, ...]:
     """The terms of a sum of losses, in its order.
 
@@ -80,7 +80,7 @@ def _format(term: Term) -> str:
     arguments = [] if term.feature is None else [term.feature]
     arguments += [f"{name}={_digits(value)}" for name, value in sorted(term.options.items())]
     weight = "" if term.weight == 1 else f"{_digits(term.weight)}*"
-    return f"{weight}{term.method}" + (f"({', '.join(arguments)})" if arguments else "")
+    return f"{weight}{term.loss}" + (f"({', '.join(arguments)})" if arguments else "")
 
 
 def _digits(value: float) -> str:
@@ -98,7 +98,7 @@ def _summands(node: ast.expr) -> Iterator[ast.expr]:
             yield node
 
 
-def _term(node: ast.expr, source: str, methods: Mapping[str, Method], example: str) -> Term:
+def _term(node: ast.expr, source: str, methods: Mapping[str, Loss], example: str) -> Term:
     written = ast.get_source_segment(source, node)
     weight = 1.0
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
@@ -126,7 +126,7 @@ def _term(node: ast.expr, source: str, methods: Mapping[str, Method], example: s
     )
 
 
-def _feature(call: ast.Call, name: str, methods: Mapping[str, Method], source: str) -> str | None:
+def _feature(call: ast.Call, name: str, methods: Mapping[str, Loss], source: str) -> str | None:
     """The feature map that a call names."""
     on = methods[name].on
     if not call.args:
@@ -146,7 +146,7 @@ def _feature(call: ast.Call, name: str, methods: Mapping[str, Method], source: s
     return argument.id
 
 
-def _options(call: ast.Call, name: str, method: Method, source: str) -> dict[str, float]:
+def _options(call: ast.Call, name: str, method: Loss, source: str) -> dict[str, float]:
     """The options of a call, checked."""
     defaults = {
         parameter.name: parameter.default

@@ -5,30 +5,31 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import gpu
-from deploy.backends import cuda, trt, trt_fit
-from deploy.backends.ort import OrtEngine
-from deploy.backends.trt_builder import Built
-from deploy.bundle import FP16, INT8, INT8_CPU, MODEL, read_manifest, write_bundle
-from deploy.engines import LayerSummary, write_engine
+from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.backends.tensorrt_gpu import compatibility as trt_fit
+from deploy.backends.tensorrt_gpu import cuda
+from deploy.backends.tensorrt_gpu import engine as trt
+from deploy.backends.tensorrt_gpu.builder import Built
+from deploy.bundle.engine_files import LayerSummary, write_engine
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL, read_manifest, write_bundle
 from deploy.errors import GateFailed, UserError
-from deploy.labelled import write_labelled
+from deploy.evaluation.labeled_data import write_labeled
+from tests.conftest import ROOT
+from tests.deploy.backends.tensorrt_gpu.trt_fakes import ENGINE, FakeTensorRT, make_sidecar
 from tests.deploy.tiny import make_bundle, make_image
-from tests.deploy.trt_fakes import ENGINE, FakeTensorRT, make_sidecar
 
-ROOT = Path(__file__).resolve().parents[2]
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 SOURCES = {"fp32": MODEL, "fp16": FP16, "int8": INT8}
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    """As a run leaves it: every precision, and labelled images beside it. All files hold the same network."""
+    """As a run leaves it: every precision, and labeled images beside it. All files hold the same network."""
     folder = tmp_path / "bundle"
     manifest = make_bundle(folder)
     model, golden = (folder / MODEL).read_bytes(), (folder / "golden.npz").read_bytes()
@@ -39,7 +40,7 @@ def bundle(tmp_path):
     samples = [(f"image{seed}", make_image(seed=seed)) for seed in range(3)]
     labels = [engine.run(image[None])["labels"][0] for _, image in samples]
     valid = np.ones((32, 48), bool)
-    write_labelled(
+    write_labeled(
         tmp_path / "data" / "test",
         [(*pair, label, valid) for pair, label in zip(samples, labels, strict=True)],
     )
@@ -127,7 +128,7 @@ def test_whole_report(bundle, machine, capsys):
     assert not machine.cuda.alive
 
 
-def test_without_labelled_images(bundle, machine, capsys):
+def test_without_labeled_images(bundle, machine, capsys):
     shutil.rmtree(bundle.parent / "data")
     report = run_gpu(bundle, "--precision", "fp16")
     assert report["receipt"] is None

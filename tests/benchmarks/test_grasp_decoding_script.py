@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.grasp_decoding import example, main, usual
 from deploy.errors import UserError
-from deploy.grasp.decode import decode
+from deploy.tasks.grasp.decode import decode
 
 
 def test_table_and_report(tmp_path, capsys):

@@ -12,11 +12,11 @@ import pytest
 from benchmarks import machine
 from benchmarks.latency import main
 from deploy.errors import UserError
-from deploy.latency import ColdStart, LatencyStats, Summary
+from deploy.latency.latency import ColdStart, LatencyStats, Summary
+from tests.conftest import ROOT
 from tests.deploy.precisions import FakeEngine, add_engine, make_precisions
 from tests.deploy.tiny import make_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
 FAST = ("--runs", "3", "--warmup", "1", "--threads", "1")
 ORT = ("--backends", "onnxruntime")
 
@@ -134,8 +134,8 @@ def test_engines_are_measured_where_there_is_a_gpu(tmp_path, instant, monkeypatc
     add_engine(folder, "tensorrt-rtx", "int8")
     file = add_engine(folder, "tensorrt-rtx", "fp32")
     monkeypatch.setattr("benchmarks.latency.installed", lambda: ["onnxruntime"])
-    monkeypatch.setattr("deploy.backends.cuda.probe", lambda: "a GPU")
-    monkeypatch.setattr("deploy.backends.trt.open_trt", lambda *_: FakeEngine(file=file))
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda: "a GPU")
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.engine.open_trt", lambda *_: FakeEngine(file=file))
     rows = measured(folder, tmp_path)
     assert [(row["backend"], row["precision"]) for row in rows] == [
         ("onnxruntime", "fp32"),

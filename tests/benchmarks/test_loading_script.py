@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.loading import main
 from deploy.errors import UserError
-from deploy.images import write_png
+from deploy.files.images import write_png
 
 STEPS = [
     "read",

@@ -8,7 +8,7 @@ import torch
 from benchmarks.no_data import Holed, Score, main, table
 from deploy.errors import UserError
 from distill.config import DataConfig
-from distill.data.datasets import open_splits
+from distill.data.registry import open_splits
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import raster
 from deploy.errors import UserError
+from tests.conftest import ROOT
 
 pytest.importorskip("rasterio", reason="rasterio is not installed here (pip install -e '.[geo]')")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_script_prints_a_table_and_writes_json(tmp_path):

@@ -10,18 +10,18 @@ import pytest
 pytest.importorskip("onnx")
 
 from deploy import build_engine
-from deploy.backends import cuda
-from deploy.engines import read_sidecar
+from deploy.backends.tensorrt_gpu import cuda
+from deploy.bundle.engine_files import read_sidecar
 from deploy.errors import GateFailed, UserError
-from deploy.images import write_png
-from deploy.runtime import load
-from tests.deploy.labelled_bundle import contents, make_labelled_bundle
+from deploy.files.images import write_png
+from deploy.loading import load
+from tests.deploy.labeled_bundle import contents, make_labeled_bundle
 from tests.deploy.precisions import add_engine
 
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    return make_labelled_bundle(tmp_path / "tiny.bundle")
+    return make_labeled_bundle(tmp_path / "tiny.bundle")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,8 @@ class TestCompiled:
     @pytest.fixture
     def built(self, bundle, monkeypatch):
         """Compiling gives an engine, and opening it ONNX Runtime, or what `answer` says."""
-        from deploy.backends import trt, trt_builder
+        from deploy.backends.tensorrt_gpu import builder as trt_builder
+        from deploy.backends.tensorrt_gpu import engine as trt
 
         engine = add_engine(bundle, "tensorrt", "fp32", "built")
         add_engine(bundle, "tensorrt", "fp32", "newer-but-another")
@@ -99,7 +100,7 @@ class TestCompiled:
         def refuse(path, _):
             raise UserError(f"{path}: cannot be written (Read-only file system); choose another folder")
 
-        monkeypatch.setattr("deploy.build.write_json", refuse)
+        monkeypatch.setattr("deploy.build.steps.write_json", refuse)
         assert self.compile(bundle) == 0
         printed = capsys.readouterr()
         assert "tensorrt fp32" in printed.out
@@ -187,7 +188,7 @@ class TestMistakes:
         def full(_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("deploy.bundle.os.fsync", full)
+        monkeypatch.setattr("deploy.bundle.manifest.os.fsync", full)
         with pytest.raises(UserError, match="the disk is full"):
             run(bundle)
         assert contents(bundle) == before

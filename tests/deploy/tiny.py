@@ -1,4 +1,4 @@
-"""Bundles with networks so small that their answer is known: the class of a patch is decided by its mean colour."""
+"""Bundles with networks so small that their answer is known: the class of a patch is decided by its mean color."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,18 +7,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.backends.ort import OrtEngine
-from deploy.bundle import (
-    GOLDEN,
-    MODEL,
-    ClassInfo,
-    InputSpec,
-    Manifest,
-    OutputSpec,
-    write_bundle,
-)
-from deploy.files import atomic_write
-from deploy.preprocess import to_network
+from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.bundle.manifest import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec, write_bundle
+from deploy.files.atomic import atomic_write
+from deploy.inference.preprocess import to_network
 
 STRIDE = 8
 Kind = Literal["rgb", "sar"]
@@ -44,7 +36,7 @@ WEIGHTS = {"rgb": np.eye(3), "sar": np.array([[-1.0, 0.0], [1.0, 0.0]])}
 
 
 def make_model(spec: InputSpec, weights: np.ndarray) -> bytes:
-    """ONNX: normalise, average patches of 8×8, mix the channels by `weights` K×C, enlarge, arg-max."""
+    """ONNX: normalize, average patches of 8×8, mix the channels by `weights` K×C, enlarge, arg-max."""
     classes, channels = weights.shape
     kernel = np.broadcast_to(weights[:, :, None, None] / STRIDE**2, (classes, channels, STRIDE, STRIDE))
     constants = {
@@ -57,8 +49,8 @@ def make_model(spec: InputSpec, weights: np.ndarray) -> bytes:
     nodes = [
         helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
         *([helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2])] if nhwc else []),
-        helper.make_node("Sub", ["planes" if nhwc else "real", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], ["normal"]),
+        helper.make_node("Sub", ["planes" if nhwc else "real", "mean"], ["centered"]),
+        helper.make_node("Div", ["centered", "std"], ["normal"]),
         helper.make_node("Conv", ["normal", "kernel"], ["logits"], strides=[STRIDE, STRIDE]),
         helper.make_node("Resize", ["logits", "", "scales"], ["large"], mode="linear"),
         helper.make_node("ArgMax", ["large"], ["best"], axis=1, keepdims=0),

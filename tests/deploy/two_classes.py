@@ -1,10 +1,10 @@
-"""A tiny bundle of two classes whose scores want another threshold, with labelled data beside it."""
+"""A tiny bundle of two classes whose scores want another threshold, with labeled data beside it."""
 
 from pathlib import Path
 
 import numpy as np
 
-from deploy.labelled import DataInfo, write_info, write_labelled
+from deploy.evaluation.labeled_data import DataInfo, write_info, write_labeled
 from tests.deploy.tiny import make_bundle
 
 IMAGES = 4
@@ -25,7 +25,7 @@ def make_two_class_bundle(folder: Path, shift: float = 3.0) -> Path:
     """The bundle, and `data/val` and `data/test` in its parent folder."""
     make_bundle(folder, "sar")
     for split, first in (("val", 20), ("test", 30)):
-        write_labelled(
+        write_labeled(
             folder.parent / "data" / split,
             [(f"{index}", *scene(first + index, shift)) for index in range(IMAGES)],
         )

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.errors import UserError
 from distill import cli
-from distill.losses.methods import GRASP_METHODS, LABEL_METHODS, METHODS
+from distill.losses.registry import DISTILLATION_LOSSES, GRASP_LOSSES, SEGMENTATION_LOSSES
 from student.zoo import STUDENTS
 from tests.deploy.tiny import make_bundle
 
@@ -51,9 +51,9 @@ def test_losses_of_every_table_are_listed(capsys):
         "of a teacher (--distill.loss)",
     ]
     names = [[line.split("(")[0] for line in table[1:]] for table in tables]
-    assert names[0] == list(LABEL_METHODS)
-    assert names[1] == list(GRASP_METHODS)
-    assert names[2][:-1] == list(METHODS)
+    assert names[0] == list(SEGMENTATION_LOSSES)
+    assert names[1] == list(GRASP_LOSSES)
+    assert names[2][:-1] == list(DISTILLATION_LOSSES)
 
 
 def test_device_commands_pass_through(tmp_path, capsys):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.images import write_png
+from deploy.files.images import write_png
+from distill.distillation.build import build_distillation
+from distill.pipeline.stages import new_network, prepare, training_stage
 from distill.presets import PRESETS
-from distill.stages import new_network, prepare, training_stage
-from distill.teaching import distil_from
-from distill.train import train
-from tests.distill.grasp_files import write_cornell, write_jacquard
+from distill.training.loop import train
+from tests.distill.data.grasp.grasp_files import write_cornell, write_jacquard
 
 REAL = {
     "camvid-cpu": "camvid",
@@ -64,20 +64,20 @@ def test_two_steps(name, tmp_path, photos):
         teacher_train=replace(config.teacher_train, **short),
         student_train=replace(config.student_train, **short),
     )
-    road = prepare(config)
+    context = prepare(config)
     teacher = None
     for stage_name, model, training in (
         ("teacher", config.teacher, config.teacher_train),
         ("student", config.student, config.student_train),
     ):
-        network = new_network(road.config, road.splits, model)
+        network = new_network(context.config, context.splits, model)
         before = torch.cat([p.detach().flatten() for p in network.parameters()])
-        stage = replace(training_stage(road, stage_name, model), evaluate=None)
+        stage = replace(training_stage(context, stage_name, model), evaluate=None)
         lesson = None
         if teacher is not None:
-            data = road.splits, road.stats
-            lesson = distil_from(teacher, network, stage, config, road.accelerator, data)
-        seconds = train(network, stage, training, road.accelerator, distillation=lesson)
+            data = context.splits, context.stats
+            lesson = build_distillation(teacher, network, stage, config, context.accelerator, data)
+        seconds = train(network, stage, training, context.accelerator, distillation=lesson)
         after = torch.cat([p.detach().flatten() for p in network.parameters()])
         assert seconds > 0
         assert torch.isfinite(after).all()

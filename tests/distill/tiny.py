@@ -7,11 +7,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distill.config import DistillConfig
-from distill.distiller import features_of
+from distill.distillation.build import build_distillation_loss
+from distill.distillation.teachers import online_teacher
+from distill.losses.distillation_loss import features_of
 from distill.losses.expression import parse_terms
-from distill.teachers import online_teacher
-from distill.teaching import new_distiller
-from distill.trainee import Distillation
+from distill.training.step_module import Distillation
 from teacher.pspnet import Output
 
 
@@ -43,9 +43,9 @@ def distillation(
     """The teacher in every step, by the losses of an expression; `options` are fields of `DistillConfig`."""
     config = DistillConfig(loss=loss, **options)
     terms = parse_terms(loss)
-    distiller = new_distiller(config, terms, teacher, student)
+    distillation_loss = build_distillation_loss(config, terms, teacher, student)
     teach = online_teacher([teacher], accelerator, features=features_of(terms))
-    return Distillation(teach, distiller, config.weight, config.schedule)
+    return Distillation(teach, distillation_loss, config.weight, config.schedule)
 
 
 RUN = (

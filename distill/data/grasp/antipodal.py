@@ -17,7 +17,7 @@ CORNER = np.cos(np.radians(40))
 
 @dataclass(frozen=True)
 class Gripper:
-    """A parallel gripper that comes from above; metres."""
+    """A parallel gripper that comes from above; meters."""
 
     friction: float = 0.4
     """Coefficient between finger and object."""
@@ -38,13 +38,13 @@ class Gripper:
 
 @dataclass(frozen=True, eq=False)
 class HeightMap:
-    """Heights above the table, float32 H×W in metres; `pixel` metres a pixel, (0, 0) at the scene's upper left."""
+    """Heights above the table, float32 H×W in meters; `pixel` meters a pixel, (0, 0) at the scene's upper left."""
 
     heights: np.ndarray
     pixel: float
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """Heights at points …×2 (x, y) in metres; infinite outside the scene."""
+        """Heights at points …×2 (x, y) in meters; infinite outside the scene."""
         columns, rows = np.floor(np.moveaxis(points, -1, 0) / self.pixel).astype(np.intp)
         inside = (
             (rows >= 0) & (columns >= 0) & (rows < self.heights.shape[0]) & (columns < self.heights.shape[1])
@@ -60,13 +60,13 @@ def antipodal_grasps(
     rng: np.random.Generator,
     most: int,
 ) -> np.ndarray:
-    """Up to `most` grasps of an object, chosen by chance among all: float64 N×4, x, y, angle, width in metres.
+    """Up to `most` grasps of an object, chosen by chance among all: float64 N×4, x, y, angle, width in meters.
 
     Args:
         contours: of the object where it lies, outline first, then holes; points at even distances.
         scene: heights of all objects.
 
-    `width` is the distance of the contacts and the margin on both sides; the angle is as in `deploy.grasp.geometry`.
+    `width` is the distance of the contacts and the margin on both sides; the angle is as in `deploy.tasks.grasp.geometry`.
     """
     points, normals = _boundary(contours)
     first, second = _pairs(points, normals, gripper)

@@ -1,4 +1,4 @@
-"""Random changes of a grasp image: turn, zoom, shift, flips, and colour jitter.
+"""Random changes of a grasp image: turn, zoom, shift, flips, and color jitter.
 
 Image and grasps move by one matrix, and the image is interpolated once. Every random number comes from the generator
 passed in, so a sample depends on its own key alone.
@@ -11,11 +11,11 @@ import numpy as np
 
 from distill.config import AugmentConfig
 from distill.data.augment import jitter_colors
-from distill.data.grasp.moving import turning
+from distill.data.grasp.affine import turning
 
 
 def random_matrix(height: int, width: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """A matrix (see `distill.data.grasp.moving`) from an image of that size to a training crop.
+    """A matrix (see `distill.data.grasp.affine`) from an image of that size to a training crop.
 
     The crop, as large as the zoom makes it in the image, lies anywhere in the image (or the image in the crop, along a
     side where it is smaller); then all turns around its middle by up to `config.rotate` degrees either way, evenly.

@@ -1,9 +1,9 @@
 """The Cornell grasp data set (Jiang et al., ICRA 2011; Lenz et al., IJRR 2015): 885 images of 640×480, 244 objects.
 
 01/ … 10/
-    pcdNNNNr.png       colours
-    pcdNNNNd.tiff      depth in metres, where GG-CNN's generate_cornell_depth.py was run; otherwise
-    pcdNNNN.txt        the point cloud (see `distill.data.grasp.cloud`)
+    pcdNNNNr.png       colors
+    pcdNNNNd.tiff      depth in meters, where GG-CNN's generate_cornell_depth.py was run; otherwise
+    pcdNNNN.txt        the point cloud (see `distill.data.grasp.point_cloud`)
     pcdNNNNcpos.txt    good grasps: four lines "x y" each, the first edge along the opening, as GG-CNN reads them
     pcdNNNNcneg.txt    bad grasps, of the same form; not used
 processedData/z.txt    or z.txt: "NNNN object …", a line for each image; needed to split by object
@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.grasp.geometry import X, Y, from_corners
+from deploy.tasks.grasp.geometry import X, Y, from_corners
 from distill.config import DataConfig
-from distill.data.grasp.cloud import read_cloud
+from distill.data.datasets.pairs import find_root
 from distill.data.grasp.files import Channels, join, read_depth, read_rgb, read_rows, read_text
+from distill.data.grasp.point_cloud import read_cloud
 from distill.data.grasp.sample import GraspSample, make_grasp_sample
 from distill.data.grasp.splits import SplitBy, split
-from distill.data.pairs import find_root
 from distill.data.splits import Splits
 
 SIZE = (480, 640)
@@ -53,7 +53,7 @@ class CornellReader:
     items: tuple[CornellItem, ...]
     channels: Channels
     crop: int = 0
-    """Side of a square around the mean centre of the grasps, moved into the image, as GG-CNN cuts (300); 0 = whole
+    """Side of a square around the mean center of the grasps, moved into the image, as GG-CNN cuts (300); 0 = whole
     images. The cut looks at the truth, in tests too: it makes scores comparable, and is no way to deploy."""
 
     @property
@@ -125,7 +125,7 @@ def read_rectangles(path: Path) -> np.ndarray:
 
 
 def crop_around(image: np.ndarray, grasps: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A square of H×W×C around the mean centre of `grasps` (without any, around its middle), and the grasps there.
+    """A square of H×W×C around the mean center of `grasps` (without any, around its middle), and the grasps there.
 
     The square is moved into the image; a side of the image that is shorter is kept whole.
     """

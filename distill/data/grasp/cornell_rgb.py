@@ -1,4 +1,4 @@
-"""Cornell in colours alone, as one derived repository has it: 1416 images of 224×224, turned and shifted beforehand.
+"""Cornell in colors alone, as one derived repository has it: 1416 images of 224×224, turned and shifted beforehand.
 
 grasps.csv           image,split,cx,cy,theta_deg,opening,jaw: one grasp a line, in pixels, and degrees counterclockwise
 images/IMAGE.jpg
@@ -18,10 +18,10 @@ import numpy as np
 
 from deploy.errors import UserError
 from distill.config import DataConfig
+from distill.data.datasets.pairs import find_root
 from distill.data.grasp.files import read_rgb, read_text
 from distill.data.grasp.sample import GraspSample, make_grasp_sample
 from distill.data.grasp.splits import grasp_splits
-from distill.data.pairs import find_root
 from distill.data.splits import Splits
 
 GET = "it should hold grasps.csv and images/"

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.grasp.depth import warn_of_millimetres
-from deploy.images import read_image
+from deploy.files.images import read_image
+from deploy.inference.depth import warn_of_millimeters
 from distill.config import DataConfig
 
 DEPTH = "depth"
@@ -34,7 +34,7 @@ def channels_of(config: DataConfig) -> Channels:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Colours uint8 H×W×3; UserError naming the file when it holds anything else."""
+    """Colors uint8 H×W×3; UserError naming the file when it holds anything else."""
     image = read_image(path)
     if image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(f"{path}: holds {image.shape[2]} channel(s) of {image.dtype}, should be RGB of uint8")
@@ -42,7 +42,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """Depth float32 H×W in metres, NaN in holes; UserError naming the file when it has several channels."""
+    """Depth float32 H×W in meters, NaN in holes; UserError naming the file when it has several channels."""
     image = read_image(path)
     if image.shape[2] != 1:
         raise UserError(f"{path}: holds {image.shape[2]} channels, should hold depth alone")
@@ -53,16 +53,16 @@ def with_holes(depth: np.ndarray) -> np.ndarray:
     """Depth H×W as float32 with NaN where nothing was measured: where it is 0, negative or not finite."""
     depth = depth.astype(np.float32)
     depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
-    warn_of_millimetres(depth)
+    warn_of_millimeters(depth)
     return depth
 
 
 def join(rgb: np.ndarray | None, depth: np.ndarray | None, name: str | Path) -> np.ndarray:
-    """H×W×C of colours H×W×3, of depth H×W, or of both; UserError with `name` when their sizes differ."""
+    """H×W×C of colors H×W×3, of depth H×W, or of both; UserError with `name` when their sizes differ."""
     planes = [plane for plane in (rgb, None if depth is None else depth[..., None]) if plane is not None]
     if len({plane.shape[:2] for plane in planes}) > 1:
         sizes = " and ".join(f"{plane.shape[0]}×{plane.shape[1]}" for plane in planes)
-        raise UserError(f"{name}: colours and depth are {sizes} pixels, should be of one size")
+        raise UserError(f"{name}: colors and depth are {sizes} pixels, should be of one size")
     return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2, dtype=np.float32)
 
 

@@ -2,7 +2,7 @@
 
 …/OBJECT/                           at any depth, such as Jacquard_Dataset_0/OBJECT/
     K_OBJECT_RGB.png
-    K_OBJECT_perfect_depth.tiff     metres
+    K_OBJECT_perfect_depth.tiff     meters
     K_OBJECT_stereo_depth.tiff      as a stereo camera would measure, with holes
     K_OBJECT_grasps.txt             x;y;theta;opening;jaw: pixels, and degrees clockwise as the image is looked at
     K_OBJECT_mask.png               not used
@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.grasp.geometry import ANGLE
+from deploy.tasks.grasp.geometry import ANGLE
 from distill.config import DataConfig
+from distill.data.datasets.pairs import find_root
 from distill.data.grasp.files import Channels, join, read_depth, read_rgb, read_rows
 from distill.data.grasp.sample import GraspSample, make_grasp_sample
 from distill.data.grasp.splits import SplitBy, split
-from distill.data.pairs import find_root
 from distill.data.splits import Splits
 
 GET = "get Jacquard from https://jacquard.liris.cnrs.fr and unpack its parts into one folder"

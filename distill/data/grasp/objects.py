@@ -1,4 +1,4 @@
-"""The built-in catalogue of things on a table: outlines and heights, each a pure function of (seed, number).
+"""The built-in catalog of things on a table: outlines and heights, each a pure function of (seed, number).
 
 Eight families, from boxes to things as irregular as a splash; sizes are those of household objects that a parallel
 gripper can hold, along one direction at least.
@@ -12,13 +12,13 @@ import numpy as np
 
 from distill.data.seeding import generator
 
-CATALOGUE = 480
+CATALOG = 480
 """Different objects."""
 SHARES = (0.7, 0.1, 0.2)
 """Training, validation, test: of the objects, so that no object is in two splits."""
 
 Contour = np.ndarray
-"""float64 P×2 in metres around the object's middle, (x right, y down), P points on a closed curve."""
+"""float64 P×2 in meters around the object's middle, (x right, y down), P points on a closed curve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +28,26 @@ class Thing:
     contours: tuple[Contour, ...]
     """Its outline, and those of its holes."""
     height: float
-    """Metres above the table, at its highest."""
+    """Meters above the table, at its highest."""
     profile: Literal["flat", "domed", "stepped"]
     color: tuple[int, int, int]
 
     @property
     def radius(self) -> float:
-        """Of the circle around it, in metres."""
+        """Of the circle around it, in meters."""
         return float(np.linalg.norm(self.contours[0], axis=1).max())
 
 
 def object_split(seed: int) -> dict[str, tuple[int, ...]]:
     """Numbers of the objects of each split."""
-    order = generator("tabletop objects", seed).permutation(CATALOGUE)
-    first, second = (round(CATALOGUE * share) for share in np.cumsum(SHARES)[:2])
+    order = generator("tabletop objects", seed).permutation(CATALOG)
+    first, second = (round(CATALOG * share) for share in np.cumsum(SHARES)[:2])
     parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
     return {name: tuple(sorted(part.tolist())) for name, part in parts.items()}
 
 
 def make_object(seed: int, number: int) -> Thing:
-    """Object `number`, 0..CATALOGUE-1; families follow one another, so that any few numbers hold all of them."""
+    """Object `number`, 0..CATALOG-1; families follow one another, so that any few numbers hold all of them."""
     rng = generator("tabletop object", seed, number)
     contours = FAMILIES[number % len(FAMILIES)](rng)
     middle = (contours[0].min(axis=0) + contours[0].max(axis=0)) / 2
@@ -156,7 +156,7 @@ def _ellipse(wide: float, long: float) -> Contour:
 
 
 def _union(bars: list[tuple[float, float, float, float]]) -> Contour:
-    """The outline of touching upright rectangles (x, y, width, height), drawn at half a millimetre and traced."""
+    """The outline of touching upright rectangles (x, y, width, height), drawn at half a millimeter and traced."""
     import cv2
 
     scale, margin = 2000.0, 4
@@ -172,7 +172,7 @@ def _union(bars: list[tuple[float, float, float, float]]) -> Contour:
 
 
 def _dense(corners: Contour, step: float = 0.004) -> Contour:
-    """Points at most `step` metres apart along a polygon, its corners among them."""
+    """Points at most `step` meters apart along a polygon, its corners among them."""
     parts = []
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         count = max(1, int(np.ceil(np.linalg.norm(end - start) / step)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deploy.errors import UserError
-from deploy.grasp.geometry import ANGLE, HEIGHT, WIDTH, corners, wrap_angle
+from deploy.tasks.grasp.geometry import ANGLE, HEIGHT, WIDTH, corners, wrap_angle
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,9 +16,9 @@ class GraspSample:
     """One image with its grasps."""
 
     image: Tensor
-    """float32 C×H×W in raw units: colours 0..255, depth in metres; NaN where there is no data (holes of depth)."""
+    """float32 C×H×W in raw units: colors 0..255, depth in meters; NaN where there is no data (holes of depth)."""
     grasps: np.ndarray
-    """float64 N×5 in pixels of the image (see `deploy.grasp.geometry`); N = 0: nothing to grasp."""
+    """float64 N×5 in pixels of the image (see `deploy.tasks.grasp.geometry`); N = 0: nothing to grasp."""
     id: str
     object: str
     """Identity of what is seen: images of one object share it."""
@@ -30,7 +30,7 @@ def make_grasp_sample(
     """Check an image and its grasps and join them.
 
     `image` is H×W×C in raw units, and infinite pixels become NaN; `grasps` is N×5, angles of any turn. A grasp whose
-    rectangle has no part in the image (that is, whose bounding box has none) is dropped. One whose centre alone lies
+    rectangle has no part in the image (that is, whose bounding box has none) is dropped. One whose center alone lies
     outside is kept: it can still be matched by a prediction, and `distill.data.grasp.targets` draws its part inside.
     Raises UserError naming `source` (default: the id) where an array has another shape, a grasp is not finite, or a
     size is not above 0.

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from deploy.bundle import ClassInfo
+from deploy.bundle.manifest import ClassInfo
 from distill.data.grasp.files import NAMES, Channels
 from distill.data.grasp.sample import GraspSample
-from distill.data.grasp.splitting import FRACTIONS, image_wise, object_wise
+from distill.data.grasp.split_rules import FRACTIONS, image_wise, object_wise
 from distill.data.splits import Splits
 
 CLASSES = (ClassInfo("background", (60, 60, 60)), ClassInfo("graspable", (70, 200, 90)))
@@ -69,6 +69,6 @@ def split(name: str, reader: GraspReader, channels: Channels, by: SplitBy) -> Sp
 def grasp_splits(
     name: str, channels: Channels, train: GraspReader, val: GraspReader, test: GraspReader
 ) -> Splits:
-    """The splits of a grasp data set; images are uint8 (`optical`) only where all channels are colours."""
+    """The splits of a grasp data set; images are uint8 (`optical`) only where all channels are colors."""
     optical = channels == "rgb"
     return Splits(name, CLASSES, NAMES[channels], optical, train=train, val=val, test=test, task="grasp")

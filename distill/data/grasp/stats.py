@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from deploy.grasp.geometry import GOOD
+from deploy.tasks.grasp.geometry import GOOD
 from distill.data.grasp.splits import CLASSES, GraspReader
 from distill.data.grasp.view import GraspView
 from distill.data.sample import Sample
@@ -19,10 +19,10 @@ def grasp_stats(reader: GraspReader, size: tuple[int, int], channels: Sequence[s
     view = GraspView(
         reader, size=size, channels=channels, augment=None, mean=[0.0] * len(channels), cache=False
     )
-    return compute_stats(_Labelled(view), len(CLASSES))
+    return compute_stats(_Labeled(view), len(CLASSES))
 
 
-class _Labelled:
+class _Labeled:
     """A view with class ids as labels: 1 where a grasp is good."""
 
     def __init__(self, view: GraspView) -> None:

@@ -1,11 +1,11 @@
 """Built-in grasp data: a depth camera looks straight down on things on a table, made from numbers alone.
 
 The camera is orthographic: 32 cm fit into the shorter side of the image, whatever its size in pixels. Depth has
-what a cheap camera does to it: noise of its own in each pixel, which grows with the distance, and noise that neighbours
-share, as matching windows make it; steps of a millimetre; no measurement at steep edges, in the shadow beside tall
+what a cheap camera does to it: noise of its own in each pixel, which grows with the distance, and noise that neighbors
+share, as matching windows make it; steps of a millimeter; no measurement at steep edges, in the shadow beside tall
 things, and in spots (Khoshelham & Elberink, Sensors 2012; Mallick et al., IEEE Sensors 2014). Beside an object lie
 others that look like it and can hardly be held, because they are flat or too wide. Grasps follow from the outlines
-before any of that (`distill.data.grasp.antipodal`), for objects of a catalogue of which each split has its own.
+before any of that (`distill.data.grasp.antipodal`), for objects of a catalog of which each split has its own.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from distill.data.seeding import generator
 from distill.data.splits import Splits
 
 EXTENT = 0.32
-"""Metres along the shorter side of an image."""
+"""Meters along the shorter side of an image."""
 FINE = 0.002
-"""Metres a pixel of the map in which room for the fingers is looked for."""
+"""Meters a pixel of the map in which room for the fingers is looked for."""
 MOST = 20
 """Grasps of an object."""
 GRAIN, ROUGHNESS = 0.006, 0.003
-"""Metres: how far the noise that neighbouring pixels share reaches, and its standard deviation."""
+"""Meters: how far the noise that neighboring pixels share reaches, and its standard deviation."""
 GRIPPER = Gripper()
 _SUBPIXEL = 4
 
@@ -42,13 +42,13 @@ class Scene:
     """What lies on the table, and how it can be held."""
 
     depth: np.ndarray
-    """float32 H×W in metres, NaN in holes."""
+    """float32 H×W in meters, NaN in holes."""
     rgb: np.ndarray
     """uint8 H×W×3."""
     grasps: np.ndarray
-    """float64 N×5 in pixels (see `deploy.grasp.geometry`); the height is that of the jaws."""
+    """float64 N×5 in pixels (see `deploy.tasks.grasp.geometry`); the height is that of the jaws."""
     objects: tuple[int, ...]
-    """Their numbers in the catalogue."""
+    """Their numbers in the catalog."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def tabletop_scene(
 
 
 Placed = tuple[int, Thing, tuple[Contour, ...]]
-"""Number, object, and its contours in the scene, in metres from the upper left."""
+"""Number, object, and its contours in the scene, in meters from the upper left."""
 
 
 @lru_cache(maxsize=1024)
@@ -163,7 +163,7 @@ def _spaced(contours: tuple[Contour, ...], step: float = 0.004) -> tuple[Contour
 
 
 def _heights(placed: Sequence[Placed], extent: np.ndarray, pixel: float) -> np.ndarray:
-    """Heights above the table in metres, float32, of the whole scene."""
+    """Heights above the table in meters, float32, of the whole scene."""
     columns, rows = np.ceil(extent / pixel - 1e-6).astype(int).tolist()
     heights = np.zeros((rows, columns), np.float32)
     for _, thing, contours in placed:
@@ -189,7 +189,7 @@ def _filled(contours: tuple[Contour, ...], shape: tuple[int, int], pixel: float)
 
 
 def _in_pixels(metric: np.ndarray, pixel: float) -> np.ndarray:
-    """Grasps N×5 in pixels from x, y, angle, width in metres."""
+    """Grasps N×5 in pixels from x, y, angle, width in meters."""
     grasps = np.empty((len(metric), 5))
     grasps[:, :2] = metric[:, :2] / pixel - 0.5
     grasps[:, 2] = metric[:, 2]
@@ -199,7 +199,7 @@ def _in_pixels(metric: np.ndarray, pixel: float) -> np.ndarray:
 
 
 def _camera(rng: np.random.Generator, heights: np.ndarray, pixel: float) -> np.ndarray:
-    """What the camera measures of heights: float32 H×W in metres, NaN in holes."""
+    """What the camera measures of heights: float32 H×W in meters, NaN in holes."""
     shape = heights.shape
     distance = np.float32(rng.uniform(0.6, 0.8))
     tilt = np.tan(np.radians(rng.uniform(-2, 2, 2))).astype(np.float32) * np.float32(pixel)
@@ -235,7 +235,7 @@ def _holes(rng: np.random.Generator, heights: np.ndarray, pixel: float) -> np.nd
 def _colors(
     rng: np.random.Generator, placed: Sequence[Placed], heights: np.ndarray, pixel: float
 ) -> np.ndarray:
-    """The scene in colours, lit from one side: uint8 H×W×3."""
+    """The scene in colors, lit from one side: uint8 H×W×3."""
     picture = np.empty((*heights.shape, 3), np.float32)
     picture[...] = rng.uniform(90, 220, 3)
     for _, thing, contours in placed:

@@ -2,25 +2,25 @@
 
 import numpy as np
 
-from deploy.grasp.geometry import MAPS, corners
+from deploy.tasks.grasp.geometry import MAPS, corners
 
 SHARE = 1 / 3
-"""Part of the opening, around the centre, where a grasp is drawn."""
+"""Part of the opening, around the center, where a grasp is drawn."""
 
 _EDGE = 1e-6
-"""Pixels by which a rectangle is widened, so that centres right on its edge count on both sides whatever the turn."""
+"""Pixels by which a rectangle is widened, so that centers right on its edge count on both sides whatever the turn."""
 
 
 def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Draw grasps N×5 as float32 4×H×W: quality, cos 2θ, sin 2θ, width; 0 where there is no grasp.
 
-    A pixel belongs to a grasp when its centre lies in the middle third of the rectangle's opening, over the whole
+    A pixel belongs to a grasp when its center lies in the middle third of the rectangle's opening, over the whole
     height of the jaws (GG-CNN, Morrison et al., RSS 2018, arXiv:1804.05172); at least the pixel nearest to the grasp's
-    centre does. Its quality is 1, and its width is the opening as a share of half the shorter side of the image, at
+    center does. Its quality is 1, and its width is the opening as a share of half the shorter side of the image, at
     most 1: in GG-CNN's 300×300 that is width / 150. Where grasps overlap, a pixel has angle and width of the one whose
-    centre is nearest, the first of those equally near: so order does not matter, and each grasp can be read at its own
-    centre (in GG-CNN the last of the file covers the others). Parts outside the image are cut off. The middle of its
-    pixels is a grasp's centre to a pixel, unless its jaws are wider than its opening.
+    center is nearest, the first of those equally near: so order does not matter, and each grasp can be read at its own
+    center (in GG-CNN the last of the file covers the others). Parts outside the image are cut off. The middle of its
+    pixels is a grasp's center to a pixel, unless its jaws are wider than its opening.
     """
     maps = np.zeros((len(MAPS), height, width), np.float32)
     distance = np.full((height, width), np.inf, np.float32)
@@ -46,7 +46,7 @@ def _values(grasps: np.ndarray, unit: float) -> np.ndarray:
 
 
 def _box(ring: np.ndarray, grasp: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of the pixels that may lie in a rectangle 4×2, and of the one nearest to its centre."""
+    """Rows and columns of the pixels that may lie in a rectangle 4×2, and of the one nearest to its center."""
     low = np.floor(np.minimum(ring.min(axis=0), grasp[:2]))
     high = np.ceil(np.maximum(ring.max(axis=0), grasp[:2])) + 1
     (left, top), (right, bottom) = (
@@ -56,7 +56,7 @@ def _box(ring: np.ndarray, grasp: np.ndarray, height: int, width: int) -> tuple[
 
 
 def _inside(grasp: np.ndarray, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels of a box lie in a rectangle, or nearest to its centre; and their squared distances from it."""
+    """Which pixels of a box lie in a rectangle, or nearest to its center; and their squared distances from it."""
     x, y, angle, opening, jaws = grasp
     dx = np.arange(columns.start, columns.stop) - x
     dy = np.arange(rows.start, rows.stop)[:, None] - y

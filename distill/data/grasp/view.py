@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from deploy.grasp.decode import to_image
-from deploy.grasp.depth import centre, fill_holes
-from deploy.preprocess import resize
+from deploy.inference.depth import center, fill_holes
+from deploy.inference.preprocess import resize
+from deploy.tasks.grasp.decode import to_image
 from distill.config import AugmentConfig
 from distill.data.augment import check_augment
+from distill.data.cache import SampleCache
+from distill.data.grasp.affine import moved
 from distill.data.grasp.augment import covered, jittered, random_matrix, warp
 from distill.data.grasp.files import DEPTH
-from distill.data.grasp.moving import moved
 from distill.data.grasp.sample import GraspSample, touches
 from distill.data.grasp.splits import GraspReader
 from distill.data.grasp.targets import encode
-from distill.data.kept import Kept
 from distill.data.sample import Sample
 from distill.data.seeding import generator
-from distill.data.view import Key
+from distill.data.train_view import Key
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Base:
     """A sample at network scale, before augmentation."""
 
     image: np.ndarray
-    """H×W×C: uint8 colours, or float32 where there is depth; holes are filled, depth is in metres from the camera."""
+    """H×W×C: uint8 colors, or float32 where there is depth; holes are filled, depth is in meters from the camera."""
     grasps: np.ndarray
     """float64 N×5 in its pixels."""
     seen: bool
@@ -46,12 +46,12 @@ class Base:
 
 
 class GraspView(Dataset):
-    """Samples by (epoch, index), ready to be batched: the counterpart of `distill.data.view.TrainView`.
+    """Samples by (epoch, index), ready to be batched: the counterpart of `distill.data.train_view.TrainView`.
 
-    An image comes at network scale as on a device: holes of depth are filled (`deploy.grasp.depth`), and it is resized
-    to `size` (height, width) by `deploy.preprocess`. Choose a size of the shape of the images, as a grasp in an image
-    stretched to another shape is no rectangle any more (see `deploy.grasp.decode.to_image`). Then `augment` is applied,
-    if any, and last of all depth is centred, on what the network sees of it. Random numbers and `cache` are as in
+    An image comes at network scale as on a device: holes of depth are filled (`deploy.inference.depth`), and it is resized
+    to `size` (height, width) by `deploy.inference.preprocess`. Choose a size of the shape of the images, as a grasp in an image
+    stretched to another shape is no rectangle any more (see `deploy.tasks.grasp.decode.to_image`). Then `augment` is applied,
+    if any, and last of all depth is centered, on what the network sees of it. Random numbers and `cache` are as in
     `TrainView`.
     """
 
@@ -69,7 +69,7 @@ class GraspView(Dataset):
         views: int = 0,
         cache: bool = True,
     ) -> None:
-        """`channels` are their names: "depth" is depth, R, G and B are colours. `mean` of each fills the padding."""
+        """`channels` are their names: "depth" is depth, R, G and B are colors. `mean` of each fills the padding."""
         if augment is not None:
             check_augment(augment)
         self.reader = reader
@@ -82,7 +82,7 @@ class GraspView(Dataset):
         self.views = views
         self._depth = None if self.optical else self.channels.index(DEPTH)
         self._colors = [self.channels.index(name) for name in "RGB" if name in self.channels]
-        self.kept = Kept(self._base, attrgetter("bytes"), cache)
+        self.cached = SampleCache(self._base, attrgetter("bytes"), cache)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -90,12 +90,12 @@ class GraspView(Dataset):
     def __getitem__(self, key: Key) -> Sample:
         """The sample of (epoch, index).
 
-        `image` is float32 C×H×W without NaN, colours 0..255 and depth in metres from its mean; `label` float32 4×H×W
+        `image` is float32 C×H×W without NaN, colors 0..255 and depth in meters from its mean; `label` float32 4×H×W
         (see `distill.data.grasp.targets`); `valid` bool H×W, False in the padding around a turned or smaller image, and
         everywhere when no depth was measured. H×W is `augment.crop`, or `size` without `augment`.
         """
         epoch, index = key
-        base = self.kept[index]
+        base = self.cached[index]
         if self.augment is None:
             valid = np.full(self.size, base.seen)
             return self._sample(base.image.astype(np.float32), base.grasps, valid, base.id)
@@ -108,19 +108,19 @@ class GraspView(Dataset):
 
     def at_scale(self, index: int) -> GraspSample:
         """The image as the network sees it and its grasps in that image's pixels, without augmentation."""
-        base = self.kept[index]
+        base = self.cached[index]
         sample = self._sample(base.image.astype(np.float32), base.grasps, np.ones(self.size, bool), base.id)
         return GraspSample(sample.image, base.grasps, base.id, base.object)
 
     def preload(self, other: Any = None) -> None:
         """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
-        self.kept.fill(len(self), None if other is None else other.kept)
+        self.cached.fill(len(self), None if other is None else other.cached)
 
     def _sample(self, image: np.ndarray, grasps: np.ndarray, valid: np.ndarray, id: str) -> Sample:
-        """Centre depth, fill the padding and draw the grasps; `image` is float32 H×W×C."""
+        """Center depth, fill the padding and draw the grasps; `image` is float32 H×W×C."""
         planes = np.ascontiguousarray(image.transpose(2, 0, 1))
         if self._depth is not None:
-            planes[self._depth] = centre(planes[self._depth], valid)
+            planes[self._depth] = center(planes[self._depth], valid)
         if not valid.all():
             planes[:, ~valid] = np.asarray(self.mean, np.float32)[:, None]
         height, width = valid.shape

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from deploy import cli
-from deploy.analysis.collect import analyse, class_id, temperature_of
+from deploy.analysis.collect import analyze, class_id, temperature_of
 from deploy.analysis.decision import fit_decision
-from deploy.build import prove
-from deploy.bundle import (
+from deploy.build.steps import prove
+from deploy.bundle.manifest import (
     MANIFEST,
     RECEIPT,
     extend_bundle,
@@ -21,11 +21,12 @@ from deploy.bundle import (
     write_bundle,
 )
 from deploy.errors import UserError
-from deploy.labelled import read_labelled, write_labelled
-from deploy.metrics import Scores, SegmentationMetrics
-from deploy.runtime import Model, load
-from deploy.verify import Budget, HopReceipt, Receipt
-from tests.deploy.labelled_bundle import contents, make_labelled_bundle
+from deploy.evaluation.labeled_data import read_labeled, write_labeled
+from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
+from deploy.evaluation.segmentation_metrics import Scores, SegmentationMetrics
+from deploy.loading import load
+from deploy.tasks.segmentation.model import Model
+from tests.deploy.labeled_bundle import contents, make_labeled_bundle
 from tests.deploy.tiny import make_bundle, make_image, make_manifest
 from tests.deploy.two_classes import IMAGES, make_two_class_bundle, scene
 
@@ -37,7 +38,7 @@ def bundle(tmp_path: Path) -> Path:
 
 def scores_of(bundle: Path, split: str) -> Scores:
     model, metrics = load(bundle, "onnxruntime"), SegmentationMetrics(2)
-    for _, image, label, valid in read_labelled(bundle.parent / "data" / split, 2):
+    for _, image, label, valid in read_labeled(bundle.parent / "data" / split, 2):
         metrics.update(model(image).labels, label, valid)
     return metrics.scores()
 
@@ -225,13 +226,13 @@ class TestCommand:
         before, folder = contents(bundle), bundle.parent / "data" / "val"
         shutil.rmtree(folder)
         image, labels, valid = scene(0)
-        write_labelled(folder, [("a", image, np.full_like(labels, label), valid)])
+        write_labeled(folder, [("a", image, np.full_like(labels, label), valid)])
         with pytest.raises(UserError, match=message):
             cli.main(["threshold", str(bundle)])
         assert contents(bundle) == before
 
     def test_three_classes_can_be_calibrated(self, tmp_path, capsys):
-        bundle = make_labelled_bundle(tmp_path / "student.bundle")
+        bundle = make_labeled_bundle(tmp_path / "student.bundle")
         with pytest.raises(UserError, match="has 3 classes, a threshold is for two"):
             cli.main(["threshold", str(bundle)])
         assert cli.main(["threshold", str(bundle), "--temperature"]) == 0
@@ -251,7 +252,7 @@ class TestCommand:
 class TestFindings:
     def test_are_those_of_the_metrics(self, bundle):
         model: Model = load(bundle, "onnxruntime")
-        findings = analyse(model, read_labelled(bundle.parent / "data" / "val", 2), positive=1)
+        findings = analyze(model, read_labeled(bundle.parent / "data" / "val", 2), positive=1)
         assert findings.dataset().f1[0, 1] == pytest.approx(f1_of(bundle, "val"))
         assert findings.valid_share == pytest.approx([29 / 32] * 4)
         assert findings.images().miou.shape == (4,)
@@ -259,7 +260,7 @@ class TestFindings:
     def test_pixels_without_data_are_missed_and_not_calibrated(self, bundle):
         image, label, valid = scene(0)
         image[:16] = np.nan
-        findings = analyse(load(bundle, "onnxruntime"), [("a", image, label, valid)], positive=1)
+        findings = analyze(load(bundle, "onnxruntime"), [("a", image, label, valid)], positive=1)
         assert findings.confusions[0, :, 2].sum() == 13 * 48
         assert findings.reliability.count.sum() == 16 * 48
         assert findings.histogram.positive[0] >= (label[3:16] == 1).sum()
@@ -267,7 +268,7 @@ class TestFindings:
     def test_nothing_valid_is_an_error(self, bundle):
         image, label, valid = scene(0)
         with pytest.raises(UserError, match="no image has a valid pixel"):
-            analyse(load(bundle, "onnxruntime"), [("a", image, label, valid & False)], positive=1)
+            analyze(load(bundle, "onnxruntime"), [("a", image, label, valid & False)], positive=1)
 
     def test_classes_by_name(self, bundle):
         classes = read_manifest(bundle).classes

@@ -1,4 +1,4 @@
-"""Scores of images against `deploy.metrics`, comparisons of models, maps of errors."""
+"""Scores of images against `deploy.evaluation.segmentation_metrics`, comparisons of models, maps of errors."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import pytest
 from deploy.analysis.paired import compare_images
 from deploy.analysis.pictures import FALSE_ALARM, MISSED, RIGHT, error_map, error_picture
 from deploy.analysis.scores import confusion, dataset_scores, scores_of
-from deploy.bundle import ClassInfo
+from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
-from deploy.metrics import SegmentationMetrics
+from deploy.evaluation.segmentation_metrics import SegmentationMetrics
 
 CLASSES = 4
 
@@ -128,7 +128,7 @@ class TestPictures:
     prediction = np.array([[1, 0, 1], [0, 1, 255]], np.uint8)
     valid = np.array([[True] * 3, [True, False, True]])
 
-    def test_colours_of_two_classes(self):
+    def test_colors_of_two_classes(self):
         drawn = error_map(self.image, self.label, self.prediction, self.valid, positive=1)
         dim = (30, 30, 30)
         expected = [[RIGHT, MISSED, FALSE_ALARM], [dim, (0, 0, 0), dim]]

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.backends.ort import OrtEngine
-from deploy.bundle import ClassInfo, InputSpec
+from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.bundle.manifest import ClassInfo, InputSpec
 from deploy.raster import ArraySink, ArraySource, Options, predict_raster
 from deploy.raster.predict import blended, plan
-from deploy.runtime import Model
+from deploy.tasks.segmentation.model import Model
 
 TILE = 64
 CLASSES = (ClassInfo("a", (255, 0, 0)), ClassInfo("b", (0, 255, 0)), ClassInfo("c", (0, 0, 255)))
@@ -23,7 +23,7 @@ SPEC = InputSpec(
 
 
 def conv_network(bias: float = 0.0) -> bytes:
-    """ONNX: normalise, three 3×3 convolutions with zeros around, logits N×3×H×W at full size, arg-max."""
+    """ONNX: normalize, three 3×3 convolutions with zeros around, logits N×3×H×W at full size, arg-max."""
     rng = np.random.default_rng(3)
     weights = [rng.normal(0, 0.3, shape) for shape in ((6, 2, 3, 3), (6, 6, 3, 3), (3, 6, 3, 3))]
     constants = {
@@ -33,8 +33,8 @@ def conv_network(bias: float = 0.0) -> bytes:
         **{f"w{i}": one for i, one in enumerate(weights)},
     }
     nodes = [
-        helper.make_node("Sub", ["image", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], ["x0"]),
+        helper.make_node("Sub", ["image", "mean"], ["centered"]),
+        helper.make_node("Div", ["centered", "std"], ["x0"]),
         helper.make_node("Conv", ["x0", "w0"], ["y0"], pads=[1] * 4),
         helper.make_node("Relu", ["y0"], ["x1"]),
         helper.make_node("Conv", ["x1", "w1"], ["y1"], pads=[1] * 4),

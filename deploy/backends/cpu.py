@@ -1,0 +1,16 @@
+"""Open a bundle's network on one of the CPU backends."""
+
+from pathlib import Path
+
+from deploy.backends.engine import CPU_MODELS, Engine, cpu_precision
+from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.backends.openvino_cpu import OvEngine
+
+
+def open_cpu(folder: Path, backend: str, threads: int | None, precision: str) -> Engine:
+    """Open the bundle's network on one of the `CPU` backends. Raises as `open_engine` does."""
+    precision = cpu_precision(folder, precision)
+    file, name = folder / CPU_MODELS[precision], f"{backend} {precision}"
+    if backend == "openvino":
+        return OvEngine(file, threads, name=name)
+    return OrtEngine(file, threads, name=name)

@@ -1,0 +1,36 @@
+"""Open a bundle's network on the backend that was asked for."""
+
+from pathlib import Path
+
+from deploy.backends.auto import open_best, open_or_fall_back
+from deploy.backends.cpu import open_cpu
+from deploy.backends.engine import TENSORRT, Engine, check_choice
+from deploy.errors import UserError
+
+
+def open_engine(
+    folder: Path,
+    backend: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+    fallback: bool = False,
+) -> Engine:
+    """Open the bundle's network on `backend`, one of `BACKENDS`; "auto" takes the fastest (`deploy.backends.auto`).
+
+    `threads` is the number of CPU threads of one call; None leaves it to the backend. `precision` "auto" is INT8 where
+    the bundle has it, which means that it passed its gate, else fp32; of TensorRT engines the lowest there is.
+    `fallback`: where a TensorRT backend cannot run, warn and take the fastest CPU backend.
+    Raises `UserError` for an unknown choice, a precision that the bundle lacks, or a model that does not load.
+    """
+    check_choice(backend, precision)
+    if threads is not None and threads < 1:
+        raise UserError(f"threads is {threads}; give at least 1, or leave it out for the backend's choice")
+    if backend == "auto":
+        return open_best(folder, threads, precision)
+    if backend in TENSORRT and fallback:
+        return open_or_fall_back(folder, backend, threads, precision)
+    if backend in TENSORRT:
+        from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
+
+        return open_trt(folder, backend, precision)
+    return open_cpu(folder, backend, threads, precision)

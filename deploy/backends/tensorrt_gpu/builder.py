@@ -1,0 +1,259 @@
+"""Engines for TensorRT 10 and 11 and TensorRT-RTX: built once from a bundle's ONNX and kept in its `engines/`."""
+
+import hashlib
+import importlib
+import os
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from deploy.backends.engine import TENSORRT, TENSORRT_MODELS
+from deploy.backends.tensorrt_gpu.compile import Compiled, compile_network, name_of, write_timing_cache
+from deploy.backends.tensorrt_gpu.errors import Unexplained
+from deploy.backends.tensorrt_gpu.layer_report import summary, table
+from deploy.backends.tensorrt_gpu.log import as_text, listen
+from deploy.backends.tensorrt_gpu.options import CURRENT, BuildOptions, Device, resolve_targets
+from deploy.backends.tensorrt_gpu.progress import Progress, run_cancellable
+from deploy.bundle.engine_files import (
+    SUFFIX,
+    Sidecar,
+    engines_folder,
+    read_sidecar,
+    verify_engine,
+    write_engine,
+)
+from deploy.bundle.manifest import read_manifest
+from deploy.errors import UserError
+from deploy.files.atomic import atomic_write
+
+__all__ = ["BuildOptions", "Built", "build_engine", "import_tensorrt"]
+
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+"""What to install for each backend."""
+
+_one_at_a_time = threading.Lock()  # builds side by side would hear each other's messages
+
+
+class Say(Protocol):
+    """Where a line for the user goes."""
+
+    def __call__(self, text: str, /) -> object:
+        """Take a line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine of a bundle."""
+
+    path: Path
+    sidecar: Sidecar
+    reused: bool
+    """It had been built earlier, from the same model, for the same device, with the same options and TensorRT."""
+    log: Path
+    """What was fused, and all that the builder said, when it was built."""
+
+
+def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, say: Say = print) -> Built:
+    """Compile a bundle's model, unless that was done before, and keep the engine in its folder `engines/`.
+
+    Nothing but the finished engine, its sidecar and its log is ever written there; where TensorRT fails for a reason
+    that is not understood here, the log alone. `progress` draws a bar on stderr where that is a terminal.
+
+    Raises:
+        UserError: no such bundle or precision, no TensorRT, no GPU where one is needed, a model that is damaged or
+            that TensorRT refuses, an option that is not offered here, a full disk.
+        KeyboardInterrupt: the user stopped it.
+    """
+    bundle, source = Path(bundle), TENSORRT_MODELS[options.precision]
+    model, checksum = _model(bundle, source, options)
+    trt, targets, device = check_machine(options)
+    sidecar = _sidecar(trt, source, checksum, options, targets, device)
+    name = f"{options.backend}-{options.precision}-b{options.batch[2]}-{sidecar.key[:8]}"
+    path = engines_folder(bundle) / f"{name}{SUFFIX}"
+    log = path.with_suffix(".log")
+    if kept := _kept(path, sidecar.key, say):
+        with suppress(OSError):  # in a folder that cannot be written
+            path.touch()  # of several engines the newest is taken
+        say(f"{path}: built before from the same model, options and versions; used again")
+        return Built(path, kept, True, log)
+
+    _check_writable(path.parent)
+    where = ", ".join(targets) if CURRENT not in targets else sidecar.gpu
+    say(f"{name_of(trt, options)}: compiling {source} for {where}, batch {_batch(options)}")
+    compiled, said = _compile(trt, model, bundle / source, options, targets, log, progress)
+    sidecar = _write(bundle, name, compiled, sidecar, said)
+    if options.timing_cache and compiled.timing_cache:
+        write_timing_cache(options.timing_cache, compiled.timing_cache)
+    say(f"{path}: built in {compiled.seconds:.1f} s, {sidecar.bytes / 1e6:.1f} MB")
+    if compiled.layers:
+        say(table(compiled.layers))
+    return Built(path, sidecar, False, log)
+
+
+def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Device | None]:
+    """What a build needs of this machine: the module, the targets, and the GPU where one matters.
+
+    Raises `UserError` for a missing package or GPU, and for targets that do not exist.
+    """
+    # Without a driver TensorRT may crash instead of failing, so CUDA is asked before TensorRT is touched.
+    device = None if options.targets and CURRENT not in options.targets else _probe()
+    if options.backend == "tensorrt" and device is None:
+        raise UserError(
+            "backend tensorrt: no NVIDIA GPU can be used here (no driver, no GPU, or neither cuda-bindings nor"
+            " pycuda); build on the device, or ahead of time with --backend tensorrt-rtx"
+        )
+    trt = import_tensorrt(options.backend)
+    return trt, resolve_targets(trt, options, device), device
+
+
+def import_tensorrt(backend: str) -> Any:
+    """The module of a backend. `UserError` where it is missing, cannot be loaded, or is too old."""
+    module, extra = TENSORRT[backend], EXTRAS[backend]
+    what = f"backend {backend}: the package {module.replace('_', '-')}"
+    try:
+        trt = importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            raise UserError(f"{what} is not installed; pip install 'edgedistill[{extra}]'") from error
+        # It is there, but a library of its own is missing or does not fit.
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{what} cannot be loaded ({why}); install it again") from error
+    version = getattr(trt, "__version__", "0")
+    if backend == "tensorrt" and int(version.split(".")[0]) < 10:
+        raise UserError(f"backend tensorrt: version {version} is too old; install 10.3 or later")
+    return trt
+
+
+def _probe() -> Device | None:
+    from deploy.backends.tensorrt_gpu.cuda import probe
+
+    return probe()
+
+
+def _model(bundle: Path, source: str, options: BuildOptions) -> tuple[bytes, str]:
+    """The bytes of the bundle's ONNX and their SHA-256, checked against the manifest."""
+    manifest = read_manifest(bundle)
+    path = bundle / source
+    if source not in manifest.files or not path.is_file():
+        remedy = (
+            "copy the whole folder again"
+            if source in manifest.files
+            else f"make it: python deploy/build_engine.py {bundle} --precision {options.precision}"
+        )
+        raise UserError(f"{path}: the bundle has no {options.precision} model; {remedy}")
+    model = path.read_bytes()
+    checksum = hashlib.sha256(model).hexdigest()
+    if checksum != manifest.files[source].sha256:
+        raise UserError(
+            f"{path}: differs from the exported file (checksum mismatch); copy the whole folder again"
+        )
+    return model, checksum
+
+
+def _sidecar(
+    trt: Any,
+    source: str,
+    checksum: str,
+    options: BuildOptions,
+    targets: tuple[str, ...],
+    device: Device | None,
+) -> Sidecar:
+    """The sidecar as far as it is known before the build, with the key of all that decides what the engine is."""
+    here = device if CURRENT in targets else None
+    sidecar = Sidecar(
+        source=source,
+        source_sha256=checksum,
+        sha256="",
+        bytes=0,
+        backend=options.backend,
+        version=trt.__version__,
+        precision=options.precision,
+        gpu=here.name if here else "",
+        compute_capability=here.compute_capability if here else "",
+        targets=() if here else targets,
+        batch=options.batch,
+        options=options.deciding(),
+        key="",
+        build_seconds=0.0,
+    )
+    decides = msgspec.json.encode(sidecar, order="sorted")
+    return msgspec.structs.replace(sidecar, key=hashlib.sha256(decides).hexdigest())
+
+
+def _kept(path: Path, key: str, say: Say) -> Sidecar | None:
+    """The sidecar of an engine that was built before with this key and is whole; None where there is none."""
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        return None
+    try:
+        sidecar = read_sidecar(path)
+        verify_engine(path, sidecar)
+    except UserError as error:
+        say(f"{error}; building it again")
+        return None
+    return sidecar if sidecar.key == key else None
+
+
+def _check_writable(folder: Path) -> None:
+    """Say now, not after a build of many minutes, that the engine could not be kept."""
+    place = folder if folder.exists() else folder.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"{folder}: cannot be written; copy the bundle to a place that can")
+
+
+def _compile(
+    trt: Any,
+    model: bytes,
+    source: Path,
+    options: BuildOptions,
+    targets: tuple[str, ...],
+    log: Path,
+    progress: bool,
+) -> tuple[Compiled, str]:
+    """The engine and the text of its log. A failure that is not understood leaves the log on disk, and names it."""
+    bar = Progress(sys.stderr if progress and sys.stderr.isatty() else None)
+    with _one_at_a_time, listen(trt) as messages:
+        try:
+            compiled = run_cancellable(
+                lambda stop: compile_network(trt, model, source, options, targets, messages, bar, stop)
+            )
+        except Unexplained as error:
+            _write_log(log, as_text(messages))
+            raise UserError(f"{error}; all that it said is in {log}") from error
+        finally:
+            bar.close()
+    told = f"{table(compiled.layers)}\n\n" if compiled.layers else ""
+    return compiled, told + as_text(messages)
+
+
+def _write(bundle: Path, name: str, compiled: Compiled, sidecar: Sidecar, log: str) -> Sidecar:
+    """Write log, engine and sidecar, or none of them; return the sidecar as written."""
+    sidecar = msgspec.structs.replace(
+        sidecar,
+        build_seconds=round(compiled.seconds, 3),
+        layers=summary(compiled.layers) if compiled.layers else None,
+    )
+    path = engines_folder(bundle) / f"{name}{SUFFIX}"
+    try:
+        _write_log(path.with_suffix(".log"), log)
+        return read_sidecar(write_engine(bundle, name, compiled.plan, sidecar))
+    except BaseException:
+        for suffix in (SUFFIX, ".json", ".log"):
+            with suppress(OSError):
+                path.with_suffix(suffix).unlink()
+        raise
+
+
+def _write_log(path: Path, text: str) -> None:
+    with atomic_write(path, "w") as file:
+        file.write(text)
+
+
+def _batch(options: BuildOptions) -> str:
+    least, best, most = options.batch
+    return str(best) if least == most else f"{least} to {most}, best at {best}"

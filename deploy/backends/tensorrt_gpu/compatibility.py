@@ -1,0 +1,71 @@
+"""Whether an engine can run on this machine, and what to type for one that can."""
+
+import re
+from pathlib import Path
+
+from deploy.backends.tensorrt_gpu.cuda import Device
+from deploy.bundle.engine_files import Sidecar, verify_engine
+from deploy.bundle.manifest import Manifest
+from deploy.errors import UserError
+
+AGAIN = "build it again"
+"""The remedy that `build_command` is added to."""
+
+
+def build_command(bundle: Path, like: Sidecar, gpu: Device) -> str:
+    """What to type for a new engine like the one of the sidecar, for this GPU too."""
+    least, best, most = like.batch
+    command = f"python deploy/build_engine.py {bundle} --backend {like.backend} --precision {like.precision}"
+    options = [] if most == 1 else ["--batch", str(best) if least == most else f"{least},{best},{most}"]
+    if like.targets:
+        options += ["--targets", ",".join(dict.fromkeys((*like.targets, _target(gpu))))]
+    if level := like.options.get("hardware_compatible"):
+        options += ["--hardware-compatible", str(level)]
+    if like.options.get("version_compatible"):
+        options.append("--version-compatible")
+    if (core := like.options.get("dla_core")) is not None:
+        options += ["--dla", str(core)]
+    return " ".join([command, *options])
+
+
+def check_fits(
+    engine: Path, sidecar: Sidecar, manifest: Manifest, gpu: Device, version: str, *, judged: bool
+) -> None:
+    """Raise `UserError` where the engine cannot run here, or should not. The cheap checks come first."""
+    source = manifest.files.get(sidecar.source)
+    if source is None or source.sha256 != sidecar.source_sha256:
+        raise UserError(f"{engine}: was built from another {sidecar.source} than the bundle's; {AGAIN}")
+    if sidecar.passed is False and not judged:
+        raise UserError(
+            f"{engine}: failed its accuracy gate when it was built; choose another precision or backend"
+        )
+    if not fits_version(sidecar, version):
+        made_by = f"{sidecar.backend} {sidecar.version}"
+        raise UserError(f"{engine}: was built by {made_by}, this machine has {version}; {AGAIN}")
+    if not fits_gpu(sidecar, gpu):
+        made_for = (
+            ", ".join(sidecar.targets) or f"{sidecar.gpu} (compute capability {sidecar.compute_capability})"
+        )
+        here = f"{gpu.name} (compute capability {gpu.compute_capability})"
+        raise UserError(f"{engine}: was built for {made_for}, this machine has {here}; {AGAIN}")
+    verify_engine(engine, sidecar)
+
+
+def fits_version(sidecar: Sidecar, version: str) -> bool:
+    """The same version, or a later one of the same major version where the engine was built for that."""
+    built, here = (list(map(int, re.findall(r"\d+", text))) for text in (sidecar.version, version))
+    later = here[:1] == built[:1] and here > built
+    return version == sidecar.version or (bool(sidecar.options.get("version_compatible")) and later)
+
+
+def _target(gpu: Device) -> str:
+    return f"sm{gpu.compute_capability.replace('.', '')}"
+
+
+def fits_gpu(sidecar: Sidecar, gpu: Device) -> bool:
+    """One of the targets it was built for ahead of time; else the compute capability it was built on."""
+    if sidecar.targets:
+        return _target(gpu) in sidecar.targets
+    if sidecar.options.get("hardware_compatible") == "ampere+":
+        return int(gpu.compute_capability.split(".")[0]) >= 8
+    return sidecar.compute_capability == gpu.compute_capability

@@ -1,0 +1,218 @@
+"""ONNX → engine, for TensorRT 10 and 11 and TensorRT-RTX: the calls into the library, and their order.
+
+Precision is in the ONNX: networks are strongly typed, which TensorRT 10 must be asked for and the others always are.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.backends.engine import OUTPUTS
+from deploy.backends.tensorrt_gpu.errors import failure, not_int8, refusal
+from deploy.backends.tensorrt_gpu.layer_report import HEADING, LayerReport, operators, parse
+from deploy.backends.tensorrt_gpu.log import Message, logger
+from deploy.backends.tensorrt_gpu.options import CURRENT, TURING, BuildOptions
+from deploy.backends.tensorrt_gpu.progress import Progress, monitor
+from deploy.errors import UserError
+from deploy.files.atomic import atomic_write
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine in memory."""
+
+    plan: memoryview
+    layers: LayerReport | None
+    """None where the builder did not tell."""
+    timing_cache: bytes | None
+    """What to write to `BuildOptions.timing_cache`."""
+    seconds: float
+
+
+def compile_network(
+    trt: Any,
+    model: bytes,
+    source: Path,
+    options: BuildOptions,
+    targets: Sequence[str],
+    messages: Sequence[Message],
+    progress: Progress,
+    stop: threading.Event,
+) -> Compiled:
+    """Compile the ONNX `model`, read from `source`, with the module `trt`.
+
+    `targets` is what `resolve_targets` gave; `messages` fills with what TensorRT says (`trt_log.listen`); setting
+    `stop` ends the build soon.
+
+    Raises:
+        UserError: a model that is none or that TensorRT refuses, an option that this machine does not offer.
+        KeyboardInterrupt: `stop` was set.
+    """
+    check_onnx(model, source)
+    start, title = time.perf_counter(), name_of(trt, options)
+    try:
+        builder = trt.Builder(logger(trt))
+    except (TypeError, RuntimeError) as error:  # how a null pointer from C++ arrives here
+        raise failure(messages, source, None, title) from error
+    network = builder.create_network(_network_flags(trt, options))
+    parser = trt.OnnxParser(network, logger(trt))
+    if not parser.parse(model):
+        raise refusal(parser, source, title)
+    _check_network(network, source)
+    works = operators(network)
+    config = builder.create_builder_config()
+    _configure(trt, builder, config, options, targets)
+    _set_batch(builder, network, config, options.batch, source)
+    cache = _timing_cache(config, options.timing_cache)
+    watcher = monitor(trt, progress, stop)  # a name keeps it alive: TensorRT only borrows it
+    config.progress_monitor = watcher
+    plan = None if stop.is_set() else builder.build_serialized_network(network, config)
+    if stop.is_set():
+        raise KeyboardInterrupt
+    if plan is None:
+        error = failure(messages, source, options.workspace_mb, title)
+        if TURING in targets:
+            _clear(trt)
+        raise error
+    seconds = time.perf_counter() - start
+    report = parse(next((text for _, text in messages if text.startswith(HEADING)), ""), works)
+    if options.precision == "int8" and (error := not_int8(report, source, targets, title)):
+        raise error
+    measured = bytes(config.get_timing_cache().serialize()) if cache else None
+    return Compiled(memoryview(plan), report, measured, seconds)
+
+
+def name_of(trt: Any, options: BuildOptions) -> str:
+    """TensorRT's name and version for messages."""
+    return f"{'TensorRT' if options.backend == 'tensorrt' else 'TensorRT-RTX'} {trt.__version__}"
+
+
+def check_onnx(model: bytes, source: Path) -> None:
+    """Refuse what is no ONNX file: TensorRT's parser takes an empty file, or a picture, for an empty network."""
+    if not model:
+        raise UserError(f"{source}: is empty; copy or export the bundle again")
+    # Protobuf field 1, `ModelProto.ir_version`: always written, and in the order of numbers.
+    if model[:1] != b"\x08":
+        raise UserError(f"{source}: is no ONNX file; export the bundle again")
+
+
+def _clear(trt: Any) -> None:
+    """Build next to nothing, after a build for Turing failed.
+
+    Most times TensorRT-RTX 1.7.1 then compiles the next network of the process for Turing too, without INT8, whatever
+    its targets are: 67 of 80 times here, and 0 of 80 with this in between.
+    """
+    builder = trt.Builder(logger(trt))
+    network = builder.create_network(0)
+    tensor = network.add_input("x", trt.float32, (1,))
+    network.mark_output(network.add_identity(tensor).get_output(0))
+    builder.build_serialized_network(network, builder.create_builder_config())
+
+
+def write_timing_cache(path: Path, data: bytes) -> None:
+    """Keep what the build measured for the next one."""
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def _network_flags(trt: Any, options: BuildOptions) -> int:
+    if options.backend == "tensorrt" and int(trt.__version__.split(".")[0]) < 11:
+        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return 0
+
+
+def _check_network(network: Any, source: Path) -> None:
+    outputs = {network.get_output(index).name for index in range(network.num_outputs)}
+    if not network.num_layers or not outputs:
+        raise UserError(f"{source}: holds no network; copy or export the bundle again")
+    if not outputs.issuperset(OUTPUTS):
+        found, needed = ", ".join(sorted(outputs)), ", ".join(sorted(OUTPUTS))
+        raise UserError(f"{source}: has outputs {found}, needs {needed}; export it with edgedistill")
+    if network.num_inputs != 1:
+        raise UserError(f"{source}: has {network.num_inputs} inputs instead of 1; export it with edgedistill")
+    shape = tuple(network.get_input(0).shape)
+    if len(shape) != 4 or min(shape[1:]) < 1:
+        raise UserError(
+            f"{source}: reads {'×'.join(map(str, shape))} (-1 varies); only the batch of an image may vary;"
+            " export the bundle again"
+        )
+
+
+def _set_batch(builder: Any, network: Any, config: Any, batch: tuple[int, int, int], source: Path) -> None:
+    """Fix the batch of the network's input, or give the range that it may take."""
+    image = network.get_input(0)
+    fixed, *rest = tuple(image.shape)
+    if fixed != -1:
+        if set(batch) != {fixed}:
+            raise UserError(
+                f"batch {batch}: {source} has a fixed batch of {fixed}; give that, or export it again"
+            )
+    elif batch[0] == batch[2]:
+        image.shape = (batch[0], *rest)
+    else:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(image.name, *((size, *rest) for size in batch))
+        config.add_optimization_profile(profile)
+
+
+def _configure(trt: Any, builder: Any, config: Any, options: BuildOptions, targets: Sequence[str]) -> None:
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the log tells no types
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.backend == "tensorrt-rtx":
+        config.num_compute_capabilities = len(targets)
+        for index, target in enumerate(targets):
+            name = "CURRENT" if target == CURRENT else target.upper()
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+    if options.hardware_compatible:
+        level = {"ampere+": "AMPERE_PLUS", "same-cc": "SAME_COMPUTE_CAPABILITY"}[options.hardware_compatible]
+        config.hardware_compatibility_level = _offered(trt, "HardwareCompatibilityLevel", level, options)
+    if options.version_compatible:
+        config.set_flag(_offered(trt, "BuilderFlag", "VERSION_COMPATIBLE", options))
+    if options.dla_core is not None:
+        _use_dla(trt, builder, config, options)
+
+
+def _offered(trt: Any, group: str, name: str, options: BuildOptions) -> Any:
+    """The member `name` of an enumeration, which older versions may lack."""
+    found = getattr(getattr(trt, group, None), name, None)
+    if found is None:
+        raise UserError(
+            f"{name_of(trt, options)}: does not offer {group}.{name}; upgrade it or leave the option out"
+        )
+    return found
+
+
+def _use_dla(trt: Any, builder: Any, config: Any, options: BuildOptions) -> None:
+    cores = builder.num_DLA_cores
+    if options.dla_core not in range(cores):
+        here = f"cores 0 to {cores - 1}" if cores else "no DLA that this TensorRT can use"
+        raise UserError(
+            f"dla_core {options.dla_core}: this machine has {here}; leave it out to run on the GPU"
+        )
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = options.dla_core
+    if options.allow_gpu_fallback:
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+
+def _timing_cache(config: Any, path: Path | None) -> Any:
+    """Give the builder what was measured earlier; of another GPU or TensorRT, or damaged, it is of no use."""
+    if path is None:
+        return None
+    try:
+        earlier = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read as a timing cache ({error.strerror}); give a file"
+        ) from error
+    cache = config.create_timing_cache(earlier)
+    if cache is None or not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache

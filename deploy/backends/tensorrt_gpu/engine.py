@@ -1,0 +1,261 @@
+"""TensorRT and TensorRT-RTX: engines that `build_engine` compiled for this very GPU.
+
+CUDA is asked for a GPU before TensorRT is imported: on a machine without a driver, TensorRT's runtime ends the process
+with a segmentation fault. Not run on this project's CI, which has no GPU: its tests hold every call to the signatures
+of the real libraries.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from deploy.backends.tensorrt_gpu.builder import import_tensorrt
+from deploy.backends.tensorrt_gpu.compatibility import AGAIN, build_command, check_fits
+from deploy.backends.tensorrt_gpu.cuda import Cuda, open_cuda
+from deploy.backends.tensorrt_gpu.execution_lane import Lane, Tensor, first_error
+from deploy.backends.tensorrt_gpu.log import listen, logger
+from deploy.bundle.engine_files import Sidecar, list_engines, read_sidecar
+from deploy.bundle.manifest import read_manifest
+from deploy.errors import UserError, warn
+
+PRECISIONS = ("int8", "fp16", "fp32")
+"""In the order in which "auto" takes them."""
+OUTPUTS = {"labels": np.uint8, "logits": np.float32}
+"""As `run` gives them, whatever the engine's own types are."""
+
+
+def open_trt(
+    bundle: Path,
+    backend: str,
+    precision: str = "auto",
+    *,
+    engine: Path | None = None,
+    provider: str = "auto",
+    cuda_graph: bool = False,
+) -> "TrtEngine":
+    """Open the bundle's newest engine for `backend` ("tensorrt" or "tensorrt-rtx") that fits this machine.
+
+    `precision` "auto" takes the lowest that has a fitting engine, with a warning where that is not the lowest there is.
+    An engine that failed its accuracy gate is not taken. `engine` opens that very one, whether it passed or not.
+    `provider` is one of `deploy.backends.tensorrt_gpu.cuda`. `cuda_graph` starts the whole network in one call: faster where it is
+    small. Raises `UserError`, with the command that builds a fitting engine, when there is none or none fits: another
+    model, version or GPU, or a damaged file. Also where there is no GPU, or the library is not installed.
+    """
+    manifest = read_manifest(bundle)
+    candidates = _candidates(bundle, backend, precision, engine)
+    cuda, library = open_cuda(provider), import_tensorrt(backend)
+    refusals: list[tuple[Sidecar, str]] = []
+    for path, side in candidates:
+        try:
+            check_fits(path, side, manifest, cuda.device, library.__version__, judged=engine is not None)
+            opened = TrtEngine(path, side, cuda, library, cuda_graph)
+        except UserError as error:
+            again = f": {build_command(bundle, side, cuda.device)}" if str(error).endswith(AGAIN) else ""
+            refusals.append((side, f"{error}{again}"))
+            continue
+        # An engine of another machine beside one of this machine is nothing to talk about.
+        passed_over = [
+            why for other, why in refusals if other.precision != side.precision or other.passed is False
+        ]
+        if passed_over:
+            warn(f"{passed_over[0]}; running {path.name} instead")
+        return opened
+    raise UserError(refusals[0][1])
+
+
+class TrtEngine:
+    """An engine, loaded. `run` may be called from several threads at once (see `deploy.backends.Engine`).
+
+    Each call has an execution context, a stream and buffers for itself. They are made when first needed, kept for later
+    calls, and released by `close`: there are as many as there were calls at the same time.
+    """
+
+    def __init__(
+        self, engine: Path, sidecar: Sidecar, cuda: Cuda, library: Any, cuda_graph: bool = False
+    ) -> None:
+        self.name, self.file = f"{sidecar.backend} {sidecar.precision}", engine
+        self._cuda, self._library = cuda, library
+        self._lock, self._closed = Lock(), False
+        self._idle: dict[int, list[Lane]] = defaultdict(list)
+        # TensorRT-RTX captures graphs by itself, when it has compiled its kernels for the shape that it meets.
+        self._captures_itself = cuda_graph and hasattr(library, "CudaGraphStrategy")
+        self._capture = cuda_graph and not self._captures_itself
+        with cuda.current():
+            with listen(library) as messages:
+                self._runtime: Any = _make_runtime(library, sidecar)
+                self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
+            if self._engine is None:
+                version = f"{sidecar.backend} {library.__version__}"
+                raise UserError(f"{engine}: {version} cannot load it ({first_error(messages)}); {AGAIN}")
+            self._tensors = _read_tensors(engine, self._engine, library)
+            self.smallest_batch, self.largest_batch = _read_batches(self._engine, self._tensors[0].name)
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """See `deploy.backends.Engine.run`. A batch may have any size: it is run in parts where it is too large.
+
+        Raises `UserError` for an empty batch, another dtype or shape than the engine's, and where memory is short.
+        """
+        self._check(batch)
+        with self._cuda.current():
+            starts = range(0, len(batch), self.largest_batch)
+            parts = [self._run(batch[start : start + self.largest_batch]) for start in starts]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def time(self, batch: np.ndarray, runs: int, *, copies: bool = True) -> np.ndarray:
+        """Milliseconds of GPU time that each of `runs` runs of a batch takes, float64, by CUDA events; none warms up.
+
+        With the copies to the GPU and back, or without. The batch is at most `largest_batch`.
+        """
+        self._check(batch)
+        assert len(batch) <= self.largest_batch
+        cuda = self._cuda
+        with cuda.current(), self._lane(len(batch)) as (lane, size), ExitStack() as owner:
+            lane.fill(batch, size)
+            start, end = cuda.event(owner), cuda.event(owner)
+            times = []
+            for _ in range(runs):
+                cuda.record(start, lane.stream)
+                lane.queue(copies)
+                cuda.record(end, lane.stream)
+                cuda.sync(lane.stream)
+                times.append(cuda.elapsed(start, end))
+        return np.array(times)
+
+    def inspect(self) -> dict[str, Any]:
+        """What TensorRT's engine inspector tells of the layers; their names only, unless built to tell more."""
+        with self._cuda.current():
+            inspector = self._engine.create_engine_inspector()
+            return json.loads(inspector.get_engine_information(self._library.LayerInformationFormat.JSON))
+
+    def close(self) -> None:
+        """Release all that lies on the GPU; calls that are under way release theirs when they end."""
+        with self._lock:
+            self._closed = True
+            lanes = [lane for lanes in self._idle.values() for lane in lanes]
+            self._idle.clear()
+        with self._cuda.current():
+            with ExitStack() as owner:
+                for lane in lanes:
+                    owner.callback(lane.close)
+            self._engine = self._runtime = None
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # half-made, or the interpreter is going down
+            self.close()
+
+    def _check(self, batch: np.ndarray) -> None:
+        wanted = self._tensors[0]
+        if batch.dtype != wanted.dtype or batch.shape[1:] != wanted.shape or not len(batch):
+            takes = "×".join(map(str, ("N", *wanted.shape)))
+            got = "×".join(map(str, batch.shape))
+            raise UserError(f"{self.name}: takes {wanted.dtype} {takes}, got {batch.dtype} {got}")
+
+    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """At most the largest batch."""
+        with self._lane(len(batch)) as (lane, size):
+            lane.fill(batch, size)
+            lane.queue()
+            return {name: lane.take(name, len(batch), dtype) for name, dtype in OUTPUTS.items()}
+
+    @contextmanager
+    def _lane(self, images: int) -> Iterator[tuple[Lane, int]]:
+        """A lane that nobody else uses meanwhile, and the batch to run there, which may be more than the `images`."""
+        batch = max(images, self.smallest_batch)
+        capacity = batch if self._capture else self.largest_batch  # a captured graph is for one size
+        with self._lock:
+            if self._closed:
+                raise UserError(f"{self.name}: was closed; load the bundle again")
+            idle = self._idle[capacity]
+            lane = idle.pop() if idle else self._make_lane(capacity)
+        with ExitStack() as discard:
+            discard.callback(lane.close)
+            yield lane, batch
+            discard.pop_all()  # after a failure it may be in any state, now it is as good as new
+        with self._lock:
+            if not self._closed:
+                self._idle[capacity].append(lane)
+                return
+        lane.close()
+
+    def _make_lane(self, capacity: int) -> Lane:
+        options = {}
+        if self._captures_itself:
+            config = self._engine.create_runtime_config()
+            config.cuda_graph_strategy = self._library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            options = {"runtime_config": config}
+        with listen(self._library) as messages:
+            context = self._engine.create_execution_context(**options)
+        if context is None:
+            raise UserError(
+                f"{self.name}: makes no execution context ({first_error(messages)}); free some GPU memory"
+            )
+        return Lane(self._cuda, self._library, context, self._tensors, capacity, self._capture)
+
+
+def _candidates(
+    bundle: Path, backend: str, precision: str, engine: Path | None
+) -> list[tuple[Path, Sidecar]]:
+    """The engines asked for, in the order in which they are tried. `UserError` where there are none."""
+    damaged: list[str] = []
+    found = [(engine, read_sidecar(engine))] if engine else list_engines(bundle, backend, refusals=damaged)
+    wanted = PRECISIONS if precision == "auto" else (precision,)
+    found = [one for one in found if one[1].backend == backend and one[1].precision in wanted]
+    if found:
+        return sorted(found, key=lambda one: wanted.index(one[1].precision))
+    if damaged:  # who knows what it was for
+        raise UserError(damaged[0])
+    which = backend if precision == "auto" else f"{backend} {precision}"
+    command = f"python deploy/build_engine.py {bundle} --backend {backend} --precision {wanted[0]}"
+    raise UserError(f"{engine or bundle}: has no engine for {which}; build one: {command}")
+
+
+def _make_runtime(library: Any, sidecar: Sidecar) -> Any:
+    try:
+        runtime = library.Runtime(logger(library))
+    except (
+        TypeError,
+        RuntimeError,
+    ) as error:  # "factory function returned nullptr": the driver does not suit it
+        version, why = f"{sidecar.backend} {library.__version__}", " ".join(str(error).split())
+        raise UserError(f"{version} cannot start on this GPU ({why}); update the GPU's driver") from error
+    runtime.engine_host_code_allowed = bool(sidecar.options.get("version_compatible"))
+    if (dla_core := sidecar.options.get("dla_core")) is not None:
+        runtime.DLA_core = dla_core
+    return runtime
+
+
+def _read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
+    """The one input, then the outputs. `UserError` where they are not what `Engine.run` needs."""
+    found: dict[bool, list[Tensor]] = {True: [], False: []}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype = np.dtype(library.nptype(engine.get_tensor_dtype(name)))
+        is_input = engine.get_tensor_mode(name) == library.TensorIOMode.INPUT
+        found[is_input].append(Tensor(name, dtype, tuple(engine.get_tensor_shape(name))[1:]))
+    tensors = [*found[True], *found[False]]
+    names = {tensor.name for tensor in found[False]}
+    if (
+        len(found[True]) != 1
+        or not names >= OUTPUTS.keys()
+        or any(min(t.shape, default=1) < 1 for t in tensors)
+    ):
+        listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors)
+        raise UserError(f"{path}: has {listed}; needs one input, labels and logits of fixed size; {AGAIN}")
+    return tensors
+
+
+def _read_batches(engine: Any, name: str) -> tuple[int, int]:
+    """The smallest and the largest batch."""
+    fixed = engine.get_tensor_shape(name)[0]
+    if fixed > 0:
+        return fixed, fixed
+    smallest, _, largest = engine.get_tensor_profile_shape(name, 0)
+    return smallest[0], largest[0]

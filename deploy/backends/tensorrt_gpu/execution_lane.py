@@ -1,0 +1,115 @@
+"""Running a TensorRT engine: what one call at a time needs for itself."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deploy.backends.tensorrt_gpu.cuda import Cuda, CudaError
+from deploy.backends.tensorrt_gpu.log import ERROR, listen
+from deploy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of an engine."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    """Of one image, without the batch axis."""
+
+
+class Lane:
+    """An execution context with a stream, and buffers for every tensor here and on the GPU.
+
+    For one thread at a time, inside a `with cuda.current()`.
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        library: Any,
+        context: Any,
+        tensors: Sequence[Tensor],
+        capacity: int,
+        capture: bool = False,
+    ) -> None:
+        """`tensors` are the input, then the outputs; `capacity` is the largest batch.
+
+        With `capture` the network starts as one CUDA graph, which holds for batches of `capacity` only.
+        """
+        self._cuda, self._library, self._context = cuda, library, context
+        self._input, *self._outputs = tensors
+        self._batch, self._start = 0, self._enqueue
+        with ExitStack() as owner:
+            self.stream = cuda.stream(owner)
+            self._here = {t.name: cuda.host_empty(owner, (capacity, *t.shape), t.dtype) for t in tensors}
+            self._there = {name: cuda.malloc(owner, array.nbytes) for name, array in self._here.items()}
+            # The last to come is the first to go: the context before the memory that it uses, and nothing at all while
+            # the GPU is at work.
+            owner.callback(setattr, self, "_context", None)
+            owner.callback(cuda.sync, self.stream)
+            for name, address in self._there.items():
+                self._must(f"take the address of {name}", context.set_tensor_address, name, address)
+            if capture:
+                self._start = self._captured(owner, capacity)
+            self._owner = owner.pop_all()
+
+    def close(self) -> None:
+        """Release everything."""
+        self._owner.close()
+
+    def fill(self, images: np.ndarray, batch: int) -> None:
+        """Take the images of a run; where `batch` is more than there are, the last one is repeated."""
+        here = self._here[self._input.name]
+        here[: len(images)] = images
+        here[len(images) : batch] = images[-1]
+        self._resize(batch)
+
+    def queue(self, copies: bool = True) -> None:
+        """Start a run, with the copies to the GPU and back or without."""
+        if copies:
+            source = self._input.name
+            self._cuda.to_device(self._there[source], self._here[source][: self._batch], self.stream)
+        self._start()
+        for output in self._outputs if copies else ():
+            here = self._here[output.name][: self._batch]
+            self._cuda.to_host(here, self._there[output.name], self.stream)
+
+    def take(self, name: str, images: int, dtype: type[np.generic]) -> np.ndarray:
+        """An output of the run, waited for, of the first so many images, in an array of its own."""
+        self._cuda.sync(self.stream)
+        return np.array(self._here[name][:images], dtype)
+
+    def _resize(self, batch: int) -> None:
+        if batch != self._batch:
+            shape = (batch, *self._input.shape)
+            self._must(f"take the shape {shape}", self._context.set_input_shape, self._input.name, shape)
+            self._batch = batch
+
+    def _enqueue(self) -> None:
+        self._must("run", self._context.execute_async_v3, self.stream)
+
+    def _captured(self, owner: ExitStack, batch: int) -> Callable[[], None]:
+        self._resize(batch)
+        self._enqueue()  # the first run prepares for the shape, which is not for a graph to repeat
+        self._cuda.sync(self.stream)
+        try:
+            return self._cuda.capture(owner, self.stream, self._enqueue)
+        except CudaError as error:
+            raise UserError(f"{error}; this engine makes no CUDA graph, open it without") from error
+
+    def _must(self, what: str, call: Callable[..., bool], *arguments: object) -> None:
+        with listen(self._library) as messages:
+            done = call(*arguments)
+        if not done:
+            raise CudaError(f"TensorRT cannot {what}: {first_error(messages)}")
+
+
+def first_error(messages: Sequence[Any]) -> str:
+    """The first error that TensorRT spoke of, in one line."""
+    errors = (" ".join(message.text.split()) for message in messages if message.severity <= ERROR)
+    return next(errors, "it does not say why")

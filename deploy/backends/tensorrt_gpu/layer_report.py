@@ -1,0 +1,260 @@
+"""What the compiler made of a network: TensorRT's `Layers:` message, read.
+
+With detailed profiling verbosity the builder logs one verbose message that lists every fused layer with the types that
+it reads and writes: the proof that a convolution runs in INT8. It has no documented grammar. TensorRT-RTX 1.7 and
+TensorRT 11 list weights as `Constants`; TensorRT 10 gives them as `Weights: {"Type": …}` or among the inputs.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deploy.bundle.engine_files import LayerSummary
+from deploy.table import format_table
+
+HEADING = "Layers:"
+"""How the message begins."""
+
+Work = Literal["convolution", "product", "conversion", "other"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the engine. Types are named as numpy names them: "int8", "float32", …"""
+
+    name: str
+    kind: str
+    """TensorRT's layer type: "correlation" (a convolution), "kgen" (generated code), "CaskConvolution", …"""
+    onnx: tuple[str, ...]
+    """Names of the ONNX nodes behind it."""
+    inputs: tuple[str, ...]
+    weights: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A convolution or matrix product of the network, and the layer that computes it."""
+
+    onnx: str
+    convolution: bool
+    layer: Layer | None
+    """None where the compiler does not tell (TensorRT 10 hides what is inside a `ForeignNode`)."""
+
+    @property
+    def precision(self) -> str:
+        """ "int8" if both activations and weights are, else the type that it computes in; "?" if unknown."""
+        if self.layer is None:
+            return "?"
+        activations, weights = self.layer.inputs[:1], self.layer.weights
+        if activations == ("int8",) and "int8" in weights:
+            return "int8"
+        return next((kind for kind in (*weights, *activations) if kind != "int8"), "?")
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """All that the message tells; `products` in the order of the network where it was given."""
+
+    layers: tuple[Layer, ...]
+    products: tuple[Product, ...]
+    conversions: tuple[Layer, ...]
+    """Layers that do nothing but change the type or the memory format."""
+
+
+def operators(network: Any) -> dict[str, Work]:
+    """What each ONNX node of a parsed `INetworkDefinition` does, by the node's name."""
+    found: dict[str, Work] = {}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        work: Work = _WORK.get(layer.type.name, "other")
+        for name in _onnx_names(layer.metadata):
+            # A node may become several layers: the weightiest of them says what it does.
+            found[name] = _WEIGHT[min(_WEIGHT.index(work), _WEIGHT.index(found.get(name, work)))]
+    return found
+
+
+def parse(message: str, works: Mapping[str, Work] | None = None) -> LayerReport | None:
+    """Read a `Layers:` message; None where no layer is found in it.
+
+    `works` (see `operators`) makes the report complete and name the network's own nodes; without it, convolutions and
+    products are those that the compiler calls so.
+    """
+    lines = message.split("\n")  # not splitlines, for which a record separator ends a line too
+    layers = tuple(layer for line in lines if (layer := _layer(line)) and layer.outputs)
+    if not layers:
+        return None
+    works = works or {}
+    products = _products(layers, works) if works else _named_products(layers)
+    busy = {product.layer for product in products}
+    conversions = tuple(layer for layer in layers if layer not in busy and _converts(layer, works))
+    return LayerReport(layers, products, conversions)
+
+
+def summary(report: LayerReport) -> LayerSummary:
+    """The report in the few figures that a sidecar holds. What is unknown counts as floating point."""
+    convolutions = [product for product in report.products if product.convolution]
+    return LayerSummary(
+        convolutions=len(convolutions),
+        int8_convolutions=sum(product.precision == "int8" for product in convolutions),
+        conversions=len(report.conversions),
+        float_layers=tuple(product.onnx for product in report.products if product.precision != "int8"),
+    )
+
+
+def table(report: LayerReport, most: int = 6) -> str:
+    """The report in a few lines for a human; of long lists of names the first `most`."""
+    precisions = sorted({product.precision for product in report.products})
+    rows = []
+    for title, wanted in (("convolutions", True), ("matrix products", False)):
+        found = [product.precision for product in report.products if product.convolution is wanted]
+        rows.append((title, str(len(found)), *(str(found.count(kind)) for kind in precisions)))
+    rest = len(report.layers) - len({product.layer for product in report.products} - {None})
+    blank = [""] * len(precisions)
+    rows.append(("conversions only", str(len(report.conversions)), *blank))
+    rows.append(("other", str(rest - len(report.conversions)), *blank))
+    lines = [format_table(("layers", "all", *precisions), rows)]
+    stayed = summary(report).float_layers
+    if stayed and len(stayed) < len(report.products):
+        lines.append(f"not in INT8: {_some(stayed, most)}")
+    if report.conversions:
+        names = [layer.onnx[0] if layer.onnx else layer.name for layer in report.conversions]
+        lines.append(f"converted at: {_some(names, most)}")
+    return "\n".join(lines)
+
+
+_WEIGHT: tuple[Work, ...] = ("convolution", "product", "other", "conversion")
+
+_WORK: dict[str, Work] = {
+    "CONVOLUTION": "convolution",
+    "DECONVOLUTION": "convolution",
+    "MATRIX_MULTIPLY": "product",
+    "CAST": "conversion",
+    "IDENTITY": "conversion",
+    "SHUFFLE": "conversion",
+    "QUANTIZE": "conversion",
+    "DEQUANTIZE": "conversion",
+}
+"""By the name of a `tensorrt.LayerType`; all others do "other" work."""
+
+_TENSORS = r"\[(?P<{}>(?:.*?\}})??)\], "
+_LINE = re.compile(
+    rf"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: {_TENSORS.format('inputs')}"
+    rf"(?:Constants: {_TENSORS.format('constants')})?Outputs: {_TENSORS.format('outputs')}(?P<rest>.*)"
+)
+_TENSOR = re.compile(r"\{ Name: (.*?), (?:Location: \w+, )?Dimensions: \[.*?\].*?Datatype: ([^,}]*)")
+_WEIGHTS = re.compile(r'Weights: \{"Type": "(\w+)"')
+_ONNX = re.compile(r"\[ONNX Layer: (.*?)\](?=\[|\s|\x1e|$)")  # in JSON a record separator stands between them
+_GENERATED = re.compile(r"__myl_((?:[A-Z][a-z]+)+)_")
+_TYPE = re.compile(r"\b(bfloat16|bf16|half|fp16|float|fp32|fp8|fp4|uint8|int8|int4|int32|int64|bool)\b", re.I)
+_TYPES = {
+    "float": "float32",
+    "fp32": "float32",
+    "half": "float16",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp8": "float8",
+    "fp4": "float4",
+}
+
+_COMPUTES = {
+    True: re.compile(r"conv|correlation", re.I),
+    False: re.compile(r"gemm|matmul|matrix|fully", re.I),
+}
+"""Layer types that compute a convolution (True) or a matrix product."""
+
+_MOVES = {"Cast", "Conc", "Copy", "Move", "Repl", "Resh", "Tran"}
+_SCALES = {"Max", "Min", "Mul", "Roun"}
+"""Steps in the names of generated kernels that only move or cast; with those that scale, they (de)quantize."""
+
+
+def _layer(line: str) -> Layer | None:
+    match = _LINE.match(line.strip())
+    if not match:
+        return None
+    rest = match["rest"]
+    inputs, constants = _TENSOR.findall(match["inputs"]), _TENSOR.findall(match["constants"] or "")
+    weights = [_type(kind) for _, kind in constants]
+    if stated := _WEIGHTS.search(rest):
+        weights = [_type(stated[1])]
+    elif match["constants"] is None:  # TensorRT 10 lists a generated layer's constants among its inputs
+        weights = [_type(kind) for name, kind in inputs if "const" in name]
+        inputs = [(name, kind) for name, kind in inputs if "const" not in name]
+    onnx = _onnx_names(rest.partition("Metadata: ")[2])
+    if not onnx and not match["name"].startswith("__my"):  # before TensorRT 10.3 only the layer's name tells
+        onnx = tuple(match["name"].split(" + "))
+    return Layer(
+        name=match["name"],
+        kind=match["kind"],
+        onnx=onnx,
+        inputs=tuple(_type(kind) for _, kind in inputs),
+        weights=tuple(weights),
+        outputs=tuple(_type(kind) for _, kind in _TENSOR.findall(match["outputs"])),
+    )
+
+
+def _onnx_names(metadata: str) -> tuple[str, ...]:
+    return tuple(_ONNX.findall(metadata))
+
+
+def _type(text: str) -> str:
+    """The type in words such as "Float" or "Thirty-two wide channel vectorized row major Int8 format"."""
+    match = _TYPE.search(text)
+    name = match[0].lower() if match else text.strip().lower()
+    return _TYPES.get(name, name)
+
+
+def _products(layers: Sequence[Layer], works: Mapping[str, Work]) -> tuple[Product, ...]:
+    """Every convolution and product of the network, each with the layer that most likely computes it."""
+    behind: dict[str, list[Layer]] = {}
+    for layer in layers:
+        for name in layer.onnx:
+            behind.setdefault(name, []).append(layer)
+    found = []
+    for name, work in works.items():
+        if work in ("convolution", "product"):
+            convolution = work == "convolution"
+            candidates = behind.get(name, [])
+            best = min(candidates, key=lambda layer: _rank(layer, convolution), default=None)
+            found.append(Product(name, convolution, best))
+    return tuple(found)
+
+
+def _rank(layer: Layer, convolution: bool) -> int:
+    """How little the layer looks like the one that computes it: others pad its input or scale its output."""
+    if _COMPUTES[convolution].search(layer.kind):
+        return 0
+    if _COMPUTES[not convolution].search(layer.kind) or layer.kind == "runtime_fusion":
+        return 1
+    return 2 if layer.weights else 3
+
+
+def _named_products(layers: Sequence[Layer]) -> tuple[Product, ...]:
+    found = []
+    for layer in layers:
+        for convolution, pattern in _COMPUTES.items():
+            if pattern.search(layer.kind):
+                found.append(Product((layer.onnx or (layer.name,))[0], convolution, layer))
+                break
+    return tuple(found)
+
+
+def _converts(layer: Layer, works: Mapping[str, Work]) -> bool:
+    """Whether the layer, which computes no product, does nothing but change the type or the format."""
+    if "reformat" in layer.kind.lower():
+        return True
+    generated = _GENERATED.match(layer.name)
+    if not generated:
+        return False
+    steps = set(re.findall(r"[A-Z][a-z]+", generated[1]))
+    # The ends of a product are named after it too; what else is in them decides.
+    others = [works[name] for name in layer.onnx if works.get(name, "product") in ("conversion", "other")]
+    if not others:
+        return steps <= _MOVES - {"Conc"} or steps == {"Repl", "Conc"}
+    return steps <= _MOVES | _SCALES and set(others) == {"conversion"}
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

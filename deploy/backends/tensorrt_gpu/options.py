@@ -1,0 +1,131 @@
+"""What an engine is built for, and whether this TensorRT and this machine can do it."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from deploy.bundle.engine_files import TensorRT
+from deploy.errors import UserError
+
+TURING = "sm75"
+"""The one target that is never chosen by default: TensorRT-RTX 1.7.1 computes no convolution in INT8 for it, has no
+fp32 matrix products (which a folded pyramid needs), and takes both from the other targets of the same engine."""
+
+CURRENT = "current"
+"""Target: the GPU of this machine."""
+
+
+class Device(Protocol):
+    """A GPU as `deploy.backends.tensorrt_gpu.cuda.probe` tells of it."""
+
+    @property
+    def name(self) -> str:
+        """Such as "Orin"."""
+        ...
+
+    @property
+    def compute_capability(self) -> str:
+        """Such as "8.7"."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build an engine. Raises `UserError` for what can never be; `check` knows this machine and TensorRT."""
+
+    backend: TensorRT = "tensorrt"
+    precision: Literal["fp32", "fp16", "int8"] = "int8"
+    batch: tuple[int, int, int] = (1, 1, 1)
+    """Smallest, best and largest batch. All equal: a fixed batch, which compiles to fewer and faster kernels."""
+    workspace_mb: int | None = None
+    """Most scratch memory that a kernel may use, in MiB; None: all there is."""
+    timing_cache: Path | None = None
+    """File of measured kernels, read before the build and updated after it. Only `tensorrt` measures."""
+    targets: tuple[str, ...] = ()
+    """TensorRT-RTX: compute capabilities to compile for, such as ("sm86", "sm89"), or ("current",). Empty: this
+    machine's GPU; where there is none, all that TensorRT-RTX lists from Ampere (sm80) on, in one engine."""
+    hardware_compatible: Literal["", "ampere+", "same-cc"] = ""
+    """`tensorrt`: run on every GPU from Ampere on, or on every GPU of the same compute capability."""
+    version_compatible: bool = False
+    """`tensorrt`: run with later versions of the same major version too."""
+    dla_core: int | None = None
+    """`tensorrt` on a Jetson: run on this deep learning accelerator."""
+    allow_gpu_fallback: bool = True
+    """With a DLA: layers that it cannot run go to the GPU instead of failing the build."""
+    optimization_level: int | None = None
+    """`tensorrt`: 0..5, how long to search for fast kernels; None: TensorRT's default, 3."""
+
+    def __post_init__(self) -> None:
+        _one_of("backend", self.backend, ("tensorrt", "tensorrt-rtx"))
+        _one_of("precision", self.precision, ("fp32", "fp16", "int8"))
+        _one_of("hardware_compatible", self.hardware_compatible or "", ("", "ampere+", "same-cc"))
+        if len(self.batch) != 3 or not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
+            raise UserError(f"batch {self.batch}: give smallest ≤ best ≤ largest, from 1, such as (1, 4, 8)")
+        if self.workspace_mb is not None and self.workspace_mb < 1:
+            raise UserError(
+                f"workspace_mb {self.workspace_mb}: give at least 1, or leave it out for no limit"
+            )
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise UserError(f"optimization_level {self.optimization_level}: give 0 (quick) to 5 (thorough)")
+        if self.backend == "tensorrt":
+            self._check_full()
+        else:
+            self._check_rtx()
+
+    def _check_full(self) -> None:
+        if self.targets:
+            raise UserError(
+                f"targets {', '.join(self.targets)}: tensorrt compiles for the GPU that it runs on;"
+                " leave them out, or use backend tensorrt-rtx"
+            )
+        if self.dla_core is not None and self.precision != "fp16":
+            # Sources: deploy/lint/dla.py.
+            why = "takes INT8 by other means than Q and DQ" if self.precision == "int8" else "has no fp32"
+            raise UserError(f"dla_core: a DLA {why}; build with --precision fp16")
+        if self.dla_core is not None and self.batch[0] != self.batch[2]:
+            raise UserError(f"dla_core: a DLA needs a fixed batch, not {self.batch}; give one size")
+
+    def _check_rtx(self) -> None:
+        refused = {
+            "timing_cache": (self.timing_cache, "it measures no kernels when it builds"),
+            "hardware_compatible": (self.hardware_compatible, "name the GPUs by targets instead"),
+            "version_compatible": (self.version_compatible, "build again with the version on the device"),
+            "dla_core": (self.dla_core is not None, "DLAs need backend tensorrt"),
+            "optimization_level": (self.optimization_level is not None, "it compiles alike at every level"),
+        }
+        for name, (given, why) in refused.items():
+            if given:
+                raise UserError(f"{name}: tensorrt-rtx does not offer it ({why}); leave it out")
+
+    def deciding(self) -> dict[str, str | int | float | bool | None]:
+        """The options that decide what the engine is, beside backend, precision, batch and device."""
+        apart = ("backend", "precision", "batch", "targets", "timing_cache")
+        return {name: value for name, value in asdict(self).items() if name not in apart}
+
+
+def resolve_targets(trt: Any, options: BuildOptions, device: Device | None) -> tuple[str, ...]:
+    """Compute capabilities to compile for ahead of time, sorted; ("current",) for this machine's GPU.
+
+    `device` is this machine's GPU. Raises `UserError` for an unknown target, or "current" without a GPU.
+    """
+    if options.backend == "tensorrt":
+        return (CURRENT,)
+    known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    wanted = {target.strip().lower() for target in options.targets}
+    if not wanted:
+        return (CURRENT,) if device else tuple(name for name in known if name != TURING)
+    for target in sorted(wanted - {CURRENT}):
+        if target not in known:
+            raise UserError(
+                f"target {target}: TensorRT-RTX {trt.__version__} compiles for {', '.join(known)} or {CURRENT}"
+            )
+    if CURRENT in wanted and len(wanted) > 1:
+        raise UserError(f"targets {', '.join(sorted(wanted))}: {CURRENT} cannot be combined with others")
+    if CURRENT in wanted and device is None:
+        raise UserError(f"target {CURRENT}: there is no NVIDIA GPU here; name targets: {', '.join(known)}")
+    return tuple(sorted(wanted, key=known.index) if CURRENT not in wanted else wanted)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{name} {value!r}: choose one of {', '.join(filter(None, allowed))}")

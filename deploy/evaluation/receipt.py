@@ -1,0 +1,266 @@
+"""The receipt: what each hop from the trained network to the device does to accuracy, against a budget.
+
+A hop is one form of the same model (torch, ONNX, INT8, an engine). All hops see the same images one by one; each is
+scored against the truth, and its labels are compared, pixel by pixel, with the hop before it and with the first.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from deploy.errors import GateFailed, UserError
+from deploy.table import format_table
+
+Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+"""Id, image H×W×C as the model takes it, its truth (label H×W of class ids; or grasps N×5), `valid` bool H×W."""
+
+
+class Labeled(Protocol):
+    """What `verify` needs of a model's result, beside what its scorer reads."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class ids, uint8 H×W."""
+        ...
+
+
+class Scorer(Protocol):
+    """Counts how well the results of a model do; one for each hop, made by its task (`deploy.tasks.task`)."""
+
+    def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
+        """Count one image: a result of the task's model, and the truth and validity of a `Sample`."""
+        ...
+
+    def score(self) -> float:
+        """The figure that is gated, a fraction in 0..1."""
+        ...
+
+    def counts(self) -> list[np.ndarray]:
+        """The int64 arrays that all figures follow from; those of several processes add up, in place."""
+        ...
+
+    def details(self) -> dict[str, float | None]:
+        """Further fractions by name, the most telling one first; None where there was nothing to score."""
+        ...
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a hop may cost. Both are fractions: 0.001 is 0.1 points of the score (mIoU, or success of grasps)."""
+
+    max_drop: float = 0.001
+    min_agreement: float = 0.999
+    """Smallest share of valid pixels with the same class."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One form of the model. `model` maps an image H×W×C to a result with labels of the same height and width."""
+
+    name: str
+    model: Callable[[np.ndarray], Labeled]
+    bytes: int
+    """Size of the model's file, 0 if it has none."""
+    budget: Budget | None = None
+    """Its own budget (a lossy hop such as INT8 needs one); default: that of the run."""
+
+
+class HopReceipt(msgspec.Struct, frozen=True):
+    """What was measured of one hop. Fractions in 0..1; the first hop agrees with itself and passes."""
+
+    name: str
+    score: float
+    """What `Receipt.metric` says."""
+    details: dict[str, float | None]
+    """See `Scorer.details`."""
+    agreement_previous: float
+    agreement_first: float
+    ms_per_image: float
+    """Median over the images, preprocessing and postprocessing included."""
+    bytes: int
+    budget: Budget
+    passed: bool
+    reasons: tuple[str, ...]
+    """Why the hop is over its budget, one line each; empty if it passed."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """All hops of one model on one data set; `msgspec.to_builtins(receipt)` is JSON."""
+
+    dataset: str
+    split: str
+    images: int
+    metric: str
+    """The name of the score: "mIoU" or "success@1"."""
+    hops: tuple[HopReceipt, ...]
+    passed: bool
+    failed: tuple[str, ...]
+    """Names of the hops over their budget."""
+
+    @property
+    def source(self) -> str:
+        """The data set and split in words."""
+        return " ".join(filter(None, (self.dataset, self.split))) or "unnamed data"
+
+
+class _Tally:
+    """Running counts of one hop."""
+
+    def __init__(self, scorer: Scorer):
+        self.scorer = scorer
+        self.milliseconds: list[float] = []
+        self.same_as_previous = self.same_as_first = 0
+
+
+def run_hops(
+    hops: Sequence[Hop],
+    samples: Iterable[Sample],
+    new_scorer: Callable[[], Scorer],
+    budget: Budget | None = None,
+    *,
+    metric: str = "mIoU",
+    dataset: str = "",
+    split: str = "",
+) -> Receipt:
+    """Run every hop on every sample and compare; `samples` is iterated once, so memory does not grow with it.
+
+    A hop is gated against the hop before it by its own budget. It is also gated against the first hop, by the loosest
+    budget so far, lest small losses add up unseen; but not after a failure, for which it would only share the blame.
+
+    `metric` (the name of the scorers' score), `dataset` and `split` are for the record. `UserError` where there is no
+    sample or no valid pixel; one that a hop or the labels of a sample cause names both.
+    """
+    tallies = [_Tally(new_scorer()) for _ in hops]
+    images = pixels = 0
+    for sample in samples:
+        _run_sample(hops, tallies, sample)
+        images += 1
+        pixels += int(np.count_nonzero(sample[3]))
+    if not images:
+        raise UserError("nothing to verify: the data set or split has no images; check its folder")
+
+    receipts: list[HopReceipt] = []
+    for hop, tally in zip(hops, tallies, strict=True):
+        receipt = _measured(hop, tally, pixels, hop.budget or budget or Budget())
+        reasons = _reasons(receipts, receipt, metric)
+        receipts.append(msgspec.structs.replace(receipt, passed=not reasons, reasons=reasons))
+    failed = tuple(receipt.name for receipt in receipts if not receipt.passed)
+    return Receipt(dataset, split, images, metric, tuple(receipts), not failed, failed)
+
+
+def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
+    """The receipt as aligned plain text, with the reason below for each hop that failed.
+
+    `not_run` are names and bytes of further forms of the model that this machine cannot run.
+    """
+    detail = next(iter(receipt.hops[0].details), "–")
+    header = (
+        "hop",
+        f"{receipt.metric} %",
+        "agreement %",
+        "vs first %",
+        f"{detail} %",
+        "ms/image",
+        "MB",
+        "verdict",
+    )
+    rows = [
+        (
+            hop.name,
+            f"{100 * hop.score:.2f}",
+            f"{100 * hop.agreement_previous:.3f}",
+            f"{100 * hop.agreement_first:.3f}",
+            "–" if (value := hop.details.get(detail)) is None else f"{100 * value:.2f}",
+            f"{hop.ms_per_image:.1f}",
+            f"{hop.bytes / 1e6:.1f}",
+            "passed" if hop.passed else "FAILED",
+        )
+        for hop in receipt.hops
+    ]
+    rows += [(name, *"–––––", f"{size / 1e6:.1f}", "not run here") for name, size in not_run]
+    reasons = [reason for hop in receipt.hops for reason in hop.reasons]
+    return "\n".join([f"{receipt.source}, {receipt.images} images", format_table(header, rows), *reasons])
+
+
+def require_passed(receipt: Receipt) -> None:
+    """Raise `GateFailed` with the hops over budget and their figures in one line, if there are any."""
+    if not receipt.passed:
+        raise GateFailed("; ".join(reason for hop in receipt.hops for reason in hop.reasons))
+
+
+def _run_sample(hops: Sequence[Hop], tallies: Sequence[_Tally], sample: Sample) -> None:
+    """All hops on one sample, counted into their tallies."""
+    name, image, truth, valid = sample
+    first = previous = None
+    for hop, tally in zip(hops, tallies, strict=True):
+        try:
+            start = time.perf_counter()
+            result = hop.model(image)
+            tally.milliseconds.append(1e3 * (time.perf_counter() - start))
+            tally.scorer.update(result, truth, valid)
+        except UserError as error:
+            raise UserError(f"hop {hop.name}, sample {name}: {error}") from None
+        labels = result.labels
+        first = labels if first is None else first
+        previous = labels if previous is None else previous
+        tally.same_as_previous += int(np.count_nonzero((labels == previous) & valid))
+        tally.same_as_first += int(np.count_nonzero((labels == first) & valid))
+        previous = labels
+
+
+def _measured(hop: Hop, tally: _Tally, pixels: int, budget: Budget) -> HopReceipt:
+    """The hop's figures, not yet judged."""
+    return HopReceipt(
+        name=hop.name,
+        score=tally.scorer.score(),
+        details=tally.scorer.details(),
+        agreement_previous=tally.same_as_previous / pixels,
+        agreement_first=tally.same_as_first / pixels,
+        ms_per_image=statistics.median(tally.milliseconds),
+        bytes=hop.bytes,
+        budget=budget,
+        passed=True,
+        reasons=(),
+    )
+
+
+def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, metric: str) -> tuple[str, ...]:
+    """Why the hop is over budget, given the judged hops before it."""
+    if not before:
+        return ()
+    reasons = _over_budget(before[-1], hop, hop.agreement_previous, hop.budget, metric)
+    if reasons or not all(earlier.passed for earlier in before):
+        return reasons
+    budgets = [receipt.budget for receipt in (*before[1:], hop)]
+    loosest = Budget(max(b.max_drop for b in budgets), min(b.min_agreement for b in budgets))
+    return _over_budget(before[0], hop, hop.agreement_first, loosest, metric)
+
+
+def _over_budget(
+    reference: HopReceipt, hop: HopReceipt, agreement: float, budget: Budget, metric: str
+) -> tuple[str, ...]:
+    """One line for each limit that the hop breaks against the reference."""
+    hops = f"hop {reference.name} → {hop.name}"
+    drop = reference.score - hop.score
+    reasons = []
+    if agreement < budget.min_agreement:
+        share, limit = _percents(agreement, budget.min_agreement)
+        reasons.append(f"{hops}: label agreement {share} % is below the budget of {limit} %")
+    if drop > budget.max_drop:
+        points, limit = _percents(drop, budget.max_drop)
+        reasons.append(f"{hops}: {metric} falls by {points} points, more than the budget of {limit}")
+    return tuple(reasons)
+
+
+def _percents(value: float, limit: float) -> tuple[str, str]:
+    """Both fractions × 100, with as many decimals as it takes to tell them apart (at least 2)."""
+    texts = "", ""
+    for decimals in range(2, 18):
+        texts = f"{100 * value:.{decimals}f}", f"{100 * limit:.{decimals}f}"
+        if texts[0] != texts[1]:
+            break
+    return texts

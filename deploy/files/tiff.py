@@ -1,0 +1,138 @@
+"""TIFF images of any number of bands and kind of numbers, read whole, with what they say of pixels without data.
+
+Training and `edgedistill predict` read by it; `deploy.raster.geo` reads larger ones by windows, to the same numbers.
+
+GeoTIFF is read by rasterio where it is installed (`pip install 'edgedistill[geo]'`), else by tifffile, which training
+installs; where there is neither, by Pillow, as far as that goes (`deploy.files.decoding`). Neither a
+georeference nor a coordinate system is needed.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from deploy.errors import UserError
+from deploy.files.images import TIFF_SUFFIXES, read_image
+
+_NODATA_TAG = 42113
+"""GDAL's tag of the number that means no data, as text."""
+_METADATA_TAG = 42112
+
+
+def read_bands(path: Path) -> np.ndarray:
+    """An image file as H×W×C in the units of the file: `deploy.files.images.read_image`, but TIFF with all of its bands.
+
+    Of a TIFF, bytes and 16-bit numbers without sign come as they are; all others as float32, and so does any file whose
+    metadata name a number that means no data: NaN is in its place then. Of bytes it is none unless all bands are it, as
+    0 is a color, too. Scale and offset of the metadata are applied, but not to bytes.
+
+    Raises:
+        UserError: the file is missing or damaged, holds complex numbers, or bands of different sizes.
+    """
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return read_image(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    read = _reader()
+    if read is None:  # on a device: Pillow reads bytes of up to four bands, and says so of others
+        return read_image(path)
+    try:
+        bands, nodata, scales, offsets, _ = read(path)
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise all kinds in either library
+        raise UserError(f"{path}: corrupt image, cannot be read as TIFF ({_first_line(error)})") from error
+    if bands.dtype.kind not in "uif":
+        raise UserError(f"{path}: pixels are {bands.dtype}; save them as integers or floating point")
+    scaled = any(scale != 1 for scale in scales) or any(offsets)
+    if nodata is None and (bands.dtype == np.uint8 or (bands.dtype == np.uint16 and not scaled)):
+        return bands
+    pixels = bands.astype(np.float32)
+    if bands.dtype != np.uint8 and scaled:
+        pixels = (bands * scales + offsets).astype(np.float32)
+    if nodata is not None:
+        missing = bands == nodata
+        pixels[missing.all(axis=2) if bands.dtype == np.uint8 else missing] = np.nan
+    return pixels
+
+
+def band_names(path: Path) -> tuple[str, ...] | None:
+    """What a TIFF calls its bands, such as VV and VH; None where it does not name them all, each otherwise.
+
+    The same libraries as in `read_bands` look; where there is neither, or the file cannot be read, the answer is None.
+    """
+    read = _reader() if path.suffix.lower() in TIFF_SUFFIXES else None
+    if read is None:
+        return None
+    try:
+        names = read(path).names
+    except Exception:  # `read_bands` says what is wrong
+        return None
+    return tuple(names) if all(names) and len(set(names)) == len(names) else None
+
+
+class _Content(NamedTuple):
+    bands: np.ndarray
+    """H×W×C as stored."""
+    nodata: float | None
+    scales: Sequence[float]
+    offsets: Sequence[float]
+    names: Sequence[str]
+    """Of each band, "" where it has none."""
+
+
+def _reader() -> Callable[[Path], _Content] | None:
+    return _by_rasterio if find_spec("rasterio") else _by_tifffile if find_spec("tifffile") else None
+
+
+def _by_rasterio(path: Path) -> _Content:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            names = [name or "" for name in source.descriptions]
+            bands = source.read().transpose(1, 2, 0)
+            return _Content(bands, source.nodata, source.scales, source.offsets, names)
+
+
+def _by_tifffile(path: Path) -> _Content:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        sizes = {page.shape[:2] for page in file.pages if page.shape}  # pyright: ignore[reportAttributeAccessIssue]
+        series = file.series[0]
+        if len(file.series) > 1 and len(sizes) > 1 and not file.pages[1].is_reduced:  # pyright: ignore[reportAttributeAccessIssue]
+            raise UserError(f"{path}: its bands differ in size ({', '.join(map(str, sorted(sizes)))})")
+        bands = series.asarray()
+        tags = file.pages[0].tags  # pyright: ignore[reportAttributeAccessIssue]
+        nodata, metadata = (
+            tags[code].value if code in tags else None for code in (_NODATA_TAG, _METADATA_TAG)
+        )
+    if bands.ndim == 2:
+        bands = bands[..., None]
+    elif not series.axes.endswith("S"):  # one page or plane a band
+        bands = bands.transpose(1, 2, 0)
+    items = list(ElementTree.fromstring(metadata)) if metadata else []
+    scales, offsets = (
+        [float(text or default) for text in _by_band(items, role, bands.shape[2])]
+        for role, default in (("scale", 1), ("offset", 0))
+    )
+    names = _by_band(items, "description", bands.shape[2])
+    return _Content(bands, None if nodata is None else float(nodata), scales, offsets, names)
+
+
+def _by_band(items: Sequence[ElementTree.Element], role: str, bands: int) -> list[str]:
+    """What GDAL's metadata say of each band in that role, "" for nothing."""
+    found = {int(i.get("sample", 0)): i.text or "" for i in items if i.get("role") == role}
+    return [found.get(band, "") for band in range(bands)]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

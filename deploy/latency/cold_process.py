@@ -1,0 +1,53 @@
+"""The script that `deploy.latency.latency.cold_start` runs in a fresh process: nothing but inference, and a report on itself.
+
+It prints one line after its first result, for the parent to take the time, and one line of JSON at its end.
+"""
+
+import sys
+import time
+
+FIRST_RESULT = "edgedistill: first result"
+
+
+def main() -> None:
+    """Arguments: bundle folder, image (.npy), backend, precision, threads (0: the backend's choice), inferences."""
+    folder, image_file, backend, precision, threads, inferences = sys.argv[1:]
+    start = time.perf_counter()
+    import msgspec
+    import numpy as np
+
+    from deploy.errors import UserError
+    from deploy.loading import load
+
+    imported = time.perf_counter()
+    try:
+        model = load(folder, backend=backend, threads=int(threads) or None, precision=precision)
+        loaded = time.perf_counter()
+        image = np.load(image_file)
+        model(image)
+        print(FIRST_RESULT, flush=True)
+        for _ in range(int(inferences) - 1):
+            model(image)
+    except UserError as error:
+        sys.exit(str(error))
+    figures = {"import_s": imported - start, "load_s": loaded - imported, "inferences": int(inferences)}
+    print(msgspec.json.encode(figures | {"peak_rss_bytes": peak_rss()}).decode())
+
+
+def peak_rss() -> int:
+    """Bytes of the most memory that this process ever held.
+
+    On Linux `ru_maxrss` starts from the peak of the parent, through fork and exec: under a parent that holds torch
+    every child would look as big. VmHWM starts afresh. Elsewhere `ru_maxrss` has no such flaw; macOS counts bytes.
+    """
+    try:
+        with open("/proc/self/status") as status:
+            return 1024 * int(status.read().split("VmHWM:")[1].split()[0])
+    except FileNotFoundError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Images with grasps in a folder, as a device can read them (see `deploy.evaluation.labeled_data`).
+
+`images/NAME.npy` (float32 H×W×C, depth in meters and NaN for holes) or `.png`, and `grasps/NAME.csv`: one grasp a line,
+`x,y,angle,width,height` in pixels and degrees, under that header. A file of the header alone: nothing to grasp.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deploy.bundle.manifest import Manifest
+from deploy.errors import UserError
+from deploy.evaluation.labeled_data import naming, write_image
+from deploy.evaluation.receipt import Sample
+from deploy.files.atomic import atomic_write
+from deploy.files.images import list_images, read_image
+from deploy.inference.preprocess import check_pixels
+from deploy.tasks.grasp.geometry import ANGLE
+
+HEADER = "x,y,angle,width,height"
+
+
+def write_grasps(folder: Path, samples: Iterable[Sample]) -> int:
+    """Write samples as `folder/images` and `folder/grasps`, and return how many."""
+    count = 0
+    for index, (name, image, grasps, _) in enumerate(samples):
+        stem = f"{index:05d}-{Path(name).name}"
+        write_image(folder / "images" / stem, image)
+        write_csv(folder / "grasps" / f"{stem}.csv", grasps)
+        count += 1
+    return count
+
+
+def write_csv(path: Path, grasps: np.ndarray, qualities: np.ndarray | None = None) -> None:
+    """Write grasps N×5 as a file, with their qualities as one more column where there are some."""
+    rows = np.array(grasps, np.float64).reshape(-1, 5)
+    rows[:, ANGLE] = np.degrees(rows[:, ANGLE])
+    header = HEADER
+    if qualities is not None:
+        rows, header = np.column_stack([rows, qualities]), f"{HEADER},quality"
+    lines = [header, *(",".join(f"{value:.4f}" for value in row) for row in rows)]
+    with atomic_write(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
+    """The samples of a folder, in the order of their names.
+
+    Raises `UserError` naming the file where the folder, an image or its grasps are missing or damaged, or the image is
+    none that the bundle allows.
+    """
+    if not (folder / "grasps").is_dir():
+        raise UserError(f"{folder / 'grasps'}: no such folder; it should hold a .csv for each of the images")
+    for path in list_images(folder / "images"):
+        image = read_image(path)
+        with naming(path):
+            _, valid = check_pixels(image, manifest.input)
+        yield path.stem, image, read_csv(folder / "grasps" / f"{path.stem}.csv"), valid
+
+
+def read_csv(path: Path) -> np.ndarray:
+    """Grasps float64 N×5 of a file; the angle in radians. Raises `UserError` naming the file and the line."""
+    try:
+        header, *lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); each image needs its grasps") from error
+    if header.strip() != HEADER:
+        raise UserError(f"{path}: begins with {header[:40]!r}, should with {HEADER}")
+    rows = [_row(path, number, line) for number, line in enumerate(lines, start=2) if line.strip()]
+    grasps = np.array(rows, np.float64).reshape(-1, 5)
+    grasps[:, ANGLE] = np.radians(grasps[:, ANGLE])
+    return grasps
+
+
+def _row(path: Path, number: int, line: str) -> list[float]:
+    try:
+        values = [float(part) for part in line.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 5 or not all(map(math.isfinite, values)) or min(values[3:]) <= 0:
+        raise UserError(f"{path}, line {number}: {line[:60]!r} is not {HEADER} with sizes above 0")
+    return values

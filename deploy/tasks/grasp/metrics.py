@@ -1,0 +1,121 @@
+"""Scores of grasps by the rectangle metric, one definition for training, export checks and the device.
+
+A prediction is right where its rectangle overlaps one of the truth by an IoU above 0.25 and is turned against it by no
+more than 30° (Jiang et al., ICRA 2011; Lenz et al., arXiv:1301.3592). Only integer counts are kept, so scores do not
+depend on the order or the grouping of the images.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+
+from deploy.errors import UserError
+from deploy.tasks.grasp.geometry import ANGLE, angle_between
+from deploy.tasks.grasp.overlap import iou
+
+MIN_IOU, MAX_ANGLE = 0.25, np.radians(30)
+IOUS = (0.25, 0.30, 0.35, 0.40, 0.50)
+ANGLES = (30.0, 20.0, 15.0, 10.0, 5.0)
+"""Thresholds of the sweep; degrees."""
+BINS = 100
+"""Steps of quality that precision and recall are told at."""
+_ROUNDING = 1e-9
+
+
+class GraspScores(msgspec.Struct, frozen=True):
+    """Scores over all images with a grasp to be found; fractions in 0..1."""
+
+    images: int
+    empty: int
+    """Images without any grasp in the truth; they count for nothing else."""
+    success: dict[int, float]
+    """By k: share of images where one of the first k predictions is right. No prediction is a failure."""
+    sweep: tuple[tuple[float, ...], ...]
+    """success@1 for each of `IOUS` (rows) and `ANGLES`."""
+    precision: tuple[float, ...]
+    """Of the best predictions with at least a quality of i / BINS, the share that is right; 1 where there is none."""
+    recall: tuple[float, ...]
+    """Share of images whose best prediction has that quality and is right; falls from success@1."""
+    average_precision: float
+    """Area below precision over recall, as a step function."""
+
+
+class GraspMetrics:
+    """Counts predictions against truth, image by image; `scores()` turns the counts into figures."""
+
+    def __init__(self, counts: Sequence[int] = (1, 5)) -> None:
+        """`counts` are the k of success@k."""
+        self.ks = tuple(counts)
+        self.images = np.zeros(2, np.int64)
+        """With and without a grasp in the truth."""
+        self.hits = np.zeros(len(self.ks), np.int64)
+        self.sweep = np.zeros((len(IOUS), len(ANGLES)), np.int64)
+        self.by_quality = np.zeros((2, BINS + 1), np.int64)
+        """Best predictions that are wrong, and right, by quality."""
+
+    def update(self, grasps: np.ndarray, qualities: np.ndarray, truth: np.ndarray) -> None:
+        """Count an image: predictions N×5, the best first, their qualities N in 0..1, and the truth M×5."""
+        if len(truth) == 0:
+            self.images[1] += 1
+            return
+        self.images[0] += 1
+        if len(grasps) == 0:
+            return
+        overlaps, angles = compare(grasps[: max(self.ks)], truth)
+        right = matches(overlaps, angles).any(axis=1)
+        self.hits += [bool(right[:k].any()) for k in self.ks]
+        for row, least in enumerate(IOUS):
+            for column, most in enumerate(ANGLES):
+                self.sweep[row, column] += matches(overlaps[:1], angles[:1], least, np.radians(most)).any()
+        step = int(np.clip(np.floor(qualities[0] * BINS + _ROUNDING), 0, BINS))
+        self.by_quality[int(right[0]), step] += 1
+
+    def arrays(self) -> list[np.ndarray]:
+        """The counts; those of several processes add up, in place."""
+        return [self.images, self.hits, self.sweep, self.by_quality]
+
+    def merge(self, other: Self) -> None:
+        """Add the counts of another instance, for example of another process or shard."""
+        if self.ks != other.ks:
+            raise ValueError(f"metrics of success@{self.ks} and @{other.ks} cannot be merged")
+        for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
+            mine += theirs
+
+    def scores(self) -> GraspScores:
+        """The figures so far. `UserError` if no image had a grasp in its truth: there is nothing to report then."""
+        images = int(self.images[0])
+        if images == 0:
+            raise UserError("nothing to score: no image has a grasp in its truth; check the labels")
+        wrong, right = self.by_quality[:, ::-1].cumsum(axis=1)[:, ::-1].astype(float)
+        shown = wrong + right
+        precision = np.divide(right, shown, out=np.ones_like(right), where=shown > 0)
+        recall = right / images
+        steps = -np.diff(recall, append=0.0)
+        return GraspScores(
+            images=images,
+            empty=int(self.images[1]),
+            success={k: float(hit / images) for k, hit in zip(self.ks, self.hits, strict=True)},
+            sweep=tuple(tuple(row) for row in (self.sweep / images).tolist()),
+            precision=tuple(precision.tolist()),
+            recall=tuple(recall.tolist()),
+            average_precision=float((steps * precision).sum()),
+        )
+
+
+def compare(grasps: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU in 0..1 and turn in [0, π/2] of each of N grasps against each of M: float64 N×M both."""
+    return iou(grasps, truth), angle_between(grasps[:, None, ANGLE], truth[None, :, ANGLE])
+
+
+def matches(
+    overlaps: np.ndarray, angles: np.ndarray, min_iou: float = MIN_IOU, max_angle: float = MAX_ANGLE
+) -> Any:
+    """Where both criteria of the rectangle metric hold: bool, of the shape of both."""
+    return np.asarray((overlaps > min_iou) & (angles <= max_angle + _ROUNDING))
+
+
+def success(grasps: Any, truth: Any, min_iou: float = MIN_IOU, max_angle: float = MAX_ANGLE) -> np.ndarray:
+    """Whether each of N predictions is right by any of M grasps of the truth: bool N."""
+    return matches(*compare(np.asarray(grasps), np.asarray(truth)), min_iou, max_angle).any(axis=1)

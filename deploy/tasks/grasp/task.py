@@ -1,0 +1,91 @@
+"""Grasp detection as a task (`deploy.tasks.task`): success of the best grasp instead of mIoU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.bundle.manifest import ClassInfo
+from deploy.files.atomic import atomic_write
+from deploy.files.images import write_png
+from deploy.tasks.grasp.draw import draw_grasps
+from deploy.tasks.grasp.labeled import read_grasps, write_csv, write_grasps
+from deploy.tasks.grasp.metrics import GraspMetrics
+from deploy.tasks.grasp.model import COUNT, GraspModel, GraspResult
+from deploy.tasks.task import Task
+from deploy.visualize import render
+
+
+class GraspScorer:
+    """Success of the best grasp by the rectangle metric (see `deploy.tasks.grasp.metrics`)."""
+
+    def __init__(self, _: Sequence[str] = ()) -> None:
+        self.metrics = GraspMetrics(counts=(1, COUNT))
+
+    def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
+        """Count the grasps of a result against those of the truth N×5."""
+        del valid  # a hole hides no grasp
+        self.metrics.update(result.grasps, result.qualities, truth)
+
+    def counts(self) -> list[np.ndarray]:
+        """Images by what became of them."""
+        return self.metrics.arrays()
+
+    def score(self) -> float:
+        """success@1."""
+        return self.metrics.scores().success[1]
+
+    def details(self) -> dict[str, float | None]:
+        """Success of any of the first few."""
+        scores = self.metrics.scores()
+        return {f"success@{COUNT}": scores.success[COUNT]}
+
+
+def _picture(image: np.ndarray, result: GraspResult, _: Sequence[ClassInfo]) -> np.ndarray:
+    return draw_grasps(render(image), np.asarray(result.grasps), np.asarray(result.qualities))
+
+
+def _panels(
+    image: np.ndarray, truth: np.ndarray, results: Sequence[GraspResult], classes: Sequence[ClassInfo]
+) -> list[np.ndarray]:
+    return [draw_grasps(render(image), truth), *(_picture(image, one, classes) for one in results)]
+
+
+def _words(result: GraspResult, _: Sequence[ClassInfo]) -> str:
+    """The best grasp."""
+    if len(result.grasps) == 0:
+        return "nothing to grasp"
+    x, y, angle, width, _height = result.grasps[0]
+    more = f", and {len(result.grasps) - 1} more" if len(result.grasps) > 1 else ""
+    return (
+        f"grasp at ({x:.0f}, {y:.0f}), {np.degrees(angle):.0f}°, {width:.0f} pixels wide,"
+        f" quality {result.qualities[0]:.2f}{more}"
+    )
+
+
+def _save(
+    base: Path, image: np.ndarray, result: GraspResult, classes: Sequence[ClassInfo], maps: bool
+) -> None:
+    write_csv(
+        base.with_name(f"{base.name}_grasps.csv"), np.asarray(result.grasps), np.asarray(result.qualities)
+    )
+    write_png(base.with_name(f"{base.name}_overlay.png"), _picture(image, result, classes))
+    if maps:
+        with atomic_write(base.with_name(f"{base.name}_maps.npy")) as file:
+            np.save(file, result.maps)
+
+
+GRASP = Task(
+    "grasp",
+    metric="success@1",
+    key="success",
+    model=GraspModel,
+    scorer=GraspScorer,
+    truth="grasps",
+    read=read_grasps,
+    write=write_grasps,
+    panels=_panels,
+    words=_words,
+    save=_save,
+)

@@ -1,0 +1,50 @@
+"""The tasks by name, and what a bundle's task makes of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from deploy.backends.engine import Engine
+from deploy.bundle.manifest import Manifest
+from deploy.errors import UserError
+from deploy.tasks.task import Model, Task
+
+# A task is imported when a bundle asks for it: a device starts faster without the others.
+
+
+def _segmentation() -> Task:
+    from deploy.tasks.segmentation.task import SEGMENTATION
+
+    return SEGMENTATION
+
+
+def _grasp() -> Task:
+    from deploy.tasks.grasp.task import GRASP
+
+    return GRASP
+
+
+TASKS: Mapping[str, Callable[[], Task]] = {"segmentation": _segmentation, "grasp": _grasp}
+
+
+def task_named(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    if name not in TASKS:
+        raise UserError(f"there is no task {name!r}, only {', '.join(TASKS)}; upgrade edgedistill")
+    return TASKS[name]()
+
+
+def task_of(manifest: Manifest) -> Task:
+    """The task of a bundle."""
+    return task_named(manifest.task)
+
+
+def model_of(manifest: Manifest, engine: Engine) -> Model:
+    """The model of a bundle on an engine."""
+    model = task_of(manifest).model(manifest.input, manifest.classes, engine, manifest.ignore_label)
+    if (manifest.threshold, manifest.temperature) == (None, None):
+        return model
+    return replace(model, threshold=manifest.threshold, temperature=manifest.temperature)

@@ -1,0 +1,97 @@
+"""Segmentation as a task (`deploy.tasks.task`): a class for each pixel."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.backends.engine import Engine
+from deploy.bundle.manifest import ClassInfo, InputSpec, Manifest
+from deploy.evaluation.labeled_data import read_labeled, write_labeled
+from deploy.evaluation.receipt import Sample
+from deploy.evaluation.segmentation_metrics import SegmentationMetrics
+from deploy.files.atomic import atomic_write
+from deploy.files.images import write_png
+from deploy.tasks.segmentation.model import Model, Result
+from deploy.tasks.task import Task
+from deploy.visualize import colorize, overlay, render, shares
+
+
+class SegmentationScorer:
+    """mIoU, pixel by pixel (see `deploy.evaluation.segmentation_metrics`)."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self.metrics = SegmentationMetrics(len(self.classes))
+
+    def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
+        """Count the `labels` of a result against labels H×W where `valid`."""
+        self.metrics.update(result.labels, truth, valid)
+
+    def counts(self) -> list[np.ndarray]:
+        """Pixels by label and prediction, and pixels of boundaries."""
+        return [self.metrics.confusion, self.metrics.boundary]
+
+    def score(self) -> float:
+        """mIoU."""
+        return self.metrics.scores().miou
+
+    def details(self) -> dict[str, float | None]:
+        """Boundary F1, pixel accuracy, and the IoU of each class."""
+        scores = self.metrics.scores()
+        each = {f"IoU {name}": iou for name, iou in zip(self.classes, scores.iou, strict=True)}
+        return {"boundary F1": scores.boundary_f1, "pixel accuracy": scores.pixel_accuracy, **each}
+
+
+def _model(spec: InputSpec, classes: Sequence[ClassInfo], engine: Engine, ignore_label: int = 255) -> Model:
+    return Model(spec, tuple(classes), engine, ignore_label)
+
+
+def _read(folder: Path, manifest: Manifest) -> Iterator[Sample]:
+    return read_labeled(folder, len(manifest.classes), manifest.ignore_label, manifest.input)
+
+
+def _picture(image: np.ndarray, result: Result, classes: Sequence[ClassInfo]) -> np.ndarray:
+    return overlay(image, result.labels, classes)
+
+
+def _panels(
+    image: np.ndarray, truth: np.ndarray, results: Sequence[Result], classes: Sequence[ClassInfo]
+) -> list[np.ndarray]:
+    """The last result with a legend."""
+    *others, last = (result.labels for result in results)
+    colors = [colorize(labels, classes) for labels in (truth, *others)]
+    return [render(image), *colors, overlay(image, last, classes, opacity=1.0)]
+
+
+def _words(result: Result, classes: Sequence[ClassInfo]) -> str:
+    """The share of each class, largest first."""
+    found = zip(shares(result.labels, len(classes)), classes, strict=True)
+    ranked = sorted(((share, info.name) for share, info in found if share > 0), reverse=True)
+    return ", ".join(f"{name} {100 * share:.1f} %" for share, name in ranked) or "no data"
+
+
+def _save(
+    base: Path, image: np.ndarray, result: Result, classes: Sequence[ClassInfo], probabilities: bool
+) -> None:
+    write_png(base.with_name(f"{base.name}_mask.png"), result.labels)
+    write_png(base.with_name(f"{base.name}_overlay.png"), _picture(image, result, classes))
+    if probabilities:
+        with atomic_write(base.with_name(f"{base.name}_probabilities.npy")) as file:
+            np.save(file, result.probabilities)
+
+
+SEGMENTATION = Task(
+    "segmentation",
+    metric="mIoU",
+    key="miou",
+    model=_model,
+    scorer=SegmentationScorer,
+    truth="masks",
+    read=_read,
+    write=write_labeled,
+    panels=_panels,
+    words=_words,
+    save=_save,
+)

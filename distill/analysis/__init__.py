@@ -1,1 +1,0 @@
-"""What `edgedistill compare` is made of: which models, their tables, and their plots (with matplotlib)."""

@@ -1,0 +1,69 @@
+"""Compare segmentation models on the same labeled images: tables, plots, and pictures of the worst images.
+
+    edgedistill compare RUN_OR_BUNDLE… [--data FOLDER] [--split test] [--class water] [--out DIR]
+
+No torch: models run as they do on a device. Only matplotlib is needed beside (`pip install 'edgedistill[bench]'`).
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.analysis.collect import class_id
+from deploy.errors import UserError, warnings_as_lines
+from distill.compare.measured import compare_all, measure, write_worst
+from distill.compare.plots import write_plots
+from distill.compare.subjects import subjects_of
+from distill.compare.tables import comparison_table, summary_table, write_tables
+from distill.reporting.figures import require_matplotlib
+
+WORST = 8
+
+
+@warnings_as_lines()
+def main(argv: Sequence[str]) -> int:
+    """The command. Raises `UserError` for what the user can mend."""
+    options = _parser().parse_args(argv)
+    if options.worst < 0:
+        raise UserError(f"--worst {options.worst}: is negative; give how many images to draw")
+    require_matplotlib("compare")
+    subjects = subjects_of(options.models, options.data, options.split)
+    positive = class_id(subjects[0].manifest.classes, options.positive)
+    measured = [measure(one, options.split, positive, options.backend, options.precision) for one in subjects]
+    pairs = compare_all(measured, options.seed)
+
+    out: Path = options.out
+    write_tables(out, measured, pairs, positive)
+    write_plots(out, measured, positive)
+    write_worst(subjects, measured, options.split, positive, out / "errors", options.worst)
+    print(summary_table(measured, positive))
+    if pairs:
+        print(f"\n{comparison_table(pairs)}")
+    print(
+        f"\ntables, plots and the worst images in {out}; best F1 and threshold are those of {options.split} itself"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill compare", description="Compare segmentation models on the same labeled images."
+    )
+    parser.add_argument(
+        "models", type=Path, nargs="+", metavar="RUN_OR_BUNDLE", help="runs stand for their student"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="labeled data for all (beside each bundle)"
+    )
+    parser.add_argument("--split", default="test", metavar="NAME", help="its folder to measure on (test)")
+    parser.add_argument(
+        "--class", dest="positive", metavar="NAME", help="the class of the curves (the second of the bundle)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")
+    parser.add_argument("--worst", type=int, default=WORST, metavar="N", help=f"images to draw ({WORST})")
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals' resampling (0)")
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="what runs the bundles (auto)")
+    parser.add_argument(
+        "--precision", default="auto", metavar="NAME", help="of the models that are run (auto)"
+    )
+    return parser

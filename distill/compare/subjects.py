@@ -1,0 +1,107 @@
+"""The models of a comparison: found by path, and checked to be comparable."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deploy.bundle.manifest import MANIFEST, Manifest, read_manifest
+from deploy.errors import UserError
+from deploy.evaluation.labeled_data import data_folder, read_labeled, require_data
+from deploy.evaluation.receipt import Sample
+from deploy.files.atomic import sha256_file
+from deploy.files.images import list_images
+
+STUDENT = "student.bundle"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model, and the labeled data that it is measured on."""
+
+    name: str
+    """Short, and no other model's."""
+    bundle: Path
+    data: Path
+    manifest: Manifest
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """The labeled images of `data/split`."""
+        manifest = self.manifest
+        return read_labeled(self.data / split, len(manifest.classes), manifest.ignore_label, manifest.input)
+
+
+def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Subject]:
+    """The models at paths of runs (their `student.bundle`) or of bundles, measured on `data` or what lies beside them.
+
+    Raises `UserError` for a path that is neither, one given twice, a bundle that finds grasps, classes that differ,
+    data that are missing, and images that are not the same for all.
+    """
+    subjects = _named_apart([_subject(path, data) for path in paths])
+    for subject in subjects:
+        if subject.manifest.task != "segmentation":
+            raise UserError(f"{subject.bundle}: finds grasps; compare is for segmentation bundles")
+        _require_same_classes(subjects[0], subject)
+        require_data(subject.data, split)
+    for subject in subjects[1:]:
+        _require_same_images(subjects[0], subject, split)
+    return subjects
+
+
+def _subject(path: Path, data: Path | None) -> Subject:
+    is_bundle = (path / MANIFEST).is_file()
+    bundle = path if is_bundle else path / STUDENT
+    if not bundle.is_dir():
+        what = f"holds neither {MANIFEST} nor {STUDENT}" if path.is_dir() else "no such folder"
+        raise UserError(f"{path}: {what}; give the folder of a run or of a bundle")
+    name = path.resolve().name.removesuffix(".bundle")
+    return Subject(name, bundle.resolve(), data or data_folder(bundle), read_manifest(bundle))
+
+
+def _named_apart(subjects: Sequence[Subject]) -> list[Subject]:
+    bundles, names = (Counter(getattr(one, field) for one in subjects) for field in ("bundle", "name"))
+    twice = [bundle for bundle, count in bundles.items() if count > 1]
+    if twice:
+        raise UserError(f"{twice[0]}: is given twice; name every model once")
+    longer = [
+        one if names[one.name] == 1 else replace(one, name=f"{_parent(one)}/{one.name}") for one in subjects
+    ]
+    if len({one.name for one in longer}) == len(longer):
+        return longer
+    return [replace(one, name=str(one.bundle)) for one in subjects]
+
+
+def _parent(subject: Subject) -> str:
+    """The folder that tells models of one name apart: the run of a bundle, what holds a run."""
+    folder = subject.bundle.parent
+    return folder.parent.name if folder.name == subject.name else folder.name
+
+
+def _require_same_classes(first: Subject, other: Subject) -> None:
+    names = [[one.name for one in subject.manifest.classes] for subject in (first, other)]
+    if names[0] != names[1] or first.manifest.ignore_label != other.manifest.ignore_label:
+        raise UserError(
+            f"{other.name} has the classes {', '.join(names[1])}, {first.name} has {', '.join(names[0])};"
+            " compare models of the same classes"
+        )
+
+
+def _require_same_images(first: Subject, other: Subject, split: str) -> None:
+    folders = [subject.data.resolve() / split for subject in (first, other)]
+    if folders[0] == folders[1]:
+        return
+    # models of other channels have other images of the same places: then the labels tell whether they are the same
+    same_channels = first.manifest.input.channels == other.manifest.input.channels
+    kinds = ("images", "masks") if same_channels else ("masks",)
+    one, two = (_checksums(folder, kinds) for folder in folders)
+    different = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+    if different:
+        raise UserError(
+            f"{first.name} and {other.name} have different labeled images in {split}, such as"
+            f" {different[0]}; give one --data FOLDER for all"
+        )
+
+
+def _checksums(folder: Path, kinds: Sequence[str]) -> dict[str, str]:
+    paths = [path for kind in kinds for path in list_images(folder / kind)]
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}

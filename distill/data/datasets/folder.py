@@ -1,0 +1,200 @@
+"""Your own data: a folder of images and one of masks.
+
+    {train,val,test}/images/STEM.*  {train,val,test}/masks/STEM.*      your split (without test/, val is used), or
+    images/STEM.*  masks/STEM.*                                        split 70/15/15 by a hash of the stem
+    classes.json                                                       optional
+
+Images are png, jpg, bmp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all of the same channels; a TIFF may
+have any number of bands of any kind, and name the number that means no data (`deploy.files.tiff`). Masks hold
+class ids, 255 = void, or colors. `classes.json` is a list of class names or of entries such as
+`{"name": "water", "color": [0, 0, 255], "value": 255}`, where `color` and `value` (the number in the mask; default: the
+position in the list) can be left out; or an object with such a list as `classes`, `ignore` (another number in the mask
+that is void) and `channels` (names of the image channels; else what the first TIFF calls its bands). Without it the ids
+in the masks are counted.
+"""
+
+import hashlib
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from deploy.bundle.manifest import ClassInfo
+from deploy.errors import UserError
+from deploy.files.images import list_images, read_mask
+from deploy.files.tiff import band_names, read_bands
+from deploy.visualize import palette
+from distill.config import DataConfig
+from distill.data.datasets.masks import Legend, shorten
+from distill.data.datasets.pairs import Pair, PairReader, checked_pairs, find_root
+from distill.data.sample import IGNORE
+from distill.data.splits import Splits
+
+GET = "it should hold images/ and masks/, or train/, val/ and test/ with these two in each"
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
+SHARES = {"train": 0.70, "val": 0.85, "test": 1.0}
+"""Upper bound of each split on the scale of hashes, 0..1."""
+
+
+class ClassEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A class in `classes.json`."""
+
+    name: str
+    color: tuple[int, int, int] | None = None
+    value: int | None = None
+
+
+class ClassesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`classes.json` in its long form."""
+
+    classes: list[str | ClassEntry]
+    ignore: int = IGNORE
+    channels: tuple[str, ...] | None = None
+
+
+def open_folder(config: DataConfig, seed: int) -> Splits:
+    """The data in `config.root`. `seed` is not used: the split is the same in every run.
+
+    A hash of the stem alone decides the split of an image, so that adding files moves none of the others.
+    """
+    splits, classes, legend, settings = read_folder(find_root(config, GET))
+    first = read_bands(splits["train"][0].image)
+    optical = first.dtype == np.uint8
+    channels = _name_channels(
+        settings.channels if settings else None, first.shape[2], splits["train"][0].image
+    )
+    train, val, test = (
+        PairReader(splits[split], legend, channels=len(channels), optical=optical) for split in SHARES
+    )
+    if splits["test"] is splits["val"]:
+        test = val
+    return Splits("folder", classes, channels, optical, train=train, val=val, test=test)
+
+
+def read_folder(
+    root: Path,
+) -> tuple[dict[str, tuple[Pair, ...]], tuple[ClassInfo, ...], Legend, ClassesFile | None]:
+    """The pairs of each split, the classes, how masks spell them, and `classes.json` if there is one."""
+    splits = _find_pairs(root)
+    settings = _read_classes(root / "classes.json")
+    classes, legend = _describe(settings) if settings else _infer(splits, root)
+    return splits, classes, legend, settings
+
+
+def _find_pairs(root: Path) -> dict[str, tuple[Pair, ...]]:
+    """The pairs of each split."""
+    if (root / "images").is_dir():
+        return _split_by_hash(_pairs_in(root), root)
+    for split in ("train", "val"):
+        if not (root / split / "images").is_dir():
+            raise UserError(f"{root / split / 'images'}: no such folder; {root} {GET.removeprefix('it ')}")
+    splits = {split: _pairs_in(root / split) for split in ("train", "val")}
+    has_test = (root / "test" / "images").is_dir()
+    return splits | {"test": _pairs_in(root / "test") if has_test else splits["val"]}
+
+
+def _pairs_in(folder: Path) -> tuple[Pair, ...]:
+    images = list_images(folder / "images")
+    stems = [image.stem for image in images]
+    for before, after in pairwise(images):
+        if before.stem == after.stem:
+            raise UserError(f"{before} and {after.name} have one name: which of them belongs to the mask?")
+    pairs = (
+        Pair(stem, image, _mask_of(folder / "masks", stem)) for stem, image in zip(stems, images, strict=True)
+    )
+    return checked_pairs(pairs, folder / "images")
+
+
+def _mask_of(folder: Path, stem: str) -> Path:
+    candidates = [folder / f"{stem}{suffix}" for suffix in MASK_SUFFIXES]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _split_by_hash(pairs: tuple[Pair, ...], root: Path) -> dict[str, tuple[Pair, ...]]:
+    splits: dict[str, list[Pair]] = {split: [] for split in SHARES}
+    for pair in pairs:
+        place = int.from_bytes(hashlib.sha256(pair.id.encode()).digest()[:8]) / 2**64
+        splits[next(split for split, end in SHARES.items() if place < end)].append(pair)
+    for split, chosen in splits.items():
+        if not chosen:
+            raise UserError(
+                f"{root}: {len(pairs)} images are too few to split by chance ({split} got none); "
+                "lay them out as train/, val/ and test/"
+            )
+    return {split: tuple(chosen) for split, chosen in splits.items()}
+
+
+def _read_classes(path: Path) -> ClassesFile | None:
+    if not path.is_file():
+        return None
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=list[str | ClassEntry] | ClassesFile)
+        settings = found if isinstance(found, ClassesFile) else ClassesFile(found)
+        _check_classes(settings)
+    except ValueError as error:  # msgspec's errors are ValueErrors too
+        raise UserError(f"{path}: {error}") from error
+    return settings
+
+
+def _check_classes(settings: ClassesFile) -> None:
+    """ValueError for fewer than two classes, or two with one name, value or color."""
+    classes, legend = _describe(settings)
+    if len(classes) < 2:
+        raise ValueError(f"names {len(classes)} classes; segmentation needs two or more")
+    columns = {"name": [info.name for info in classes], "value": legend.values, "color": legend.colors}
+    for what, items in columns.items():
+        repeated = [item for item, count in Counter(items).items() if count > 1]
+        if repeated:
+            raise ValueError(f"two classes have the {what} {repeated[0]}")
+    if settings.ignore in legend.values and settings.ignore != IGNORE:
+        raise ValueError(f"{settings.ignore} is both the value of a class and ignored")
+
+
+def _describe(settings: ClassesFile) -> tuple[tuple[ClassInfo, ...], Legend]:
+    entries = [ClassEntry(entry) if isinstance(entry, str) else entry for entry in settings.classes]
+    spare = palette(len(entries))
+    classes = tuple(ClassInfo(entry.name, entry.color or spare[i]) for i, entry in enumerate(entries))
+    values = tuple(i if entry.value is None else entry.value for i, entry in enumerate(entries))
+    colors = tuple(entry.color for entry in entries if entry.color is not None)
+    return classes, Legend(
+        values,
+        ignore=(settings.ignore,),
+        # Masks in colors need one for every class.
+        colors=colors if len(colors) == len(entries) else (),
+    )
+
+
+def _infer(splits: dict[str, tuple[Pair, ...]], root: Path) -> tuple[tuple[ClassInfo, ...], Legend]:
+    """Classes from the ids in the masks of all splits."""
+    found: set[int] = set()
+    for pair in dict.fromkeys(pair for pairs in splits.values() for pair in pairs):
+        mask = read_mask(pair.mask)
+        if mask.ndim == 3:
+            raise UserError(
+                f"{pair.mask}: the mask holds colors; write {root / 'classes.json'} with name and color of each class"
+            )
+        found.update(np.unique(mask).tolist())
+    ids = sorted(found - {IGNORE})
+    if len(ids) < 2 or ids != list(range(len(ids))):
+        raise UserError(
+            f"{root}: the masks hold the ids {shorten(sorted(found), 12)}, but classes count from 0 and 255 is void; "
+            f"write {root / 'classes.json'} with name and value of each class"
+        )
+    colors = palette(len(ids))
+    return tuple(ClassInfo(f"class_{i}", colors[i]) for i in ids), Legend(values=tuple(ids))
+
+
+def _name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tuple[str, ...]:
+    if names is not None:
+        if len(names) != count:
+            raise UserError(
+                f"{image}: has {count} channels, but classes.json names {len(names)} ({', '.join(names)})"
+            )
+        return names
+    return (
+        band_names(image)
+        or {1: ("grey",), 3: ("R", "G", "B")}.get(count)
+        or tuple(f"band_{i}" for i in range(count))
+    )

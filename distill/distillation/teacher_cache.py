@@ -1,0 +1,199 @@
+"""The teacher's outputs for a fixed set of augmented views, computed once and read from disk in every epoch.
+
+A folder:
+
+    cache.json     what the rows are: of which teacher, views and maps, in which numbers
+    logits.bin     one row a view: C×h×w numbers each; so for every feature map
+    chunks.bin     a SHA-256 for each chunk of rows over all maps, zeros where the chunk is not written yet
+
+Rows are ordered by view, then by image. The files are reserved in full before the first row is computed, so that a full
+disk is found at once. A chunk counts once its checksum is written, so an interrupted filling goes on where it was, and
+several processes fill one cache together.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deploy.errors import DISK_FULL, UserError
+from deploy.files.atomic import write_json
+from distill.losses.distillation_loss import Target
+
+CHUNK_ROWS = 32
+DIGEST = 32
+NUMBERS = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2"), "int8": np.dtype("i1")}
+REMEDY = "delete the folder, or give another --distill.cache"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a cache holds."""
+
+    rows: int
+    maps: Mapping[str, tuple[int, int, int]]
+    """Channels, height and width of each map, `logits` among them."""
+    numbers: str
+    """A key of `NUMBERS`; int8 maps have a float32 scale for each channel of each row, in `NAME.scale.bin`."""
+
+    @property
+    def files(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+        """Type and shape of each file's array, rows first."""
+        files: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+        for name, shape in self.maps.items():
+            files[f"{name}.bin"] = NUMBERS[self.numbers], (self.rows, *shape)
+            if self.numbers == "int8":
+                files[f"{name}.scale.bin"] = np.dtype("<f4"), (self.rows, shape[0])
+        return files
+
+
+class TeacherCache:
+    """Rows of a teacher's outputs in a folder.
+
+    Args:
+        folder: made if it is not there.
+        layout: what the rows are.
+        identity: what they depend on (teacher, views, arithmetic), as JSON values by name.
+
+    Raises:
+        UserError: the folder holds something else, or another teacher's or other views' outputs; or there is no room.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, identity: Mapping[str, str]) -> None:
+        self.folder, self.layout = folder, layout
+        self._claim({"layout": _plain(layout), **identity})
+        self._arrays = {
+            name: np.memmap(folder / name, kind, "r+", shape=shape)
+            for name, (kind, shape) in layout.files.items()
+        }
+        self._digests = np.memmap(folder / "chunks.bin", np.uint8, "r+", shape=(self._chunks, DIGEST))
+
+    def missing(self) -> list[range]:
+        """The rows of each chunk that is not there, or that was damaged (its checksum does not fit)."""
+        return [rows for chunk, rows in enumerate(self._row_ranges()) if not self._intact(chunk, rows)]
+
+    def write(self, rows: range, target: Target) -> None:
+        """Store the outputs for one chunk of rows, as `missing` named it."""
+        maps = {"logits": target.logits, **target.features}
+        for name in self.layout.maps:
+            self._store(name, rows, maps[name].float().cpu().numpy())
+        for array in self._arrays.values():
+            array.flush()
+        chunk = rows.start // CHUNK_ROWS
+        self._digests[chunk] = np.frombuffer(self._digest(rows), np.uint8)
+        self._digests.flush()
+
+    def read(self, rows: Sequence[int]) -> Target:
+        """The outputs stored at `rows`, float32 on the CPU (fp16 and int8 as the numbers that they stand for)."""
+        maps = {name: torch.from_numpy(self._load(name, list(rows))) for name in self.layout.maps}
+        return Target(maps.pop("logits"), maps)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    @property
+    def _chunks(self) -> int:
+        return -(-self.layout.rows // CHUNK_ROWS)
+
+    def _row_ranges(self) -> Iterator[range]:
+        for start in range(0, self.layout.rows, CHUNK_ROWS):
+            yield range(start, min(start + CHUNK_ROWS, self.layout.rows))
+
+    def _claim(self, wanted: Mapping[str, object]) -> None:
+        """Reserve the files and then write `cache.json`, or check that the one there says the same."""
+        path = self.folder / "cache.json"
+        if path.exists():
+            self._check_same(path, wanted)
+            return
+        if (
+            self.folder.exists()
+            and any(self.folder.glob("*.bin"))
+            and not (self.folder / ".filling").exists()
+        ):
+            raise UserError(f"{self.folder}: holds other files; {REMEDY}")
+        sizes = {
+            name: kind.itemsize * int(np.prod(shape)) for name, (kind, shape) in self.layout.files.items()
+        }
+        sizes["chunks.bin"] = self._chunks * DIGEST
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / ".filling").touch()
+            for name, size in sizes.items():
+                _reserve(self.folder / name, size)
+        except OSError as error:
+            for name in (*sizes, ".filling"):
+                (self.folder / name).unlink(missing_ok=True)
+            if error.errno not in DISK_FULL:
+                raise UserError(
+                    f"{self.folder}: cannot be written ({error.strerror}); give another --distill.cache"
+                ) from error
+            raise UserError(
+                f"{self.folder}: the teacher's outputs need {sum(sizes.values()) / 1e9:.2f} GB and the disk is full;"
+                " free some space, or lower --distill.views or set --distill.cache-dtype int8"
+            ) from error
+        write_json(path, wanted)
+        (self.folder / ".filling").unlink(missing_ok=True)
+
+    def _check_same(self, path: Path, wanted: Mapping[str, object]) -> None:
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not readable ({error}); {REMEDY}") from error
+        different = [name for name in wanted if found.get(name) != wanted[name]]
+        if different:
+            raise UserError(f"{self.folder}: cache of another {' and '.join(different)}; {REMEDY}")
+        for name, (kind, shape) in self.layout.files.items():
+            file = self.folder / name
+            if not file.is_file() or file.stat().st_size != kind.itemsize * int(np.prod(shape)):
+                raise UserError(f"{file}: missing or truncated; {REMEDY}")
+
+    def _intact(self, chunk: int, rows: range) -> bool:
+        stored = self._digests[chunk].tobytes()
+        return any(stored) and stored == self._digest(rows)
+
+    def _digest(self, rows: range) -> bytes:
+        sha256 = hashlib.sha256()
+        for array in self._arrays.values():
+            sha256.update(array[rows.start : rows.stop].tobytes())
+        return sha256.digest()
+
+    def _store(self, name: str, rows: range, maps: np.ndarray) -> None:
+        part = slice(rows.start, rows.stop)
+        if self.layout.numbers == "int8":
+            scale = np.abs(maps).max(axis=(2, 3)) / 127
+            self._arrays[f"{name}.scale.bin"][part] = scale
+            maps = np.rint(maps / np.where(scale > 0, scale, 1)[..., None, None])
+        elif self.layout.numbers == "fp16":
+            limit = np.finfo(np.float16).max
+            maps = np.clip(maps, -limit, limit)
+        self._arrays[f"{name}.bin"][part] = maps
+
+    def _load(self, name: str, rows: list[int]) -> np.ndarray:
+        maps = self._arrays[f"{name}.bin"][rows].astype(np.float32)
+        if self.layout.numbers == "int8":
+            maps *= self._arrays[f"{name}.scale.bin"][rows][..., None, None]
+        return maps
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of `size` zeros whose blocks are really there: a sparse one would end the process when the disk fills."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate") and size:
+            os.posix_fallocate(file.fileno(), 0, size)
+        os.fsync(file.fileno())
+
+
+def _plain(layout: Layout) -> dict[str, object]:
+    return {
+        "rows": layout.rows,
+        "maps": {k: list(v) for k, v in layout.maps.items()},
+        "numbers": layout.numbers,
+    }

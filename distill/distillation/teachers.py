@@ -1,0 +1,168 @@
+"""Teachers: what one or several networks say of a batch, computed in every step or read from where it was stored."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deploy.errors import UserError
+from distill.data.sample import Batch, stack
+from distill.data.views import View
+from distill.distillation.teacher_cache import Layout, TeacherCache
+from distill.losses.distillation_loss import Target, label_probability
+from distill.training.checkpoint import digest
+from distill.training.log import console, say
+from distill.training.loop import Stage
+from distill.training.step_module import Teacher, normalized
+
+
+def online_teacher(
+    networks: Sequence[nn.Module],
+    accelerator: Accelerator,
+    *,
+    features: Sequence[str] = (),
+    combine: str = "mean",
+    channels_last: bool = True,
+) -> Teacher:
+    """The teacher that runs `networks` on every batch.
+
+    Args:
+        networks: frozen here; each returns `teacher.pspnet.Output` with the same classes.
+        features: names of the feature maps that are asked for; they come from the first network.
+        combine: how several networks' probabilities are joined, as `DistillConfig.combine` says.
+    """
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    for network in networks:
+        network.to(accelerator.device).to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+        network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def teach(batch: Batch, image: Tensor) -> Target:
+        with accelerator.autocast():
+            outputs = [network(image) for network in networks]
+        logits = combined([output.logits for output in outputs], batch, combine)
+        return Target(logits, {name: outputs[0].features[name] for name in features})
+
+    return teach
+
+
+def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
+    """Logits of the mixture of several teachers: the logarithm of a weighted mean of their probabilities.
+
+    With "label" a teacher weighs, image by image, as much as softmax over the teachers of its mean log-probability of
+    the labels: confidence-aware distillation (Zhang et al., ICASSP 2022, arXiv:2201.00007). Maps are resized to the
+    first teacher's.
+
+    Raises:
+        UserError: the teachers have different numbers of classes.
+    """
+    first, *others = logits
+    if not others:
+        return first
+    classes = [maps.shape[1] for maps in logits]
+    if len(set(classes)) > 1:
+        raise UserError(
+            f"the teachers have {', '.join(map(str, classes))} classes; train all of them on one data set"
+        )
+    size = first.shape[-2:]
+    maps = [
+        m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear", align_corners=False)
+        for m in logits
+    ]
+    weight = torch.zeros(len(maps), len(first), device=first.device)
+    if combine == "label":
+        weight = torch.stack([_mean_log_probability(m, batch) for m in maps])
+    log_weight = F.log_softmax(weight, dim=0)[:, :, None, None, None]
+    log_probabilities = torch.stack([F.log_softmax(m.float(), dim=1) for m in maps])
+    return torch.logsumexp(log_probabilities + log_weight, dim=0)
+
+
+def _mean_log_probability(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean log-probability of the labels over the valid pixels of each image: N, 0 where there is none."""
+    log_p = label_probability(logits, batch.label, batch.valid).clamp(min=1e-6).log()
+    valid = batch.valid.float()
+    return (log_p * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
+
+
+def cached_teacher(
+    teacher: Teacher,
+    stage: Stage,
+    folder: Path,
+    numbers: str,
+    accelerator: Accelerator,
+    identity: Mapping[str, str],
+    channels_last: bool = True,
+) -> Teacher:
+    """The teacher that reads what `teacher` said of each of the stage's fixed views, asking it first where it must.
+
+    Args:
+        stage: its view has a fixed number of `views`.
+        folder: of the cache; filled by all processes together, kept for later runs.
+        numbers: how the outputs are stored (see `distill.distillation.teacher_cache`).
+        identity: what tells this teacher from others, by name.
+
+    Raises:
+        UserError: the folder holds another cache, or there is no room for this one.
+    """
+    view, device = stage.view, accelerator.device
+
+    def ask(rows: Sequence[int]) -> Target:
+        samples = [view[divmod(row, len(view))] for row in rows]
+        batch = stack(samples).to(device)
+        return teacher(batch, normalized(batch, stage.mean, stage.std, channels_last))
+
+    sample = ask([0])
+    maps = {name: tuple(m.shape[1:]) for name, m in {"logits": sample.logits, **sample.features}.items()}
+    layout = Layout(view.views * len(view), maps, numbers)  # pyright: ignore[reportArgumentType]
+    identity = {**identity, "views": fingerprint(view), "arithmetic": accelerator.mixed_precision}
+    with accelerator.main_process_first():
+        cache = TeacherCache(folder, layout, identity)
+    missing = cache.missing()
+    accelerator.wait_for_everyone()  # each has looked before anyone writes
+    _fill(cache, missing[accelerator.process_index :: accelerator.num_processes], ask)
+    accelerator.wait_for_everyone()
+
+    def recall(batch: Batch, _: Tensor) -> Target:
+        target = cache.read([(epoch % view.views) * len(view) + index for epoch, index in batch.keys])
+        return Target(
+            target.logits.to(device), {name: maps.to(device) for name, maps in target.features.items()}
+        )
+
+    return recall
+
+
+def _fill(cache: TeacherCache, missing: Sequence[range], ask: Callable[[Sequence[int]], Target]) -> None:
+    if not missing:
+        return
+    began = time.perf_counter()
+    for rows in track(missing, "teacher", console=console, disable=not console.is_terminal, transient=True):
+        cache.write(rows, ask(rows))
+    count, seconds = sum(map(len, missing)), time.perf_counter() - began
+    say(f"teacher: {count} views in {seconds:.0f} s, {cache.size / 1e6:.1f} MB in {cache.folder}")
+
+
+def identity_of(networks: Sequence[nn.Module], combine: str) -> dict[str, str]:
+    """What tells teachers from others: a checksum over their weights and the way they are combined."""
+    digests = [digest({name: t.detach().cpu() for name, t in n.state_dict().items()}) for n in networks]
+    return {"teacher": " ".join([*digests, *([combine] if len(digests) > 1 else [])])}
+
+
+def fingerprint(view: View) -> str:
+    """SHA-256 of all that decides the pixels of the views: images, sizes, statistics, augmentation, seed, number."""
+    parts = [
+        list(view.reader.ids),
+        view.size,
+        view.resize,
+        repr(view.augment),
+        view.mean,
+        view.seed,
+        view.views,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""A trained network becomes a bundle: ONNX, manifest, golden outputs."""
+
+import io
+import logging
+import platform
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest, OutputSpec, write_bundle
+from deploy.inference.normalize import Normalize
+from deploy.inference.preprocess import check_pixels, prepare, to_network
+from distill.data.splits import Splits
+from distill.data.stats import Stats
+from distill.export.deployable import Deployable, TorchEngine
+from distill.export.evaluate import eval_samples
+
+GOLDEN_IMAGES = 2
+
+
+def input_spec(
+    splits: Splits, stats: Stats, size: tuple[int, int], resize: str, normalize: Normalize = "set"
+) -> InputSpec:
+    """The network input of a data set: uint8 N×H×W×C for optical images, else float32 N×C×H×W with NaN as no data.
+
+    What is normalized by its own numbers (see `deploy.inference.normalize`) is always float32.
+    """
+    optical = splits.optical and normalize == "set"
+    return InputSpec(
+        channels=splits.channels,
+        height=size[0],
+        width=size[1],
+        dtype="uint8" if optical else "float32",
+        layout="NHWC" if optical else "NCHW",
+        mean=stats.mean,
+        std=stats.std,
+        normalize=normalize,
+        resize=resize,  # pyright: ignore[reportArgumentType]
+        nodata=None if optical else "nan",
+        depth=splits.channels.index("depth")
+        if splits.task == "grasp" and "depth" in splits.channels
+        else None,
+    )
+
+
+def export_onnx(deployable: Deployable, opset: int) -> bytes:
+    """The deployable as an ONNX file: fixed height and width, any batch size, outputs `labels` and `logits`."""
+    example = torch.from_numpy(_blank(deployable.spec, batch=2))
+    device = next(deployable.parameters()).device
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "torch.export"):
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
+        program = torch.onnx.export(
+            deployable.eval(),
+            (example.to(device),),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["labels", "logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
+            opset_version=opset,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip_traces(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def write_model_bundle(
+    folder: Path,
+    model: bytes,
+    deployable: Deployable,
+    splits: Splits,
+    name: str,
+    provenance: dict[str, str],
+) -> Manifest:
+    """Write the bundle of an exported network: what was measured of it can be added later (`extend_bundle`)."""
+    manifest = Manifest(
+        name=name,
+        task=splits.task,
+        classes=splits.classes,
+        input=deployable.spec,
+        outputs=_outputs(deployable.spec, splits),
+        provenance=provenance | _versions(),
+    )
+    files = {MODEL: model, GOLDEN: _golden(deployable, splits)}
+    return write_bundle(folder, manifest, files, precision={MODEL: "fp32"})
+
+
+def _outputs(spec: InputSpec, splits: Splits) -> tuple[OutputSpec, ...]:
+    label, size = "class id of each pixel", ("h", "w")
+    scores = "class scores before softmax, at the stride"
+    if splits.task == "grasp":
+        label, size = "1 where a grasp is good (quality 1/2 or more)", (spec.height, spec.width)
+        scores = "maps: quality 0..1, cos 2a, sin 2a, opening / half of the shorter side in 0..1"
+    return (
+        OutputSpec("labels", "uint8", ("batch", spec.height, spec.width), label),
+        OutputSpec("logits", "float32", ("batch", splits.outputs, *size), scores),
+    )
+
+
+def _golden(deployable: Deployable, splits: Splits) -> bytes:
+    """Fixed network inputs from the test split with what torch makes of them."""
+    images = [image for _, image, _, _ in eval_samples(splits.test, splits.optical, GOLDEN_IMAGES)]
+    inputs = np.stack([_first_window(image, deployable.spec) for image in images])
+    outputs = TorchEngine(deployable, next(deployable.parameters()).device).run(inputs)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, inputs=inputs, labels=outputs["labels"], logits=outputs["logits"])
+    return buffer.getvalue()
+
+
+def _first_window(image: np.ndarray, spec: InputSpec) -> np.ndarray:
+    if spec.resize == "tile" and image.shape[0] >= spec.height and image.shape[1] >= spec.width:
+        return to_network(check_pixels(image, spec)[0][: spec.height, : spec.width], spec)
+    return prepare(image, spec)[0]
+
+
+def _blank(spec: InputSpec, batch: int) -> np.ndarray:
+    channels = len(spec.channels)
+    if spec.layout == "NHWC":
+        return np.zeros((batch, spec.height, spec.width, channels), spec.dtype)
+    return np.zeros((batch, channels, spec.height, spec.width), spec.dtype)
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: they hold source lines and paths of the machine that exported."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "onnx", "timm", "edgedistill")
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ImportError:  # run from a clone that was never installed
+        return "source"
+
+
+class _quiet:
+    """Silence the named loggers below errors for a block."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

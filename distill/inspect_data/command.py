@@ -1,0 +1,53 @@
+"""Look at a data set before training on it: statistics of channels, labels or grasps, as tables, CSV, JSON and plots.
+
+    edgedistill inspect PRESET [--data.root FOLDER] [--data.resize tile] [--out DIR]
+
+takes the options of `edgedistill run` and reads the data as a run would, in one pass and constant memory.
+"""
+
+from collections.abc import Sequence
+
+from deploy.errors import warnings_as_lines
+from deploy.files.atomic import write_json
+from distill.data.registry import open_splits
+from distill.inspect_data.plots import write_plots
+from distill.inspect_data.survey import Survey
+from distill.inspect_data.tables import (
+    channel_table,
+    class_table,
+    grasp_table,
+    remarks,
+    summary_lines,
+    write_tables,
+)
+from distill.reporting.csv_files import write_csv
+from distill.reporting.figures import require_matplotlib
+from distill.run import parse, preset_lines
+
+USAGE = "usage: edgedistill inspect PRESET [--field value …]   (the options of `edgedistill run`; results in --out)"
+FOLDER = "inspect"
+
+
+@warnings_as_lines()
+def main(argv: Sequence[str]) -> int:
+    """The command. Raises `UserError` for what the user can mend."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, "", "presets:", *preset_lines(), sep="\n")
+        return 0 if argv else 2
+    config = parse(argv, "edgedistill inspect")
+    require_matplotlib("inspect")
+    splits = open_splits(config.data, config.seed)
+    out = config.out / FOLDER
+    survey = Survey(splits, config.data.size if config.data.resize == "tile" else None)
+    write_csv(out / "tiles.csv", survey.header, survey.rows())
+    found = survey.splits
+    write_json(
+        out / "inspect.json",
+        {"data": splits.name, "task": splits.task, "splits": found, "remarks": list(remarks(found))},
+    )
+    write_tables(out, found)
+    write_plots(out, found)
+    print(*summary_lines(found), "", channel_table(found), "", sep="\n")
+    print(grasp_table(found) if splits.task == "grasp" else class_table(found), "", sep="\n")
+    print(*(f"note: {line}" for line in remarks(found)), f"tables and plots in {out}", sep="\n")
+    return 0

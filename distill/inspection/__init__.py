@@ -1,1 +1,0 @@
-"""What `edgedistill inspect` is made of: a data set counted in one pass, its tables and its plots."""

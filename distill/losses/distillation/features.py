@@ -1,0 +1,121 @@
+"""Distillation losses on feature maps (see `distill.losses.distillation.common` for what they share).
+
+Where these say "image without weight", their value there is 0, with zero gradient.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.losses.distillation.common import Pixels, cell_weight, class_weight, image_mean, pair
+from distill.losses.distillation.logits import mse
+
+# Both bound the gradient where all features of a cell, or of an image, are 0, far below what features measure.
+LEAST_SQUARED_NORM = 1e-8
+LEAST_ENERGY = 1e-12
+
+
+def feature(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
+    """FitNets' hint: mean squared difference over channels and the pixels of an image.
+
+    Romero et al. (arXiv:1412.6550).
+
+    Args:
+        student: features N×C×h×w, already brought to the teacher's C channels; resized bilinearly where strides differ.
+        teacher: features N×C×h×w, detached here.
+        pixels: labels and weights, at any size.
+
+    Returns:
+        N values ≥ 0; 0 for an image without weight.
+
+    Raises:
+        UserError: the two have different numbers of channels.
+    """
+    return mse(student, teacher, pixels)
+
+
+def attention(student: Tensor, teacher: Tensor, pixels: Pixels, *, p: float = 2.0) -> Tensor:
+    """Attention transfer: squared L2 distance between the L2-normalized maps of mean_c |x_c|^p.
+
+    Zagoruyko & Komodakis (arXiv:1612.03928); cells count by their weight in both the norm and the distance.
+
+    Args:
+        student: features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
+        teacher: features N×D×h×w, detached here; D may differ from C.
+        pixels: labels and weights, at any size.
+        p: exponent ≥ 1.
+
+    Returns:
+        N values from 0 to 2; 0 for an image without weight.
+    """
+    student, teacher = pair(student, teacher, same_maps=False)
+    weight = cell_weight(pixels, teacher.shape[-2:]).to(student)
+    q, r = (_attention_map(features, weight, p) for features in (student, teacher))
+    return image_mean((q - r).square(), weight)
+
+
+def pairwise(student: Tensor, teacher: Tensor, pixels: Pixels, *, pool: int = 2) -> Tensor:
+    """Structured distillation: mean squared difference between the cosine similarities of all pairs of pooled cells.
+
+    Liu et al. (CVPR 2019, arXiv:1903.04197). Cells are averaged by weight over pool×pool blocks (incomplete ones at the
+    end included), and a pair counts by the product of the weights of its two blocks. Memory grows as (h·w / pool²)².
+
+    Args:
+        student: features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
+        teacher: features N×D×h×w, detached here; D may differ from C.
+        pixels: labels and weights, at any size.
+        pool: side of a block in cells, ≥ 1.
+
+    Returns:
+        N values from 0 to 4; 0 for an image without weight.
+    """
+    student, teacher = pair(student, teacher, same_maps=False)
+    weight = cell_weight(pixels, teacher.shape[-2:]).to(student).unsqueeze(1)
+    total = _block_sum(weight, pool)
+    similar = []
+    for features in (student, teacher):
+        mean = _block_sum(features * weight, pool) / total.where(total > 0, 1)
+        cells = unit(mean.flatten(2))
+        similar.append(cells.mT @ cells)
+    each = total.flatten(1)
+    return image_mean((similar[0] - similar[1]).square(), each.unsqueeze(1) * each.unsqueeze(2))
+
+
+def ifvd(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
+    """Intra-class feature variation: squared difference of each cell's cosine to the mean feature of its class.
+
+    Wang et al. (ECCV 2020). The prototypes are those of the image, the student's from its own features. A cell that
+    lies on several classes belongs to each by the weight of its pixels; a class that is absent has no part.
+
+    Args:
+        student: features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
+        teacher: features N×D×h×w, detached here; D may differ from C.
+        pixels: labels and weights, at any size.
+
+    Returns:
+        N values from 0 to 4; 0 for an image without weight.
+    """
+    student, teacher = pair(student, teacher, same_maps=False)
+    member = class_weight(pixels, teacher.shape[-2:]).to(student).flatten(2)
+    variation = [class_means(features, member) @ unit(features.flatten(2)) for features in (student, teacher)]
+    return image_mean((variation[0] - variation[1]).square(), member)
+
+
+def class_means(features: Tensor, member: Tensor) -> Tensor:
+    """Mean feature of each class, scaled to length 1: features N×C×h×w, weights N×K×(h·w) → N×K×C; 0 where absent."""
+    total = member.sum(2, keepdim=True)
+    return unit(member @ features.flatten(2).mT / total.where(total > 0, 1), dim=2)
+
+
+def unit(x: Tensor, dim: int = 1) -> Tensor:
+    """Vectors along `dim` scaled to length 1; 0, with finite gradient, where they are 0."""
+    return x / (x.square().sum(dim, keepdim=True) + LEAST_SQUARED_NORM).sqrt()
+
+
+def _attention_map(features: Tensor, weight: Tensor, p: float) -> Tensor:
+    """Mean |x|^p over channels, N×h×w, with weighted mean square 1."""
+    energy = features.abs().pow(p).mean(1)
+    return energy / (image_mean(energy.square(), weight) + LEAST_ENERGY).sqrt()[:, None, None]
+
+
+def _block_sum(x: Tensor, side: int) -> Tensor:
+    return F.avg_pool2d(x, side, ceil_mode=True, divisor_override=1)

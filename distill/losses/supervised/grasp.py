@@ -1,0 +1,125 @@
+"""Losses of grasp maps against their targets.
+
+A network gives N×4×h×w, in the order of `deploy.tasks.grasp.geometry.MAPS`: the quality of a grasp at each pixel, cos 2θ and
+sin 2θ of its angle, and its width, all as they leave the last convolution. Targets are N×4×H×W. What the quality means
+depends on the loss it was trained by: `quality_kind` tells, and `quality_of` gives what is deployed, from 0 to 1.
+
+Every image weighs by its valid pixels, so a batch can be divided and the loss stays the same.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deploy.errors import UserError
+from distill.losses.common import at_size_of, weighted_mean
+from distill.losses.distillation.common import image_mean
+
+QualityKind = Literal["clamp", "sigmoid"]
+"""How the quality leaves the network: as a number that is clamped to 0..1, or as the logit of a probability."""
+
+
+def smooth_l1(maps: Tensor, target: Tensor, valid: Tensor, *, beta: float = 1.0) -> Tensor:
+    """Smooth L1 of all four maps, mean over maps and valid pixels, as in GR-ConvNet.
+
+    Kumra et al. (IROS 2020, arXiv:1909.04810), who add the maps up instead: four times this.
+
+    Args:
+        maps: N×4×h×w; upsampled bilinearly to the target.
+        target: N×4×H×W floating, any value where not valid.
+        valid: N×H×W bool.
+        beta: ≥ 0: errors below it cost their square over 2·beta, larger ones their size less beta/2; 0 is plain L1.
+
+    Returns:
+        A scalar ≥ 0; 0, with zero gradient, where no pixel is valid.
+    """
+    maps, target = _compared(maps, target, valid)
+    loss = F.smooth_l1_loss(maps, target, reduction="none", beta=beta).mean(1)
+    return weighted_mean(loss, valid.to(loss))
+
+
+def mse(maps: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Squared error of all four maps, mean over maps and valid pixels, as in GG-CNN.
+
+    Morrison et al. (RSS 2018, arXiv:1804.05172), who add the maps up instead: four times this.
+
+    Args:
+        maps: N×4×h×w; upsampled bilinearly to the target.
+        target: N×4×H×W floating, any value where not valid.
+        valid: N×H×W bool.
+
+    Returns:
+        A scalar ≥ 0; 0, with zero gradient, where no pixel is valid.
+    """
+    maps, target = _compared(maps, target, valid)
+    loss = (maps - target).square().mean(1)
+    return weighted_mean(loss, valid.to(loss))
+
+
+def bce(maps: Tensor, target: Tensor, valid: Tensor, *, beta: float = 1.0, geometry: float = 1.0) -> Tensor:
+    """Cross-entropy of the quality, a logit, + `geometry` · smooth L1 of the other maps where there is a grasp.
+
+    Angle and width of a pixel without a grasp mean nothing, so the others are a mean over each image's pixels weighted
+    by the target's quality, 1 or 0 (or between). An image without a grasp has the quality's part alone.
+
+    Args:
+        maps: N×4×h×w; upsampled bilinearly to the target. The deployed quality is the sigmoid of map 0.
+        target: N×4×H×W floating, any value where not valid; the quality is clamped to 0..1.
+        valid: N×H×W bool.
+        beta: ≥ 0, as in `smooth_l1`.
+        geometry: weight ≥ 0 of the maps beside the quality.
+
+    Returns:
+        A scalar ≥ 0; 0, with zero gradient, where no pixel is valid.
+    """
+    maps, target = _compared(maps, target, valid)
+    quality = target[:, 0].clamp(0, 1)
+    seen = valid.to(maps)
+    is_grasp = F.binary_cross_entropy_with_logits(maps[:, 0], quality, reduction="none")
+    shape = F.smooth_l1_loss(maps[:, 1:], target[:, 1:], reduction="none", beta=beta).mean(1)
+    losses = image_mean(is_grasp, seen) + geometry * image_mean(shape, seen * quality)
+    return weighted_mean(losses, seen.flatten(1).sum(1))
+
+
+def quality_kind(methods: Iterable[str]) -> QualityKind:
+    """How the quality leaves a network that was trained by the grasp losses of these names.
+
+    Raises:
+        UserError: by some as a logit, by some as a number.
+    """
+    names = sorted(set(methods))
+    if "bce" not in names:
+        return "clamp"
+    if len(names) > 1:
+        others = ", ".join(name for name in names if name != "bce")
+        raise UserError(
+            f"bce takes the quality as a logit, {others} as a number; use bce alone, or without it"
+        )
+    return "sigmoid"
+
+
+def check_taught(option: str, method: str, kind: QualityKind) -> None:
+    """Check that a distillation loss, which `option` names, reads the quality as the networks give it.
+
+    Raises:
+        UserError: it takes it for the other kind.
+    """
+    if method == "maps" and kind == "sigmoid":
+        raise UserError(f"{option} maps: takes the quality as a number, and bce gives a logit; use grasp_kl")
+    if method == "grasp_kl" and kind == "clamp":
+        raise UserError(
+            f"{option} grasp_kl: takes the quality as a logit, and only bce gives one; use maps(quality=0.5)"
+        )
+
+
+def quality_of(raw: Tensor, kind: QualityKind) -> Tensor:
+    """The deployed quality, 0..1, of map 0 as it leaves the network; of any shape."""
+    return torch.sigmoid(raw) if kind == "sigmoid" else raw.clamp(0, 1)
+
+
+def _compared(maps: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    maps = at_size_of(target, maps)
+    return maps, torch.where(valid.unsqueeze(1), target.to(maps), 0)

@@ -1,0 +1,111 @@
+"""Lovász losses: convex surrogates of the Jaccard index, after Berman et al. (CVPR 2018, arXiv:1705.08790).
+
+Per image, over the classes that its valid labels hold, as `distill.losses.supervised.region` says.
+"""
+
+import torch
+from torch import Tensor
+
+from deploy.errors import UserError
+from distill.losses.common import weighted_mean
+from distill.losses.supervised.region import mean_over_classes, regions_of
+
+
+def lovasz(
+    logits: Tensor,
+    label: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None = None,
+    *,
+    per_image: int = 1,
+) -> Tensor:
+    """Lovász-softmax: the Jaccard loss 1 - IoU of each class, extended to probabilities; mean over classes.
+
+    Berman et al. (arXiv:1705.08790), `classes="present"`. For hard predictions it is 1 - IoU. It sorts the pixels of
+    each class, K·H·W numbers an image.
+
+    Args:
+        logits: N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        label: N×H×W int64, any value where not valid.
+        valid: N×H×W bool.
+        class_weights: K positive weights of the classes in the mean.
+        per_image: 0 takes the regions of all images together.
+
+    Returns:
+        A scalar from 0 to 1; 0, with zero gradient, where no pixel is valid.
+    """
+    regions = regions_of(logits, label, valid, per_image)
+    errors = (regions.truth.to(regions.logits) - regions.probability).abs()
+    return mean_over_classes(extension(errors, regions.truth, regions.valid), regions, class_weights)
+
+
+def lovasz_hinge(
+    logits: Tensor,
+    label: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None = None,
+    *,
+    per_image: int = 1,
+) -> Tensor:
+    """Lovász hinge for two classes: the Jaccard loss of class 1, extended to hinge errors of the logits' difference.
+
+    Berman et al. (arXiv:1705.08790), §3.1. In an image without class 1 the largest error of a pixel counts alone. It
+    trains the margin, not probabilities.
+
+    Args:
+        logits: N×2×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        label: N×H×W int64, 0 or 1, any value where not valid.
+        valid: N×H×W bool.
+        class_weights: have no part in it, for one class is compared.
+        per_image: 0 takes the regions of all images together.
+
+    Returns:
+        A scalar ≥ 0; 0, with zero gradient, where no pixel is valid.
+
+    Raises:
+        UserError: there are not two classes.
+    """
+    if logits.shape[1] != 2:
+        raise UserError(f"lovasz_hinge is for two classes, here are {logits.shape[1]}; use lovasz")
+    regions = regions_of(logits, label, valid, per_image)
+    truth = regions.truth[:, 1:]
+    margin = regions.logits[:, 1:] - regions.logits[:, :1]
+    errors = 1 - margin * torch.where(truth, 1.0, -1.0).to(margin)
+    losses = extension(errors, truth, regions.valid).squeeze(1)
+    return weighted_mean(losses, regions.valid.sum(1).to(losses))
+
+
+def extension(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Lovász extension of the Jaccard loss at the positive parts of errors.
+
+    Args:
+        errors: floating B×K×P.
+        truth: bool B×K×P.
+        valid: bool B×P; all others have no influence.
+
+    Returns:
+        B×K.
+    """
+    lowest = torch.finfo(errors.dtype).min  # sorted behind all that count
+    errors, order = torch.where(valid.unsqueeze(1), errors, lowest).sort(dim=2, descending=True)
+    return (errors.clamp(min=0) * jaccard_steps(truth.gather(2, order), errors.dtype)).sum(2)
+
+
+def jaccard_steps(truth: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """By how much the Jaccard loss grows as the pixels turn wrong one after another.
+
+    In closed form: differences of neighboring values, as the authors' code takes them, cancel in float32.
+
+    Args:
+        truth: bool …×P, which pixels are of the class, in the order in which they turn wrong.
+        dtype: floating, at least float32.
+
+    Returns:
+        …×P of that type, ≥ 0, of sum 1.
+    """
+    rank = torch.arange(1, truth.shape[-1] + 1, dtype=torch.int32, device=truth.device)
+    seen = truth.cumsum(-1, dtype=torch.int32)
+    right = (seen[..., -1:] - seen).to(dtype)
+    union = (seen[..., -1:] + rank - seen).to(dtype)
+    # a pixel of the class leaves the intersection, any other joins the union (empty at first where there is no class)
+    return torch.where(truth | (union == 1), 1 / union, right / (union * (union - 1).clamp(min=1)))

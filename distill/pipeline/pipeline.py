@@ -1,0 +1,151 @@
+"""The context from labeled images to a verified bundle: train the teacher, distil the student, export, prove, time.
+
+Each stage leaves its result in the run's folder, so an interrupted run goes on where it was:
+
+    config.json, stats.json              what was asked for; channel and class statistics of the training split
+    teacher/ baseline/ student/ qat-…/   checkpoints and logs of each training
+    teacher.bundle/ student.bundle/      what a device needs
+    data/                                images to calibrate, choose and measure with on a device
+    report.json, report.md, pictures/    what came out; samples/ to try the bundle on
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from deploy.bundle.manifest import MODEL
+from deploy.evaluation.receipt import HopReceipt, Receipt, require_passed
+from distill.config import RunConfig
+from distill.export.evaluate import evaluate, torch_model
+from distill.export.parity import export, export_and_verify
+from distill.pipeline.stages import RunContext, Trained, prepare, train_network, train_qat, worth_keeping
+from distill.quantization.post_training import Outcome, quantize_bundle, write_device_data
+from distill.quantization.qat import QatNetwork
+from distill.reporting.run_report import Form, Row, latency_of, write_pictures, write_report
+from distill.training.distributed import any_process
+from distill.training.log import say
+from distill.training.tracking import stop_tracker
+from student.zoo import count_macs, count_parameters
+
+
+def run(config: RunConfig) -> Path:
+    """Walk the whole context and return the path of the report.
+
+    Raises:
+        UserError: a mistake in the configuration or the data.
+        GateFailed: a hop over its budget, after everything has been written.
+    """
+    context = prepare(config)
+    try:
+        return run_pipeline(context)
+    finally:
+        stop_tracker(context.accelerator)
+
+
+def run_pipeline(context: RunContext) -> Path:
+    """`run`, once everything has been checked and opened."""
+    config = context.config
+    teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
+    trained = [teacher]
+    if config.baseline:
+        trained.append(train_network(context, "baseline", config.student, config.student_train))
+    student = train_network(context, "student", config.student, config.student_train, teacher.network)
+    trained.append(student)
+    result = to_device(context, student.network) if context.accelerator.is_main_process else None
+    misses = result is not None and config.int8.enabled and not result.int8.complete
+    if config.int8.qat_steps and any_process(misses, context.accelerator):
+        qat = train_qat(context, student.network, teacher.network)
+        if result is not None and qat is not None:
+            result = to_device_by_qat(context, student.network, qat, result)
+    if result is None:
+        return config.out
+    return finish(context, trained, result)
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """What exporting and quantizing the student gave."""
+
+    fp32: Receipt
+    int8: Outcome
+    qat: bool = False
+    """The student was trained on in simulated INT8."""
+
+
+def to_device(context: RunContext, network: nn.Module, qat: QatNetwork | None = None) -> OnDevice:
+    """Write `student.bundle` and the data that a device judges it by, and quantize it."""
+    config, bundle = context.config, context.config.out / "student.bundle"
+    provenance = _provenance(config) | ({"qat_steps": str(config.int8.qat_steps)} if qat else {})
+    receipt = export_and_verify(network, context.spec, context.splits, config, "student", provenance)
+    data = write_device_data(context.splits, config.int8, config.out)
+    if not (config.int8.enabled and receipt.passed):
+        return OnDevice(receipt, Outcome(), qat is not None)
+    learned = qat.ranges((bundle / MODEL).read_bytes()) if qat else None
+    return OnDevice(receipt, quantize_bundle(bundle, data, config.int8, learned), qat is not None)
+
+
+def to_device_by_qat(context: RunContext, student: nn.Module, qat: QatNetwork, before: OnDevice) -> OnDevice:
+    """`to_device` for the network trained in simulated INT8, or for the student again if that gained nothing."""
+    if not worth_keeping(context, student, qat):
+        return before
+    result = to_device(context, qat.plain(), qat)
+    if result.fp32.passed and result.int8.better_than(before.int8):
+        return result
+    say("qat: quantizes no better than the student, which stays as it was")
+    return to_device(context, student)
+
+
+def finish(context: RunContext, trained: Sequence[Trained], result: OnDevice) -> Path:
+    """Export the teacher, measure all networks, and write the report. Raises `GateFailed` last of all."""
+    config = context.config
+    export(trained[0].network, context.spec, context.splits, config, "teacher", _provenance(config))
+    first = result.fp32.hops[0]
+    scores = [*(test_scores(context, one.network) for one in trained[:-1]), (first.score, first.details)]
+    rows = [describe(context, one, *its) for one, its in zip(trained, scores, strict=True)]
+    if result.qat:
+        rows[-1] = replace(rows[-1], name="student, QAT")
+    receipts = {"Export of the student, hop by hop:": result.fp32}
+    if result.int8.receipt:
+        receipts["The student in INT8:"] = result.int8.receipt
+        rows.append(in_int8(rows[-1], result.int8.receipt.hops[-1]))
+    pictures = write_pictures(context.splits, config.out)
+    report = write_report(config, rows, receipts, latency_of(rows), pictures)
+    require_passed(result.fp32)
+    if result.int8.failure:
+        raise result.int8.failure
+    return report
+
+
+def test_scores(context: RunContext, network: nn.Module) -> tuple[float, dict[str, float | None]]:
+    """The score of a network on the test split, in float32, and its details (see `deploy.evaluation.receipt.Scorer`)."""
+    model = torch_model(network, context.spec, context.splits, context.accelerator.device)
+    scorer = evaluate(model, context.splits.test, context.splits)
+    return scorer.score(), scorer.details()
+
+
+def describe(context: RunContext, trained: Trained, score: float, details: Mapping[str, float | None]) -> Row:
+    """The report's row of a network, with its scores on the test split."""
+    return Row(
+        name=trained.name,
+        arch=trained.arch,
+        parameters=count_parameters(trained.network),
+        macs=count_macs(trained.network, len(context.splits.channels), context.config.data.size),
+        score=score,
+        details=details,
+        train_seconds=trained.seconds,
+        form=Form(
+            context.config.out / f"{'teacher' if trained.name == 'teacher' else 'student'}.bundle", "fp32"
+        ),
+    )
+
+
+def in_int8(row: Row, hop: HopReceipt) -> Row:
+    """The report's row of a network in INT8."""
+    form = row.form._replace(precision="int8")
+    return replace(row, name=f"{row.name} int8", score=hop.score, details=hop.details, form=form)
+
+
+def _provenance(config: RunConfig) -> dict[str, str]:
+    return {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}

@@ -1,0 +1,84 @@
+"""The student in INT8: post-training quantization, and training with simulated INT8 where that is not enough."""
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.build.steps import Int8Options, make_int8
+from deploy.errors import GateFailed, UserError
+from deploy.evaluation.labeled_data import DATA, INFO, DataInfo, write_image, write_info
+from deploy.evaluation.receipt import Budget, Receipt, Sample
+from deploy.files.atomic import sibling
+from deploy.tasks.registry import task_named
+from distill.config import Int8Config
+from distill.data.splits import Reader, Splits
+from distill.export.evaluate import as_arrays, spread
+from distill.training.log import say
+
+
+def write_device_data(splits: Splits, config: Int8Config, out: Path) -> Path:
+    """Leave images beside the bundles to calibrate with, to choose by and to measure on (see `deploy.evaluation.labeled_data`).
+
+    Each split gives images that are evenly spread over it; where a data set is tested on its validation split, `test/`
+    has none of those in `val/`. Replaces what an earlier run left, whole or not at all. Returns the folder.
+
+    Raises:
+        UserError: there is a folder of the same name that no run has made.
+    """
+    folder = out / DATA
+    if folder.exists() and not (folder / INFO).is_file():
+        raise UserError(f"{folder}: was not made by a run, so it is not replaced; choose another --out")
+    staging = sibling(folder)
+    try:
+        chosen = spread(range(len(splits.train)), config.calibration_images)
+        for index, (name, image, _, _) in enumerate(_samples(splits.train, splits, chosen)):
+            write_image(staging / "calibration" / "images" / f"{index:05d}-{Path(name).name}", image)
+        val = spread(range(len(splits.val)), config.val_images)
+        write = task_named(splits.task).write
+        write(staging / "val", _samples(splits.val, splits, val))
+        unseen = set(range(len(splits.test))) - set(val if splits.test is splits.val else ())
+        test = spread(sorted(unseen) or val, config.test_images)
+        written = write(staging / "test", _samples(splits.test, splits, test))
+        write_info(staging, DataInfo(splits.name, splits.tested_on, written))
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the attempt: a receipt, or why there is none."""
+
+    receipt: Receipt | None = None
+    failure: GateFailed | None = None
+    float_layers: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Within the budget, and no layer had to stay in float for it."""
+        return self.failure is None and not self.float_layers
+
+    def better_than(self, other: "Outcome") -> bool:
+        """Within the budget where the other is not, or with fewer layers in float."""
+        if self.failure or other.failure:
+            return self.failure is None
+        return len(self.float_layers) < len(other.float_layers)
+
+
+def quantize_bundle(
+    bundle: Path, data: Path, config: Int8Config, learned: Mapping[str, float] | None = None
+) -> Outcome:
+    """Add the INT8 model to a bundle if it keeps within the budget (see `deploy.build.steps.make_int8`)."""
+    options = Int8Options(budget=Budget(config.max_drop, config.min_agreement))
+    try:
+        receipt, report = make_int8(bundle, data, options, say, learned)
+    except GateFailed as failure:
+        return Outcome(failure=failure)
+    return Outcome(receipt, None, tuple(report.float_layers))
+
+
+def _samples(reader: Reader, splits: Splits, positions: Iterable[int]) -> Iterator[Sample]:
+    return (as_arrays(reader[position], splits.optical) for position in positions)

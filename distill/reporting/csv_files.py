@@ -1,0 +1,25 @@
+"""Tables as CSV files."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from deploy.files.atomic import atomic_write
+
+Cell = str | int | float | None
+"""Numbers that are no integers have six decimals; None and NaN leave the cell empty."""
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write a table whose rows may be made on the way; an exception from them leaves no file."""
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow([_text(value) for value in row])
+
+
+def _text(value: Cell) -> str:
+    if value is None or value != value:  # NaN
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)

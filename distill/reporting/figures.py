@@ -1,0 +1,40 @@
+"""Pictures of plots. matplotlib is imported here and nowhere else of `distill`, as late as can be."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.errors import UserError
+from deploy.files.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def require_matplotlib(command: str) -> None:
+    """Raise `UserError` saying what to install where matplotlib is not."""
+    if find_spec("matplotlib") is None:
+        raise UserError(f"{command} draws with matplotlib: pip install 'edgedistill[bench]'")
+
+
+def panels(count: int) -> tuple["Figure", Sequence[Any]]:
+    """A figure with `count` axes, three in a row."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, list(axes[:count])
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, atomically."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    with atomic_write(path) as file:
+        file.write(drawn.getbuffer())

@@ -1,0 +1,74 @@
+"""The output folder of a run: claimed once, continued only by the run that made it."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import msgspec
+
+from deploy.errors import UserError
+from deploy.files.atomic import write_json
+from distill.config import Int8Config, RunConfig
+
+FREE = {
+    *("resume", "out", "tracker", "data.root", "data.download", "data.cache", "distill.cache"),
+    *(f"int8.{field.name}" for field in fields(Int8Config)),
+    *(
+        f"{stage}_train.{field}"
+        for stage in ("teacher", "student")
+        for field in ("workers", "log_every", "checkpoint_every")
+    ),
+}
+"""Fields that may differ between a run and its continuation: no finished training depends on them."""
+
+
+def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
+    """Write `config.json` into the run's folder, or check that a resumed run has the same one.
+
+    `computed` are settings that follow from the machine and yet change results: arithmetic, number of processes.
+
+    Raises:
+        UserError: the folder holds a run and `resume` was not asked for, or was made with other settings.
+    """
+    path = config.out / "config.json"
+    asked = settings(config) | computed
+    if not path.exists():
+        write_json(path, asked)
+        return
+    if not config.resume:
+        raise UserError(
+            f"{config.out} holds a run already; add --resume to continue it, or --out for another folder"
+        )
+    try:
+        stored = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({error}); choose another --out") from error
+    different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
+    if different:
+        name = different[0]
+        raise UserError(
+            f"{config.out} was started with other settings: {', '.join(different[:5])}"
+            f" ({name} was {stored.get(name)}, is {asked.get(name)}); use the same, or another --out"
+        )
+
+
+def settings(config: RunConfig) -> dict[str, object]:
+    """The configuration as flat JSON values by dotted name, without the fields that may change."""
+    nested = msgspec.to_builtins(config, enc_hook=_path)
+    return {name: value for name, value in _flatten(nested) if name not in FREE}
+
+
+def _path(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot store a {type(value).__name__}")
+
+
+def _flatten(values: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    flat: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, list(value) if isinstance(value, tuple) else value))
+    return flat

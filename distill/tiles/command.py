@@ -1,0 +1,46 @@
+"""Cut a folder of large images and masks into tiles: `edgedistill tiles SRC DST [--size 256] [--stride 256]`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.errors import UserError
+from distill.tiles.cutting import Cut, cut_folder
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command. Raises `UserError` for what the user can mend."""
+    options = _parser().parse_args(argv)
+    size = _sides("size", options.size)
+    stride = _sides("stride", options.stride) if options.stride else size
+    if not 0 <= options.max_no_data <= 1:
+        raise UserError(f"--max-no-data {options.max_no_data}: is a share, from 0 to 1")
+    for result in cut_folder(options.source, options.target, Cut(size, stride, options.max_no_data)):
+        print(f"{result.split}: {result.tiles} tiles of {result.images} images")
+    print(
+        f"{options.target / 'tiles.csv'} lists them; train with: edgedistill run folder --data.root {options.target}"
+    )
+    return 0
+
+
+def _sides(name: str, given: Sequence[int]) -> tuple[int, int]:
+    if len(given) > 2 or min(given) < 1:
+        raise UserError(f"--{name} {' '.join(map(str, given))}: give a side, or height and width, in pixels")
+    return given[0], given[-1]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill tiles", description="Cut large images and their masks into tiles to train on."
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="SRC", help="images/ and masks/, or train/, val/, test/ with these"
+    )
+    parser.add_argument("target", type=Path, metavar="DST", help="a new folder, or one to go on with")
+    parser.add_argument("--size", type=int, nargs="+", default=[256], help="side, or height and width (256)")
+    parser.add_argument("--stride", type=int, nargs="+", help="from one tile to the next (the size)")
+    parser.add_argument(
+        "--max-no-data", type=float, default=1.0, metavar="SHARE",
+        help="leave out tiles with a larger share without data (1: only those without any)",
+    )  # fmt: skip
+    return parser

@@ -1,0 +1,116 @@
+"""Checkpoints: one safetensors file each, written atomically, with a checksum over its tensors.
+
+Everything a training needs to go on is tensors and a few numbers; learning rate, data order and random numbers are
+functions of the step, so they are not stored.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from deploy.errors import UserError
+from deploy.files.atomic import atomic_write
+
+Meta = dict[str, Any]
+"""Numbers and names, as JSON keeps them."""
+
+REMEDY = "delete its folder to train this stage again"
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
+    """Write `tensors` and the JSON-able `meta` to `path`; a crash leaves the old file or the new one, whole."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    header = {"meta": json.dumps(meta), "sha256": digest(kept)}
+    with atomic_write(path) as file:
+        file.write(save(kept, header))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Meta]:
+    """The tensors and `meta` of a checkpoint.
+
+    Raises:
+        UserError: missing, truncated or altered file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
+    if header.get("sha256") != digest(tensors):
+        raise UserError(f"{path}: checksum mismatch, the file was damaged; {REMEDY}")
+    return tensors, json.loads(header["meta"])
+
+
+def read_meta(path: Path) -> Meta:
+    """Only the `meta` of a checkpoint, without reading its tensors."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})["meta"])
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
+
+
+def pack(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with every name prefixed by `prefix.`."""
+    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
+
+
+def unpack(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `pack` put under `prefix`, by their own names."""
+    return {
+        name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")
+    }
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as flat tensors named `<parameter index>.<slot>`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{slot}": value
+        for index, slots in state.items()
+        for slot, value in slots.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`; hyper-parameters stay those of `optimizer`.
+
+    What is kept for a parameter lies in memory as the parameter does (channels last, say), which a file does not tell.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, slot = name.partition(".")
+        state.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, slots in optimizer.state.items():
+        for slot, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                slots[slot] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def load_network(network: nn.Module, path: Path) -> Meta:
+    """Load the `model.` tensors of a checkpoint into `network`, strictly."""
+    tensors, meta = load_checkpoint(path)
+    network.load_state_dict(unpack("model", tensors))
+    return meta
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of tensors on the CPU, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha256.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()

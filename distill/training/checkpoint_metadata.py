@@ -1,0 +1,115 @@
+"""What a checkpoint says of its network: which one it is, and for which images and classes it was trained."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from deploy.errors import UserError
+from distill.config import ModelConfig
+from distill.data.splits import Splits
+from distill.data.stats import Stats
+from distill.training.checkpoint import Meta, load_network, read_meta
+from student.zoo import build_network
+
+FIELDS = ("arch", "output_stride", "head_channels", "detail")
+TOLERANCE = 0.05
+"""By how many standard deviations another normalization may shift a channel, and by which share stretch it."""
+
+
+def checkpoint_metadata(model: ModelConfig, aux: bool, splits: Splits, stats: Stats) -> Meta:
+    """The entries of a checkpoint's meta data that `check_metadata` and `network_from` read."""
+    return {
+        "model": {name: value for name, value in asdict(model).items() if name in FIELDS} | {"aux": aux},
+        "channels": list(splits.channels),
+        "classes": [info.name for info in splits.classes],
+        "mean": list(stats.mean),
+        "std": list(stats.std),
+        "normalize": stats.normalize,
+        "quality": splits.quality,
+    }
+
+
+def check_metadata(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None:
+    """Check that a network fits the data as it is, without further training.
+
+    Raises:
+        UserError: it has other classes or channels, or images were normalized by other numbers.
+    """
+    for name, ours in (
+        ("channels", list(splits.channels)),
+        ("classes", [info.name for info in splits.classes]),
+    ):
+        theirs = meta[name]
+        if theirs != ours:
+            raise UserError(
+                f"{path}: was trained with {len(theirs)} {name} ({_some(theirs)}), the data has {len(ours)}"
+                f" ({_some(ours)}); use a teacher of this data"
+            )
+    theirs = meta.get("normalize", "set")
+    if theirs != stats.normalize:
+        raise UserError(
+            f"{path}: was trained with --data.normalize {theirs}, asked for is {stats.normalize}; use {theirs} here, or"
+            " another teacher"
+        )
+    if meta.get("quality", "clamp") != splits.quality:
+        ours, theirs = ("a logit", "a number") if splits.quality == "sigmoid" else ("a number", "a logit")
+        raise UserError(
+            f"{path}: gives the quality of a grasp as {theirs}, --loss.task asks for {ours} (bce alone has logits); use"
+            " the loss that it was trained by, or another teacher"
+        )
+    shift = np.abs(np.subtract(meta["mean"], stats.mean)) / stats.std
+    stretch = np.abs(np.divide(meta["std"], stats.std) - 1)
+    if max(*shift, *stretch) > TOLERANCE:
+        theirs, ours = (
+            f"mean {_numbers(mean)}, std {_numbers(std)}"
+            for mean, std in ((meta["mean"], meta["std"]), (stats.mean, stats.std))
+        )
+        raise UserError(
+            f"{path}: was trained on images normalized by {theirs}, this data has {ours};"
+            " use a teacher of this data, or train it here (--teacher-train.steps)"
+        )
+
+
+def find_metadata(path: Path) -> Meta | None:
+    """The meta data of a checkpoint that tells its origin; None for any other weights file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        meta = read_meta(path)
+    except UserError:  # a file of another program
+        return None
+    return meta if "model" in meta else None
+
+
+def require_metadata(path: Path) -> Meta:
+    """`find_metadata`; UserError where there is none."""
+    meta = find_metadata(path)
+    if meta is None:
+        raise UserError(
+            f"{path}: no checkpoint that tells its network; give best.safetensors of a run's teacher folder"
+        )
+    return meta
+
+
+def network_from(path: Path, splits: Splits, stats: Stats) -> nn.Module:
+    """The network of a checkpoint, with its weights.
+
+    Raises:
+        UserError: no such file, or one that does not tell its network; or `check_metadata`'s.
+    """
+    meta = require_metadata(path)
+    check_metadata(path, meta, splits, stats)
+    network = build_network(num_outputs=splits.outputs, in_channels=len(splits.channels), **meta["model"])
+    load_network(network, path)
+    return network
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -1,0 +1,123 @@
+"""What a training tells: a progress bar, a JSONL file, TensorBoard events and the run's tracker."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+from deploy.files.atomic import atomic_write
+
+console = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """A line on stderr, above a progress bar if there is one."""
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+class TrainLog:
+    """Logs of one training stage, opened at the step it starts from.
+
+    `metrics.jsonl` holds one object a logged step; entries later than the resumed step are dropped, so that an
+    interrupted and an uninterrupted run leave the same lines (but for their times). `track` takes the same values: the
+    stage, what is logged, and the step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stage: str,
+        start: int,
+        steps: int,
+        images_per_step: int,
+        track: Callable[[str, Mapping[str, float], int], None],
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "metrics.jsonl"
+        _drop_after(self._path, start)
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task(stage, total=steps, completed=start, terms="")
+        self._stage, self._images_per_step, self._track = stage, images_per_step, track
+        self._last = (start, time.perf_counter())
+
+    def __enter__(self) -> "TrainLog":
+        if console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if console.is_terminal:
+            self._progress.stop()
+        self._file.close()
+        self._events.close()
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._progress.advance(self._task)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Log `values` as of `step`, with the throughput since the last call."""
+        last_step, last_time = self._last
+        now = time.perf_counter()
+        speed = (step - last_step) * self._images_per_step / max(now - last_time, 1e-9)
+        self._last = (step, now)
+        self._record(step, {**values, "images_per_s": speed})
+        terms = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "lr")
+        self._progress.update(self._task, terms=f"{terms} · {speed:.1f} img/s")
+        if not console.is_terminal:  # a log file gets lines instead of a bar
+            say(f"{self._stage} {step}: {terms} · {speed:.1f} img/s")
+
+    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Log validation scores as of `step`, if there are any."""
+        if not scores:
+            return
+        values = {f"val_{name}": value for name, value in scores.items()}
+        self._record(step, values)
+        say(f"{self._stage} {step}: " + " ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        self._last = (step, time.perf_counter())
+
+    def _record(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._track(self._stage, values, step)
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keep the lines up to `step`; a line cut short by a kill goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            break
+    with atomic_write(path, "w") as file:
+        file.writelines(f"{line}\n" for line in kept if step > 0)

@@ -1,0 +1,142 @@
+"""What a running training keeps beside its weights, and how that gets into checkpoints and back."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from deploy.errors import UserError
+from distill.training.checkpoint import (
+    REMEDY,
+    Meta,
+    load_checkpoint,
+    load_network,
+    optimizer_tensors,
+    pack,
+    read_meta,
+    restore_optimizer,
+    save_checkpoint,
+    unpack,
+)
+from distill.training.optim import Plateau
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+class TrainState:
+    """Network, optimizer, averaged weights, loss scale, plateau, the best score and the time spent, of one stage.
+
+    The `distillation_loss` (adapters, memories) is kept only to go on with: what a stage leaves behind is the network alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        steps: int,
+        ema: float,
+        distillation_loss: nn.Module | None = None,
+        metadata: Meta | None = None,
+    ) -> None:
+        self.folder, self.network, self.optimizer = folder, network, optimizer
+        self.distillation_loss, self.metadata = distillation_loss, metadata or {}
+        self.accelerator, self.steps = accelerator, steps
+        self.average = None
+        if ema:
+            self.average = AveragedModel(
+                network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True
+            )
+        self.best: Meta = {}
+        self.plateau = Plateau()
+        self._began, self._spent = time.perf_counter(), 0.0
+        if (
+            accelerator.scaler is not None
+        ):  # shared by the stages of a process: each starts from the same scale
+            accelerator.scaler.load_state_dict(torch.amp.GradScaler().state_dict())
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose scores count: the averaged one where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this stage, earlier processes included."""
+        return self._spent + time.perf_counter() - self._began
+
+    def stepped(self) -> None:
+        """Follow the network's weights after an optimizer step."""
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def keep_if_best(self, step: int, scores: dict[str, float]) -> None:
+        """Write `best.safetensors` unless the first score was higher before; without scores the last weights count."""
+        name = next(iter(scores), "")
+        if scores and scores[name] < self.best.get(name, -1.0):
+            return
+        self.best = {"step": step, **scores}
+        save_checkpoint(
+            self.folder / BEST, pack("model", self.evaluated.state_dict()), self.best | self.metadata
+        )
+
+    def save(self, step: int) -> None:
+        """Write `last.safetensors`; after the final step there is nothing to go on with, so only the weights."""
+        tensors = pack("model", self.network.state_dict())
+        meta: Meta = {"step": step, "seconds": self.seconds, **{f"best_{k}": v for k, v in self.best.items()}}
+        if step < self.steps:
+            meta |= {f"plateau_{k}": v for k, v in asdict(self.plateau).items()}
+            tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
+            if self.average is not None:
+                tensors |= pack("average", self.average.state_dict())
+            if self.distillation_loss is not None:
+                tensors |= pack("distiller", self.distillation_loss.state_dict())
+            if self.accelerator.scaler is not None:
+                meta |= {f"scaler_{k}": v for k, v in self.accelerator.scaler.state_dict().items()}
+        save_checkpoint(self.folder / LAST, tensors, meta)
+
+    def restore(self) -> int:
+        """Load the last checkpoint if there is one, and return the step to go on from."""
+        path = self.folder / LAST
+        if not path.exists():
+            return 0
+        tensors, meta = load_checkpoint(path)
+        step = int(meta["step"])
+        if step >= self.steps:
+            raise UserError(f"{path} is at step {step} of {self.steps}, yet {BEST} is missing; {REMEDY}")
+        self.network.load_state_dict(unpack("model", tensors))
+        restore_optimizer(self.optimizer, unpack("optimizer", tensors))
+        if self.average is not None:
+            self.average.load_state_dict(unpack("average", tensors))
+        if self.distillation_loss is not None:
+            self.distillation_loss.load_state_dict(unpack("distiller", tensors))
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(_under("scaler_", meta))
+        self.best = _under("best_", meta)
+        self.plateau = Plateau(**_under("plateau_", meta))
+        self._spent = float(meta["seconds"])
+        return step
+
+    def finish(self) -> float:
+        """Give the network its best weights, and return the seconds that the stage took."""
+        self.accelerator.wait_for_everyone()
+        load_network(self.network, self.folder / BEST)
+        self.network.eval()
+        return self.seconds
+
+
+def finished(folder: Path, steps: int) -> float | None:
+    """The seconds that a stage of `steps` steps took if `folder` holds all of it, else None."""
+    if not ((folder / LAST).exists() and (folder / BEST).exists()):
+        return None
+    meta = read_meta(folder / LAST)
+    return float(meta["seconds"]) if meta["step"] == steps else None
+
+
+def _under(prefix: str, meta: Meta) -> Meta:
+    return {name[len(prefix) :]: value for name, value in meta.items() if name.startswith(prefix)}

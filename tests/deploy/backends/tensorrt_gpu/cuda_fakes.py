@@ -1,0 +1,220 @@
+"""The libraries below `deploy.backends.tensorrt_gpu.cuda`, with memory of this process for a GPU."""
+
+import ctypes
+import inspect
+import threading
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+
+class FakeRuntime:
+    """`cuda.bindings.runtime` with memory of this process for a GPU. Each call must fit the real function's signature.
+
+    `alive` maps what was not released to what it is; `fail` maps names of functions to the error they answer with.
+    """
+
+    def __init__(self, real):
+        self._real = real
+        self.alive, self.work, self.fail, self.capturing = {}, {}, {}, None
+        self.devices, self.device_memory = [], []
+
+    def __getattr__(self, name):
+        real = getattr(self._real, name)
+        if not name.startswith("cuda") or isinstance(real, type | int) or name == "cudaGetErrorString":
+            return real
+        signature, does = inspect.signature(real), getattr(self, f"_{name}")
+
+        def call(*arguments):
+            signature.bind(*arguments)
+            if name in self.fail:
+                return self.fail[name], *[None] * 3
+            values = does(*arguments)
+            return self._real.cudaError_t.cudaSuccess, *(() if values is None else values)
+
+        return call
+
+    def _keep(self, what):
+        memory = (
+            ctypes.create_string_buffer(what) if isinstance(what, int) else ctypes.create_string_buffer(8)
+        )
+        self.alive[ctypes.addressof(memory)] = memory
+        return [ctypes.addressof(memory)]
+
+    def _release(self, number):
+        del self.alive[int(number)]
+
+    def _queue(self, stream, work):
+        (self.capturing if self.capturing is not None else self.work[int(stream)]).append(work)
+
+    def _cudaDriverGetVersion(self):
+        return [12060]
+
+    def _cudaRuntimeGetVersion(self):
+        return [13050]
+
+    def _cudaGetDeviceCount(self):
+        return [2]
+
+    def _cudaGetDeviceProperties(self, device):
+        return [SimpleNamespace(name=b"Orin", major=8, minor=7, totalGlobalMem=8 << 30)]
+
+    def _cudaSetDevice(self, device):
+        self.devices.append((threading.get_ident(), device))
+
+    def _cudaMemGetInfo(self):
+        return 5 << 30, 8 << 30
+
+    def _cudaMalloc(self, size):
+        self.device_memory += (memory := self._keep(size))
+        return memory
+
+    _cudaMallocHost = _keep
+    _cudaFree = _cudaFreeHost = _cudaStreamDestroy = _cudaEventDestroy = _release
+    _cudaGraphDestroy = _cudaGraphExecDestroy = _release
+
+    def _cudaStreamCreateWithFlags(self, flags):
+        assert flags == self._real.cudaStreamNonBlocking
+        [number] = self._keep("stream")
+        self.work[number] = []
+        return [self._real.cudaStream_t(number)]
+
+    def _cudaEventCreate(self):
+        return [self._real.cudaEvent_t(*self._keep("event"))]
+
+    def _cudaMemcpyAsync(self, dst, src, count, kind, stream):
+        assert kind == self._real.cudaMemcpyKind(1 if dst in self.device_memory else 2)
+        self._queue(stream, lambda: ctypes.memmove(dst, src, count))
+
+    def _cudaStreamSynchronize(self, stream):
+        while self.work[stream]:
+            self.work[stream].pop(0)()
+
+    def _cudaEventRecord(self, event, stream):
+        self._queue(stream, lambda: None)
+
+    def _cudaEventElapsedTime(self, start, end):
+        return [1.5]
+
+    def _cudaStreamBeginCapture(self, stream, mode):
+        assert mode == self._real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self.capturing = []
+
+    def _cudaStreamEndCapture(self, stream):
+        self.recorded, self.capturing = self.capturing, None
+        return [self._real.cudaGraph_t(*self._keep("graph"))]
+
+    def _cudaGraphInstantiate(self, graph, flags):
+        return [self._real.cudaGraphExec_t(*self._keep("graph"))]
+
+    def _cudaGraphLaunch(self, graph, stream):
+        self.work[stream] += self.recorded
+
+
+class Thing:
+    """An object of pycuda: it releases itself when it dies, which must happen in its context."""
+
+    def __init__(self, driver, size=8):
+        driver.in_context()
+        driver.alive.append(id(self))
+        self.driver, self.work, self.memory = driver, [], ctypes.create_string_buffer(size)
+        self.handle = ctypes.addressof(self.memory)
+
+    def __int__(self):
+        return self.handle
+
+    def __del__(self):
+        self.driver.in_context()
+        self.driver.alive.remove(id(self))
+
+    def synchronize(self):
+        while self.work:
+            self.work.pop(0)()
+
+    def record(self, stream):
+        stream.work.append(lambda: None)
+
+    def time_till(self, event):
+        return 1.5
+
+
+class PagelockedHostAllocation(Thing):
+    def __init__(self, driver, shape, dtype):
+        super().__init__(driver, int(np.prod(shape)) * dtype.itemsize)
+        data, kind = (self.handle, False), dtype.str
+        self.__array_interface__ = {"shape": shape, "typestr": kind, "data": data, "version": 3}
+        self.freed = False
+
+    def free(self):
+        self.driver.in_context()
+        self.freed = True
+
+    def __del__(self):
+        assert self.freed
+        self.driver.alive.remove(id(self))
+
+
+class FakePyCuda(ModuleType):
+    """`pycuda.driver` as documented, with its rules: work only in a context that this thread made current."""
+
+    class Error(Exception):
+        pass
+
+    class MemoryError(Error):
+        pass
+
+    def __init__(self):
+        super().__init__("pycuda.driver")
+        self.alive, self.stacks, self.initialized = [], threading.local(), False
+
+    def in_context(self):
+        assert getattr(self.stacks, "depth", 0), "invalid device context"
+
+    def init(self):
+        self.initialized = True
+
+    def Device(self, number):
+        return SimpleNamespace(
+            name=lambda: "Orin",
+            compute_capability=lambda: (8, 7),
+            total_memory=lambda: 8 << 30,
+            retain_primary_context=lambda: SimpleNamespace(push=self.push, pop=self.pop),
+        )
+
+    Device.count = lambda: 1
+
+    def push(self):
+        self.stacks.depth = getattr(self.stacks, "depth", 0) + 1
+
+    def pop(self):
+        self.in_context()
+        self.stacks.depth -= 1
+
+    def get_driver_version(self):
+        return 12060
+
+    def get_version(self):
+        return 12, 6, 0
+
+    def mem_get_info(self):
+        self.in_context()
+        return 5 << 30, 8 << 30
+
+    def pagelocked_empty(self, shape, dtype, order="C", mem_flags=0):
+        return np.asarray(PagelockedHostAllocation(self, shape, dtype))
+
+    def mem_alloc(self, bytes):
+        return Thing(self, bytes)
+
+    def Stream(self, flags=0):
+        assert flags == 1
+        return Thing(self)
+
+    def Event(self, flags=0):
+        return Thing(self)
+
+    def memcpy_htod_async(self, dest, src, stream=None):
+        stream.work.append(lambda: ctypes.memmove(dest, src.ctypes.data, src.nbytes))
+
+    def memcpy_dtoh_async(self, dest, src, stream=None):
+        stream.work.append(lambda: ctypes.memmove(dest.ctypes.data, src, dest.nbytes))

@@ -1,0 +1,273 @@
+"""The builder against full TensorRT 10 and 11, held to the real types: what it asks of each, and what it refuses.
+
+They cannot run here. The stand-ins have the attributes of TensorRT-RTX's types, of which theirs are a superset.
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
+import pytest
+
+from deploy.backends.tensorrt_gpu import builder as trt_builder
+from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
+from deploy.backends.tensorrt_gpu.log import logger
+from deploy.errors import UserError
+from tests.deploy.backends.tensorrt_gpu.test_builder_models import bundle_of, small_network
+from tests.deploy.backends.tensorrt_gpu.test_layer_report import FULL_10
+
+rtx = pytest.importorskip("tensorrt_rtx")
+
+ORIN = SimpleNamespace(name="Orin", compute_capability="8.7")
+
+
+class Progress:
+    """What `IProgressMonitor` is to Python: a class to init_from_teacher from."""
+
+
+class Log:
+    """Likewise `ILogger`."""
+
+
+def spec(kind, **attributes):
+    """A stand-in that has what the type has, and refuses what it has not."""
+    mock = create_autospec(kind, instance=True, spec_set=True)
+    for name, value in attributes.items():
+        setattr(mock, name, value)
+    return mock
+
+
+class Fake(SimpleNamespace):
+    """A module `tensorrt` of some version. `last` holds the objects of its last build."""
+
+    def __init__(self, version: str, *, cores: int = 0, batch: int = -1, build=None, cache_fits=True):
+        super().__init__(
+            __version__=version,
+            ILogger=type("ILogger", (Log,), {}),
+            IProgressMonitor=Progress,
+            Builder=self._builder,
+            OnnxParser=self._parser,
+            NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+            ProfilingVerbosity=rtx.ProfilingVerbosity,
+            MemoryPoolType=rtx.MemoryPoolType,
+            HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="ampere", SAME_COMPUTE_CAPABILITY="same"),
+            BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="version", GPU_FALLBACK="fallback"),
+            DeviceType=SimpleNamespace(DLA="dla"),
+        )
+        self.cores, self.batch, self.build, self.cache_fits = cores, batch, build or self._layers, cache_fits
+        self.last = SimpleNamespace()
+
+    def _builder(self, log):
+        image = SimpleNamespace(name="image", shape=(self.batch, 32, 48, 3))
+        outputs = [SimpleNamespace(name="labels"), SimpleNamespace(name="logits")]
+        conv = SimpleNamespace(
+            type=SimpleNamespace(name="CONVOLUTION"), metadata="[ONNX Layer: /net/conv0/Conv]"
+        )
+        network = spec(rtx.INetworkDefinition, num_layers=1, num_inputs=1, num_outputs=2)
+        network.get_layer.return_value = conv
+        network.get_input.return_value = image
+        network.get_output.side_effect = outputs.__getitem__
+        config = spec(rtx.IBuilderConfig)
+        caches = [
+            SimpleNamespace(serialize=lambda: b"measured"),
+            SimpleNamespace(serialize=lambda: b"afresh"),
+        ]
+        config.create_timing_cache.side_effect = lambda data: caches[0] if data else caches[1]
+        config.set_timing_cache.side_effect = lambda cache, ignore: self.cache_fits or cache is caches[1]
+        config.get_timing_cache.side_effect = lambda: config.set_timing_cache.call_args.args[0]
+        builder = spec(rtx.Builder, num_DLA_cores=self.cores)
+        builder.create_network.return_value = network
+        builder.create_builder_config.return_value = config
+        builder.build_serialized_network.side_effect = lambda *_: self.build()
+        profile = builder.create_optimization_profile.return_value = spec(rtx.IOptimizationProfile)
+        self.last = SimpleNamespace(
+            builder=builder, network=network, config=config, image=image, profile=profile
+        )
+        return builder
+
+    def _parser(self, network, log):
+        parser = spec(rtx.OnnxParser)
+        parser.parse.return_value = True
+        return parser
+
+    def _layers(self):
+        self.say(4, FULL_10)
+        return b"an engine"
+
+    def say(self, severity, text):
+        logger(self).log(severity, text)
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    return bundle_of(tmp_path / "bundle", model_int8=small_network("s8"), model_fp16=small_network("fp16"))
+
+
+@pytest.fixture
+def build(bundle, monkeypatch):
+    """Build with a stand-in for TensorRT on a machine with a GPU."""
+    monkeypatch.setattr(trt_builder, "_probe", lambda: ORIN)
+
+    def run(fake, **options):
+        monkeypatch.setitem(sys.modules, "tensorrt", fake)
+        return build_engine(
+            bundle, BuildOptions("tensorrt", **options), progress=False, say=lambda text: None
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("version", "flags"), [("10.3.0", 2), ("10.13.3.9", 2), ("11.0.0", 0), ("11.4.1.7", 0), ("12.0", 0)]
+)
+def test_strong_typing_is_asked_of_tensorrt_10_alone(build, version, flags):
+    fake = Fake(version)
+    built = build(fake)
+    fake.last.builder.create_network.assert_called_once_with(flags)
+    assert fake.last.config.profiling_verbosity == rtx.ProfilingVerbosity.DETAILED
+    fake.last.config.set_compute_capability.assert_not_called()
+    # Precision is the network's alone: TensorRT 11 knows no flags for it, and 10 refuses them when strongly typed.
+    fake.last.config.set_flag.assert_not_called()
+    side = built.sidecar
+    assert (side.version, side.gpu, side.compute_capability, side.targets) == (version, "Orin", "8.7", ())
+    assert side.layers is not None
+    assert (side.layers.convolutions, side.layers.int8_convolutions) == (1, 1)
+    assert built.path.read_bytes() == b"an engine"
+
+
+def test_batch_is_fixed_or_a_profile(build):
+    fixed, ranged = Fake("11.4"), Fake("11.4")
+    build(fixed, batch=(2, 2, 2))
+    assert fixed.last.image.shape == (2, 32, 48, 3)
+    fixed.last.builder.create_optimization_profile.assert_not_called()
+    build(ranged, batch=(1, 4, 8))
+    assert ranged.last.image.shape == (-1, 32, 48, 3)
+    ranged.last.profile.set_shape.assert_called_once_with(
+        "image", (1, 32, 48, 3), (4, 32, 48, 3), (8, 32, 48, 3)
+    )
+    ranged.last.config.add_optimization_profile.assert_called_once_with(ranged.last.profile)
+
+
+def test_options_reach_the_builder(build):
+    fake = Fake("10.7", cores=2)
+    build(
+        fake,
+        precision="fp16",
+        workspace_mb=64,
+        hardware_compatible="ampere+",
+        version_compatible=True,
+        dla_core=1,
+        optimization_level=5,
+    )
+    config = fake.last.config
+    config.set_memory_pool_limit.assert_called_once_with(rtx.MemoryPoolType.WORKSPACE, 64 << 20)
+    assert config.hardware_compatibility_level == "ampere"
+    assert [call.args for call in config.set_flag.call_args_list] == [("version",), ("fallback",)]
+    assert (config.default_device_type, config.DLA_core) == ("dla", 1)
+    assert config.builder_optimization_level == 5
+    build(fake, precision="fp16", hardware_compatible="same-cc", dla_core=0, allow_gpu_fallback=False)
+    assert fake.last.config.hardware_compatibility_level == "same"
+    fake.last.config.set_flag.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [(0, "this machine has no DLA"), (2, "this machine has cores 0 to 1; leave it out")],
+)
+def test_dla_that_is_not_there(build, cores, expected):
+    with pytest.raises(UserError, match=expected):
+        build(Fake("10.7", cores=cores), precision="fp16", dla_core=2)
+
+
+def test_compatibility_that_is_not_offered(build):
+    fake = Fake("10.0")
+    fake.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere")
+    with pytest.raises(UserError, match=r"TensorRT 10.0: does not offer .*SAME_COMPUTE_CAPABILITY; upgrade"):
+        build(fake, hardware_compatible="same-cc")
+
+
+def test_timing_cache_is_read_and_updated(build, tmp_path):
+    path = tmp_path / "new" / "timing.cache"
+    build(Fake("11.4"), timing_cache=path)
+    assert path.read_bytes() == b"afresh"
+    fake = Fake("11.4")
+    assert build(fake, timing_cache=path).reused  # what was measured earlier does not make it another engine
+    build(fake, timing_cache=path, optimization_level=1)
+    fake.last.config.create_timing_cache.assert_called_once_with(b"afresh")
+    assert path.read_bytes() == b"measured"
+    build(Fake("11.4", cache_fits=False), timing_cache=path, optimization_level=2)
+    assert path.read_bytes() == b"afresh"
+    with pytest.raises(UserError, match="cannot be read as a timing cache"):
+        build(Fake("11.4"), timing_cache=tmp_path, optimization_level=4)
+
+
+def test_another_gpu_or_version_makes_another_engine(build, monkeypatch):
+    paths = {build(Fake("11.4")).path, build(Fake("11.4.1")).path}
+    assert build(Fake("11.4")).reused
+    for change in ({"name": "Thor"}, {"compute_capability": "8.9"}):
+        monkeypatch.setattr(
+            trt_builder, "_probe", lambda change=change: SimpleNamespace(**vars(ORIN) | change)
+        )
+        paths.add(build(Fake("11.4")).path)
+    assert len(paths) == 4
+
+
+def test_without_layers_message_there_is_no_summary(build):
+    built = build(Fake("11.4", build=lambda: b"an engine"))
+    assert built.sidecar.layers is None
+    assert built.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "expected"),
+    [
+        (
+            "Could not find any implementation for node conv due to insufficient workspace.",
+            {"workspace_mb": 1},
+            "workspace_mb 1: too little for TensorRT 11.4",
+        ),
+        (
+            "Error Code 2: OutOfMemory (Requested size was 13764684 bytes.)",
+            {},
+            r"ran out of memory \(it asks for 13 MiB\); close other programs",
+        ),
+        (
+            "IBuilder::buildSerializedNetwork: Error Code 9: Internal Error (node conv cannot run on DLA"
+            " In validate at /_src/optimizer/dla.cpp:12)",
+            {},
+            r"cannot build it \(node conv cannot run on DLA\); all that it said is in .*\.log",
+        ),
+        (None, {}, "it does not say why"),
+    ],
+)
+def test_failures_are_one_line(build, said, options, expected):
+    def fail():
+        if said:
+            fake.say(1, said)
+            fake.say(1, "catchCudaError: Error Code 1: Cuda Runtime (no driver (cudaError 35: insufficient))")
+        fake.say(2, "a warning means nothing")
+
+    fake = Fake("11.4", build=fail)
+    with pytest.raises(UserError, match=expected) as error:
+        build(fake, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_builder_that_does_not_start(build):
+    fake = Fake("11.4")
+
+    def start(log):
+        fake.say(1, "CUDA initialization failure with error: 999")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    fake.Builder = start
+    with pytest.raises(UserError, match="CUDA initialization failure with error: 999"):
+        build(fake)
+
+
+def test_full_tensorrt_needs_a_gpu_and_is_not_touched_without(bundle, monkeypatch):
+    monkeypatch.setattr(trt_builder, "_probe", lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(UserError, match=r"no NVIDIA GPU can be used here .*--backend tensorrt-rtx"):
+        build_engine(bundle, BuildOptions("tensorrt"))

@@ -1,0 +1,244 @@
+"""CUDA's two providers, without a GPU: NVIDIA's bindings by their real signatures, pycuda by its documentation."""
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from deploy.backends.tensorrt_gpu import cuda
+from deploy.backends.tensorrt_gpu.cuda import CudaBindings, CudaError, Device, PyCuda
+from deploy.errors import UserError
+from tests.conftest import ROOT
+from tests.deploy.backends.tensorrt_gpu.cuda_fakes import FakePyCuda, FakeRuntime
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    fake = FakeRuntime(pytest.importorskip("cuda.bindings.runtime"))
+    monkeypatch.setattr(cuda, "import_module", lambda name: {"cuda.bindings.runtime": fake}[name])
+    return fake
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    fake = FakePyCuda()
+    monkeypatch.setattr(cuda, "import_module", lambda name: {"pycuda.driver": fake}[name])
+    return fake
+
+
+@pytest.fixture(params=["cuda-bindings", "pycuda"])
+def provider(request):
+    """Either provider, and the fake below it."""
+    fake = request.getfixturevalue("runtime" if request.param == "cuda-bindings" else "driver")
+    return cuda.PROVIDERS[request.param](), fake
+
+
+def test_device(runtime, driver):
+    pycuda = PyCuda()
+    assert pycuda.device == Device("Orin", "8.7", 8 << 30, "12.6", "12.6", "pycuda")
+    assert driver.initialized
+
+
+def test_device_by_the_bindings(runtime):
+    assert CudaBindings().device == Device("Orin", "8.7", 8 << 30, "12.6", "13.5", "cuda-bindings")
+
+
+def round_trip(gpu, values):
+    """Copy an array to the GPU and back."""
+    with gpu.current(), ExitStack() as owner:
+        stream = gpu.stream(owner)
+        here = gpu.host_empty(owner, values.shape, values.dtype)
+        back = gpu.host_empty(owner, values.shape, values.dtype)
+        address = gpu.malloc(owner, values.nbytes)
+        here[...] = values
+        gpu.to_device(address, here, stream)
+        gpu.to_host(back[:2], address, stream)
+        gpu.sync(stream)
+        return back[:2].copy()
+
+
+def test_memory_and_streams(provider):
+    gpu, fake = provider
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(round_trip(gpu, values), values[:2])
+    assert not fake.alive
+
+
+def test_several_threads(provider):
+    gpu, fake = provider
+    results = {}
+
+    def work(number):
+        results[number] = round_trip(gpu, np.full((3, 5), number, np.int64))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {number: set(array.flat) for number, array in results.items()} == {n: {n} for n in range(4)}
+    assert not fake.alive
+
+
+def test_the_gpu_is_chosen_in_each_thread(runtime):
+    gpu = CudaBindings()
+    thread = threading.Thread(target=lambda: round_trip(gpu, np.zeros(3, np.uint8)))
+    thread.start()
+    thread.join()
+    assert runtime.devices == [(thread.ident, 0)]
+
+
+def test_events(provider):
+    gpu, fake = provider
+    with gpu.current(), ExitStack() as owner:
+        stream, start, end = gpu.stream(owner), gpu.event(owner), gpu.event(owner)
+        gpu.record(start, stream)
+        gpu.record(end, stream)
+        gpu.sync(stream)
+        assert gpu.elapsed(start, end) == 1.5
+        assert gpu.memory() == (5 << 30, 8 << 30)
+    assert not fake.alive
+
+
+def test_graph(runtime):
+    gpu = CudaBindings()
+    with gpu.current(), ExitStack() as owner:
+        stream = gpu.stream(owner)
+        here, back = (gpu.host_empty(owner, (4,), np.dtype(np.uint8)) for _ in range(2))
+        address = gpu.malloc(owner, 4)
+
+        def work():
+            gpu.to_device(address, here, stream)
+            gpu.to_host(back, address, stream)
+
+        back[...] = 0
+        here[...] = 1
+        launch = gpu.capture(owner, stream, work)
+        gpu.sync(stream)
+        assert set(back) == {0}  # captured, not run
+        for value in (2, 3):
+            here[...] = value
+            launch()
+            gpu.sync(stream)
+            assert set(back) == {value}
+    assert not runtime.alive
+
+
+def test_failed_capture_frees_the_stream(runtime):
+    gpu = CudaBindings()
+    with gpu.current(), ExitStack() as owner:
+        stream = gpu.stream(owner)
+        with pytest.raises(ZeroDivisionError):
+            gpu.capture(owner, stream, lambda: print(1 / 0))
+        assert runtime.capturing is None
+
+
+def test_pycuda_has_no_graphs(driver):
+    with pytest.raises(UserError, match="pycuda offers no CUDA graphs; pip install cuda-bindings"):
+        PyCuda().capture(ExitStack(), 0, lambda: None)
+
+
+def test_errors_say_what_failed_and_why(runtime):
+    gpu, errors = CudaBindings(), runtime.cudaError_t
+    with gpu.current(), ExitStack() as owner:
+        stream = gpu.stream(owner)
+        runtime.fail = {"cudaStreamSynchronize": errors.cudaErrorIllegalAddress}
+        with pytest.raises(
+            CudaError, match="CUDA cannot finish the work of a stream: an illegal memory access"
+        ):
+            gpu.sync(stream)
+        runtime.fail = {"cudaMalloc": errors.cudaErrorMemoryAllocation}
+        with pytest.raises(
+            UserError, match="cannot allocate 1,000 bytes on the GPU: out of memory; free"
+        ) as short:
+            gpu.malloc(owner, 1000)
+        assert not isinstance(short.value, CudaError)
+
+
+def test_errors_of_pycuda(driver):
+    gpu = PyCuda()
+    with pytest.raises(UserError, match="CUDA: cuMemAlloc failed: out of memory; free"), gpu.current():
+        raise driver.MemoryError("cuMemAlloc failed: out of memory")
+    with pytest.raises(CudaError, match="CUDA: cuStreamSynchronize failed"), gpu.current():
+        raise driver.Error("cuStreamSynchronize failed: unspecified launch failure")
+    assert driver.stacks.depth == 0
+
+
+@pytest.mark.parametrize("call", ["retain_primary_context", "push", "pop"])
+def test_a_context_that_cannot_be_had(driver, monkeypatch, call):
+    def fail(*_):
+        raise driver.Error(f"{call} failed: unknown error")
+
+    if call == "retain_primary_context":
+        gpu = driver.Device(0)
+        gpu.retain_primary_context = fail
+        monkeypatch.setattr(driver, "Device", Mock(return_value=gpu, count=lambda: 1))
+    else:
+        monkeypatch.setattr(driver, call, fail)
+    gpu = PyCuda()
+    with pytest.raises(CudaError, match=f"CUDA: {call} failed"), gpu.current():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ({"cudaDriverGetVersion": [0]}, "there is no NVIDIA driver"),
+        ({"cudaGetDeviceCount": [0]}, "the driver sees no GPU"),
+    ],
+)
+def test_no_gpu(runtime, monkeypatch, answers, reason):
+    for name, answer in answers.items():
+        monkeypatch.setattr(FakeRuntime, f"_{name}", lambda self, answer=answer: answer)
+    monkeypatch.setattr(cuda, "PROVIDERS", {"cuda-bindings": CudaBindings})
+    assert cuda.probe() is None
+    assert cuda.why_not() == f"cuda-bindings: {reason}"
+    with pytest.raises(UserError, match=f"no usable NVIDIA GPU: cuda-bindings: {reason}"):
+        cuda.open_cuda()
+
+
+def test_either_provider_suffices(runtime, driver, monkeypatch):
+    assert (cuda.probe() or pytest.fail("no GPU")).provider == "pycuda"  # `driver` leaves no cuda.bindings
+    monkeypatch.setattr(cuda, "import_module", lambda name: {"cuda.bindings.runtime": runtime}[name])
+    assert (cuda.probe() or pytest.fail("no GPU")).provider == "cuda-bindings"
+    assert cuda.why_not() == ""
+    assert isinstance(cuda.open_cuda("cuda-bindings"), CudaBindings)
+
+
+def test_unknown_provider():
+    with pytest.raises(
+        UserError, match="unknown CUDA provider 'cupy'; choose one of auto, cuda-bindings, pycuda"
+    ):
+        cuda.open_cuda("cupy")
+
+
+def test_nothing_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    assert cuda.probe() is None
+    assert cuda.why_not() == "cuda-bindings and pycuda not installed (pip install cuda-bindings)"
+    with pytest.raises(UserError, match="pycuda not installed"):
+        cuda.open_cuda("pycuda")
+
+
+def test_real_bindings_without_a_gpu():
+    pytest.importorskip("cuda.bindings.runtime")
+    code = "from deploy.backends.tensorrt_gpu.cuda import probe, why_not; print(probe()); print(why_not())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    nothing, reason = done.stdout.splitlines()
+    assert nothing == "None"
+    assert reason.startswith("cuda-bindings: ")

@@ -1,0 +1,285 @@
+"""Which engine is opened, and why an engine is refused: one line, with the command that builds a fitting one."""
+
+import shlex
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from deploy.backends import auto as choice
+from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.backends.open import open_engine
+from deploy.backends.tensorrt_gpu import engine as trt
+from deploy.build import options as build_options
+from deploy.bundle.engine_files import record_verdict, write_engine
+from deploy.bundle.manifest import FP16, INT8, MODEL, read_manifest, write_bundle
+from deploy.errors import UserError
+from deploy.tasks.segmentation.model import Model
+from tests.conftest import ROOT
+from tests.deploy.backends.tensorrt_gpu.trt_fakes import ENGINE, FakeTensorRT, make_sidecar
+from tests.deploy.tiny import make_bundle, make_image
+
+SOURCES = {"fp32": MODEL, "fp16": FP16, "int8": INT8}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """With a file for each precision; they hold the same network."""
+    folder = tmp_path / "bundle"
+    manifest = make_bundle(folder)
+    model = (folder / MODEL).read_bytes()
+    write_bundle(folder, manifest, dict.fromkeys(SOURCES.values(), model))
+    return folder
+
+
+@pytest.fixture
+def library(bundle, monkeypatch):
+    """TensorRT and a GPU, as far as can be told."""
+    real = pytest.importorskip("tensorrt_lean")
+    monkeypatch.setattr(real, "__version__", "11.4.0.106")
+    fake = FakeTensorRT(real, bundle / MODEL)
+    monkeypatch.setattr(trt, "open_cuda", lambda provider: fake.cuda)
+    monkeypatch.setattr(trt, "import_tensorrt", lambda backend: fake.module)
+    return fake
+
+
+def add_engine(bundle, name="int8", **changes):
+    """An engine that fits this GPU and library, but for the changes."""
+    source = SOURCES[changes.get("precision", "int8")]
+    fits = {"source": source, "source_sha256": read_manifest(bundle).files[source].sha256}
+    return write_engine(bundle, name, ENGINE, make_sidecar(**fits | changes))
+
+
+def test_opened_engine_predicts(bundle, library):
+    add_engine(bundle)
+    engine = trt.open_trt(bundle, "tensorrt")
+    assert engine.name == "tensorrt int8"
+    manifest = read_manifest(bundle)
+    image = make_image(size=(64, 50))
+    on_gpu, on_cpu = (
+        Model(manifest.input, manifest.classes, one)(image) for one in (engine, OrtEngine(bundle / MODEL))
+    )
+    np.testing.assert_array_equal(on_gpu.labels, on_cpu.labels)
+
+
+def test_auto_takes_the_lowest_precision(bundle, library):
+    for precision in ("fp32", "fp16"):
+        add_engine(bundle, precision, precision=precision)
+    assert trt.open_trt(bundle, "tensorrt").name == "tensorrt fp16"
+    assert trt.open_trt(bundle, "tensorrt", "fp32").name == "tensorrt fp32"
+    add_engine(bundle)
+    assert trt.open_trt(bundle, "tensorrt").name == "tensorrt int8"
+
+
+def test_newest_engine_that_fits(bundle, library):
+    add_engine(bundle, "here")
+    add_engine(bundle, "there", compute_capability="8.9")  # newer, but of another machine
+    assert trt.open_trt(bundle, "tensorrt").name == "tensorrt int8"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"targets": ("sm80", "sm86"), "gpu": "", "compute_capability": ""},
+        {"options": {"hardware_compatible": "ampere+"}, "compute_capability": "8.0"},
+        {"options": {"version_compatible": True}, "version": "11.0.0"},
+        {"options": {"version_compatible": True}, "version": "11.4.0.9"},
+    ],
+)
+def test_engines_built_to_be_portable(bundle, library, changes):
+    add_engine(bundle, **changes)
+    assert trt.open_trt(bundle, "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"source_sha256": "0" * 64}, "was built from another model.int8.onnx than the bundle's"),
+        ({"source": "gone.onnx"}, "was built from another gone.onnx than the bundle's"),
+        ({"version": "10.3.0"}, r"was built by tensorrt 10\.3\.0, this machine has 11\.4\.0\.106"),
+        ({"version": "10.3.0", "options": {"version_compatible": True}}, r"was built by tensorrt 10\.3\.0"),
+        ({"version": "11.5.0", "options": {"version_compatible": True}}, r"this machine has 11\.4\.0\.106"),
+        (
+            {"gpu": "Orin", "compute_capability": "8.7"},
+            r"was built for Orin \(compute capability 8\.7\), this machine has Fake GPU \(compute capability 8\.6\)",
+        ),
+        (
+            {"compute_capability": "8.9", "options": {"hardware_compatible": "same-cc"}},
+            "was built for Fake GPU",
+        ),
+        ({"targets": ("sm89", "sm120")}, "was built for sm89, sm120, this machine has Fake GPU"),
+    ],
+)
+def test_refusals(bundle, library, changes, reason):
+    add_engine(bundle, **changes)
+    with pytest.raises(UserError, match=reason) as refused:
+        trt.open_trt(bundle, "tensorrt")
+    command = f"build it again: python deploy/build_engine.py {bundle} --backend tensorrt --precision int8"
+    assert f"{command} --batch 1,2,4" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"batch": (1, 1, 1)}, ""),
+        ({"batch": (4, 4, 4)}, " --batch 4"),
+        ({"batch": (1, 1, 1), "targets": ("sm89", "sm120")}, " --targets sm89,sm120,sm86"),
+        (
+            {"batch": (2, 2, 2), "options": {"hardware_compatible": "ampere+", "version_compatible": True}},
+            " --batch 2 --hardware-compatible ampere+ --version-compatible",
+        ),
+        ({"batch": (1, 1, 1), "options": {"dla_core": 0, "version_compatible": False}}, " --dla 0"),
+    ],
+)
+def test_the_command_builds_an_engine_of_the_same_kind(bundle, library, changes, options):
+    add_engine(bundle, version="9.0", **changes)
+    with pytest.raises(UserError) as refused:
+        trt.open_trt(bundle, "tensorrt")
+    assert str(refused.value).endswith(f"--precision int8{options}")
+    _, _, *command = shlex.split(str(refused.value).partition("build it again: ")[2])
+    assert build_options.parse(command, "build_engine.py").backend == "tensorrt"  # it can be typed
+
+
+def test_a_changed_engine_is_refused_before_tensorrt_reads_it(bundle, library):
+    engine = add_engine(bundle)
+    engine.write_bytes(b"an enginE")
+    library.module.Runtime = None
+    with pytest.raises(
+        UserError, match=r"checksum mismatch\); build it again: python deploy/build_engine\.py"
+    ):
+        trt.open_trt(bundle, "tensorrt")
+
+
+def test_damaged_sidecar(bundle, library):
+    add_engine(bundle).with_suffix(".json").write_text("{")
+    with pytest.raises(UserError, match="is not an engine's sidecar"):
+        trt.open_trt(bundle, "tensorrt")
+
+
+@pytest.mark.parametrize(("precision", "asked"), [("auto", "tensorrt"), ("fp16", "tensorrt fp16")])
+def test_no_engine(bundle, library, precision, asked):
+    add_engine(bundle, backend="tensorrt-rtx")
+    add_engine(bundle, "orphan").with_suffix(".json").unlink()
+    built = precision.replace("auto", "int8")
+    with pytest.raises(UserError, match=rf"has no engine for {asked}; build one: .* --precision {built}$"):
+        trt.open_trt(bundle, "tensorrt", precision)
+
+
+def test_an_engine_refused_by_tensorrt(bundle, library):
+    add_engine(bundle)
+    library.loads = False
+    with pytest.raises(
+        UserError, match=rf"cannot load it .* build it again: python .* {bundle} --backend tensorrt"
+    ):
+        trt.open_trt(bundle, "tensorrt")
+
+
+def add_unloadable(bundle, name):
+    """An engine that fits by its sidecar, but that TensorRT cannot load."""
+    checksum = read_manifest(bundle).files[INT8].sha256
+    return write_engine(bundle, name, b"rubbish", make_sidecar(source=INT8, source_sha256=checksum))
+
+
+class TestSeveral:
+    """Engines side by side: what one of them lacks does not hide the others."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, monkeypatch, library):
+        monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda: library.cuda.device)
+
+    def test_another_precision_that_fits(self, bundle, library):
+        fits = add_engine(bundle, "fp16", precision="fp16")
+        add_engine(bundle, "there", compute_capability="8.9")
+        with pytest.warns(RuntimeWarning, match=r"was built for Fake GPU .*; running fp16\.engine instead"):
+            assert open_engine(bundle).file == fits
+        with pytest.raises(UserError, match="was built for Fake GPU"):
+            open_engine(bundle, "tensorrt", precision="int8")
+
+    def test_one_damaged_sidecar(self, bundle, library):
+        good = add_engine(bundle, "good")
+        for backend in ("tensorrt-rtx", "tensorrt"):
+            add_engine(bundle, backend, backend=backend).with_suffix(".json").write_text("{")
+        assert open_engine(bundle).file == good
+        assert open_engine(bundle, "tensorrt").file == good
+
+    def test_an_older_one_that_loads(self, bundle, library):
+        good = add_engine(bundle, "good")
+        add_unloadable(bundle, "bad")
+        assert open_engine(bundle).file == good
+        good.unlink()
+        with pytest.raises(UserError, match=r"bad\.engine: tensorrt .* cannot load it"):
+            open_engine(bundle, "tensorrt")
+
+    def test_the_very_one_that_is_asked_for(self, bundle, library):
+        old, new = add_engine(bundle, "old"), add_engine(bundle, "new")
+        assert trt.open_trt(bundle, "tensorrt").file == new
+        assert trt.open_trt(bundle, "tensorrt", engine=old).file == old
+        bad = add_unloadable(bundle, "bad")
+        with pytest.raises(UserError, match=r"bad\.engine: tensorrt .* cannot load it"):
+            trt.open_trt(bundle, "tensorrt", engine=bad)
+        with pytest.raises(UserError, match=r"old\.engine: has no engine for tensorrt fp16"):
+            trt.open_trt(bundle, "tensorrt", "fp16", engine=old)
+
+    def test_one_that_failed_its_gate(self, bundle, library, monkeypatch):
+        fp16, failed = add_engine(bundle, "fp16", precision="fp16"), add_engine(bundle, "int8")
+        record_verdict(failed, False)
+        with pytest.warns(RuntimeWarning, match=r"int8\.engine: failed its accuracy gate when it was built"):
+            assert open_engine(bundle).file == fp16
+        with pytest.raises(UserError, match=r"int8\.engine: failed its accuracy gate when it was built; "):
+            open_engine(bundle, "tensorrt", precision="int8")
+        assert trt.open_trt(bundle, "tensorrt", engine=failed).file == failed  # to be judged again
+        fp16.unlink()
+        monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
+        with pytest.warns(RuntimeWarning, match="failed its accuracy gate"):
+            assert open_engine(bundle).name == "onnxruntime fp32"
+        record_verdict(failed, True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert open_engine(bundle).file == failed
+
+    def test_a_runtime_that_cannot_start(self, bundle, library, monkeypatch):
+        def fail(log):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+        add_engine(bundle)
+        library.module.Runtime = fail
+        with pytest.raises(UserError, match=r"tensorrt 11.* cannot start .*nullptr.*driver"):
+            open_engine(bundle, "tensorrt")
+        monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
+        with pytest.warns(RuntimeWarning, match="cannot start"):
+            assert open_engine(bundle).name == "onnxruntime fp32"
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_without_a_gpu_nothing_crashes_and_tensorrt_is_not_touched(bundle, backend):
+    """FACTS: `Runtime(...).deserialize_cuda_engine` ends a process without a driver by a segmentation fault."""
+    add_engine(bundle, backend=backend)
+    code = f"""
+import sys
+import warnings
+from pathlib import Path
+from deploy.backends.tensorrt_gpu.engine import open_trt
+from deploy.errors import exit_with_one_line
+
+def main():
+    try:
+        open_trt(Path({str(bundle)!r}), {backend!r})
+    finally:
+        print([name for name in sys.modules if name.startswith("tensorrt")])
+
+exit_with_one_line(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "[]\n"), done.stderr
+    assert done.stderr.startswith("error: no usable NVIDIA GPU: ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,230 @@
+"""TensorRT on the GPU of `gpu_fakes`: types of the real library, held to the signatures that it documents."""
+
+import inspect
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import create_autospec
+
+import numpy as np
+
+from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.backends.tensorrt_gpu.engine import TrtEngine
+from deploy.backends.tensorrt_gpu.log import logger
+from deploy.bundle.engine_files import Sidecar, write_engine
+from deploy.bundle.manifest import MODEL
+from tests.deploy.backends.tensorrt_gpu.gpu_fakes import GPU, MemoryCuda
+from tests.deploy.tiny import make_image
+
+LIBRARIES = {"tensorrt_lean": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+"""Real libraries to take types from, and the backends that they stand for."""
+ENGINE = b"an engine"
+"""The only engine that the fake can load."""
+TENSORS = {
+    "image": ("UINT8", (-1, 32, 48, 3), True),
+    "labels": ("UINT8", (-1, 32, 48), False),
+    "logits": ("FLOAT", (-1, 3, 4, 6), False),
+}
+"""Of the bundle of `tiny.make_bundle`: type, shape with the batch axis (-1, or its size), whether it is an input."""
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    """A batch for that bundle."""
+    return np.stack([make_image(seed=seed + index) for index in range(count)])
+
+
+def make_sidecar(**changes: Any) -> Sidecar:
+    """The sidecar of an INT8 engine that was built on the fake GPU, but for the changes."""
+    fields: dict[str, Any] = {
+        "source": MODEL,
+        "source_sha256": "",
+        "sha256": "",
+        "bytes": 0,
+        "backend": "tensorrt",
+        "version": "11.4.0.106",
+        "precision": "int8",
+        "gpu": GPU.name,
+        "compute_capability": GPU.compute_capability,
+        "batch": (1, 2, 4),
+        "key": "",
+        "build_seconds": 1.5,
+    }
+    return Sidecar(**fields | changes)
+
+
+def open_engine(fake: "FakeTensorRT", folder: Path, cuda_graph: bool = False, **options: Any) -> TrtEngine:
+    """The engine of a fake TensorRT, with a file of its own."""
+    backend = LIBRARIES[fake.real.__name__]
+    sidecar = make_sidecar(backend=backend, version=fake.real.__version__, options=options)
+    path = write_engine(folder, "int8", ENGINE, sidecar)
+    return TrtEngine(path, sidecar, fake.cuda, fake.module, cuda_graph)
+
+
+def assert_same(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """The same values, in the types that every backend gives."""
+    assert {name: array.dtype for name, array in outputs.items()} == {
+        "labels": np.uint8,
+        "logits": np.float32,
+    }
+    np.testing.assert_array_equal(outputs["labels"], expected["labels"])
+    np.testing.assert_array_equal(outputs["logits"], expected["logits"])
+
+
+class FakeTensorRT:
+    """A module like `real` (tensorrt_lean, tensorrt_rtx) whose engine computes the ONNX `network`, on a fake GPU.
+
+    What the code under test calls are autospecs of the real types, and every call is checked against the signature.
+    """
+
+    def __init__(
+        self,
+        real: ModuleType,
+        network: bytes | Path,
+        tensors: dict[str, tuple[str, tuple[int, ...], bool]] = TENSORS,
+        profile: tuple[int, int, int] = (1, 2, 4),
+    ) -> None:
+        self.real, self.tensors, self.profile = real, tensors, profile
+        self.cuda = MemoryCuda()
+        self.oracle = OrtEngine(network, threads=1)
+        self.network = self.oracle.run
+        """What the engine computes."""
+        self.contexts: list[Any] = []
+        self.runs: list[int] = []
+        """Batch of each execution."""
+        self.loads = True
+        """Whether the engine can be loaded."""
+        self.module = SimpleNamespace(**{name: getattr(real, name) for name in dir(real)})
+        self.module.Runtime = self._runtime
+
+    def say_error(self, text: str) -> None:
+        """Log an error as TensorRT does."""
+        logger(self.module).log(self.real.ILogger.Severity.ERROR, text)
+
+    def _spec(self, name: str, **methods: Callable[..., Any]) -> Any:
+        kind = getattr(self.real, name)
+        spec = create_autospec(kind, instance=True, spec_set=True)
+        for method, does in methods.items():
+            getattr(spec, method).side_effect = checked(getattr(kind, method), does)
+        return spec
+
+    def _runtime(self, log: Any) -> Any:
+        assert isinstance(log, self.real.ILogger)
+        return self._spec("Runtime", deserialize_cuda_engine=self._deserialize)
+
+    def _deserialize(self, data: bytes) -> Any:
+        return self._engine() if self.loads and data == ENGINE else None
+
+    def _engine(self) -> Any:
+        names = list(self.tensors)
+        mode = self.real.TensorIOMode
+        engine = self._spec(
+            "ICudaEngine",
+            get_tensor_name=lambda index: names[index],
+            get_tensor_shape=lambda name: self.real.Dims(self.tensors[name][1]),
+            get_tensor_dtype=lambda name: self.real.DataType.__members__[self.tensors[name][0]],
+            get_tensor_mode=lambda name: mode.INPUT if self.tensors[name][2] else mode.OUTPUT,
+            get_tensor_profile_shape=lambda name, profile_index: [
+                self.real.Dims((n, *self.tensors[name][1][1:])) for n in self.profile
+            ],
+            create_runtime_config=lambda: self._spec("IRuntimeConfig"),
+            create_execution_context=self._context,
+        )
+        engine.num_io_tensors = len(names)
+        if hasattr(self.real, "EngineInspector"):  # not in the lean runtime
+            tell = self._spec(
+                "EngineInspector", get_engine_information=lambda format: '{"Layers": ["conv1"]}'
+            )
+            engine.create_engine_inspector.side_effect = lambda: tell
+        return engine
+
+    def _context(self, **options: Any) -> Any:
+        state = SimpleNamespace(address={}, shape=None, busy=threading.Lock(), options=options)
+
+        def set_input_shape(name, shape):
+            state.shape = tuple(shape)
+            return self.profile[0] <= shape[0] <= self.profile[2]
+
+        def set_tensor_address(name, memory):
+            assert memory in self.cuda.alive
+            state.address[name] = memory
+            return name in self.tensors
+
+        def execute_async_v3(stream_handle):
+            self.cuda.calls.append("execute")
+            assert set(state.address) == set(self.tensors)
+            self.cuda.queue(stream_handle, lambda shape=state.shape: compute(shape))
+            return True
+
+        def compute(shape):
+            assert state.busy.acquire(blocking=False), "two threads in one execution context"
+            self.runs.append(shape[0])
+            (source,) = (name for name, tensor in self.tensors.items() if tensor[2])
+            image = self.cuda.read(state.address[source], shape, self._dtype(source))
+            for name, value in self.network(image).items():
+                self.cuda.write(state.address[name], value.astype(self._dtype(name)))
+            state.busy.release()
+
+        context = self._spec(
+            "IExecutionContext",
+            set_input_shape=set_input_shape,
+            set_tensor_address=set_tensor_address,
+            execute_async_v3=execute_async_v3,
+        )
+        self.contexts.append(state)
+        return context
+
+    def _dtype(self, name: str) -> np.dtype:
+        return np.dtype(self.real.nptype(self.real.DataType.__members__[self.tensors[name][0]]))
+
+
+TYPES: dict[str, Any] = {
+    "str": str,
+    "tuple": tuple,
+    "list": list,
+    "typing.SupportsInt": int,
+    "typing_extensions.Buffer": (bytes, bytearray, memoryview),
+}
+"""Annotations of pybind11, and what one may give for them."""
+
+
+def checked(method: Any, does: Callable[..., Any]) -> Callable[..., Any]:
+    """`does`, after checking that `method` of a compiled class could be called so.
+
+    `create_autospec` cannot check that: compiled methods have no signature but the one in their documentation.
+    """
+    signatures = documented_signatures(method)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if not any(_accepts(signature, arguments, named) for signature in signatures):
+            raise TypeError(f"{method.__name__} takes {signatures}, not {arguments} {named}")
+        return does(*arguments, **named)
+
+    return call
+
+
+def documented_signatures(method: Any) -> list[inspect.Signature]:
+    """The overloads of a pybind11 method, with annotations as text."""
+    lines = re.findall(rf"^(?:\d+\. )?{method.__name__}\((self: .*)\) -> .*$", method.__doc__, re.MULTILINE)
+    assert lines, f"{method.__name__} documents no signature"
+    signatures = []
+    for line in lines:
+        scope: dict[str, Any] = {}
+        code = f"from __future__ import annotations\ndef f({re.sub('<[^>]*>', 'None', line)}): ..."
+        exec(code, scope)
+        signatures.append(inspect.signature(scope["f"]))
+    return signatures
+
+
+def _accepts(signature: inspect.Signature, arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    try:
+        bound = signature.bind(None, *arguments, **named)
+    except TypeError:
+        return False
+    kinds = (
+        (TYPES.get(signature.parameters[name].annotation, object), value)
+        for name, value in bound.arguments.items()
+    )
+    return all(isinstance(value, kind) for kind, value in kinds)

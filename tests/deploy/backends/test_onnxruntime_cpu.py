@@ -1,0 +1,165 @@
+"""deploy.backends: which file is opened for a backend and a precision, and what is said where there is none."""
+
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+import deploy
+from deploy.backends.engine import engine_files, model_file
+from deploy.backends.open import open_engine
+from deploy.bundle.engine_files import record_verdict
+from deploy.errors import UserError
+from tests.deploy.precisions import ANSWERS, RED, FakeEngine, add_engine, make_precisions
+from tests.deploy.tiny import make_bundle
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return make_precisions(tmp_path_factory.mktemp("both") / "bundle", "int8")
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    return make_precisions(tmp_path_factory.mktemp("every") / "bundle", "int8", "fp16")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "bundle"
+    make_bundle(folder)
+    return folder
+
+
+def opened(folder, backend="onnxruntime", precision="auto"):
+    """The precision whose model answers, and the engine's name for itself."""
+    model = deploy.load(folder, backend, threads=1, precision=precision)
+    (label,) = np.unique(model(RED).labels)
+    return next(name for name, answer in ANSWERS.items() if answer == label), model.engine.name
+
+
+def test_auto_precision_is_int8_where_the_bundle_has_it(both, every, plain):
+    assert opened(both) == ("int8", "onnxruntime int8")
+    assert opened(every) == ("int8", "onnxruntime int8")
+    assert opened(plain) == ("fp32", "onnxruntime fp32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_precision_can_be_asked_for(every, precision):
+    assert opened(every, precision=precision) == (precision, f"onnxruntime {precision}")
+    assert opened(every, "auto", precision)[0] == precision
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_missing_precision_names_the_command_that_makes_it(plain, precision):
+    for backend in ("onnxruntime", "openvino", "auto"):
+        with pytest.raises(UserError, match=f"has no {precision} model .* --precision {precision}") as caught:
+            open_engine(plain, backend, precision=precision)
+        assert f"python deploy/build_engine.py {plain}" in str(caught.value)
+
+
+def test_a_stray_file_is_not_of_the_bundle(plain, tmp_path):
+    make_bundle(tmp_path / "bundle")
+    (tmp_path / "bundle" / "model.int8-cpu.onnx").write_bytes(b"from elsewhere")
+    assert opened(tmp_path / "bundle")[0] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (
+            {"backend": "abacus"},
+            "unknown backend 'abacus'.*auto, onnxruntime, openvino, tensorrt, tensorrt-rtx",
+        ),
+        ({"precision": "int4"}, "unknown precision 'int4'.*fp32"),
+        ({"threads": 0}, "threads is 0"),
+        ({"backend": "tensorrt", "threads": 0, "fallback": True}, "threads is 0"),
+    ],
+)
+def test_unknown_choices_are_named(plain, choice, message):
+    with pytest.raises(UserError, match=message):
+        open_engine(plain, **choice)
+
+
+def test_the_file_of_a_cpu_backend(both):
+    for backend in ("onnxruntime", "openvino"):
+        assert model_file(both, backend) == both / "model.int8-cpu.onnx"
+        assert model_file(both, backend, "fp32") == both / "model.onnx"
+    with pytest.raises(UserError, match="has no fp16 model"):
+        model_file(both, "openvino", "fp16")
+    assert open_engine(both, "onnxruntime", 1).file == both / "model.int8-cpu.onnx"
+    if find_spec("openvino"):
+        assert open_engine(both, "openvino", 1, "fp32").file == both / "model.onnx"
+
+
+def test_the_file_of_a_tensorrt_backend(tmp_path):
+    folder = make_precisions(tmp_path / "bundle", "int8")
+    for precision in ("fp32", "fp16"):
+        add_engine(folder, "tensorrt", precision)
+    add_engine(folder, "tensorrt-rtx", "int8")
+    engines = folder / "engines"
+    assert model_file(folder, "tensorrt") == engines / "tensorrt-fp16.engine"
+    assert model_file(folder, "tensorrt", "fp32") == engines / "tensorrt-fp32.engine"
+    assert model_file(folder, "tensorrt-rtx") == engines / "tensorrt-rtx-int8.engine"
+    assert set(engine_files(folder, "tensorrt")) == {"fp32", "fp16"}
+    record_verdict(engines / "tensorrt-fp16.engine", False)
+    assert model_file(folder, "tensorrt") == engines / "tensorrt-fp32.engine"
+    with pytest.raises(UserError, match=r"no engine for tensorrt int8; build one: .* --backend tensorrt"):
+        model_file(folder, "tensorrt", "int8")
+
+
+def refuse(*_):
+    raise UserError("engines/x.engine: was built for another GPU; build it again")
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_a_refusing_tensorrt_is_an_error_unless_one_asks_for_the_cpu(both, backend, monkeypatch):
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.engine.open_trt", refuse)
+    with pytest.raises(UserError, match="another GPU"):
+        deploy.load(both, backend)
+    with pytest.warns(RuntimeWarning, match=r"another GPU; build it again; running on the CPU"):
+        model = deploy.load(both, backend, threads=1, fallback=True)
+    assert model.engine.name.endswith(" int8")
+    with pytest.warns(RuntimeWarning), pytest.raises(UserError, match="has no fp16 model"):
+        deploy.load(both, backend, precision="fp16", fallback=True)
+
+
+def test_fallback_changes_nothing_where_tensorrt_runs(both, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "deploy.backends.tensorrt_gpu.engine.open_trt", lambda *how: asked.append(how) or FakeEngine("trt")
+    )
+    assert deploy.load(both, "tensorrt-rtx", precision="fp32", fallback=True).engine.name == "trt"
+    assert asked == [(both, "tensorrt-rtx", "fp32")]
+
+
+def test_fallback_is_for_tensorrt_only(both, monkeypatch):
+    monkeypatch.setattr("deploy.backends.open.open_cpu", lambda *_: refuse())
+    with pytest.raises(UserError, match="another GPU"):
+        deploy.load(both, "onnxruntime", fallback=True)
+
+
+def test_only_what_is_opened_is_checked(tmp_path):
+    folder = make_precisions(tmp_path / "bundle", "int8")
+    (folder / "model.onnx").write_bytes(b"damaged")
+    assert opened(folder)[0] == "int8"
+    for precision, broken in (
+        ("fp32", "model.onnx"),
+        ("auto", "model.int8-cpu.onnx"),
+        ("auto", "golden.npz"),
+    ):
+        (folder / broken).write_bytes(b"damaged")
+        with pytest.raises(UserError, match=f"{broken}: has 7 bytes"):
+            deploy.load(folder, precision=precision)
+        if broken != "model.onnx":
+            (folder / broken).unlink()
+            with pytest.raises(UserError, match=f"{broken}: is missing"):
+                deploy.load(folder, precision=precision)
+            make_precisions(folder, "int8")
+
+
+def test_onnxruntime_that_is_not_installed(both, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime: cannot be imported .*; pip install onnxruntime"):
+        open_engine(both, "onnxruntime")

@@ -1,0 +1,212 @@
+"""OpenVINO: the answers of ONNX Runtime, from any thread, and nothing said to anybody."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+import deploy
+from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.bundle.manifest import MODEL, read_golden
+from deploy.errors import UserError
+from tests.conftest import ROOT
+from tests.deploy.precisions import RED, make_precisions
+from tests.deploy.tiny import SPECS, WEIGHTS, make_bundle, make_image, make_model
+
+pytest.importorskip("openvino", reason="openvino is not installed here (pip install -e '.[openvino]')")
+
+from deploy.backends import openvino_cpu as ov
+from deploy.backends.openvino_cpu import OvEngine, import_openvino
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    make_bundle(folder / "rgb")
+    make_bundle(folder / "sar", "sar")
+    make_bundle(folder / "tiled", "rgb", resize="tile")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["rgb", "sar"])
+def test_labels_and_logits_are_those_of_onnx_runtime(folder, name):
+    inputs = read_golden(folder / name)["inputs"]
+    engine = OvEngine(folder / name / MODEL, threads=1)
+    for batch in (inputs, inputs[:1], np.concatenate([inputs] * 3)):
+        expected, given = OrtEngine(folder / name / MODEL, threads=1).run(batch), engine.run(batch)
+        np.testing.assert_array_equal(given["labels"], expected["labels"])
+        np.testing.assert_allclose(given["logits"], expected["logits"], atol=1e-5)
+        assert (given["labels"].dtype, given["logits"].dtype) == (np.uint8, np.float32)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "sar"])
+def test_fp32_stays_fp32_on_cpus_with_bf16(kind):
+    """bf16 keeps 8 bits: on such a CPU the logits would be off by some 1e-2."""
+    layers = np.random.default_rng(0).normal(size=WEIGHTS[kind].shape)
+    model = make_model(SPECS[kind], layers)
+    batch = make_image(kind)[None] if kind == "rgb" else np.moveaxis(make_image(kind), 2, 0)[None].copy()
+    expected, given = OrtEngine(model, threads=1).run(batch), OvEngine(model, threads=1).run(batch)
+    np.testing.assert_allclose(given["logits"], expected["logits"], atol=1e-5)
+
+
+def test_load_takes_it_by_name(folder, tmp_path):
+    for name in ("rgb", "tiled"):
+        image = make_image(size=(70, 90))
+        expected = deploy.load(folder / name, "onnxruntime", threads=1)(image)
+        model = deploy.load(folder / name, "openvino", threads=1)
+        assert model.engine.name == "openvino fp32"
+        np.testing.assert_array_equal(model(image).labels, expected.labels)
+    both = make_precisions(tmp_path / "both", "int8")
+    model = deploy.load(both, "openvino")
+    assert model.engine.name == "openvino int8"
+    assert (model(RED).labels == 1).all()
+
+
+def test_outputs_belong_to_the_caller(folder):
+    engine = OvEngine(folder / "rgb" / MODEL, threads=1)
+    batches = [make_image(seed=seed)[None] for seed in range(2)]
+    first = engine.run(batches[0])
+    kept = {name: array.copy() for name, array in first.items()}
+    second = engine.run(batches[1])
+    assert (first["labels"] != second["labels"]).any()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, kept[name])
+        array[:] = 7  # may be written to
+    np.testing.assert_array_equal(engine.run(batches[0])["labels"], kept["labels"])
+
+
+def test_threads_share_an_engine(folder):
+    model = deploy.load(folder / "rgb", "openvino", threads=2)
+    images = [make_image(seed=seed, size=(30 + seed, 60 - seed)) for seed in range(24)]
+    calls = [*images, *([image, image[::-1]] for image in images)]  # one by one, and in pairs
+    serial = [model(call) for call in calls]
+    fresh = deploy.load(folder / "rgb", "openvino", threads=2)
+    with ThreadPoolExecutor(8) as pool:
+        for one, other in zip(serial, pool.map(fresh, calls), strict=True):
+            np.testing.assert_array_equal(one.labels, other.labels)
+            np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_any_memory_layout(folder):
+    engine = OvEngine(folder / "rgb" / MODEL, threads=1)
+    batch = read_golden(folder / "rgb")["inputs"]
+    expected = engine.run(batch)["labels"]
+    frozen = batch.copy()
+    frozen.flags.writeable = False
+    for same in (np.asfortranarray(batch), np.repeat(batch, 2, axis=0)[::2], frozen):
+        np.testing.assert_array_equal(engine.run(same)["labels"], expected)
+
+
+@pytest.mark.parametrize("content", [b"not a graph", b""])
+def test_what_is_no_model_is_named(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.onnx: OpenVINO \d+\.\S+ cannot load it \(Unable") as caught:
+        OvEngine(tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_cut_one_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.onnx: OpenVINO .* cannot load it") as caught:
+        OvEngine(tmp_path / "none.onnx")
+    assert "\n" not in str(caught.value)
+    model = make_model(SPECS["rgb"], WEIGHTS["rgb"])
+    with pytest.raises(UserError, match=r"the model: OpenVINO .* cannot load it"):
+        OvEngine(model[: len(model) // 2])
+
+
+def test_an_unknown_operator_is_named():
+    model = onnx.load_from_string(make_model(SPECS["rgb"], WEIGHTS["rgb"]))
+    model.graph.node[-1].op_type = "Abracadabra"
+    with pytest.raises(UserError, match=r"OpenVINO .* cannot load it \(.*Abracadabra") as caught:
+        OvEngine(model.SerializeToString())
+    assert "\n" not in str(caught.value)
+
+
+def test_model_without_the_outputs_is_named():
+    model = onnx.load_from_string(make_model(SPECS["rgb"], WEIGHTS["rgb"]))
+    del model.graph.output[1]
+    with pytest.raises(UserError, match="has outputs labels, needs labels, logits"):
+        OvEngine(model.SerializeToString())
+
+
+def test_without_openvino_the_message_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"openvino: .*pip install 'edgedistill\[openvino\]'"):
+        deploy.load(folder / "rgb", "openvino")
+
+
+def test_threads_at_once_share_one_core(monkeypatch):
+    def make():
+        time.sleep(0.02)  # so that the others get here meanwhile
+        return object()
+
+    monkeypatch.setattr(ov, "import_openvino", lambda: SimpleNamespace(Core=make))
+    ov._make_core.cache_clear()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(lambda _: ov._core(), range(4)))) == 1
+    finally:
+        ov._make_core.cache_clear()
+
+
+QUIET = """
+import os, sys, pathlib
+import numpy
+from deploy.backends.open import open_engine
+
+engine = open_engine(pathlib.Path(sys.argv[1]), "openvino", 1)
+engine.run(numpy.zeros((1, 32, 48, 3), numpy.uint8))
+loud = [name for name in sys.modules if name.startswith(("openvino_telemetry", "openvino.tools.ovc"))]
+assert not loud, loud
+assert not list(pathlib.Path.home().iterdir()), list(pathlib.Path.home().iterdir())
+heavy = {"torch", "onnx", "onnxruntime"} & set(sys.modules)
+assert not heavy, heavy
+import openvino
+assert not hasattr(openvino, "abacus")
+from openvino import convert_model  # who wants the converter can have it
+assert convert_model is sys.modules["openvino.tools.ovc"].convert_model
+"""
+
+
+def test_it_reports_to_nobody_and_writes_nothing_at_home(folder, tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", QUIET, str(folder / "rgb")],
+        cwd=ROOT,
+        env={"HOME": str(tmp_path), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+CTRL_C = """
+import os, pathlib, signal, sys, time
+from deploy.backends.open import open_engine
+
+first = open_engine(pathlib.Path(sys.argv[1]), "openvino", 1)
+second = open_engine(pathlib.Path(sys.argv[1]), "openvino", 1)
+del first
+del second
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_ctrl_c_after_an_engine_was_replaced_is_no_crash(folder):
+    command = [sys.executable, "-c", CTRL_C, str(folder / "rgb")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "stopped\n", "")
+
+
+def test_import_is_the_real_module():
+    assert import_openvino() is sys.modules["openvino"]

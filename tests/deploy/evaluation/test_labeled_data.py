@@ -1,0 +1,131 @@
+"""labeled.py: what is written for a device is what the device reads, and damage is named."""
+
+import numpy as np
+import pytest
+
+from deploy.errors import UserError
+from deploy.evaluation.labeled_data import (
+    CalibrationImages,
+    DataInfo,
+    network_input,
+    read_info,
+    read_labeled,
+    write_image,
+    write_info,
+    write_labeled,
+)
+from deploy.files.images import write_png
+from tests.deploy.tiny import SPECS, make_image, make_manifest
+
+
+def samples(kind: str, count: int = 3):
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        image = make_image(kind, index, (40, 56))
+        label = rng.integers(0, 2, (40, 56)).astype(np.uint8)
+        valid = rng.random((40, 56)) < 0.9
+        if kind == "sar":
+            image[~valid] = np.nan
+        yield f"scene/{index}", image, label, valid
+
+
+@pytest.mark.parametrize("kind", ["rgb", "sar"])
+def test_samples_come_back_as_they_were(tmp_path, kind):
+    assert write_labeled(tmp_path, samples(kind)) == 3
+
+    read = list(read_labeled(tmp_path, num_classes=2))
+
+    assert [name for name, *_ in read] == ["00000-0", "00001-1", "00002-2"]
+    for (_, image, label, valid), (_, image2, label2, valid2) in zip(samples(kind), read, strict=True):
+        np.testing.assert_array_equal(image, image2)
+        np.testing.assert_array_equal(valid, valid2)
+        np.testing.assert_array_equal(label[valid], label2[valid])
+
+
+class TestDamage:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        write_labeled(tmp_path, samples("rgb"))
+        return tmp_path
+
+    def refused(self, folder) -> str:
+        with pytest.raises(UserError) as caught:
+            list(read_labeled(folder, num_classes=2))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_missing_mask(self, folder):
+        (folder / "masks" / "00001-1.png").unlink()
+        assert "00001-1.png: is missing, the mask of 00001-1.png" in self.refused(folder)
+
+    def test_missing_folder(self, tmp_path):
+        assert "masks: no such folder" in self.refused(tmp_path / "nowhere")
+
+    def test_mask_of_another_size(self, folder):
+        write_png(folder / "masks" / "00000-0.png", np.zeros((8, 8), np.uint8))
+        assert "00000-0.png: has shape (8, 8), its image (40, 56)" in self.refused(folder)
+
+    def test_id_that_is_no_class(self, folder):
+        write_png(folder / "masks" / "00002-2.png", np.full((40, 56), 7, np.uint8))
+        assert "00002-2.png: holds id 7, the bundle has 2 classes" in self.refused(folder)
+
+    def test_id_below_0(self, folder):
+        (folder / "masks" / "00002-2.png").unlink()
+        np.save(folder / "masks" / "00002-2.npy", np.full((40, 56), -1, np.int16))
+        assert "00002-2.npy: holds id -1, the bundle has 2 classes" in self.refused(folder)
+
+    def test_image_that_the_bundle_does_not_take(self, folder):
+        with pytest.raises(UserError, match=r"00000-0\.png: image has 3 channels, the bundle wants 2"):
+            list(read_labeled(folder, num_classes=2, spec=SPECS["sar"]))
+
+
+class TestCalibration:
+    def test_is_what_the_runtime_would_feed(self, tmp_path):
+        image = make_image("sar", 0, (64, 96))
+        image[:10] = np.nan
+        write_image(tmp_path / "a", image)
+        images = CalibrationImages(tmp_path, SPECS["sar"])
+
+        (first,), (again,) = list(images), list(images)  # any number of times
+
+        pixels, valid = first
+        assert (pixels.shape, pixels.dtype, valid.shape) == ((1, 2, 32, 48), np.float32, (32, 48))
+        np.testing.assert_array_equal(pixels, network_input(image, SPECS["sar"])[0])
+        np.testing.assert_array_equal(pixels, again[0])
+        assert not valid[:5].any()
+        assert valid[5:].all()
+        assert np.isfinite(pixels).all()
+
+    def test_takes_the_middle_where_the_bundle_tiles(self):
+        spec = make_manifest("rgb", resize="tile").input
+        image = make_image("rgb", 0, (64, 96))
+        pixels, valid = network_input(image, spec)
+        np.testing.assert_array_equal(pixels[0], image[16:48, 24:72])
+        assert valid.shape == (32, 48)
+
+    def test_a_wrong_image_is_named(self, tmp_path):
+        write_image(tmp_path / "gray", np.zeros((32, 48, 1), np.uint8))
+        with pytest.raises(UserError, match=r"gray\.png: image has 1 channel, the bundle wants 3"):
+            list(CalibrationImages(tmp_path, SPECS["rgb"]))
+
+    def test_a_damaged_image_is_named_once(self, tmp_path):
+        (tmp_path / "bad.png").write_bytes(b"")
+        with pytest.raises(UserError, match="corrupt") as caught:
+            list(CalibrationImages(tmp_path, SPECS["rgb"]))
+        assert str(caught.value).count("bad.png") == 1
+
+
+class TestInfo:
+    def test_round_trip(self, tmp_path):
+        write_info(tmp_path, DataInfo("camvid", "test", 233))
+        assert read_info(tmp_path) == DataInfo("camvid", "test", 233)
+
+    def test_without_a_file_the_folder_names_the_data(self, tmp_path):
+        (tmp_path / "street").mkdir()
+        assert read_info(tmp_path / "street").dataset == "street"
+
+    @pytest.mark.parametrize("content", [b"{", b'{"dataset": "\xff"}'])
+    def test_damage_is_named(self, tmp_path, content):
+        (tmp_path / "data.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"data\.json: is damaged"):
+            read_info(tmp_path)

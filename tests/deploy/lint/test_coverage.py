@@ -1,0 +1,166 @@
+"""What the linter foretells of INT8 is what the real compilers make of the same graph."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from deploy.lint import predict_int8_coverage, read_graph
+from tests.deploy.lint.lint_examples import CONV, SIGNED, quantized, residual, simple, weights
+from tests.deploy.lint.test_compilers import compile_on_tensorrt
+
+BETWEEN = {
+    "nothing": "",
+    "MaxPool": "m = MaxPool <kernel_shape=[2,2]> (d)",
+    "Reshape": "m = Reshape(d, k)",
+    "Transpose": "m = Transpose <perm=[0,1,3,2]> (d)",
+    "Pad": "m = Pad(d, p)",
+    "Concat": "m = Concat <axis=1> (d, d)",
+    "Relu": "m = Relu(d)",
+    "AveragePool": "m = AveragePool <kernel_shape=[2,2]> (d)",
+    "Resize": "m = Resize <mode='linear'> (d, , r)".replace("'", '"'),
+}
+AFTER = {
+    "nothing": "",
+    "Relu": "t = Relu(c)",
+    "Relu, MaxPool": "u = Relu(c) t = MaxPool <kernel_shape=[2,2]> (u)",
+    "Clip": "t = Clip(c, low, high)",
+    "Transpose": "t = Transpose <perm=[0,2,3,1]> (c)",
+    "Sigmoid": "t = Sigmoid(c)",
+    "two readers": "t = Relu(c) other = Sigmoid(t)",
+}
+ZEROS = {"s8": np.int8(0), "s8 low": np.int8(-128), "u8": np.uint8(0), "u8 middle": np.uint8(128)}
+EDIT: dict[str, Any] = {
+    "k": np.array([1, 4, 8, 32]),
+    "p": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    "r": np.array([1, 1, 2, 2], np.float32),
+    "low": np.float32(0),
+    "high": np.float32(6),
+    "ys": np.float32(6 / 255),
+}
+
+
+def between(name: str, zero: np.generic = SIGNED) -> bytes:
+    edit: dict[str, Any] = EDIT | {"w": weights(8, 8 if name == "Concat" else 4, dtype=np.int8)}
+    return quantized(between=BETWEEN[name], zero=zero, **edit)
+
+
+def int8_on_tensorrt(model: bytes) -> int:
+    """Convolutions that read INT8 data and INT8 weights, by the message of TensorRT-RTX that lists the layers."""
+    refusal, messages = compile_on_tensorrt(model)
+    assert refusal is None
+    [layers] = [message for message in messages if message.startswith("Layers:")]
+    convolutions = [layer for layer in layers.split("\nName:") if "LayerType: correlation" in layer]
+    parts = [re.split("Constants: |Outputs: ", layer) for layer in convolutions]
+    return sum("Datatype: Int8" in part[0] and "Datatype: Int8" in part[1] for part in parts)
+
+
+def int8_on_onnxruntime(model: bytes, folder: Path) -> int:
+    """QLinearConv in the model that ONNX Runtime makes of it."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(folder / "optimized.onnx").graph
+    return sum(node.op_type == "QLinearConv" for node in graph.node)
+
+
+def int8_on_openvino(model: bytes) -> int:
+    """Convolutions that read 8-bit data in the model that OpenVINO makes of it."""
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+
+    def text(value: Any) -> str:
+        return value if isinstance(value, str) else value.astype(str)
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    nodes = compiled.get_runtime_model().get_ops()
+    convolutions = [node for node in nodes if text(node.get_rt_info()["layerType"]) == "Convolution"]
+    kinds = [node.input(0).get_element_type().to_string() for node in convolutions]
+    return sum(kind in ("u8", "i8") for kind in kinds)
+
+
+def foretold(model: bytes, target: str) -> int:
+    return predict_int8_coverage(read_graph(model), target).int8_convolutions
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_tensorrt_as_foretold(name: str):
+    model = between(name)
+    assert foretold(model, "tensorrt-rtx") == int8_on_tensorrt(model)
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.parametrize("zero", [np.int8(0), np.uint8(128)], ids=["s8", "u8"])
+def test_onnxruntime_as_foretold_by_what_precedes(name: str, zero: np.generic, tmp_path: Path):
+    model = between(name, zero)
+    assert foretold(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
+
+
+@pytest.mark.parametrize("name", AFTER)
+@pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS.keys())
+def test_onnxruntime_as_foretold_by_what_follows(name: str, zero: np.generic, tmp_path: Path):
+    for output in (True, False):
+        model = quantized(after=AFTER[name], zero=zero, output=output, **EDIT)
+        assert foretold(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
+
+
+@pytest.mark.parametrize("skip", ["a", "d"])
+@pytest.mark.parametrize("pair_on_main", [True, False])
+@pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS.keys())
+def test_onnxruntime_as_foretold_of_residuals(
+    skip: str, pair_on_main: bool, zero: np.generic, tmp_path: Path
+):
+    model = residual(skip, pair_on_main, zero)
+    assert foretold(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nothing", "MaxPool", "Transpose", "Concat"])
+def test_openvino_as_foretold(name: str):
+    for zero in ZEROS.values():
+        model = between(name, zero)
+        assert foretold(model, "openvino") == int8_on_openvino(model)
+
+
+def test_figures():
+    two = """
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear <axis=0> (w, ws, wz)
+        c = Conv(d, wd) y = Conv(c, v)
+    """
+    constants = {
+        "s": np.float32(0.1),
+        "z": np.int8(0),
+        "w": weights(8, 4, dtype=np.int8),
+        "ws": np.ones(8, np.float32),
+        "wz": np.zeros(8, np.int8),
+        "v": weights(2, 8, 1),
+    }
+    coverage = predict_int8_coverage(read_graph(simple(two, constants)), "tensorrt-11")
+    int8, float32 = 14 * 14 * 8 * 4 * 9, 14 * 14 * 2 * 8
+    assert (coverage.convolutions, coverage.int8_convolutions, coverage.pairs) == (2, 1, 1)
+    assert coverage.macs == int8 + float32
+    assert coverage.int8_share == pytest.approx(int8 / (int8 + float32))
+    assert coverage.conversions == 1  # the input; the output of the first Conv changes inside it
+    assert str(coverage).startswith("1 of 2 convolutions in INT8 (94.7% of")
+
+
+def test_float_models_have_no_int8():
+    coverage = predict_int8_coverage(read_graph(CONV), "tensorrt-11")
+    assert (coverage.int8_convolutions, coverage.int8_share, coverage.pairs, coverage.conversions) == (
+        0,
+        0,
+        0,
+        0,
+    )
+
+
+def test_a_model_without_shapes_has_no_macs():
+    coverage = predict_int8_coverage(
+        read_graph(simple("y = Conv(x, w)", {"w": weights()}, x="float[]")), "tensorrt-11"
+    )
+    assert (coverage.convolutions, coverage.macs, coverage.int8_share) == (1, 0, 0)

@@ -1,0 +1,78 @@
+"""Optimisers in one fused pass, and the memory layout that they trust in."""
+
+import pytest
+import torch
+
+from distill.config import LossConfig, TrainConfig
+from distill.training.checkpoint import optimizer_tensors, restore_optimizer
+from distill.training.optim import build_optimizer, set_learning_rate
+from distill.training.step_module import TrainStepModule
+from tests.distill.tiny import tiny_net
+
+
+def config(kind):
+    return TrainConfig(steps=1, optimizer=kind, lr=0.05, weight_decay=0.1)
+
+
+def weights(network):
+    return torch.cat([value.flatten() for value in network.state_dict().values()])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_one_pass_gives_what_many_give(kind):
+    def trained(fused):
+        network = tiny_net().to(memory_format=torch.channels_last)
+        optimizer = build_optimizer(network, TrainConfig(steps=1, optimizer=kind, lr=0.05, weight_decay=0.1))
+        assert optimizer.defaults["fused"]
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for step in range(3):
+            images = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(step))
+            network.eval()(images).logits.square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return weights(network)
+
+    torch.testing.assert_close(trained(True), trained(False), rtol=1e-5, atol=1e-6)
+
+
+def test_other_arithmetic_takes_the_ordinary_one():
+    assert not build_optimizer(tiny_net().double(), config("sgd")).defaults["fused"]
+
+
+def test_rmsprop_is_torchs_with_its_groups():
+    """One step by hand: the mean square, the decay of weights in the gradient, and the heads' own rate."""
+    network = tiny_net()
+    made = TrainConfig(steps=1, optimizer="rmsprop", lr=0.05, weight_decay=0.1, head_lr_factor=10)
+    step_module = TrainStepModule(network, None, LossConfig())
+    optimizer = build_optimizer(step_module, made)
+    set_learning_rate(optimizer, 0.05)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    network.eval()(torch.randn(2, 2, 16, 16)).logits.square().mean().backward()
+    optimizer.step()
+    for name, rate, decay in (
+        ("backbone.0.weight", 0.05, 0.1), ("backbone.0.bias", 0.05, 0), ("classifier.weight", 0.5, 0.1)
+    ):  # fmt: skip
+        parameter = network.get_parameter(name)
+        assert parameter.grad is not None
+        gradient = parameter.grad + decay * before[name]
+        step = rate * gradient / (torch.sqrt(0.01 * gradient**2) + 1e-8)
+        torch.testing.assert_close(parameter.detach(), before[name] - step)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "rmsprop"])
+def test_what_is_restored_lies_in_memory_as_its_parameter(kind):
+    """The fused kernels go through gradient, state and parameter in the order of memory, and do not ask."""
+    network = tiny_net().to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(network, config(kind))
+    network(torch.randn(2, 2, 16, 16)).logits.mean().backward()
+    optimizer.step()
+    loaded = {name: value.contiguous() for name, value in optimizer_tensors(optimizer).items()}
+    restored = build_optimizer(network, config(kind))
+    restore_optimizer(restored, loaded)
+    for parameter, slots in restored.state.items():
+        assert parameter.grad is None or parameter.grad.stride() == parameter.stride()
+        for slot, value in slots.items():
+            assert value.ndim == 0 or value.stride() == parameter.stride()
+            assert torch.equal(value, optimizer.state[parameter][slot])
+    assert not network.backbone[0].weight.is_contiguous()
