@@ -23,7 +23,7 @@ import torch
 
 from deploy.errors import DISK_FULL, UserError
 from deploy.files.atomic import write_json
-from distill.losses.distillation_loss import Target
+from distill.losses.distillation_loss import TeacherOutput
 
 CHUNK_ROWS = 32
 DIGEST = 32
@@ -77,7 +77,7 @@ class TeacherCache:
         """The rows of each chunk that is not there, or that was damaged (its checksum does not fit)."""
         return [rows for chunk, rows in enumerate(self._row_ranges()) if not self._intact(chunk, rows)]
 
-    def write(self, rows: range, target: Target) -> None:
+    def write(self, rows: range, target: TeacherOutput) -> None:
         """Store the outputs for one chunk of rows, as `missing` named it."""
         maps = {"logits": target.logits, **target.features}
         for name in self.layout.maps:
@@ -88,10 +88,10 @@ class TeacherCache:
         self._digests[chunk] = np.frombuffer(self._digest(rows), np.uint8)
         self._digests.flush()
 
-    def read(self, rows: Sequence[int]) -> Target:
+    def read(self, rows: Sequence[int]) -> TeacherOutput:
         """The outputs stored at `rows`, float32 on the CPU (fp16 and int8 as the numbers that they stand for)."""
         maps = {name: torch.from_numpy(self._load(name, list(rows))) for name in self.layout.maps}
-        return Target(maps.pop("logits"), maps)
+        return TeacherOutput(maps.pop("logits"), maps)
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ from deploy.errors import UserError
 from distill.data.sample import Batch, stack
 from distill.data.views import View
 from distill.distillation.teacher_cache import Layout, TeacherCache
-from distill.losses.distillation_loss import Target, label_probability
+from distill.losses.distillation_loss import TeacherOutput, label_probability
 from distill.training.checkpoint import digest
 from distill.training.log import console, say
 from distill.training.loop import Stage
@@ -44,11 +44,11 @@ def online_teacher(
         network.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def teach(batch: Batch, image: Tensor) -> Target:
+    def teach(batch: Batch, image: Tensor) -> TeacherOutput:
         with accelerator.autocast():
             outputs = [network(image) for network in networks]
         logits = combined([output.logits for output in outputs], batch, combine)
-        return Target(logits, {name: outputs[0].features[name] for name in features})
+        return TeacherOutput(logits, {name: outputs[0].features[name] for name in features})
 
     return teach
 
@@ -113,7 +113,7 @@ def cached_teacher(
     """
     view, device = stage.view, accelerator.device
 
-    def ask(rows: Sequence[int]) -> Target:
+    def ask(rows: Sequence[int]) -> TeacherOutput:
         samples = [view[divmod(row, len(view))] for row in rows]
         batch = stack(samples).to(device)
         return teacher(batch, normalized(batch, stage.mean, stage.std, channels_last))
@@ -129,16 +129,18 @@ def cached_teacher(
     _fill(cache, missing[accelerator.process_index :: accelerator.num_processes], ask)
     accelerator.wait_for_everyone()
 
-    def recall(batch: Batch, _: Tensor) -> Target:
+    def recall(batch: Batch, _: Tensor) -> TeacherOutput:
         target = cache.read([(epoch % view.views) * len(view) + index for epoch, index in batch.keys])
-        return Target(
+        return TeacherOutput(
             target.logits.to(device), {name: maps.to(device) for name, maps in target.features.items()}
         )
 
     return recall
 
 
-def _fill(cache: TeacherCache, missing: Sequence[range], ask: Callable[[Sequence[int]], Target]) -> None:
+def _fill(
+    cache: TeacherCache, missing: Sequence[range], ask: Callable[[Sequence[int]], TeacherOutput]
+) -> None:
     if not missing:
         return
     began = time.perf_counter()

@@ -18,7 +18,7 @@ from distill.losses.registry import DISTILLATION_LOSSES
 from teacher.pspnet import Output
 
 
-class Target(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What the teacher says of a batch, without gradient."""
 
     logits: Tensor
@@ -81,7 +81,7 @@ class DistillationLoss(nn.Module):
             if DISTILLATION_LOSSES[term.loss].memory:
                 self.memories[str(index)] = MemoryBank(self.num_classes, to)
 
-    def forward(self, output: Output, target: Target, batch: Batch) -> Tensor:
+    def forward(self, output: Output, target: TeacherOutput, batch: Batch) -> Tensor:
         """Mean over the valid pixels of the batch; a scalar, 0 where none is valid."""
         weight = batch.valid.float()
         if self.trust == "label":
@@ -99,7 +99,9 @@ class DistillationLoss(nn.Module):
         mass = weight.flatten(1).sum(1)
         return (losses * mass).sum() / batch.valid.sum().clamp(min=1)
 
-    def _loss(self, index: int | None, term: Term, output: Output, target: Target, pixels: Pixels) -> Tensor:
+    def _loss(
+        self, index: int | None, term: Term, output: Output, target: TeacherOutput, pixels: Pixels
+    ) -> Tensor:
         method, options = DISTILLATION_LOSSES[term.loss], dict[str, Any](term.options)
         if term.feature is None:
             return method.function(output.logits, target.logits, pixels, **options)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from distill.config import LossConfig
 from distill.data.sample import Batch
-from distill.losses.distillation_loss import DistillationLoss, Target
+from distill.losses.distillation_loss import DistillationLoss, TeacherOutput
 from distill.losses.registry import SEGMENTATION_LOSSES
 from distill.losses.task_loss import parse_task_terms, task_loss, task_methods
 
-Teacher = Callable[[Batch, Tensor], Target]
+Teacher = Callable[[Batch, Tensor], TeacherOutput]
 """From a batch and its normalized images N×C×H×W, both on the device, to what the teacher says of them."""
 
 
@@ -59,7 +59,7 @@ class TrainStepModule(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
-        self, image: Tensor, batch: Batch, target: Target | None, kd_weight: float
+        self, image: Tensor, batch: Batch, target: TeacherOutput | None, kd_weight: float
     ) -> dict[str, Tensor]:
         output = self.network(image)
         terms = {"task": self._task_loss(output.logits, batch)}

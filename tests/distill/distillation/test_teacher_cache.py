@@ -16,7 +16,7 @@ from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teacher_cache import CHUNK_ROWS, Layout, TeacherCache
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
-from distill.losses.distillation_loss import Target, features_of
+from distill.losses.distillation_loss import TeacherOutput, features_of
 from distill.losses.expression import parse_terms
 from distill.training.loop import Stage, train
 from distill.training.step_module import Distillation, normalized
@@ -216,7 +216,7 @@ def test_int8_keeps_each_map_to_half_a_step(tmp_path):
     logits = torch.tensor(rng.standard_normal((3, 2, 6, 6)) * scale).float()
     layer4 = torch.zeros(3, 8, 6, 6)
     cache = TeacherCache(tmp_path, layout, {})
-    cache.write(range(3), Target(logits, {"layer4": layer4}))
+    cache.write(range(3), TeacherOutput(logits, {"layer4": layer4}))
     read = cache.read([2, 0])
     step = logits.abs().amax((2, 3), keepdim=True) / 127
     assert ((read.logits - logits[[2, 0]]).abs() <= step[[2, 0]] * 0.501).all()

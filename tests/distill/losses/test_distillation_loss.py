@@ -12,7 +12,7 @@ from distill.losses.distillation.logits import kl
 from distill.losses.distillation_loss import (
     DistillationLoss,
     Shapes,
-    Target,
+    TeacherOutput,
     label_probability,
     parse_aux_terms,
 )
@@ -40,7 +40,7 @@ def batch():
 @pytest.fixture
 def maps():
     output = Output(numbers(3, 3, 4, 4), numbers(3, 3, 2, 2, seed=2), {"layer4": numbers(3, 6, 4, 4, seed=3)})
-    return output, Target(numbers(3, 3, 8, 8, seed=4), {"layer4": numbers(3, 6, 8, 8, seed=5)})
+    return output, TeacherOutput(numbers(3, 3, 8, 8, seed=4), {"layer4": numbers(3, 6, 8, 8, seed=5)})
 
 
 def distillation_loss(loss="kl(t=2)", aux="", trust="everywhere", student=SHAPES, teacher=SHAPES):
@@ -54,7 +54,7 @@ def test_images_count_by_their_valid_pixels(batch, maps):
     for index in range(3):
         image = slice(index, index + 1)
         output = Output(maps[0].logits[image], None, {"layer4": maps[0].features["layer4"][image]})
-        target = Target(maps[1].logits[image], {"layer4": maps[1].features["layer4"][image]})
+        target = TeacherOutput(maps[1].logits[image], {"layer4": maps[1].features["layer4"][image]})
         part = Batch(batch.image[image], batch.label[image], batch.valid[image], batch.ids[image])
         parts.append(loss(output, target, part))
         counts.append(int(part.valid.sum()))
@@ -95,13 +95,13 @@ def test_trust_weighs_a_pixel_by_the_probability_of_its_label(batch, maps):
 
 def test_a_teacher_that_is_wrong_everywhere_teaches_nothing(batch, maps):
     wrong = torch.nn.functional.one_hot((batch.label.clamp(max=2) + 1) % 3, 3).permute(0, 3, 1, 2) * 100.0
-    loss = distillation_loss(trust="label")(maps[0], Target(wrong), batch)
+    loss = distillation_loss(trust="label")(maps[0], TeacherOutput(wrong), batch)
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_adapters_bridge_other_channels(batch, maps):
     output, target = maps
-    wide = Target(target.logits, {"layer4": numbers(3, 9, 8, 8)})
+    wide = TeacherOutput(target.logits, {"layer4": numbers(3, 9, 8, 8)})
     loss = distillation_loss("feature(layer4)", teacher=Shapes(3, {"layer4": 9}))
     loss(output, wide, batch).backward()
     assert [tuple(p.shape) for p in loss.parameters()] == [(9, 6, 1, 1)]

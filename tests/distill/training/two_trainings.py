@@ -16,7 +16,7 @@ from distill.data.sample import Batch, Sample
 from distill.data.splits import Reader
 from distill.distillation.teachers import cached_teacher, online_teacher
 from distill.export.evaluate import evaluate
-from distill.losses.distillation_loss import Target
+from distill.losses.distillation_loss import TeacherOutput
 from distill.pipeline.stages import RunContext, prepare, training_stage
 from distill.presets import smoke
 from distill.training.loop import train
@@ -134,7 +134,7 @@ def stored(context: RunContext) -> dict[str, Tensor]:
     teach = online_teacher([exact_net(seed=9)], context.accelerator)
     asked: list[int] = []
 
-    def counting(batch: Batch, image: Tensor) -> Target:
+    def counting(batch: Batch, image: Tensor) -> TeacherOutput:
         asked.append(len(image))
         return teach(batch, image)
 
