@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +21,14 @@ class GateFailed(UserError):
     """A check of quality was over its budget; everything else worked."""
 
     exit_code = 1
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """A hint to append to a message: " (did you mean x?)", x the known word most like `word`; "" if none is similar."""
+    import difflib  # start-up time: needed for wrong words only
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:

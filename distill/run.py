@@ -7,10 +7,9 @@ if not __package__:  # run as a script: import from the repository root, never f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
-from deploy.errors import UserError, exit_with_one_line
+from deploy.errors import UserError, did_you_mean, exit_with_one_line
 from distill.config import RunConfig
 from distill.presets import PRESETS
 
@@ -40,7 +39,7 @@ def parse(argv: Sequence[str], command: str = "distill/run.py") -> RunConfig:
     name, *fields = argv
     if name not in PRESETS:
         raise UserError(
-            f"unknown preset {name!r}{_did_you_mean(name, PRESETS)}; presets: {', '.join(PRESETS)}"
+            f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; presets: {', '.join(PRESETS)}"
         )
     known = list(field_names(RunConfig))
     for field in fields:
@@ -51,7 +50,7 @@ def parse(argv: Sequence[str], command: str = "distill/run.py") -> RunConfig:
             and _without_no(asked) not in known
             and asked not in known
         ):
-            raise UserError(f"unknown field --{asked}{_did_you_mean(asked, known)}; {name} --help lists all")
+            raise UserError(f"unknown field --{asked}{did_you_mean(asked, known)}; {name} --help lists all")
     make = PRESETS[name]
     prog = f"{command} {name}"
     return tyro.cli(RunConfig, default=make(), args=fields, prog=prog, description=make.__doc__)
@@ -76,11 +75,6 @@ def _without_no(name: str) -> str:
     """`data.no-cache` is the off switch of `data.cache`."""
     head, dot, last = name.rpartition(".")
     return f"{head}{dot}{last.removeprefix('no-')}"
-
-
-def _did_you_mean(word: str, known: Sequence[str] | dict) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 if __name__ == "__main__":

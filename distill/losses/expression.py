@@ -5,14 +5,13 @@ and options. The text is parsed as Python, and never evaluated.
 """
 
 import ast
-import difflib
 import inspect
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from deploy.errors import UserError
+from deploy.errors import UserError, did_you_mean
 from distill.losses.registry import DISTILLATION_LOSSES, Loss
 
 EXAMPLE = "kl(t=2) + 3*cwd(t=4)"
@@ -112,14 +111,14 @@ def _term(node: ast.expr, source: str, methods: Mapping[str, Loss], example: str
         weight = float(number)
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name):
-        hint = _did_you_mean(str(written), methods)
+        hint = did_you_mean(str(written), methods)
         raise UserError(
             f"{written} is not a loss{hint}; write a sum, with weights above 0, such as {example}"
         )
     name = call.func.id
     if name not in methods:
         raise UserError(
-            f"no loss is called {name}{_did_you_mean(name, methods)}; there are {', '.join(methods)}"
+            f"no loss is called {name}{did_you_mean(name, methods)}; there are {', '.join(methods)}"
         )
     return Term(
         weight, name, _feature(call, name, methods, source), _options(call, name, methods[name], source)
@@ -159,7 +158,7 @@ def _options(call: ast.Call, name: str, method: Loss, source: str) -> dict[str, 
         if option is None or option not in defaults:
             known = f"it has {', '.join(defaults)}" if defaults else "it has none"
             raise UserError(
-                f"{name} has no option {option or '**'}{_did_you_mean(option or '', defaults)}; {known}"
+                f"{name} has no option {option or '**'}{did_you_mean(option or '', defaults)}; {known}"
             )
         if option in options:
             raise UserError(f"{name}: the option {option} is given twice")
@@ -190,8 +189,3 @@ def _number(node: ast.expr) -> float | None:
         return sign * value
     except OverflowError:  # an integer beyond all floats
         return sign * math.inf
-
-
-def _did_you_mean(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

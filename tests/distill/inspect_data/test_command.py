@@ -266,7 +266,7 @@ class TestCommand:
         assert not (tmp_path / "x").exists()
 
     def test_mistakes(self, tmp_path):
-        with pytest.raises(UserError, match="unknown preset 'smok'; did you mean smoke"):
+        with pytest.raises(UserError, match=r"unknown preset 'smok' \(did you mean smoke\?\)"):
             inspect_data.main(["smok"])
         with pytest.raises(UserError, match="no such folder"):
             inspect_data.main(["folder", "--data.root", str(tmp_path / "none"), "--out", str(tmp_path)])
