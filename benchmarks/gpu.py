@@ -32,8 +32,9 @@ from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
 from deploy.backends.tensorrt_gpu.cuda import Cuda, open_cuda
 from deploy.backends.tensorrt_gpu.engine import TrtEngine, open_trt
 from deploy.build.steps import BUDGETS
+from deploy.bundle.bundle_files import read_golden, read_manifest
 from deploy.bundle.engine_files import Sidecar, write_engine
-from deploy.bundle.manifest import INT8_CPU, MANIFEST, read_golden, read_manifest
+from deploy.bundle.manifest import INT8_CPU, MANIFEST
 from deploy.errors import GateFailed, UserError, exit_with_one_line
 from deploy.evaluation.labeled_data import data_folder, read_info
 from deploy.evaluation.receipt import Budget, Hop, Receipt, run_hops, table

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import machine
 from deploy.backends.auto import installed, tensorrt_here
 from deploy.backends.engine import CPU, CPU_MODELS, PRECISIONS, TENSORRT, engine_files, model_file
-from deploy.bundle.manifest import read_manifest
+from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.files.images import read_image

@@ -26,7 +26,8 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.raster_network import make_bundle
 from benchmarks.raster_process import Figures
-from deploy.bundle.manifest import InputSpec, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.raster.geo import gdal

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.bundle.manifest import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec, write_bundle
+from deploy.bundle.bundle_files import write_bundle
+from deploy.bundle.manifest import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec
 
 STRIDE, CLASSES = 8, 5
 

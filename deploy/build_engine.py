@@ -24,7 +24,7 @@ from deploy.build.steps import (
     make_int8,
     prove,
 )
-from deploy.bundle.manifest import read_manifest, verify_files
+from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.errors import UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import require_passed

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.engine_files import SUFFIX, Sidecar, engines_folder, read_sidecar
-from deploy.bundle.manifest import Manifest, read_manifest, verify_files
+from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.golden import compare

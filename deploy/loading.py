@@ -7,7 +7,8 @@ import msgspec
 
 from deploy.backends.engine import CPU_MODELS, cpu_precision
 from deploy.backends.open import open_engine
-from deploy.bundle.manifest import GOLDEN, Manifest, read_manifest, verify_files
+from deploy.bundle.bundle_files import read_manifest, verify_files
+from deploy.bundle.manifest import GOLDEN, Manifest
 from deploy.errors import UserError
 from deploy.tasks.registry import model_of
 from deploy.tasks.task import Model
@@ -29,7 +30,7 @@ def load(
     passed its gate, else fp32), "fp32", "fp16" or "int8". With `fallback` a TensorRT backend that was asked for and
     cannot run is replaced by the CPU, with a warning. What came of it all is in `model.engine.name`.
     `verify=False` skips the checksums of the files that it needs (not those of the manifest and of engines) for a
-    faster start; `deploy.bundle.manifest.verify_files` checks all that the bundle has.
+    faster start; `deploy.bundle.bundle_files.verify_files` checks all that the bundle has.
     Raises `UserError` naming the file and the remedy when the bundle is incomplete, changed, or of a newer schema, and
     where it or this machine has not what was asked for.
     """

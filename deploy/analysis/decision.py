@@ -11,7 +11,8 @@ from pathlib import Path
 from deploy.analysis.calibration import HIGHEST, LOWEST
 from deploy.analysis.collect import Findings, analyze, temperature_of
 from deploy.analysis.curves import best_f1, sweep
-from deploy.bundle.manifest import Manifest, read_manifest, set_decision
+from deploy.bundle.bundle_files import read_manifest, set_decision
+from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Sample

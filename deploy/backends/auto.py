@@ -19,8 +19,9 @@ import numpy as np
 from deploy import host
 from deploy.backends.cpu import open_cpu
 from deploy.backends.engine import CPU, TENSORRT, Engine, cpu_precision
+from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import SUFFIX, engines_folder, list_engines
-from deploy.bundle.manifest import GOLDEN, Manifest, read_manifest
+from deploy.bundle.manifest import GOLDEN, Manifest
 from deploy.errors import UserError, warn
 from deploy.files.atomic import write_json
 

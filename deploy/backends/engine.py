@@ -5,8 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
+from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import list_engines
-from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL, read_manifest
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL
 from deploy.errors import UserError
 
 CPU = ("onnxruntime", "openvino")

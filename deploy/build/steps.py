@@ -20,20 +20,9 @@ import numpy as np
 
 from deploy.backends.engine import TENSORRT_MODELS
 from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.bundle.bundle_files import extend_bundle, read_golden, read_manifest
 from deploy.bundle.engine_files import engines_folder, record_verdict
-from deploy.bundle.manifest import (
-    FP16,
-    INT8,
-    INT8_CPU,
-    MODEL,
-    QUANTIZATION,
-    RECEIPT,
-    Manifest,
-    extend_bundle,
-    golden_metric,
-    read_golden,
-    read_manifest,
-)
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL, QUANTIZATION, RECEIPT, Manifest, golden_metric
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.golden import compare
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, require_data
@@ -288,6 +277,6 @@ def _extend(bundle: Path, files: dict[str, bytes], name: str, receipt: Receipt, 
     golden = read_golden(bundle)
     agreement = float(np.mean(engine.run(golden["inputs"])["labels"] == golden["labels"]))
     score = next(hop.score for hop in receipt.hops if hop.name == name)
-    key = task_of(read_manifest(bundle)).key
+    key = task_of(read_manifest(bundle)).metric.key
     metrics = {f"{name} {key}": score, golden_metric(name): agreement}
     extend_bundle(bundle, files, precision, metrics, drop=REPLACED[name])

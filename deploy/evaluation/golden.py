@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from deploy.backends.engine import Engine
-from deploy.bundle.manifest import golden_metric, read_golden, read_manifest
+from deploy.bundle.bundle_files import read_golden, read_manifest
+from deploy.bundle.manifest import golden_metric
 
 MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.98}
 """Smallest share of golden pixels with the expected label.

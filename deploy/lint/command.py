@@ -8,7 +8,8 @@ from typing import get_args
 
 import msgspec
 
-from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MANIFEST, read_manifest, verify_files
+from deploy.bundle.bundle_files import read_manifest, verify_files
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MANIFEST
 from deploy.errors import UserError
 from deploy.lint.coverage import Int8Coverage, predict_int8_coverage
 from deploy.lint.finding import CPU, TARGETS, Finding, Level

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.bundle.manifest import Manifest, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options
 from deploy.errors import UserError
 from deploy.loading import load

@@ -6,7 +6,8 @@ from torch import nn
 
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.bundle.manifest import RECEIPT, InputSpec, extend_bundle
+from deploy.bundle.bundle_files import extend_bundle
+from deploy.bundle.manifest import RECEIPT, InputSpec
 from deploy.evaluation.receipt import Budget, Hop, Receipt, run_hops
 from deploy.files.atomic import json_bytes
 from deploy.tasks.registry import task_named

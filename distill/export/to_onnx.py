@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import torch
 
-from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest, OutputSpec, write_bundle
+from deploy.bundle.bundle_files import write_bundle
+from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest, OutputSpec
 from deploy.inference.normalize import Normalize
 from deploy.inference.preprocess import check_pixels, prepare, to_network
 from distill.data.splits import Splits

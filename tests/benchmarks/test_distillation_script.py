@@ -5,7 +5,7 @@ import json
 import pytest
 from scipy.stats import ttest_rel
 
-from benchmarks.distillation import DISTILLATION_LOSSES, claimed, main
+from benchmarks.distillation import METHODS, claimed, main
 from benchmarks.leaderboard import Result, draw, p_value, table, to_markdown
 from deploy.errors import UserError
 from distill.config import DistillConfig
@@ -58,7 +58,7 @@ class TestTable:
 
 
 def test_every_listed_method_is_a_configuration():
-    for name, fields in DISTILLATION_LOSSES.items():
+    for name, fields in METHODS.items():
         config = DistillConfig(**fields)
         assert parse_terms(config.loss), name
 
@@ -100,7 +100,7 @@ def test_compares_at_equal_seconds_and_resumes(tmp_path, capsys, monkeypatch):
         assert r["curve"][-1][0] == pytest.approx(spent)
     assert (folder / "leaderboard.png").exists()
     before = capsys.readouterr().out
-    monkeypatch.setattr("distill.training.loop.train", None)  # nothing is trained again
+    monkeypatch.setattr("benchmarks.distillation_bench.train", None)  # nothing is trained again
     assert main([*command, "--folder", str(folder)]) == 0
     assert capsys.readouterr().out == before
 

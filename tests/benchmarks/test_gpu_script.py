@@ -15,8 +15,9 @@ from deploy.backends.tensorrt_gpu import compatibility as trt_fit
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.backends.tensorrt_gpu import engine as trt
 from deploy.backends.tensorrt_gpu.builder import Built
+from deploy.bundle.bundle_files import read_manifest, write_bundle
 from deploy.bundle.engine_files import LayerSummary, write_engine
-from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL, read_manifest, write_bundle
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import write_labeled
 from tests.conftest import ROOT

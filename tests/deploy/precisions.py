@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from deploy.bundle.engine_files import Sidecar, write_engine
-from deploy.bundle.manifest import FP16, INT8_CPU, extend_bundle, read_manifest
+from deploy.bundle.manifest import FP16, INT8_CPU
 from tests.deploy.tiny import WEIGHTS, make_bundle, make_model
 
 FILES = {"fp16": FP16, "int8": INT8_CPU}

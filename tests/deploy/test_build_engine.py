@@ -188,7 +188,7 @@ class TestMistakes:
         def full(_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("deploy.bundle.manifest.os.fsync", full)
+        monkeypatch.setattr("deploy.bundle.bundle_files.os.fsync", full)
         with pytest.raises(UserError, match="the disk is full"):
             run(bundle)
         assert contents(bundle) == before

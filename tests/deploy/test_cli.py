@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from deploy.build.steps import BUDGETS
+from deploy.bundle.bundle_files import read_golden, write_bundle
 from deploy.bundle.engine_files import LayerSummary, read_sidecar, record_verdict, write_engine
-from deploy.bundle.manifest import GOLDEN, INT8_CPU, MODEL, ClassInfo, read_golden, write_bundle
+from deploy.bundle.manifest import GOLDEN, INT8_CPU, MODEL, ClassInfo
 from deploy.cli import main, output_names
 from deploy.errors import UserError, exit_with_one_line
 from deploy.evaluation.golden import MIN_AGREEMENT

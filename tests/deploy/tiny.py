@@ -8,7 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.bundle.manifest import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec, write_bundle
+from deploy.bundle.bundle_files import write_bundle
+from deploy.bundle.manifest import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec
 from deploy.files.atomic import atomic_write
 from deploy.inference.preprocess import to_network
 

@@ -19,6 +19,7 @@ from deploy.backends.tensorrt_gpu.layer_report import summary, table
 from deploy.backends.tensorrt_gpu.log import as_text, listen
 from deploy.backends.tensorrt_gpu.options import CURRENT, BuildOptions, Device, resolve_targets
 from deploy.backends.tensorrt_gpu.progress import Progress, run_cancellable
+from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import (
     SUFFIX,
     Sidecar,
@@ -27,7 +28,6 @@ from deploy.bundle.engine_files import (
     verify_engine,
     write_engine,
 )
-from deploy.bundle.manifest import read_manifest
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
 

@@ -20,8 +20,8 @@ from deploy.backends.tensorrt_gpu.compatibility import AGAIN, build_command, che
 from deploy.backends.tensorrt_gpu.cuda import Cuda, open_cuda
 from deploy.backends.tensorrt_gpu.execution_lane import Lane, Tensor, first_error
 from deploy.backends.tensorrt_gpu.log import listen, logger
+from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import Sidecar, list_engines, read_sidecar
-from deploy.bundle.manifest import read_manifest
 from deploy.errors import UserError, warn
 
 PRECISIONS = ("int8", "fp16", "fp32")

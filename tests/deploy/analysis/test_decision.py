@@ -11,15 +11,8 @@ from deploy import cli
 from deploy.analysis.collect import analyze, class_id, temperature_of
 from deploy.analysis.decision import fit_decision
 from deploy.build.steps import prove
-from deploy.bundle.manifest import (
-    MANIFEST,
-    RECEIPT,
-    extend_bundle,
-    read_manifest,
-    set_decision,
-    verify_files,
-    write_bundle,
-)
+from deploy.bundle.bundle_files import extend_bundle, read_manifest, set_decision, verify_files, write_bundle
+from deploy.bundle.manifest import MANIFEST, RECEIPT
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import read_labeled, write_labeled
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt

@@ -11,7 +11,8 @@ import pytest
 import deploy
 from deploy.backends import auto as choice
 from deploy.backends.open import open_engine
-from deploy.bundle.manifest import GOLDEN, extend_bundle, read_golden
+from deploy.bundle.bundle_files import extend_bundle, read_golden
+from deploy.bundle.manifest import GOLDEN
 from deploy.errors import UserError
 from tests.conftest import ROOT
 from tests.deploy.precisions import FakeEngine, add_engine, make_precisions

@@ -13,7 +13,8 @@ import pytest
 
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.bundle.manifest import MODEL, read_golden
+from deploy.bundle.bundle_files import read_golden
+from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
 from tests.conftest import ROOT
 from tests.deploy.precisions import RED, make_precisions

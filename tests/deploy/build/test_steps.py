@@ -11,16 +11,8 @@ pytest.importorskip("onnx")
 from deploy import build_engine
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.build.steps import Int8Options, make_fp16, make_int8, prove
-from deploy.bundle.manifest import (
-    FP16,
-    INT8,
-    INT8_CPU,
-    QUANTIZATION,
-    RECEIPT,
-    extend_bundle,
-    read_manifest,
-    verify_files,
-)
+from deploy.bundle.bundle_files import extend_bundle, read_manifest, verify_files
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, QUANTIZATION, RECEIPT
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from deploy.loading import load

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from deploy.bundle.bundle_files import extend_bundle, read_manifest, verify_files
 from deploy.bundle.engine_files import (
     Sidecar,
     list_engines,
@@ -11,7 +12,6 @@ from deploy.bundle.engine_files import (
     verify_engine,
     write_engine,
 )
-from deploy.bundle.manifest import extend_bundle, read_manifest, verify_files
 from deploy.errors import UserError
 from tests.deploy.tiny import make_bundle
 

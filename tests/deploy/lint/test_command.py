@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL, write_bundle
+from deploy.bundle.bundle_files import write_bundle
+from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL
 from deploy.errors import UserError
 from deploy.lint import TARGETS, lint_command
 from tests.deploy.lint.lint_examples import CONV, QUANTIZED, UNSIGNED, external, quantized, simple, weights

@@ -9,7 +9,8 @@ import time
 import msgspec
 import pytest
 
-from deploy.bundle.manifest import MODEL, read_manifest, write_bundle
+from deploy.bundle.bundle_files import read_manifest, write_bundle
+from deploy.bundle.manifest import MODEL
 from deploy.cli import main
 from deploy.errors import UserError
 from deploy.raster import geotiff

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import distill.compare.command
-from deploy.bundle.manifest import set_decision, write_bundle
+from deploy.bundle.bundle_files import set_decision, write_bundle
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import read_labeled, write_labeled
 from deploy.evaluation.segmentation_metrics import SegmentationMetrics

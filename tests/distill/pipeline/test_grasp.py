@@ -8,7 +8,7 @@ import pytest
 import deploy
 from deploy import cli
 from deploy.build_engine import main as build_engine
-from deploy.bundle.manifest import read_manifest
+from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import UserError
 from deploy.files.images import list_images, read_image
 from deploy.tasks.grasp.model import GraspModel

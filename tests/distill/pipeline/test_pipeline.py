@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import deploy
-from deploy.bundle.manifest import read_manifest
+from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import GateFailed, UserError
 from distill import run as script
 from distill.pipeline.pipeline import run
@@ -239,10 +239,10 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (["quik"], r"unknown preset 'quik'; did you mean quick\?"),
+            (["quik"], r"unknown preset 'quik' \(did you mean quick\?\); presets: "),
             (
                 ["quick", "--student-train.step", "9"],
-                r"unknown field --student-train\.step; did you mean student-train\.steps\?",
+                r"unknown field --student-train\.step \(did you mean student-train\.steps\?\); quick --help lists all",
             ),
             (["folder"], r"folder.*--data\.root"),
             (["camvid-cpu", "--data.root", "/nowhere"], r"/nowhere"),

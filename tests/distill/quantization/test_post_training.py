@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.bundle.manifest import INT8, INT8_CPU, read_manifest, verify_files
+from deploy.bundle.bundle_files import read_manifest, verify_files
+from deploy.bundle.manifest import INT8, INT8_CPU
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, read_labeled
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.tensorrt_gpu import builder as trt_builder
 from deploy.backends.tensorrt_gpu.builder import BuildOptions, Built, build_engine
-from deploy.bundle.manifest import write_bundle
+from deploy.bundle.bundle_files import write_bundle
 from tests.deploy.tiny import make_image, make_manifest
 
 CONVOLUTIONS = ("conv0", "conv1", "conv2")

@@ -13,8 +13,9 @@ from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.open import open_engine
 from deploy.backends.tensorrt_gpu import engine as trt
 from deploy.build import options as build_options
+from deploy.bundle.bundle_files import read_manifest, write_bundle
 from deploy.bundle.engine_files import record_verdict, write_engine
-from deploy.bundle.manifest import FP16, INT8, MODEL, read_manifest, write_bundle
+from deploy.bundle.manifest import FP16, INT8, MODEL
 from deploy.errors import UserError
 from deploy.tasks.segmentation.model import Model
 from tests.conftest import ROOT

@@ -13,7 +13,8 @@ import pytest
 
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.bundle.manifest import MODEL, read_golden, read_manifest
+from deploy.bundle.bundle_files import read_golden, read_manifest
+from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
 from deploy.tasks.segmentation.model import Model
 from tests.conftest import ROOT
