@@ -18,7 +18,7 @@ CLASSES = (
     ClassInfo("Sky", (128, 128, 128)),
     ClassInfo("Building", (128, 0, 0)),
     ClassInfo("Pole", (192, 192, 128)),
-    ClassInfo("RunContext", (128, 64, 128)),
+    ClassInfo("Road", (128, 64, 128)),
     ClassInfo("Pavement", (0, 0, 192)),
     ClassInfo("Tree", (128, 128, 0)),
     ClassInfo("SignSymbol", (192, 128, 128)),

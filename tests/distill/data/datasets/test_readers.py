@@ -93,7 +93,7 @@ def test_camvid(tmp_path, published):
     splits = open_at("camvid", tmp_path)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (1, 2, 3)
     assert len(splits.classes) == 11
-    assert splits.classes[3].name == "RunContext"
+    assert splits.classes[3].name == "Road"
     assert splits.classes[3].color == (128, 64, 128)
     assert splits.optical
     sample = splits.test[2]
