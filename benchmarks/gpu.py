@@ -12,77 +12,26 @@ if not __package__:  # run as a script: imports start at the repository, not in 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from importlib.util import find_spec
-from typing import Any
-
-import msgspec
-import numpy as np
 
 from benchmarks import machine
+from benchmarks.gpu_engine import Row, measure_engine
+from benchmarks.gpu_refusals import refusals
 from deploy.backends.engine import TENSORRT, Engine
 from deploy.backends.open import open_engine
-from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
-from deploy.backends.tensorrt_gpu.cuda import Cuda, open_cuda
-from deploy.backends.tensorrt_gpu.engine import TrtEngine, open_trt
+from deploy.backends.tensorrt_gpu.cuda import open_cuda
+from deploy.backends.tensorrt_gpu.engine import open_trt
 from deploy.build.steps import BUDGETS
-from deploy.bundle.bundle_files import read_golden, read_manifest
-from deploy.bundle.engine_files import Sidecar, write_engine
-from deploy.bundle.manifest import INT8_CPU, MANIFEST
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.manifest import INT8_CPU
 from deploy.errors import GateFailed, UserError, exit_with_one_line
 from deploy.evaluation.labeled_data import data_folder, read_info
 from deploy.evaluation.receipt import Budget, Hop, Receipt, run_hops, table
 from deploy.files.atomic import write_json
 from deploy.table import format_table
 from deploy.tasks.registry import model_of, task_of
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """GPU time of a batch by CUDA events, in milliseconds."""
-
-    batch: int
-    copies: bool
-    """With the input's way to the GPU and the outputs' way back."""
-    cuda_graph: bool
-    p50: float
-    p99: float
-
-
-class Row(msgspec.Struct, frozen=True):
-    """What was measured of one engine."""
-
-    engine: str
-    file: str
-    sidecar: Sidecar
-    load_s: float
-    """Opening it and one inference, for the first time; the first engine of all also wakes up the library."""
-    reload_s: float
-    """The same, after it was closed."""
-    gpu_bytes: int
-    """What it took of the GPU's memory, with one execution context; the first engine: with the library's own."""
-    golden_agreement: float
-    """Share of the golden pixels with the expected label."""
-    threads_agree: bool
-    """Several threads at once got what one alone got."""
-    timings: tuple[Timing, ...]
-    no_graph: str
-    """Why there are no timings with a CUDA graph; empty if there are."""
-    inspector: dict[str, Any]
-    """TensorRT's own description of the layers."""
-
-
-SPOILED: dict[str, dict[str, Any]] = {
-    "another version's engine": {"version": "0.0.0"},
-    "another GPU's engine": {"gpu": "another", "compute_capability": "1.0", "targets": (), "options": {}},
-    "another model's engine": {"source_sha256": "0" * 64},
-}
-"""Engines that must not be opened, by what their sidecars say."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report: dict[str, object] = {"machine": here, "gpu": cuda.device, "engines": rows, "failures": failures}
     for precision in options.precision.split(","):
         try:
-            rows.append(_measure(bundle, backend, precision, cuda, options))
+            rows.append(measure_engine(bundle, backend, precision, cuda, options))
         except UserError as error:
             failures.append(str(error))
         write_json(options.json, report)  # whatever comes next, this was measured
@@ -109,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report["receipt"] = receipt = _receipt(rows, options)
         failures += [reason for hop in receipt.hops for reason in hop.reasons] if receipt else []
         write_json(options.json, report)  # what follows could end the process
-        report["refusals"] = refusals = dict(_refusals(rows[0], options))
-        print("\n".join(f"{case}: {error or 'OPENED'}" for case, error in refusals.items()))
-        failures += [f"{case} was opened" for case, error in refusals.items() if not error]
+        report["refusals"] = errors = dict(refusals(rows[0], options))
+        print("\n".join(f"{case}: {error or 'OPENED'}" for case, error in errors.items()))
+        failures += [f"{case} was opened" for case, error in errors.items() if not error]
     write_json(options.json, report)
     print(f"\nwritten to {options.json}")
     if failures:
@@ -125,71 +74,6 @@ def _installed(asked: str) -> str:
         if find_spec(TENSORRT[backend]):
             return backend
     raise UserError(f"{' and '.join(backends)} not installed: pip install 'edgedistill[tensorrt]' or [rtx]")
-
-
-def _measure(bundle: Path, backend: str, precision: str, cuda: Cuda, options: argparse.Namespace) -> Row:
-    """Build one engine and find out all about it."""
-    wanted: Any = {"backend": backend, "precision": precision, "batch": (1, 1, options.batch)}
-    built = build_engine(bundle, BuildOptions(**wanted), progress=False)
-    opened = partial(open_trt, bundle, backend, engine=built.path, provider=options.provider)
-    golden = read_golden(bundle)
-    images = golden["inputs"]
-    free = _free(cuda)
-    engine, load_s = _load(opened, images)
-    with closing(engine):
-        gpu_bytes = free - _free(cuda)
-        labels = engine.run(images)["labels"]
-        with ThreadPoolExecutor(4) as pool:
-            others = [outputs["labels"] for outputs in pool.map(engine.run, [images] * 16)]
-        timings = list(_timings(engine, images, False, options))
-        inspector = engine.inspect()
-    no_graph = ""
-    try:
-        with closing(opened(cuda_graph=True)) as fast:
-            timings += _timings(fast, images, True, options)
-    except UserError as error:
-        no_graph = str(error)
-    again, reload_s = _load(opened, images)
-    again.close()
-    return Row(
-        engine=engine.name,
-        file=str(built.path),
-        sidecar=built.sidecar,
-        load_s=load_s,
-        reload_s=reload_s,
-        gpu_bytes=gpu_bytes,
-        golden_agreement=float(np.mean(labels == golden["labels"])),
-        threads_agree=all(np.array_equal(labels, other) for other in others),
-        timings=tuple(timings),
-        no_graph=no_graph,
-        inspector=inspector,
-    )
-
-
-def _load(opened: Callable[[], TrtEngine], images: np.ndarray) -> tuple[TrtEngine, float]:
-    """The engine, and the seconds until its first result."""
-    start = time.perf_counter()
-    engine = opened()
-    engine.run(images[:1])
-    return engine, time.perf_counter() - start
-
-
-def _timings(
-    engine: TrtEngine, images: np.ndarray, cuda_graph: bool, options: argparse.Namespace
-) -> Iterator[Timing]:
-    """For one image and for the largest batch, without the copies and with them."""
-    for size in sorted({engine.smallest_batch, engine.largest_batch}):
-        batch = np.resize(images, (size, *images.shape[1:]))
-        for copies in (False, True):
-            engine.time(batch, options.warmup, copies=copies)
-            p50, p99 = np.percentile(engine.time(batch, options.runs, copies=copies), [50, 99]).tolist()
-            yield Timing(size, copies, cuda_graph, p50, p99)
-
-
-def _free(cuda: Cuda) -> int:
-    """Bytes of the GPU's memory that nobody has."""
-    with cuda.current():
-        return cuda.memory()[0]
 
 
 def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None:
@@ -231,32 +115,6 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
         )
     print(f"{table(receipt)}\n")
     return receipt
-
-
-def _refusals(row: Row, options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """Spoil an engine in several ways, beside a copy of the manifest, and say what came of opening it: "" is bad."""
-    engine, sidecar = Path(row.file).read_bytes(), row.sidecar
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle = Path(scratch)
-        shutil.copy(options.bundle / MANIFEST, bundle)
-
-        def attempt() -> str:
-            try:
-                open_trt(bundle, sidecar.backend, sidecar.precision, provider=options.provider).close()
-            except UserError as error:
-                return str(error)
-            return ""
-
-        for case, changes in SPOILED.items():
-            write_engine(bundle, "spoiled", engine, msgspec.structs.replace(sidecar, **changes))
-            yield case, attempt()
-        path = write_engine(bundle, "spoiled", engine, sidecar)
-        path.write_bytes(engine[:-1] + bytes([engine[-1] ^ 1]))
-        yield "an engine with one bit changed", attempt()
-        path.with_suffix(".json").unlink()
-        yield "an engine without its sidecar", attempt()
-        write_engine(bundle, "spoiled", b"rubbish" * 1000, sidecar)
-        yield "rubbish with a fitting sidecar", attempt()
 
 
 def _tables(rows: Sequence[Row]) -> str:

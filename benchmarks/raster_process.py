@@ -21,7 +21,7 @@ from deploy.raster.geo import GeoSource
 from deploy.raster.geotiff import write_labels
 from deploy.raster.parts import open_parts
 from deploy.raster.predict import Options, predict_raster
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ def main() -> None:
     print(msgspec.json.encode(figures).decode())
 
 
-def _inputs(model: Model, source: GeoSource, batch: int) -> list[np.ndarray]:
+def _inputs(model: SegmentationModel, source: GeoSource, batch: int) -> list[np.ndarray]:
     """A few batches of tiles of the raster, so that no batch is a special one."""
     height, width = model.input.height, model.input.width
     rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def _inputs(model: Model, source: GeoSource, batch: int) -> list[np.ndarray]:
     return [to_network(np.stack(tiles[i : i + batch]), model.input) for i in range(0, len(tiles), batch)]
 
 
-def _bare(model: Model, inputs: list[np.ndarray], seconds: float) -> list[tuple[float, float]]:
+def _bare(model: SegmentationModel, inputs: list[np.ndarray], seconds: float) -> list[tuple[float, float]]:
     """Seconds of each run, and of processor time; the first one is not counted."""
     model.engine.run(inputs[0])
     times: list[tuple[float, float]] = []

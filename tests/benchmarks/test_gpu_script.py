@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_engine
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.tensorrt_gpu import compatibility as trt_fit
 from deploy.backends.tensorrt_gpu import cuda
@@ -70,7 +70,7 @@ def machine(bundle, monkeypatch):
         path = write_engine(folder, options.precision, ENGINE, sidecar)
         return Built(path, sidecar, False, path.with_suffix(".log"))
 
-    monkeypatch.setattr(gpu, "build_engine", build_engine)
+    monkeypatch.setattr(gpu_engine, "build_engine", build_engine)
     return fake
 
 
@@ -137,14 +137,14 @@ def test_without_labeled_images(bundle, machine, capsys):
 
 
 def test_a_precision_that_cannot_be_built(bundle, machine, monkeypatch):
-    build = gpu.build_engine
+    build = gpu_engine.build_engine
 
     def refuse(folder, options, **others):
         if options.precision == "fp16":
             raise UserError("the bundle has no fp16 model")
         return build(folder, options, **others)
 
-    monkeypatch.setattr(gpu, "build_engine", refuse)
+    monkeypatch.setattr(gpu_engine, "build_engine", refuse)
     with pytest.raises(GateFailed, match="the bundle has no fp16 model"):
         run_gpu(bundle)
     report = json.loads((bundle.parent / "gpu.json").read_text())

@@ -1,0 +1,65 @@
+"""Students of `benchmarks/distillation.py`, ready to train: network, stage and distillation of one method and seed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from distill.config import RunConfig
+from distill.distillation.build import build_distillation, init_student
+from distill.losses.distillation_loss import features_of
+from distill.losses.expression import parse_terms
+from distill.pipeline.stages import RunContext, Trained, new_network, training_stage
+from distill.training.loop import Stage
+from distill.training.step_module import Distillation
+
+
+class PreparedStudent(NamedTuple):
+    """A student before its first step."""
+
+    network: nn.Module
+    stage: Stage
+    distillation: Distillation | None
+    """None for the baseline, which trains without a teacher."""
+
+
+@dataclass(frozen=True)
+class StudentFactory:
+    """What the students of all methods share: the run's context, the teacher and the folder of the benchmark."""
+
+    context: RunContext
+    teacher: Trained
+    folder: Path
+
+    def prepare(self, run: RunConfig, name: str, seed: int) -> PreparedStudent:
+        """A student for `run`; its first weights and its data order depend on `seed` alone.
+
+        Args:
+            run: configuration of one method.
+            name: name of the training's stage.
+            seed: seed of the weights, of the data order and, unless teacher outputs are cached, of the augmentation.
+        """
+        context = replace(self.context, config=run)
+        torch.manual_seed(seed)
+        network = new_network(run, context.splits, run.student)
+        init_student(self.teacher.network, network, run.distill)
+        distils = run.distill.weight > 0
+        stage = training_stage(context, name, run.student, views=run.distill.views if distils else 0)
+        stage = replace(stage, seed=seed)
+        if not stage.view.views:  # cached views are the same for all seeds
+            stage.view.seed = seed
+        if not distils:
+            return PreparedStudent(network, stage, None)
+        run = replace(run, distill=replace(run.distill, cache=self._cache_folder(run)))
+        data = context.splits, context.stats
+        distillation = build_distillation(
+            self.teacher.network, network, stage, run, context.accelerator, data
+        )
+        return PreparedStudent(network, stage, distillation)
+
+    def _cache_folder(self, run: RunConfig) -> Path:
+        """The folder of the cached teacher outputs: one for each set of maps and number of views."""
+        names = "-".join(["logits", *sorted(features_of(parse_terms(run.distill.loss)))])
+        return self.folder / "teacher-cache" / f"{names}-{run.distill.views}"
