@@ -1,0 +1,30 @@
+"""What the tests of training share: the accelerator of one process, and a small stage."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from distill.config import AugmentConfig, DataConfig, LossConfig
+from distill.data.registry import open_splits
+from distill.data.train_view import TrainView
+from distill.training.loop import Stage
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    splits = open_splits(DataConfig("synthetic", size=(32, 32), synthetic_counts=(10, 1, 1)))
+    view = TrainView(
+        splits.train,
+        size=(32, 32),
+        resize="stretch",
+        augment=AugmentConfig(crop=(24, 24)),
+        mean=(-12.0, -19.0),
+        optical=False,
+    )
+    mean, std = torch.tensor([-12.0, -19.0]).view(-1, 1, 1), torch.full((2, 1, 1), 5.0)
+    return Stage("tiny", tmp_path / "tiny", view, mean, std, LossConfig(), seed=0)
