@@ -18,8 +18,8 @@ from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Sample
 from deploy.loading import load
 from deploy.table import format_table
-from deploy.tasks.registry import task_of
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.registry import require_classes, task_of
+from deploy.tasks.segmentation.model import SegmentationModel
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def fit_decision(
     manifest = read_manifest(bundle)
     _check(manifest, split, temperature)
     require_data(data, split)
-    model: Model = load(bundle, backend, precision=precision)
+    model = load(bundle, backend, precision=precision)
+    assert isinstance(model, SegmentationModel)
     before = analyze(model, _samples(manifest, data, split), positive=1)
     binary = len(manifest.classes) == 2
     if binary:
@@ -146,8 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(manifest: Manifest, split: str, temperature: bool) -> None:
-    if manifest.task != "segmentation":
-        raise UserError(f"{manifest.name}: finds grasps; a threshold is for segmentation bundles")
+    require_classes(manifest, manifest.name, "a threshold")
     if Path(split).name == "test":
         raise UserError("--split test: is there to measure the result; choose the threshold on val")
     count = len(manifest.classes)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from deploy.errors import GateFailed, UserError
+from deploy.evaluation.metric import MIOU, Metric, distinct
 from deploy.table import format_table
 
 Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
@@ -37,7 +38,7 @@ class Scorer(Protocol):
         ...
 
     def score(self) -> float:
-        """The figure that is gated, a fraction in 0..1."""
+        """The figure that is gated: a fraction in 0..1, or the negative of an error. More is better."""
         ...
 
     def counts(self) -> list[np.ndarray]:
@@ -50,9 +51,10 @@ class Scorer(Protocol):
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a hop may cost. Both are fractions: 0.001 is 0.1 points of the score (mIoU, or success of grasps)."""
+    """What a hop may cost."""
 
     max_drop: float = 0.001
+    """Largest loss of the score: of a fraction (mIoU, success of grasps) 0.001 is 0.1 points; of an error, in its unit."""
     min_agreement: float = 0.999
     """Smallest share of valid pixels with the same class."""
 
@@ -88,7 +90,7 @@ class HopReceipt(msgspec.Struct, frozen=True):
     """Why the hop is over its budget, one line each; empty if it passed."""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """All hops of one model on one data set; `msgspec.to_builtins(receipt)` is JSON."""
 
     dataset: str
@@ -100,6 +102,14 @@ class Receipt(msgspec.Struct, frozen=True):
     passed: bool
     failed: tuple[str, ...]
     """Names of the hops over their budget."""
+    unit: str = "%"
+    factor: float = 100.0
+    """How the score is shown; see `Metric`."""
+
+    @property
+    def shown(self) -> Metric:
+        """How to show the score."""
+        return Metric(self.metric, "", self.unit, self.factor)
 
     @property
     def source(self) -> str:
@@ -122,7 +132,7 @@ def run_hops(
     new_scorer: Callable[[], Scorer],
     budget: Budget | None = None,
     *,
-    metric: str = "mIoU",
+    metric: Metric = MIOU,
     dataset: str = "",
     split: str = "",
 ) -> Receipt:
@@ -131,7 +141,7 @@ def run_hops(
     A hop is gated against the hop before it by its own budget. It is also gated against the first hop, by the loosest
     budget so far, lest small losses add up unseen; but not after a failure, for which it would only share the blame.
 
-    `metric` (the name of the scorers' score), `dataset` and `split` are for the record. `UserError` where there is no
+    `metric` (the scorers' score), `dataset` and `split` are for the record. `UserError` where there is no
     sample or no valid pixel; one that a hop or the labels of a sample cause names both.
     """
     tallies = [_Tally(new_scorer()) for _ in hops]
@@ -149,7 +159,9 @@ def run_hops(
         reasons = _reasons(receipts, receipt, metric)
         receipts.append(msgspec.structs.replace(receipt, passed=not reasons, reasons=reasons))
     failed = tuple(receipt.name for receipt in receipts if not receipt.passed)
-    return Receipt(dataset, split, images, metric, tuple(receipts), not failed, failed)
+    return Receipt(
+        dataset, split, images, metric.name, tuple(receipts), not failed, failed, metric.unit, metric.factor
+    )
 
 
 def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
@@ -160,7 +172,7 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
     detail = next(iter(receipt.hops[0].details), "–")
     header = (
         "hop",
-        f"{receipt.metric} %",
+        receipt.shown.header,
         "agreement %",
         "vs first %",
         f"{detail} %",
@@ -171,7 +183,7 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
     rows = [
         (
             hop.name,
-            f"{100 * hop.score:.2f}",
+            receipt.shown.text(hop.score),
             f"{100 * hop.agreement_previous:.3f}",
             f"{100 * hop.agreement_first:.3f}",
             "–" if (value := hop.details.get(detail)) is None else f"{100 * value:.2f}",
@@ -228,7 +240,7 @@ def _measured(hop: Hop, tally: _Tally, pixels: int, budget: Budget) -> HopReceip
     )
 
 
-def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, metric: str) -> tuple[str, ...]:
+def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, metric: Metric) -> tuple[str, ...]:
     """Why the hop is over budget, given the judged hops before it."""
     if not before:
         return ()
@@ -241,26 +253,15 @@ def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, metric: str) -> tupl
 
 
 def _over_budget(
-    reference: HopReceipt, hop: HopReceipt, agreement: float, budget: Budget, metric: str
+    reference: HopReceipt, hop: HopReceipt, agreement: float, budget: Budget, metric: Metric
 ) -> tuple[str, ...]:
     """One line for each limit that the hop breaks against the reference."""
     hops = f"hop {reference.name} → {hop.name}"
     drop = reference.score - hop.score
     reasons = []
     if agreement < budget.min_agreement:
-        share, limit = _percents(agreement, budget.min_agreement)
+        share, limit = distinct(100 * agreement, 100 * budget.min_agreement)
         reasons.append(f"{hops}: label agreement {share} % is below the budget of {limit} %")
     if drop > budget.max_drop:
-        points, limit = _percents(drop, budget.max_drop)
-        reasons.append(f"{hops}: {metric} falls by {points} points, more than the budget of {limit}")
+        reasons.append(f"{hops}: {metric.loss(drop, budget.max_drop)}")
     return tuple(reasons)
-
-
-def _percents(value: float, limit: float) -> tuple[str, str]:
-    """Both fractions × 100, with as many decimals as it takes to tell them apart (at least 2)."""
-    texts = "", ""
-    for decimals in range(2, 18):
-        texts = f"{100 * value:.{decimals}f}", f"{100 * limit:.{decimals}f}"
-        if texts[0] != texts[1]:
-            break
-    return texts

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Budget
 from deploy.quantize.qdq import cpu_form, insert
 from deploy.quantize.report import Figures
@@ -42,8 +43,7 @@ class Bench:
     evaluate: Evaluate
     budget: Budget
     fp32: Figures
-    metric: str
-    """The name of the score."""
+    metric: Metric
     always: tuple[str, ...]
     """Layers that are in float whatever an attempt keeps."""
 
@@ -65,5 +65,6 @@ class Bench:
 
     def words(self, figures: Figures) -> str:
         """The figures, and what they cost against fp32."""
-        change = 100 * (figures.score - self.fp32.score)
-        return f"{self.metric} {100 * figures.score:.2f} % ({change:+.3f}), agreement {100 * figures.agreement:.3f} %"
+        metric = self.metric
+        score, change = metric.text(figures.score), metric.change(figures.score - self.fp32.score)
+        return f"{metric.name} {score} {metric.unit} ({change}), agreement {100 * figures.agreement:.3f} %"

@@ -4,6 +4,7 @@ from html import escape
 
 import msgspec
 
+from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Budget
 from deploy.table import format_table
 
@@ -29,7 +30,7 @@ class Report(msgspec.Struct, frozen=True):
     """What `deploy.quantize.search.quantize` tried and chose; `msgspec.json.encode(report)` is `quantization.json`."""
 
     metric: str
-    """What the score of the figures is."""
+    """The name of the figures' score."""
     images: int
     """Calibration images with a valid pixel."""
     budget: Budget
@@ -48,6 +49,14 @@ class Report(msgspec.Struct, frozen=True):
     """For each tensor on a grid the magnitude that is 127 steps."""
     sensitivity: tuple[Sensitivity, ...] = ()
     """Ranked by what leaving them in float gains; empty if it was not measured."""
+    unit: str = "%"
+    factor: float = 100.0
+    """How the score is shown; see `deploy.evaluation.metric.Metric`."""
+
+    @property
+    def shown(self) -> Metric:
+        """How to show the score."""
+        return Metric(self.metric, "", self.unit, self.factor)
 
     @property
     def all_int8(self) -> Figures:
@@ -57,22 +66,22 @@ class Report(msgspec.Struct, frozen=True):
 
 def sensitivity_table(report: Report) -> str:
     """The ranked layers as aligned text: what the model gains from each of them alone in float."""
-    base = report.all_int8
+    base, metric = report.all_int8, report.shown
     rows = [
         (
             row.name,
-            f"{100 * row.figures.score:.2f}",
-            f"{100 * (row.figures.score - base.score):+.2f}",
+            metric.text(row.figures.score),
+            metric.change(row.figures.score - base.score, 2),
             f"{100 * row.figures.agreement:.3f}",
             f"{100 * (row.figures.agreement - base.agreement):+.3f}",
         )
         for row in report.sensitivity
     ]
     ends = [
-        ("(all in INT8)", f"{100 * base.score:.2f}", "", f"{100 * base.agreement:.3f}", ""),
-        ("(all in float)", f"{100 * report.fp32.score:.2f}", "", f"{100 * report.fp32.agreement:.3f}", ""),
+        ("(all in INT8)", metric.text(base.score), "", f"{100 * base.agreement:.3f}", ""),
+        ("(all in float)", metric.text(report.fp32.score), "", f"{100 * report.fp32.agreement:.3f}", ""),
     ]
-    return format_table(("in float", f"{report.metric} %", "gain", "agreement %", "gain"), [*rows, *ends])
+    return format_table(("in float", metric.header, "gain", "agreement %", "gain"), [*rows, *ends])
 
 
 def _in_float(report: Report, row: Sensitivity) -> bool:
@@ -88,8 +97,8 @@ def sensitivity_svg(report: Report) -> str:
 
     Bars are dark for what the result leaves in float. A stand-alone SVG document on a white ground.
     """
-    base = report.all_int8.score
-    gains = [100 * (row.figures.score - base) for row in report.sensitivity]
+    base, metric = report.all_int8.score, report.shown
+    gains = [abs(metric.factor) * (row.figures.score - base) for row in report.sensitivity]
     low, high = min(0.0, *gains, 0.0), max(0.0, *gains, 0.0)
     scale = _PLOT / ((high - low) or 1.0)
     zero = _LEFT - low * scale
@@ -98,9 +107,9 @@ def sensitivity_svg(report: Report) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         ' font-family="sans-serif" font-size="12" fill="#222">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        f'<text x="12" y="20" font-size="14">{escape(report.metric)} gained with one layer in float, points</text>',
-        f'<text x="12" y="38" fill="#666">all in INT8 ({escape(report.calibrator)}): {100 * base:.2f} %, fp32: '
-        f"{100 * report.fp32.score:.2f} %; dark: left in float</text>",
+        f'<text x="12" y="20" font-size="14">{escape(report.metric)} gained with one layer in float, {"points" if metric.unit == "%" else metric.unit}</text>',
+        f'<text x="12" y="38" fill="#666">all in INT8 ({escape(report.calibrator)}): {metric.text(base)} {metric.unit}, fp32: '
+        f"{metric.text(report.fp32.score)} {metric.unit}; dark: left in float</text>",
     ]
     for index, (row, gain) in enumerate(zip(report.sensitivity, gains, strict=True)):
         top = _TOP + _ROW * index

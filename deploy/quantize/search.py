@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from msgspec.structs import replace
 
 from deploy.errors import GateFailed, UserError
+from deploy.evaluation.metric import MIOU, Metric
 from deploy.evaluation.receipt import Budget
 from deploy.quantize.bench import Attempt, Bench, Evaluate
 from deploy.quantize.calibrators import CALIBRATORS, Histogram
@@ -43,7 +44,7 @@ def quantize(
     keep_float: Collection[str] = (),
     max_float: float = 0.5,
     learned: Mapping[str, float] | None = None,
-    metric: str = "mIoU",
+    metric: Metric = MIOU,
     say: Say = print,
 ) -> Quantized:
     """Quantize an fp32 model such that it stays within the budget.
@@ -64,7 +65,7 @@ def quantize(
         max_float: largest share of layers in float beside these. More would leave little of INT8's speed.
         learned: ranges that training in simulated INT8 found, tried as one more calibrator; where they lack a tensor,
             that of the first of `calibrators` is taken.
-        metric: the name of the score that `evaluate` gives.
+        metric: the score that `evaluate` returns.
         say: takes a line of progress, or the ranking as a table.
 
     Raises:
@@ -136,7 +137,9 @@ def _report(
     best = max(attempts, key=lambda name: attempts[name].rank)
     result = attempts[best]
     report = Report(
-        metric=bench.metric,
+        metric=bench.metric.name,
+        unit=bench.metric.unit,
+        factor=bench.metric.factor,
         images=images,
         budget=bench.budget,
         fp32=bench.fp32,
@@ -251,7 +254,8 @@ def _mixed(bench: Bench, base: Attempt, ranking: Sequence[Sensitivity], most: in
 
 
 def _failure(bench: Bench, best: Attempt) -> str:
-    limits = f"-{100 * bench.budget.max_drop:.3f} and {100 * bench.budget.min_agreement:.3f} %"
+    drop = bench.metric.change(-bench.budget.max_drop)
+    limits = f"{drop} and {100 * bench.budget.min_agreement:.3f} %"
     return (
         f"int8 with {len(best.kept)} layers left in float: {bench.words(best.figures)} is over the budget of {limits};"
         " give more calibration images, train on with quantization in the loop (QAT), or allow a larger budget"

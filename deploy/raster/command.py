@@ -19,15 +19,15 @@ from deploy.raster.journal import Fingerprint
 from deploy.raster.parts import Parts, open_parts
 from deploy.raster.predict import Options, check_fit, predict_raster
 from deploy.raster.progress import Progress
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.registry import require_classes
+from deploy.tasks.segmentation.model import SegmentationModel
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments and return its exit code; raises `UserError`."""
     arguments = _parser().parse_args(argv)
     manifest = read_manifest(arguments.bundle)
-    if manifest.task != "segmentation":
-        raise UserError(f"{arguments.bundle}: finds grasps in one image at a time; use edgedistill predict")
+    require_classes(manifest, arguments.bundle, "predict-raster")
     options = Options(
         arguments.overlap,
         arguments.batch,
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
             precision=arguments.precision,
             fallback=arguments.fallback,
         )
+        assert isinstance(model, SegmentationModel)
         with open_parts(out, _fingerprint(manifest, source, model, options), arguments.resume) as parts:
             _run(model, source, parts, options, out)
     return 0
@@ -58,7 +59,7 @@ def probabilities_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_probabilities.tif")
 
 
-def _run(model: Model, source: GeoSource, parts: Parts, options: Options, out: Path) -> None:
+def _run(model: SegmentationModel, source: GeoSource, parts: Parts, options: Options, out: Path) -> None:
     with closing(Progress()) as progress:
         summary = predict_raster(model, source, parts, options, progress)
     assert parts.labels is not None
@@ -76,7 +77,7 @@ def _run(model: Model, source: GeoSource, parts: Parts, options: Options, out: P
     )
 
 
-def _fingerprint(manifest: Manifest, source: GeoSource, model: Model, options: Options) -> Fingerprint:
+def _fingerprint(manifest: Manifest, source: GeoSource, model: SegmentationModel, options: Options) -> Fingerprint:
     of_options = {
         f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()
     }

@@ -14,7 +14,7 @@ from deploy.raster.blending import Blended, Scored, blend, decide, likelihoods
 from deploy.raster.grid import Grid, make_grid
 from deploy.raster.reading import Batch, Reading, RowEnd
 from deploy.raster.sources import Sink, Source
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 
 _READ_AHEAD, _SCORED_AHEAD = 3, 3
 """Batches that wait before the engine and after it."""
@@ -61,7 +61,7 @@ class Summary:
 
 
 def predict_raster(
-    model: Model, source: Source, sink: Sink, options: Options | None = None, report: Report | None = None
+    model: SegmentationModel, source: Source, sink: Sink, options: Options | None = None, report: Report | None = None
 ) -> Summary:
     """Predict a whole raster, tile by tile, from `source` into `sink`.
 
@@ -71,8 +71,8 @@ def predict_raster(
     Raises `UserError` for a raster that does not fit the bundle, bad options, and what source and sink raise.
     """
     options, start = options or Options(), perf_counter()
-    if not isinstance(model, Model):
-        raise UserError("only bundles of segmentation predict rasters; this one finds grasps")
+    if not isinstance(model, SegmentationModel):
+        raise UserError("only segmentation bundles predict rasters; this one has another task")
     check_fit(model.input, source)
     grid = plan(model, source, options)
     first = sink.start(grid, len(model.classes), options.probabilities)
@@ -120,7 +120,7 @@ def check_fit(spec: InputSpec, source: Source) -> None:
         raise UserError(f"the raster is {source.dtype}, the bundle wants real numbers; convert it first")
 
 
-def plan(model: Model, source: Source, options: Options) -> Grid:
+def plan(model: SegmentationModel, source: Source, options: Options) -> Grid:
     """The grid of tiles. `UserError` for an overlap that does not fit the tile."""
     spec = model.input
     pixel = len(spec.channels) * (1 if spec.dtype == "uint8" else 4) + 1
@@ -131,7 +131,7 @@ def plan(model: Model, source: Source, options: Options) -> Grid:
 
 
 def blended(
-    model: Model, source: Source, grid: Grid, options: Options, first: int = 0, summary: Summary | None = None
+    model: SegmentationModel, source: Source, grid: Grid, options: Options, first: int = 0, summary: Summary | None = None
 ) -> Generator[tuple[RowEnd, Blended | None], None, None]:
     """The ends of rows of tiles with their finished pieces, from the piece of index `first` on; close it when done."""
     reading = Reading(source, model.input, grid, options.batch, options.min_valid)

@@ -1,7 +1,7 @@
 """The tasks by name, and what a bundle's task makes of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from pathlib import Path
 
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import Manifest
@@ -23,7 +23,17 @@ def _grasp() -> Task:
     return GRASP
 
 
-TASKS: Mapping[str, Callable[[], Task]] = {"segmentation": _segmentation, "grasp": _grasp}
+def _regression() -> Task:
+    from deploy.tasks.regression.task import REGRESSION
+
+    return REGRESSION
+
+
+TASKS: Mapping[str, Callable[[], Task]] = {
+    "segmentation": _segmentation,
+    "grasp": _grasp,
+    "regression": _regression,
+}
 
 
 def task_named(name: str) -> Task:
@@ -43,8 +53,21 @@ def task_of(manifest: Manifest) -> Task:
 
 
 def model_of(manifest: Manifest, engine: Engine) -> Model:
-    """The model of a bundle on an engine."""
-    model = task_of(manifest).model(manifest.input, manifest.classes, engine, manifest.ignore_label)
+    """The model of a bundle on an engine.
+
+    Raises:
+        UserError: a threshold or a temperature in the manifest of a task that has no use for them.
+    """
+    task = task_of(manifest)
+    model = task.model(manifest.input, manifest.classes, engine, manifest.ignore_label)
     if (manifest.threshold, manifest.temperature) == (None, None):
         return model
-    return replace(model, threshold=manifest.threshold, temperature=manifest.temperature)
+    require_classes(manifest, manifest.name, "a threshold or a temperature")
+    assert task.decide is not None
+    return task.decide(model, manifest.threshold, manifest.temperature)
+
+
+def require_classes(manifest: Manifest, name: str | Path, purpose: str) -> None:
+    """Raise `UserError` where the labels of a bundle are not classes; `name` is what the message calls the bundle."""
+    if task_of(manifest).decide is None:
+        raise UserError(f"{name}: its task is {manifest.task}; {purpose} is for segmentation bundles")

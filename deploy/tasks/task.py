@@ -7,12 +7,13 @@ is wanted; in grasp detection they say where a grasp is good, and `logits` are t
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec, Manifest
+from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Sample, Scorer
 from deploy.inference.call import Timings
 
@@ -64,12 +65,9 @@ class Task:
     """One task; `task_of` finds that of a bundle."""
 
     name: str
-    metric: str
-    """The name of the score, for people."""
-    key: str
-    """The same for files."""
+    metric: Metric
     model: Callable[[InputSpec, Sequence[ClassInfo], Engine, int], Model]
-    """From input, classes, engine and ignore label to a callable from an image to a result: `deploy.tasks.segmentation.model.Model`,
+    """From input, classes, engine and ignore label to a callable from an image to a result: `deploy.tasks.segmentation.model.SegmentationModel`,
     `deploy.tasks.grasp.model.GraspModel`."""
     scorer: Callable[[Sequence[str]], Scorer]
     """A fresh scorer for classes of these names."""
@@ -85,3 +83,5 @@ class Task:
     """A result in a few words."""
     save: Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], bool], None]
     """Write a result as files whose names begin as the path does, with maps of probability where asked for."""
+    decide: Callable[[Any, float | None, float | None], Model] | None = None
+    """A model with this threshold and temperature; None where labels are not the classes of the highest scores."""

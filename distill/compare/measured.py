@@ -14,7 +14,7 @@ from deploy.analysis.pictures import error_picture
 from deploy.bundle.manifest import ClassInfo
 from deploy.files.images import write_png
 from deploy.loading import load
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 from distill.compare.subjects import Subject
 
 VAL = "val"
@@ -25,7 +25,7 @@ class Measured:
     """A model with what it said on the split."""
 
     name: str
-    model: Model
+    model: SegmentationModel
     findings: Findings
     curve: Sweep
     """Of the class looked at."""
@@ -44,7 +44,8 @@ def measure(
     subject: Subject, split: str, positive: int, backend: str = "auto", precision: str = "auto"
 ) -> Measured:
     """Run a model over the split, and over `val` for its temperature. Raises `UserError` as `load` and `analyze` do."""
-    model: Model = load(subject.bundle, backend, precision=precision)
+    model = load(subject.bundle, backend, precision=precision)
+    assert isinstance(model, SegmentationModel)
     has_val = (subject.data / VAL / "images").is_dir() and (subject.data / VAL / "masks").is_dir()
     temperature = temperature_of(model, subject.samples(VAL)) if has_val else None
     findings = analyze(model, subject.samples(split), positive, temperature)

@@ -12,6 +12,7 @@ from deploy.evaluation.labeled_data import data_folder, read_labeled, require_da
 from deploy.evaluation.receipt import Sample
 from deploy.files.atomic import sha256_file
 from deploy.files.images import list_images
+from deploy.tasks.registry import require_classes
 
 STUDENT = "student.bundle"
 
@@ -40,8 +41,7 @@ def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Su
     """
     subjects = _named_apart([_subject(path, data) for path in paths])
     for subject in subjects:
-        if subject.manifest.task != "segmentation":
-            raise UserError(f"{subject.bundle}: finds grasps; compare is for segmentation bundles")
+        require_classes(subject.manifest, subject.bundle, "compare")
         _require_same_classes(subjects[0], subject)
         require_data(subject.data, split)
     for subject in subjects[1:]:

@@ -57,7 +57,7 @@ class GraspModel:
     def __call__(self, image: np.ndarray | Sequence[np.ndarray], count: int = COUNT) -> GraspResult:
         """Find up to `count` grasps in an image H×W×C (or H×W where there is one channel), or in a batch of them.
 
-        Depth is in meters, with NaN where nothing was measured; images are as `deploy.tasks.segmentation.model.Model` takes them, and
+        Depth is in meters, with NaN where nothing was measured; images are as `deploy.tasks.segmentation.model.SegmentationModel` takes them, and
         resized to the network.
         """
         images, batched = as_images(image)

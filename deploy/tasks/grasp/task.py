@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
+from deploy.evaluation.metric import Metric
 from deploy.files.atomic import atomic_write
 from deploy.files.images import write_png
 from deploy.tasks.grasp.draw import draw_grasps
@@ -78,8 +79,7 @@ def _save(
 
 GRASP = Task(
     "grasp",
-    metric="success@1",
-    key="success",
+    metric=Metric("success@1", "success"),
     model=GraspModel,
     scorer=GraspScorer,
     truth="grasps",

@@ -17,7 +17,7 @@ from deploy.inference.tiling import predict_tiled
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class SegmentationResult:
     """What the network says of an image H×W, or of N images N×H×W."""
 
     labels: np.ndarray
@@ -42,7 +42,7 @@ class Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class SegmentationModel:
     """A network and how to feed it. It has no mutable state: call it from as many threads as you like."""
 
     input: InputSpec
@@ -54,7 +54,7 @@ class Model:
     temperature: float | None = None
     """Scores are divided by it, so it changes `Result.probabilities` but, without a threshold, no label."""
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> Result:
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> SegmentationResult:
         """Predict an image H×W×C (or H×W where there is one channel), or a batch: N×H×W×C or a list of equal sizes.
 
         Channels come in the order of `input.channels`, in raw units: uint8 for a uint8 network, any real dtype for a
@@ -81,7 +81,7 @@ class Model:
         valid = stack(valids)
         if not batched:
             labels, valid = labels[0], valid[0]
-        return Result(labels, valid, timings, logits, raw_labels.shape[1:])
+        return SegmentationResult(labels, valid, timings, logits, raw_labels.shape[1:])
 
     def _decide(self, logits: np.ndarray, raw_labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         """Labels N×H×W at the size of the image by the threshold; `raw_labels` tell the size of the network."""

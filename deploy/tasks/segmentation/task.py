@@ -1,6 +1,7 @@
 """Segmentation as a task (`deploy.tasks.task`): a class for each pixel."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec, Manifest
 from deploy.evaluation.labeled_data import read_labeled, write_labeled
+from deploy.evaluation.metric import MIOU
 from deploy.evaluation.receipt import Sample
 from deploy.evaluation.segmentation_metrics import SegmentationMetrics
 from deploy.files.atomic import atomic_write
 from deploy.files.images import write_png
-from deploy.tasks.segmentation.model import Model, Result
+from deploy.tasks.segmentation.model import SegmentationModel, SegmentationResult
 from deploy.tasks.task import Task
 from deploy.visualize import colorize, overlay, render, shares
 
@@ -44,20 +46,28 @@ class SegmentationScorer:
         return {"boundary F1": scores.boundary_f1, "pixel accuracy": scores.pixel_accuracy, **each}
 
 
-def _model(spec: InputSpec, classes: Sequence[ClassInfo], engine: Engine, ignore_label: int = 255) -> Model:
-    return Model(spec, tuple(classes), engine, ignore_label)
+def _model(
+    spec: InputSpec, classes: Sequence[ClassInfo], engine: Engine, ignore_label: int = 255
+) -> SegmentationModel:
+    return SegmentationModel(spec, tuple(classes), engine, ignore_label)
+
+
+def _decide(
+    model: SegmentationModel, threshold: float | None, temperature: float | None
+) -> SegmentationModel:
+    return replace(model, threshold=threshold, temperature=temperature)
 
 
 def _read(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     return read_labeled(folder, len(manifest.classes), manifest.ignore_label, manifest.input)
 
 
-def _picture(image: np.ndarray, result: Result, classes: Sequence[ClassInfo]) -> np.ndarray:
+def _picture(image: np.ndarray, result: SegmentationResult, classes: Sequence[ClassInfo]) -> np.ndarray:
     return overlay(image, result.labels, classes)
 
 
 def _panels(
-    image: np.ndarray, truth: np.ndarray, results: Sequence[Result], classes: Sequence[ClassInfo]
+    image: np.ndarray, truth: np.ndarray, results: Sequence[SegmentationResult], classes: Sequence[ClassInfo]
 ) -> list[np.ndarray]:
     """The last result with a legend."""
     *others, last = (result.labels for result in results)
@@ -65,7 +75,7 @@ def _panels(
     return [render(image), *colors, overlay(image, last, classes, opacity=1.0)]
 
 
-def _words(result: Result, classes: Sequence[ClassInfo]) -> str:
+def _words(result: SegmentationResult, classes: Sequence[ClassInfo]) -> str:
     """The share of each class, largest first."""
     found = zip(shares(result.labels, len(classes)), classes, strict=True)
     ranked = sorted(((share, info.name) for share, info in found if share > 0), reverse=True)
@@ -73,7 +83,11 @@ def _words(result: Result, classes: Sequence[ClassInfo]) -> str:
 
 
 def _save(
-    base: Path, image: np.ndarray, result: Result, classes: Sequence[ClassInfo], probabilities: bool
+    base: Path,
+    image: np.ndarray,
+    result: SegmentationResult,
+    classes: Sequence[ClassInfo],
+    probabilities: bool,
 ) -> None:
     write_png(base.with_name(f"{base.name}_mask.png"), result.labels)
     write_png(base.with_name(f"{base.name}_overlay.png"), _picture(image, result, classes))
@@ -84,8 +98,7 @@ def _save(
 
 SEGMENTATION = Task(
     "segmentation",
-    metric="mIoU",
-    key="miou",
+    metric=MIOU,
     model=_model,
     scorer=SegmentationScorer,
     truth="masks",
@@ -94,4 +107,5 @@ SEGMENTATION = Task(
     panels=_panels,
     words=_words,
     save=_save,
+    decide=_decide,
 )

@@ -16,7 +16,7 @@ from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.bundle.bundle_files import read_golden, read_manifest
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 from tests.conftest import ROOT
 from tests.deploy.tiny import SPECS, WEIGHTS, make_bundle, make_image, make_model
 
@@ -32,12 +32,12 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rgb(folder) -> Model:
+def rgb(folder) -> SegmentationModel:
     return deploy.load(folder / "rgb", threads=1)
 
 
 @pytest.fixture(scope="module")
-def sar(folder) -> Model:
+def sar(folder) -> SegmentationModel:
     return deploy.load(folder / "sar", threads=1)
 
 
@@ -97,7 +97,7 @@ def test_batch_of_one_keeps_its_axis(rgb):
 
 def test_gray_image_needs_no_channel_axis():
     spec = msgspec.structs.replace(SPECS["rgb"], channels=("gray",), mean=(99.0,), std=(10.0,))
-    model = Model(spec, (), OrtEngine(make_model(spec, np.array([[-1.0], [1.0]])), threads=1))
+    model = SegmentationModel(spec, (), OrtEngine(make_model(spec, np.array([[-1.0], [1.0]])), threads=1))
     image = make_image()[..., 0]
     np.testing.assert_array_equal(model(image).labels, model(image[..., None]).labels)
 

@@ -1,0 +1,1 @@
+"""Dense regression: one number for each pixel, such as depth or height."""

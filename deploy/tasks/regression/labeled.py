@@ -1,0 +1,69 @@
+"""Images with maps in a folder, as a device can read them (see `deploy.evaluation.labeled_data`).
+
+`images/NAME.png` (uint8) or `.npy`, and `values/NAME.npy`: float32 H×W, NaN where the value is not known.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deploy.bundle.manifest import Manifest
+from deploy.errors import UserError
+from deploy.evaluation.labeled_data import naming, write_image
+from deploy.evaluation.receipt import Sample
+from deploy.files.atomic import atomic_write
+from deploy.files.images import list_images
+from deploy.files.tiff import read_bands
+from deploy.inference.preprocess import check_pixels
+
+TRUTH = "values"
+
+
+def write_maps(folder: Path, samples: Iterable[Sample]) -> int:
+    """Write samples as `folder/images` and `folder/values`, and return how many."""
+    count = 0
+    for index, (name, image, values, valid) in enumerate(samples):
+        stem = f"{index:05d}-{Path(name).name}"
+        write_image(folder / "images" / stem, image)
+        write_map(folder / TRUTH / f"{stem}.npy", np.where(valid, values, np.nan))
+        count += 1
+    return count
+
+
+def write_map(path: Path, values: np.ndarray) -> None:
+    """Write a map H×W as float32 `.npy`, atomically."""
+    with atomic_write(path) as file:
+        np.save(file, values.astype(np.float32))
+
+
+def read_maps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
+    """The samples of a folder, in the order of their names.
+
+    Raises:
+        UserError: naming the file where the folder, an image or a map is missing or damaged, the image is none that
+            the bundle allows, or the map has another size than its image.
+    """
+    if not (folder / TRUTH).is_dir():
+        raise UserError(f"{folder / TRUTH}: no such folder; it should hold a .npy for each of the images")
+    for path in list_images(folder / "images"):
+        image = read_bands(path)
+        with naming(path):
+            _, carries_data = check_pixels(image, manifest.input)
+        values = read_map(folder / TRUTH / f"{path.stem}.npy", (image.shape[0], image.shape[1]))
+        yield path.stem, image, values, np.isfinite(values) & carries_data
+
+
+def read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A map float32 H×W from a file. Raises `UserError` naming the file unless it holds real numbers of that size."""
+    try:
+        with open(path, "rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); each image needs its map") from error
+    if values.shape != size or values.dtype.kind not in "fiu":
+        shape = "×".join(map(str, values.shape))
+        raise UserError(
+            f"{path}: holds {values.dtype} {shape}; give real numbers of the image's size {size[0]}×{size[1]}"
+        )
+    return values.astype(np.float32)

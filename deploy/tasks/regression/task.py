@@ -1,0 +1,67 @@
+"""Dense regression as a task (`deploy.tasks.task`): RMSE instead of mIoU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deploy.bundle.manifest import ClassInfo
+from deploy.evaluation.metric import Metric
+from deploy.files.images import write_png
+from deploy.tasks.regression.labeled import TRUTH, read_maps, write_map, write_maps
+from deploy.tasks.regression.metrics import RegressionScorer
+from deploy.tasks.regression.model import RegressionModel, RegressionResult
+from deploy.tasks.task import Task
+from deploy.visualize import overlay, render
+
+RMSE = Metric("RMSE", "neg_rmse", "×10⁻³", factor=-1000.0)
+"""Shown in thousandths of the map's unit: of meters, in millimeters."""
+
+
+def _heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values H×W as gray uint8 H×W×3 from `low` (black) to `high` (white); unknown ones are black."""
+    scaled = (values - low) / max(high - low, float(np.finfo(np.float32).tiny))
+    gray = (255 * np.nan_to_num(scaled).clip(0, 1)).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)
+
+
+def _panels(
+    image: np.ndarray, truth: np.ndarray, results: Sequence[RegressionResult], _: Sequence[ClassInfo]
+) -> list[np.ndarray]:
+    """All maps in one range of grays, that of the truth."""
+    known = truth[np.isfinite(truth)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    return [
+        render(image),
+        *(_heat(values, low, high) for values in (truth, *(one.values for one in results))),
+    ]
+
+
+def _words(result: RegressionResult, _: Sequence[ClassInfo]) -> str:
+    known = result.values[result.valid]
+    if not known.size:
+        return "no data"
+    return f"values {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}"
+
+
+def _save(
+    base: Path, image: np.ndarray, result: RegressionResult, classes: Sequence[ClassInfo], maps: bool
+) -> None:
+    """The map is the result, so it is always written."""
+    del maps
+    write_map(base.with_name(f"{base.name}_values.npy"), result.values)
+    write_png(base.with_name(f"{base.name}_overlay.png"), overlay(image, result.labels, classes))
+
+
+REGRESSION = Task(
+    "regression",
+    metric=RMSE,
+    model=RegressionModel,
+    scorer=RegressionScorer,
+    truth=TRUTH,
+    read=read_maps,
+    write=write_maps,
+    panels=_panels,
+    words=_words,
+    save=_save,
+)
