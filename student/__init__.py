@@ -1,1 +1,1 @@
-"""The students: small networks that a teacher trains."""
+"""Student networks: small models that learn from a teacher."""

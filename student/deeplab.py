@@ -12,29 +12,26 @@ from teacher.backbone import build_backbone, feature_channels
 from teacher.pspnet import Output, aux_head, conv_bn_relu
 
 RATES = 6, 12, 18
-"""Dilations of the pyramid at output stride 16; twice as large at 8, half at 32."""
+"""Dilation rates of the pyramid at output stride 16; doubled at stride 8, halved at stride 32."""
 LOW_CHANNELS = 48
-"""To how many the fine map is reduced, so that it does not drown the deep one."""
+"""Channels to which the low-level map is reduced, so that it does not outweigh the deep one."""
 
 
 class DeepLabV3Plus(nn.Module):
-    """A dilated backbone, a pyramid of dilated separable convolutions, and a decoder that adds a fine map.
+    """A dilated backbone, a pyramid of dilated separable convolutions, and a decoder that adds a low-level map.
 
     Args:
         backbone: timm name.
-        in_channels: channels of the (normalized) image.
+        in_channels: channels C of the normalized image.
         num_outputs: output maps K.
-        output_stride: 8, 16 or 32 of the deep map.
+        output_stride: stride of the deepest map: 8, 16 or 32.
         head_channels: width of pyramid and decoder, 256 in the paper.
-        dropout: behind the pyramid.
+        dropout: dropout rate after the pyramid.
         aux: build the auxiliary head on layer3.
-        pretrained: ImageNet weights for the backbone.
-
-    `forward(N×C×H×W)` returns `Output`: logits N×K×⌈H/4⌉×⌈W/4⌉, and the features `low` at stride 4, `layer3` and
-    `layer4`, the backbone's last two, and `head`, what the classifier reads, at stride 4.
+        pretrained: load ImageNet weights into the backbone.
 
     Raises:
-        UserError: a backbone that timm does not have or cannot dilate, or weights that cannot be fetched.
+        UserError: timm has no such backbone or cannot dilate it, or the weights cannot be fetched.
     """
 
     def __init__(
@@ -64,6 +61,15 @@ class DeepLabV3Plus(nn.Module):
         self.aux_head = aux_head(layer3, num_outputs, dropout) if aux else None
 
     def forward(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: normalized images, floating N×C×H×W.
+
+        Returns:
+            Logits N×K×⌈H/4⌉×⌈W/4⌉, auxiliary logits at the stride of layer3, and the features `low` at stride 4,
+            `layer3` and `layer4` (the backbone's last two) and `head` (the classifier's input, at stride 4).
+        """
         low, layer3, layer4 = self.backbone(x)
         deep = enlarged(self.dropout(self.pyramid(layer4)), size_of(low))
         head = self.head(torch.cat([deep, self.low(low)], dim=1))
@@ -75,8 +81,8 @@ class DeepLabV3Plus(nn.Module):
 class DilatedPyramid(nn.Module):
     """Atrous spatial pyramid pooling: N×C×h×w → N×width×h×w.
 
-    A 1×1 convolution, a separable 3×3 one for each dilation, and the mean over the map, side by side; then a 1×1
-    convolution over all of them.
+    A 1×1 convolution, a separable 3×3 convolution per dilation rate and the mean over the map run in parallel; a 1×1
+    convolution reduces their concatenation to `width` channels.
     """
 
     def __init__(self, channels: int, width: int, rates: Sequence[int]) -> None:
@@ -93,5 +99,5 @@ class DilatedPyramid(nn.Module):
 
 
 def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """N×C×h×w at another size (height, width), bilinearly."""
+    """Resize N×C×h×w bilinearly to `size` (height, width)."""
     return F.interpolate(x, size, mode="bilinear", align_corners=False)

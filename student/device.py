@@ -1,4 +1,4 @@
-"""Networks in the form in which devices run them."""
+"""The form of a network that is exported for devices."""
 
 from torch import nn
 
@@ -8,9 +8,10 @@ from teacher.pspnet import PSPNet, PyramidPooling
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """A copy for inference that computes the same in less time: the pyramid in the head, no transposed convolutions.
+    """Return an equivalent copy of a network that is faster at inference.
 
-    A network that has neither is returned as it is.
+    A PSPNet's pyramid is folded into its head (`teacher.fold`); in other networks, plain convolutions replace
+    transposed ones (`student.subpixel`). A network with neither is returned itself, unchanged.
     """
     if isinstance(network, PSPNet) and isinstance(network.pyramid, PyramidPooling):
         return fold_pyramid(network)

@@ -1,4 +1,4 @@
-"""The contracting halves of U-Nets, and what stands before them."""
+"""Encoders of U-Nets, and the blocks that they are built from."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from teacher.pspnet import conv_bn_relu
 
 
 def separable(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
-    """A 3×3 convolution of each channel, then a 1×1 one over them, each with batch norm and ReLU; keeps the size."""
+    """A depthwise 3×3, then a pointwise 1×1 convolution, each with batch norm and ReLU; keeps height and width."""
     return nn.Sequential(
         nn.Conv2d(
             in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
@@ -23,7 +23,7 @@ def separable(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequ
 
 
 def block(in_channels: int, out_channels: int, extra: int = 0, middle: int | None = None) -> nn.Sequential:
-    """Two 3×3 convolutions, with `middle` channels between them, and `extra` depthwise-separable ones."""
+    """Two 3×3 convolutions, with `middle` channels between them, then `extra` depthwise-separable ones."""
     middle = out_channels if middle is None else middle
     return nn.Sequential(
         conv_bn_relu(in_channels, middle, 3),
@@ -33,7 +33,7 @@ def block(in_channels: int, out_channels: int, extra: int = 0, middle: int | Non
 
 
 class Encoder(nn.Module):
-    """N×C×H×W → a map for each of `widths`, with so many channels and half of the size of the one before."""
+    """N×C×H×W → one map per entry of `widths`, with that many channels; each is half the size of the previous one."""
 
     def __init__(self, in_channels: int, widths: Sequence[int], extra: int = 0) -> None:
         super().__init__()
@@ -49,13 +49,19 @@ class Encoder(nn.Module):
 
 
 class FusionEncoder(nn.Module):
-    """An `Encoder` for each of two modalities, which see nothing of each other until they are joined.
+    """One `Encoder` per modality, whose maps are joined at every level.
 
-    The image holds the channels of the one, then those of the other. At every level the two maps are concatenated, and
-    a 1×1 convolution with batch norm and ReLU halves their channels again.
+    The image holds the channels of the first modality, then those of the second; each encoder sees its own only. At
+    every level the two maps are concatenated, and a 1×1 convolution with batch norm and ReLU halves the channels again.
+
+    Args:
+        in_channels: channels of the image.
+        modalities: channels of each modality, 1 or more.
+        widths: channels of the joined maps, finest first.
+        extra: depthwise-separable convolutions per block.
 
     Raises:
-        UserError: the two do not have a channel each, or together not those of the image.
+        UserError: a modality has no channel, or the two do not add up to `in_channels`.
     """
 
     def __init__(
@@ -64,8 +70,8 @@ class FusionEncoder(nn.Module):
         super().__init__()
         if min(modalities) < 1 or sum(modalities) != in_channels:
             raise UserError(
-                f"modalities {modalities[0]} + {modalities[1]}: two of 1 or more channels each must make up the"
-                f" {in_channels} of the image"
+                f"modalities {modalities[0]} + {modalities[1]}: give two numbers of 1 or more that add up to the"
+                f" {in_channels} channels of the image"
             )
         self.modalities = modalities
         self.first, self.second = (Encoder(channels, widths, extra) for channels in modalities)
@@ -78,10 +84,10 @@ class FusionEncoder(nn.Module):
 
 
 class ChannelWeights(nn.Module):
-    """Squeeze-and-excitation (Hu et al., CVPR 2018, arXiv:1709.01507) on an image: N×C×H×W → the same.
+    """Squeeze-and-excitation (Hu et al., CVPR 2018, arXiv:1709.01507) on an image: N×C×H×W → N×C×H×W.
 
-    Each channel is multiplied by a number in 0 … 2 that two small convolutions make of the means of all. It starts near
-    1; the paper's 0 … 1 would halve a normalized image.
+    Two 1×1 convolutions compute a factor in 0..2 for each channel from the means of all channels. Factors start near 1;
+    the paper's range of 0..1 would start at ½ and so halve a normalized image.
     """
 
     def __init__(self, channels: int, hidden: int = 8) -> None:

@@ -1,8 +1,8 @@
-"""GG-CNN: generative grasping networks of some 60 000 parameters (Morrison et al., RSS 2018, arXiv:1804.05172).
+"""GG-CNN: generative grasping networks of about 60 000 parameters (Morrison et al., RSS 2018, arXiv:1804.05172).
 
-Four maps from a depth image in the paper (quality, cosine and sine of twice the angle, width): any number of outputs
-from any number of channels here. The paper's four heads of one output each are one convolution with as many outputs,
-which is the same function.
+The paper predicts four maps from a depth image: quality, cosine and sine of twice the angle, and width. Here the image
+may have any number of channels and the output any number of maps. The paper's four heads with one output each are one
+convolution with several outputs, which computes the same.
 """
 
 from torch import Tensor, nn
@@ -13,15 +13,15 @@ from teacher.pspnet import Output
 FIRST = 32, 16, 8
 """Channels of the three convolutions of GG-CNN, mirrored by its transposed convolutions."""
 SECOND = 16, 32
-"""Channels of GG-CNN2: of its four convolutions, and of the two dilated ones."""
+"""Channels of GG-CNN2's four plain convolutions, and of its two dilated ones."""
 
 
 class GGCNN(nn.Module):
-    """GG-CNN: convolutions of 9×9, 5×5 and 3×3 with strides 3, 2 and 2, and transposed ones back. No batch norms.
+    """GG-CNN: convolutions of 9×9, 5×5 and 3×3 with strides 3, 2 and 2, mirrored by transposed ones; no batch norms.
 
-    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, no auxiliary ones, and the features `layer3` and
-    `layer4`, the deepest two maps with 16 and 8 channels, and `head`, what the heads read, with 32. Inside, the image
-    is padded to multiples of 12, and the features are those of the padded one.
+    Args:
+        in_channels: channels C of the normalized image.
+        num_outputs: output maps K.
     """
 
     def __init__(self, in_channels: int, num_outputs: int) -> None:
@@ -41,6 +41,15 @@ class GGCNN(nn.Module):
         xavier(self)
 
     def forward(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: normalized images of any size, floating N×C×H×W; padded inside to multiples of 12.
+
+        Returns:
+            Logits N×K×H×W, no auxiliary logits, and the features of the padded image: `layer3` and `layer4` (the two
+            deepest maps, 16 and 8 channels) and `head` (the classifier's input, 32 channels).
+        """
         layer3 = self.layer3(padded(x, 12))
         layer4 = self.layer4(layer3)
         head = self.decoder(layer4)  # one row and one column more than the image, for the 2×2 heads
@@ -49,11 +58,13 @@ class GGCNN(nn.Module):
 
 
 class GGCNN2(nn.Module):
-    """GG-CNN2, the authors' second (github.com/dougsm/ggcnn): pooling, dilated convolutions and bilinear upsampling.
+    """GG-CNN2, the authors' second network: pooling, dilated convolutions and bilinear upsampling; no batch norms.
 
-    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, no auxiliary ones, and the features `layer3` and
-    `layer4`, the two dilated maps with 32 channels at stride 4, and `head`, what the heads read, with 16. Inside, the
-    image is padded to multiples of 4, and the features are those of the padded one.
+    Published at github.com/dougsm/ggcnn.
+
+    Args:
+        in_channels: channels C of the normalized image.
+        num_outputs: output maps K.
     """
 
     def __init__(self, in_channels: int, num_outputs: int) -> None:
@@ -79,6 +90,15 @@ class GGCNN2(nn.Module):
         xavier(self)
 
     def forward(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: normalized images of any size, floating N×C×H×W; padded inside to multiples of 4.
+
+        Returns:
+            Logits N×K×H×W, no auxiliary logits, and the features of the padded image: `layer3` and `layer4` (the two
+            dilated maps, 32 channels at stride 4) and `head` (the classifier's input, 16 channels).
+        """
         layer3 = self.layer3(self.encoder(padded(x, 4)))
         layer4 = self.layer4(layer3)
         head = self.decoder(layer4)
@@ -87,7 +107,7 @@ class GGCNN2(nn.Module):
 
 
 def xavier(network: nn.Module) -> None:
-    """The first weights of the grasping networks: Glorot and Bengio's uniform ones (AISTATS 2010)."""
+    """Initialize all convolutions with Glorot and Bengio's uniform distribution (AISTATS 2010)."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_uniform_(module.weight)

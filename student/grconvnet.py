@@ -8,18 +8,14 @@ from teacher.pspnet import Output, aux_head
 
 
 class GRConvNet(nn.Module):
-    """Three convolutions, five residual blocks and transposed convolutions back.
+    """Three convolutions, five residual blocks, and transposed convolutions back to the size of the image.
 
     Args:
-        in_channels: channels of the (normalized) image; the paper has 1 (depth), 3 (color) or 4 (both).
-        num_outputs: output maps K; the paper has four heads, which here are one convolution.
-        width: channels at full resolution, four times as many in the residual blocks.
-        dropout: before the heads.
+        in_channels: channels C of the normalized image; 1 (depth), 3 (color) or 4 (both) in the paper.
+        num_outputs: output maps K; one convolution computes them, where the paper has four heads.
+        width: channels at full resolution; the residual blocks have four times as many.
+        dropout: dropout rate before the classifier.
         aux: build the auxiliary head on layer3.
-
-    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, and the features `layer3` and `layer4`, what the
-    third and the last residual block give at stride 4 with 4·width channels, and `head`, what the heads read, with
-    `width`. Inside, the image is padded to multiples of 4, and the features are those of the padded one.
     """
 
     def __init__(
@@ -37,8 +33,8 @@ class GRConvNet(nn.Module):
         self.decoder = nn.Sequential(
             _norm_relu(nn.ConvTranspose2d(deep, 2 * width, 4, stride=2, padding=1, output_padding=1)),
             _norm_relu(nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=2, output_padding=1)),
-            # A transposed convolution in the paper. At stride 1 a plain one is the same with its kernel turned, and it
-            # runs in INT8 everywhere: half of the network's work.
+            # The paper has a transposed convolution here. At stride 1 a plain one with its kernel flipped is the same,
+            # and it runs in INT8 everywhere. It is half of the network's work.
             nn.Conv2d(width, width, 9, padding=4),
         )
         self.dropout = nn.Dropout(dropout)
@@ -47,6 +43,16 @@ class GRConvNet(nn.Module):
         xavier(self)
 
     def forward(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: normalized images of any size, floating N×C×H×W; padded inside to multiples of 4.
+
+        Returns:
+            Logits N×K×H×W, auxiliary logits at stride 4, and the features of the padded image: `layer3` and `layer4`
+            (outputs of the third and the last residual block, 4·width channels at stride 4) and `head` (the
+            classifier's input, `width` channels).
+        """
         layer3 = self.layer3(self.stem(padded(x, 4)))
         layer4 = self.layer4(layer3)
         head = self.decoder(layer4)  # one row and one column more than the image, for the 2×2 heads
@@ -56,7 +62,7 @@ class GRConvNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """N×C×h×w → the same plus two 3×3 convolutions of it, with nothing after the sum."""
+    """N×C×h×w → N×C×h×w: the input plus two 3×3 convolutions of it, without an activation after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,14 +1,14 @@
-"""Transposed convolutions as plain ones: the same function in a form that runs in INT8.
+"""Transposed convolutions rewritten as plain ones: the same function in a form that runs in INT8.
 
-ONNX Runtime has no transposed convolutions in INT8, and slow ones in float. With the stride s, the output pixels of
-each of the s·s phases, those whose row and column leave the same remainders, are a plain convolution of the input with
-every s-th tap of the kernel (Shi et al., CVPR 2016, arXiv:1609.05158). So one convolution with s·s times the channels
-computes them all, a pixel shuffle puts them in their places, and a slice cuts off what the padding does not want. A
-side of k taps becomes one of ⌈k/s⌉, turned; the taps that are lacking to a multiple of s are 0.
+ONNX Runtime has no transposed convolutions in INT8, and slow ones in float. At stride s, output pixels fall into s·s
+phases by the remainders of their row and column, and each phase is a plain convolution of the input with every s-th tap
+of the kernel (Shi et al., CVPR 2016, arXiv:1609.05158). So one convolution with s·s times the channels computes all
+phases, a pixel shuffle interleaves them, and a slice removes what the padding cuts off. A kernel side of k taps becomes
+one of ⌈k/s⌉ taps, reversed; taps that are missing up to a multiple of s are 0.
 
-Measured at 300×300 on one core of a CPU without VNNI, interleaved medians of 25 runs in milliseconds, fp32 and INT8:
-GG-CNN 37 and 38 with transposed convolutions, 25 and 20 without; GR-ConvNet, where they are a small part, 617 and 569,
-then 616 and 552.
+Measured at 300×300 on one core of a CPU without VNNI, as medians of 25 interleaved runs in fp32 and INT8: GG-CNN takes
+37 and 38 ms with transposed convolutions, 25 and 20 ms without; GR-ConvNet, where they are a small part, 617 and 569 ms
+with, 616 and 552 ms without.
 """
 
 import copy
@@ -23,10 +23,13 @@ from student.sizes import size_of
 
 
 def subpixel_form(network: nn.Module) -> nn.Module:
-    """A copy of `network` for inference that computes the same without transposed convolutions.
+    """Return a copy of a network for inference that computes the same without transposed convolutions.
 
-    The network itself where it has none that this can replace: those in two dimensions without groups and dilation. In
-    an `nn.Sequential`, the batch norm and the ReLU behind one go into the convolution's place with it.
+    Those in two dimensions with equal strides and without groups or dilation are replaced. In an `nn.Sequential`, the
+    batch norm and the ReLU that follow one are merged into its replacement.
+
+    Returns:
+        The copy, in evaluation mode; `network` itself if it has nothing to replace.
     """
     if not any(map(_replaceable, network.modules())):
         return network
@@ -51,26 +54,31 @@ class Line:
 
     @property
     def taps(self) -> int:
-        """Of the plain convolution."""
+        """Kernel taps of the plain convolution."""
         return -(-self.kernel // self.stride)
 
     def margins(self) -> tuple[int, int]:
-        """Cells of zeros before and behind its input that the plain convolution needs, at least 0."""
+        """Zeros that the plain convolution needs before and behind its input, in cells, at least 0."""
         first = self.padding // self.stride
         last = (self.kernel - 1 - self.padding + self.more) // self.stride  # beyond that of the last cell
         return max(self.taps - 1 - first, 0), max(last, 0)
 
     def start(self) -> int:
-        """Which pixel behind the shuffle is the first of the output, with the larger of both margins on either side."""
+        """Index of the output's first pixel after the shuffle, with the larger margin as padding on both sides."""
         return self.padding - self.stride * (self.taps - 1 - max(self.margins()))
 
     def size(self, cells: int) -> int:
-        """Pixels that come of so many cells."""
+        """Output pixels of an input of `cells`."""
         return (cells - 1) * self.stride - 2 * self.padding + self.kernel + self.more
 
 
 class Subpixel(nn.Module):
-    """What a transposed convolution and the activation behind it compute: N×C×h×w → N×K×H×W."""
+    """A transposed convolution and the activation that follows it, as a sub-pixel convolution: N×C×h×w → N×K×H×W.
+
+    Args:
+        transposed: the layer whose weights are taken over.
+        activation: an elementwise module, `nn.Identity` for none.
+    """
 
     def __init__(self, transposed: nn.ConvTranspose2d, activation: nn.Module) -> None:
         super().__init__()
@@ -90,7 +98,7 @@ class Subpixel(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        # the activation comes before the shuffle, as compilers join it to the convolution
+        # the activation comes before the shuffle: compilers fuse it with the convolution
         shuffled = F.pixel_shuffle(self.activation(self.convolution(x)), self.stride)
         rows, columns = (
             slice(line.start(), line.start() + line.size(cells))
@@ -112,7 +120,7 @@ def _line(transposed: nn.ConvTranspose2d, axis: int) -> Line:
 
 
 def _phases(weight: Tensor, lines: tuple[Line, Line]) -> Tensor:
-    """C×K×k×k → (K·s·s)×C×⌈k/s⌉×⌈k/s⌉, the phases of an output channel in the order of `pixel_shuffle`."""
+    """Weights C×K×k×k → (K·s·s)×C×⌈k/s⌉×⌈k/s⌉, the phases of an output channel in the order of `pixel_shuffle`."""
     rows, columns = lines
     filled = F.pad(
         weight,
@@ -124,7 +132,7 @@ def _phases(weight: Tensor, lines: tuple[Line, Line]) -> Tensor:
 
 
 def _replace_in(sequence: nn.Sequential) -> None:
-    """Replace each transposed convolution of a sequence together with the batch norm and the ReLU that follow it."""
+    """Replace each transposed convolution of a sequence together with the batch norm and ReLU that follow it."""
     layers = list(sequence)
     for place, layer in enumerate(layers):
         if not isinstance(layer, nn.ConvTranspose2d) or not _replaceable(layer):

@@ -1,8 +1,8 @@
-"""U-Net (Ronneberger et al., MICCAI 2015, arXiv:1505.04597), and three kindred of it.
+"""U-Net (Ronneberger et al., MICCAI 2015, arXiv:1505.04597) and three variants.
 
-Convolutions keep the size, as everybody has them today, and have batch norms. Of the kindred, the wider one adds a
-depthwise-separable convolution to every block; the channel-weighted one first weighs the channels of its input by what
-it sees of them; and the fusion one has an encoder for each of two modalities.
+As is usual today, convolutions keep height and width and have batch norms. The wide variant adds a depthwise-separable
+convolution to every block; the channel-weighted one weighs the channels of its input by their content; the fusion one
+has one encoder for each of two modalities.
 """
 
 from collections.abc import Sequence
@@ -22,24 +22,20 @@ class UNet(nn.Module):
     """U-Net.
 
     Args:
-        in_channels: channels of the (normalized) image.
+        in_channels: channels C of the normalized image.
         num_outputs: output maps K.
         width: channels at full resolution, doubled at every level below; 64 in the paper.
-        depth: how often the size is halved; 4 in the paper.
-        up: `bilinear` upsampling, which is lighter, or the paper's `transposed` 2×2 convolutions.
-        extra: depthwise-separable 3×3 convolutions behind the two convolutions of every block.
+        depth: how often height and width are halved; 4 in the paper.
+        up: `bilinear` upsampling, which is lighter, or the paper's `transposed` 2×2 convolutions. With `bilinear`, the
+            deepest level has as many channels as the level above.
+        extra: depthwise-separable 3×3 convolutions after the two convolutions of every block.
         weighted: weigh the input's channels (`ChannelWeights`).
         modalities: channels of each of two modalities, which follow each other in the image (`FusionEncoder`).
-        dropout: before the classifier.
+        dropout: dropout rate before the classifier.
         aux: build the auxiliary head on layer4.
 
-    `forward(N×C×H×W)`, of any size, returns `Output`: logits N×K×H×W, and the features `layer3` and `layer4`, the
-    deepest two maps of the encoder, and `head`, what the classifier reads, with `width` channels. Inside, the image is
-    padded to multiples of 2^depth, and the features are those of the padded one. With bilinear upsampling the deepest
-    level has no more channels than the one above.
-
     Raises:
-        UserError: modalities that do not add up to the channels, an unknown `up`, or numbers below 1.
+        UserError: the modalities do not add up to the channels, `up` is unknown, or `width` or `depth` is below 1.
     """
 
     def __init__(
@@ -61,7 +57,7 @@ class UNet(nn.Module):
             raise UserError(f"unet: up is {up!r}; choose bilinear or transposed")
         if min(width, depth) < 1:
             raise UserError(f"unet: width {width} and depth {depth} must be 1 or more")
-        self.in_channels = in_channels  # of which the fusion encoder's first convolution reads a part
+        self.in_channels = in_channels  # the fusion encoder's first convolution reads only some of them
         self.multiple = 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
         if up == "bilinear":
@@ -77,6 +73,15 @@ class UNet(nn.Module):
         self.aux_head = aux_head(widths[-1], num_outputs, dropout) if aux else None
 
     def forward(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: normalized images of any size, floating N×C×H×W; padded inside to multiples of 2^depth.
+
+        Returns:
+            Logits N×K×H×W, auxiliary logits at the stride of layer4, and the features of the padded image: `layer3` and
+            `layer4` (the two deepest maps of the encoder) and `head` (the classifier's input, `width` channels).
+        """
         maps = self.encoder(padded(self.weights(x), self.multiple))
         head = self.decoder(maps)
         aux = self.aux_head(maps[-1]) if self.training and self.aux_head is not None else None
@@ -86,12 +91,12 @@ class UNet(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The maps of an encoder, each of half the size of the one before → N×C×H×W at the size of the first."""
+    """The maps of an encoder, each half the size of the previous one → N×C×H×W at the size of the first."""
 
     def __init__(self, widths: Sequence[int], up: Literal["bilinear", "transposed"], extra: int) -> None:
         super().__init__()
         rising = list(reversed(widths))
-        # Bilinear upsampling keeps the channels, so each block already gives those that the next skip has.
+        # Bilinear upsampling keeps the channels, so each block already outputs as many as the next skip has.
         ends = rising[1:] if up == "transposed" else [*(max(w // 2, 1) for w in rising[1:-1]), rising[-1]]
         starts = [rising[0], *ends[:-1]]
         self.out_channels = ends[-1]
@@ -113,7 +118,7 @@ class Decoder(nn.Module):
 
 
 class Double(nn.Module):
-    """N×C×h×w → N×C×2h×2w, bilinearly."""
+    """Bilinear upsampling: N×C×h×w → N×C×2h×2w."""
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

@@ -1,9 +1,9 @@
 """Networks by name."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -17,17 +17,32 @@ from student.grconvnet import GRConvNet
 from student.unet import UNet
 from teacher.pspnet import PSPNet
 
-Network = Callable[..., nn.Module]
-"""Takes the channels of the image, the number of outputs and options; returns `teacher.pspnet.Output`."""
+
+@dataclass(frozen=True)
+class Network:
+    """How to build a network."""
+
+    constructor: Callable[..., nn.Module]
+    """Takes the channels of the image, the number of outputs and options. The network that it returns outputs
+    `teacher.pspnet.Output`."""
+    options: frozenset[str]
+    """Names of the options, all keyword-only arguments of the constructor."""
 
 
 def _unet_fusion(
     in_channels: int, num_outputs: int, *, modalities: tuple[int, int] | None = None, **options: Any
 ) -> UNet:
-    """U-Net for two modalities: an optical image in the first three channels where there are more, else two halves.
+    """Build a U-Net for two modalities.
+
+    Args:
+        in_channels: channels of the image.
+        num_outputs: output maps.
+        modalities: channels of each modality. By default, an image with more than three channels begins with an optical
+            image of three; any other is divided into halves.
+        options: other options of `UNet`.
 
     Raises:
-        UserError: one channel.
+        UserError: the image has one channel.
     """
     if in_channels < 2:
         raise UserError(
@@ -38,51 +53,76 @@ def _unet_fusion(
     return UNet(in_channels, num_outputs, modalities=modalities, **options)
 
 
-STUDENTS: dict[str, Network] = {
-    **{f"pspnet/{name}": partial(PSPNet, name) for name in ("resnet50", "resnet18", "mobilenetv3_large_100")},
-    "deeplabv3plus/mobilenetv2_100": partial(DeepLabV3Plus, "mobilenetv2_100"),
-    "unet": UNet,
-    "unet-wide": partial(UNet, width=48, extra=1),
-    "unet-weighted": partial(UNet, weighted=True),
-    "unet-fusion": _unet_fusion,
-    "ggcnn": GGCNN,
-    "ggcnn2": GGCNN2,
-    "grconvnet": GRConvNet,
-}
-"""The listed students. Any other backbone that timm has and can dilate builds as well, as `pspnet/<timm name>`, the
-teacher's `pspnet/resnet101` among them, or `deeplabv3plus/<timm name>`."""
+PSPNET_OPTIONS = frozenset({"output_stride", "head_channels", "dropout", "aux", "detail", "pretrained"})
+DEEPLAB_OPTIONS = PSPNET_OPTIONS - {"detail"}
+UNET_OPTIONS = frozenset({"width", "depth", "up", "extra", "weighted", "modalities", "dropout", "aux"})
+GRCONVNET_OPTIONS = frozenset({"width", "dropout", "aux"})
+NO_OPTIONS: frozenset[str] = frozenset()
 
-FAMILIES: dict[str, Network] = {"pspnet": PSPNet, "deeplabv3plus": DeepLabV3Plus}
-"""Networks on any backbone: they take its name before everything else."""
-
-COMMON = {
-    name: parameter.default
-    for name, parameter in signature(PSPNet).parameters.items()
-    if parameter.default is not Parameter.empty
+FAMILIES: Mapping[str, Network] = {
+    "pspnet": Network(PSPNet, PSPNET_OPTIONS),
+    "deeplabv3plus": Network(DeepLabV3Plus, DEEPLAB_OPTIONS),
 }
-"""Options that a configuration has for every network, with their defaults."""
+"""Networks on any backbone: their constructors take its timm name as the first argument."""
+
+
+def _on_backbone(family: str, backbone: str) -> Network:
+    network = FAMILIES[family]
+    return replace(network, constructor=partial(network.constructor, backbone))
+
+
+STUDENTS: Mapping[str, Network] = {
+    "pspnet/resnet50": _on_backbone("pspnet", "resnet50"),
+    "pspnet/resnet18": _on_backbone("pspnet", "resnet18"),
+    "pspnet/mobilenetv3_large_100": _on_backbone("pspnet", "mobilenetv3_large_100"),
+    "deeplabv3plus/mobilenetv2_100": _on_backbone("deeplabv3plus", "mobilenetv2_100"),
+    "unet": Network(UNet, UNET_OPTIONS),
+    "unet-wide": Network(partial(UNet, width=48, extra=1), UNET_OPTIONS),
+    "unet-weighted": Network(partial(UNet, weighted=True), UNET_OPTIONS),
+    "unet-fusion": Network(_unet_fusion, UNET_OPTIONS),
+    "ggcnn": Network(GGCNN, NO_OPTIONS),
+    "ggcnn2": Network(GGCNN2, NO_OPTIONS),
+    "grconvnet": Network(GRConvNet, GRCONVNET_OPTIONS),
+}
+"""The listed students. Any other backbone that timm has and can dilate can be built too, as `pspnet/<timm name>` (such
+as the teacher, `pspnet/resnet101`) or `deeplabv3plus/<timm name>`."""
+
+COMMON: Mapping[str, object] = {
+    "output_stride": 8,
+    "head_channels": 512,
+    "dropout": 0.1,
+    "detail": False,
+    "pretrained": False,
+}
+"""Options that a configuration sets for every network, with their defaults, which are those of PSPNet."""
 
 
 def build_network(arch: str, in_channels: int, num_outputs: int, **options: object) -> nn.Module:
-    """The network called `arch`, with those `options` that its family has (see its class).
+    """Build the network called `arch`.
 
-    A configuration sets `COMMON` options for every network. Where a family lacks one, its default is passed over, and
-    so is `aux`, which belongs to the training: a network without an auxiliary head gives no auxiliary logits.
+    A configuration sets the `COMMON` options for every network. If the network lacks one, its default is ignored; so is
+    any value of `aux`, because a network without an auxiliary head outputs no auxiliary logits.
+
+    Args:
+        arch: a name in `STUDENTS`, or `<family>/<timm name>` with a name in `FAMILIES`.
+        in_channels: channels of the image.
+        num_outputs: output maps, the number of classes in segmentation.
+        options: options of the network; its class describes them.
 
     Raises:
-        UserError: no such network, or an option that it lacks and that is not at its default.
+        UserError: no network has this name, or it lacks an option that is not at its default.
     """
     network = _network(arch)
-    known = _options(network)
-    lacks = [name for name in options if name not in known and name != "aux"]
-    wrong = [name for name in lacks if name not in COMMON or options[name] != COMMON[name]]
+    known = network.options
+    unknown = [name for name in options if name not in known and name != "aux"]
+    wrong = [name for name in unknown if name not in COMMON or options[name] != COMMON[name]]
     if wrong:
         defaults = ", ".join(f"{name} {COMMON[name]}" for name in wrong if name in COMMON)
         remedy = (
             f"give the default, {defaults}" if defaults else f"it has {', '.join(sorted(known)) or 'none'}"
         )
         raise UserError(f"{arch} has no option {', '.join(wrong)}; {remedy}")
-    return network(in_channels, num_outputs, **{k: v for k, v in options.items() if k in known})
+    return network.constructor(in_channels, num_outputs, **{k: v for k, v in options.items() if k in known})
 
 
 def _network(arch: str) -> Network:
@@ -90,31 +130,24 @@ def _network(arch: str) -> Network:
         return STUDENTS[arch]
     family, _, backbone = arch.partition("/")
     if family in FAMILIES and backbone:
-        return partial(FAMILIES[family], backbone)
+        return _on_backbone(family, backbone)
     others = " or ".join(f"{family}/<timm name>" for family in FAMILIES)
     raise UserError(f"unknown network {arch!r}; known: {', '.join(STUDENTS)}, or {others}")
 
 
-def _options(network: Network) -> set[str]:
-    """The keyword-only parameters of a network's constructor."""
-    function = UNet if network is _unet_fusion else network
-    parameters = signature(function).parameters.values()
-    return {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
-
-
 def channels_of(network: nn.Module) -> int:
-    """How many channels a network's image has: its `in_channels`, or what its first convolution reads."""
+    """Channels of the images that a network takes: its `in_channels`, or else those of its first convolution."""
     first = next(p for p in network.parameters() if p.ndim == 4)
     return int(getattr(network, "in_channels", first.shape[1]))
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Parameters that inference needs: the auxiliary head does not count."""
+    """Number of parameters that inference needs: all but those of the auxiliary head."""
     return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("aux_head."))
 
 
 def count_macs(network: nn.Module, in_channels: int, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of one inference on an image of `size` (height, width); counted without computing."""
+    """Multiply-accumulates of one inference on an image of `size` (height, width), counted on the meta device."""
     with torch.device("meta"):
         image = torch.empty(1, in_channels, *size)
     shadow = _on_meta(network)
@@ -130,9 +163,19 @@ def _on_meta(network: nn.Module) -> nn.Module:
 def student_lines(
     more: Sequence[str], in_channels: int, num_outputs: int, size: tuple[int, int]
 ) -> Iterator[str]:
-    """One line a network: name, parameters in millions and multiply-accumulates in billions at `size`.
+    """List networks with their parameters in millions and their multiply-accumulates in billions.
 
-    A listed one that cannot be built for so many channels says why; of those in `more` that raises `UserError`.
+    Args:
+        more: names of networks to list after those of `STUDENTS`.
+        in_channels: channels of the image.
+        num_outputs: output maps.
+        size: height and width of the image.
+
+    Yields:
+        A header, then one line per network. The line of a student that cannot be built for this image says why.
+
+    Raises:
+        UserError: a network of `more` cannot be built.
     """
     yield f"{'student':<32}{'params M':>10}{f'GMAC at {size[0]}×{size[1]}':>20}"
     for arch in (*STUDENTS, *more):

@@ -140,7 +140,7 @@ def test_fusion_keeps_the_modalities_apart_until_they_are_joined(channels, expec
     [
         ({"up": "nearest"}, "up is 'nearest'; choose bilinear or transposed"),
         ({"depth": 0}, "depth 0 must be 1 or more"),
-        ({"modalities": (3, 2)}, r"modalities 3 \+ 2: .* make up the 4 of the image"),
+        ({"modalities": (3, 2)}, r"modalities 3 \+ 2: .* add up to the 4 channels of the image"),
         ({"modalities": (4, 0)}, r"modalities 4 \+ 0"),
     ],
 )

@@ -1,5 +1,6 @@
-"""Networks by name, and what they weigh."""
+"""Networks by name, their options, and their costs."""
 
+import inspect
 from typing import ClassVar
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from deploy.errors import UserError
 from distill.config import ModelConfig
+from student.unet import UNet
 from student.zoo import (
     COMMON,
+    FAMILIES,
     STUDENTS,
     build_network,
     channels_of,
@@ -68,7 +71,7 @@ def test_listing_says_which_cannot_be_built():
 
 
 class TestOptions:
-    """A configuration has options for all networks; each takes those that it has."""
+    """A configuration has options for all networks; each network takes those that it knows."""
 
     COMMON: ClassVar = {
         "output_stride": 8,
@@ -87,7 +90,20 @@ class TestOptions:
     def test_defaults_of_configurations_are_those_of_networks(self):
         config = ModelConfig("unet")
         assert {name: getattr(config, name) for name in self.COMMON} == self.COMMON
-        assert {name: value for name, value in COMMON.items() if name != "aux"} == self.COMMON
+        assert self.COMMON == COMMON
+
+    @pytest.mark.parametrize("network", [*FAMILIES.values(), *STUDENTS.values()], ids=[*FAMILIES, *STUDENTS])
+    def test_listed_options_are_the_keywords_of_the_constructor(self, network):
+        constructor = network.constructor
+        if inspect.isfunction(constructor):  # of the fusion network, which passes its options on
+            constructor = UNet
+        parameters = inspect.signature(constructor).parameters.values()
+        assert network.options == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def test_common_defaults_are_those_of_pspnet(self):
+        parameters = inspect.signature(FAMILIES["pspnet"].constructor).parameters
+        defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+        assert defaults == {"aux": True, **self.COMMON}
 
     def test_otherwise_they_are_named_with_the_remedy(self):
         message = (
