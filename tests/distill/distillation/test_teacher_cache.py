@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, DistillConfig, LossConfig, TrainConfig
@@ -27,11 +26,6 @@ DISTIL = DistillConfig()
 LAYOUT = Layout(VIEWS * IMAGES, {"logits": (2, 6, 6), "layer4": (8, 6, 6)}, "fp16")
 # Not Adam: the bias before a batch norm has no gradient but rounding, which Adam would scale up to full steps.
 TRAIN = TrainConfig(steps=12, batch_size=4, optimizer="sgd", lr=0.05, checkpoint_every=3)
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,11 +24,6 @@ from tests.distill.quantization.test_qat import MEAN, STD, run, tiny_qat, weight
 from tests.distill.tiny import distillation, tiny_net
 
 STEPS = TrainConfig(steps=4, batch_size=4, lr=1e-3, checkpoint_every=1, log_every=100)
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,12 @@
-"""What the tests of training share: the accelerator of one process, and a small stage."""
+"""A stage of training that takes a second, for the tests of this folder."""
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from distill.config import AugmentConfig, DataConfig, LossConfig
 from distill.data.registry import open_splits
 from distill.data.train_view import TrainView
 from distill.training.loop import Stage
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
 
 
 @pytest.fixture

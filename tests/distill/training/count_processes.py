@@ -1,4 +1,4 @@
-"""Prepares a run and prints the process and how many there are: `python -m tests.distill.training.count_processes FOLDER`."""
+"""Prepares a run and prints this process and the number of processes: `python -m tests.distill.training.count_processes DIR`."""
 
 import sys
 from dataclasses import replace

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distill.training.activation_checkpointing import checkpointed
 from distill.training.sync_norm import step_norms
@@ -112,3 +113,15 @@ def in_process(rank: int) -> list[dict[str, dict[str, Tensor]]]:
             with counted(valid_pixels()[part] if mask else None, processes=2):
                 found.append({name: results(name, part, dtype) for name in NORMS})
     return found
+
+
+def patches(shape, seed=0):
+    """Valid pixels N×H×W in patches, of none of the first image where there are several."""
+    noise = torch.rand(shape[0], 1, -(-shape[1] // 8), -(-shape[2] // 8), generator=rng(seed))
+    valid = F.interpolate(noise, scale_factor=8)[:, 0, : shape[1], : shape[2]] > 0.5
+    valid[0] = len(valid) == 1
+    return valid
+
+
+def rng(seed):
+    return torch.Generator().manual_seed(seed)

@@ -7,7 +7,6 @@ from functools import partialmethod
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
@@ -22,11 +21,6 @@ pytestmark = pytest.mark.slow
 
 # Not Adam: the bias before a batch norm has no gradient but rounding, which Adam would scale up to full steps.
 CONFIG = TrainConfig(steps=4, batch_size=4, optimizer="sgd", lr=0.05, checkpoint_every=2)
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
 
 
 @pytest.fixture

@@ -1,61 +1,20 @@
 """Batch norms whose statistics are those of the valid pixels."""
 
-from dataclasses import replace
-
-import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 import torch
-from accelerate import Accelerator
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torch.nn import functional as F
 
-from deploy.bundle.manifest import InputSpec
-from deploy.errors import UserError
-from distill.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, TrainConfig
-from distill.data.registry import open_splits
-from distill.data.train_view import TrainView
-from distill.distillation.weight_transfer import init_from_teacher
-from distill.export.deployable import Deployable
-from distill.export.to_onnx import export_onnx
-from distill.pipeline.stages import prepare
-from distill.quantization.qat import to_qat
-from distill.run import parse
-from distill.training.activation_checkpointing import checkpointed
-from distill.training.checkpoint import load_network
-from distill.training.loop import Stage, train
-from distill.training.sync_norm import CountedBatchNorm, check_norms, norms_again, step_norms, sync_norms
+from distill.training.sync_norm import CountedBatchNorm, norms_again, step_norms
 from distill.training.valid_maps import ValidMaps
-from student.unet import UNet
-from teacher.pspnet import PSPNet
-from tests.distill.training.norms import NORMS, Device, counted, images, results, valid_pixels
-
-MEAN, STD = (-12.0, -19.0), (5.0, 5.0)
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
-
-
-def patches(shape, seed=0):
-    """Valid pixels N×H×W in patches, of none of the first image where there are several."""
-    noise = torch.rand(shape[0], 1, -(-shape[1] // 8), -(-shape[2] // 8), generator=_rng(seed))
-    valid = F.interpolate(noise, scale_factor=8)[:, 0, : shape[1], : shape[2]] > 0.5
-    valid[0] = len(valid) == 1
-    return valid
-
-
-def _rng(seed):
-    return torch.Generator().manual_seed(seed)
+from tests.distill.training.norms import NORMS, counted, images, results, rng, valid_pixels
 
 
 def new_norm(dtype=torch.float64, make=nn.BatchNorm2d):
     norm = make(3).to(dtype)
     for index, parameter in enumerate(norm.parameters()):
-        nn.init.normal_(parameter, generator=_rng(index))
+        nn.init.normal_(parameter, generator=rng(index))
     return norm
 
 
@@ -66,7 +25,7 @@ class TestStatistics:
     def test_valid_positions_are_those_of_a_plain_norm_on_nothing_else(self, kind):
         x, valid = images("", torch.float64)[0], valid_pixels()
         picked = x.permute(0, 2, 3, 1)[valid].T[None, :, :, None].contiguous()  # 1×C×M×1
-        upstream = torch.randn(picked.shape, generator=_rng(1), dtype=torch.float64)
+        upstream = torch.randn(picked.shape, generator=rng(1), dtype=torch.float64)
         plain, norm = new_norm(make=kind), new_norm(make=kind)
         x.requires_grad_(True), picked.requires_grad_(True)
         expected = plain(picked)
@@ -142,7 +101,7 @@ class TestGradient:
     @pytest.mark.parametrize("valid", [valid_pixels(), valid_pixels() & False], ids=["some", "none"])
     def test_gradcheck(self, valid, running):
         x = images("", torch.float64)[0][:, :, :4, :3].requires_grad_(True)
-        weight, bias = torch.randn(2, 3, generator=_rng(0), dtype=torch.float64).requires_grad_(True)
+        weight, bias = torch.randn(2, 3, generator=rng(0), dtype=torch.float64).requires_grad_(True)
         maps = ValidMaps(valid[:, :4, :3])
 
         def norm(x, weight, bias):
@@ -226,204 +185,6 @@ class TestArithmetic:
             assert x.grad.is_contiguous(memory_format=layout)
             computed.append([y.detach(), x.grad, norm.running_mean, norm.running_var, norm.weight.grad])
         torch.testing.assert_close(*computed)
-
-
-class TestMaps:
-    @pytest.mark.parametrize("size", [(16, 24), (8, 12), (4, 6), (6, 6), (3, 3), (1, 1), (7, 5), (20, 26)])
-    def test_a_position_counts_where_its_cell_holds_a_valid_pixel(self, size):
-        valid = torch.rand(3, 16, 24, generator=_rng(0)) > 0.97
-        maps = ValidMaps(valid).of(torch.zeros(3, 7, *size))
-        for row, column in np.ndindex(size):
-            rows, columns = (
-                slice(i * n // cells, -(-(i + 1) * n // cells))
-                for i, n, cells in ((row, 16, size[0]), (column, 24, size[1]))
-            )
-            assert torch.equal(maps[:, 0, row, column], valid[:, rows, columns].flatten(1).any(1).float())
-
-    def test_an_image_with_one_valid_pixel_counts_on_every_map(self):
-        valid = torch.zeros(2, 96, 96, dtype=torch.bool)
-        valid[1, 50, 13] = True
-        maps = ValidMaps(valid)
-        for side in range(1, 97):
-            of_map = maps.of(torch.zeros(2, 1, side, side))
-            assert not of_map[0].any()
-            assert of_map[1].any()
-        assert maps.of(torch.zeros(2, 5)).tolist() == [[0], [1]]
-
-    @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (3, 3, 4), (3, 3, 4, 4, 4)])
-    def test_a_norm_over_something_else_is_refused(self, shape):
-        with pytest.raises(UserError, match=r"masked batch norm: a norm reads .* of 3 images"):
-            ValidMaps(torch.ones(3, 8, 8, dtype=torch.bool)).of(torch.zeros(shape))
-
-    def test_each_size_is_made_once(self):
-        maps = ValidMaps(patches((2, 16, 16)))
-        assert maps.of(torch.zeros(2, 3, 4, 4)) is maps.of(torch.zeros(2, 9, 4, 4))
-
-
-def new_network(seed=0, **options):
-    torch.manual_seed(seed)
-    return UNet(2, 2, width=4, depth=2, dropout=0.0, **options)
-
-
-class Whole:
-    """The samples of a reader of which every pixel is valid."""
-
-    def __init__(self, reader):
-        self.samples = [
-            sample for sample in map(reader.__getitem__, range(len(reader))) if sample.valid.all()
-        ]
-        self.ids = [sample.id for sample in self.samples]
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
-
-
-def new_stage(folder, scale=(0.5, 2.0), whole=False):
-    splits = open_splits(DataConfig("synthetic", size=(32, 32), synthetic_counts=(10, 1, 1)))
-    augment, reader = (
-        AugmentConfig(crop=(24, 24), scale=scale),
-        Whole(splits.train) if whole else splits.train,
-    )
-    view = TrainView(reader, size=(32, 32), augment=augment, mean=MEAN, optical=False)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
-    return Stage(folder.name, folder, view, mean, std, LossConfig(aux=0.0), seed=0)
-
-
-CONFIG = TrainConfig(steps=4, batch_size=4, lr=0.01)
-MASKED = replace(CONFIG, masked_norm=True)
-
-
-def trained(folder, config, accelerator, network=None, **options):
-    network = network or new_network(aux=False)
-    train(network, new_stage(folder, **options), config, accelerator)
-    return network
-
-
-class TestTraining:
-    def test_the_network_stays_what_it_is(self, tmp_path, accelerator):
-        network = trained(tmp_path / "masked", replace(MASKED, ema=0.5, accumulate=2), accelerator)
-        plain = new_network(aux=False)
-        load_network(plain, tmp_path / "masked" / "best.safetensors")
-        assert [type(m) for m in network.modules()] == [type(m) for m in plain.modules()]
-        other = trained(tmp_path / "plain", replace(CONFIG, ema=0.5, accumulate=2), accelerator)
-        network.load_state_dict(other.state_dict())
-
-    def test_where_all_is_valid_it_is_ordinary_training_bit_by_bit(self, tmp_path, accelerator):
-        states = [
-            trained(tmp_path / name, config, accelerator, whole=True, scale=(1.0, 1.0)).state_dict()
-            for name, config in (("plain", CONFIG), ("masked", MASKED))
-        ]
-        assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
-
-    def test_it_differs_where_much_is_not(self, tmp_path, accelerator):
-        plain, network = (
-            trained(tmp_path / name, config, accelerator, scale=(0.3, 0.3))
-            for name, config in (("plain", CONFIG), ("masked", MASKED))
-        )
-        # padding is constant, so that it makes the variance too small; both start from 1
-        moved = (
-            n.get_buffer("encoder.blocks.0.0.1.running_var") - 0.9**CONFIG.steps for n in (network, plain)
-        )
-        of_valid, of_all = moved
-        assert (of_valid > 2 * of_all).all()
-
-    def test_activations_computed_again_do_not_move_statistics_again(self):
-        def two_steps(enabled):
-            torch.manual_seed(0)
-            network = PSPNet("mobilenetv3_small_050", 2, 3, output_stride=16, head_channels=16, dropout=0.0)
-            for step in range(2):
-                image = torch.randn(3, 2, 64, 64, generator=_rng(step))
-                mode = counted(patches((3, 64, 64), seed=step))
-                with checkpointed(network.train(), enabled), mode:
-                    output = network(image)
-                    (output.logits.square().mean() + output.aux.square().mean()).backward()
-            return network.state_dict(), [parameter.grad for parameter in network.parameters()]
-
-        (plain, gradients), (again, gradients_again) = two_steps(False), two_steps(True)
-        assert all(torch.equal(again[name], value) for name, value in plain.items())
-        assert all(map(torch.equal, gradients, gradients_again))
-
-    def test_a_batch_of_which_one_image_is_valid_trains(self):
-        """The norm behind the pooling over the whole image then has one value."""
-        torch.manual_seed(0)
-        network = PSPNet("mobilenetv3_small_050", 2, 3, output_stride=16, head_channels=16).train()
-        valid = torch.zeros(2, 64, 64, dtype=torch.bool)
-        valid[1, :20] = True
-        with counted(valid):
-            network(torch.randn(2, 2, 64, 64)).logits.square().mean().backward()
-        assert all(
-            parameter.grad is None or parameter.grad.isfinite().all() for parameter in network.parameters()
-        )
-        assert all(buffer.isfinite().all() for buffer in network.buffers())
-
-    def test_a_shallower_student_inherits_from_a_teacher_trained_so(self):
-        torch.manual_seed(0)
-        teacher = PSPNet("resnet26", 2, 3, output_stride=32, head_channels=8).train()
-        with counted(patches((2, 64, 64), seed=3) | (torch.arange(2) == 1)[:, None, None]):
-            teacher(torch.randn(2, 2, 64, 64))
-        student = PSPNet("resnet26", 2, 3, output_stride=32, head_channels=8)
-        assert init_from_teacher(student, teacher) == 1.0
-        assert torch.equal(
-            student.state_dict()["head.1.running_var"], teacher.state_dict()["head.1.running_var"]
-        )
-
-    def test_no_norms_to_mask_is_a_mistake(self):
-        with pytest.raises(
-            UserError, match=r"--student-train\.masked-norm: Conv2d has no batch norms; leave it out"
-        ):
-            check_norms("student-train", MASKED, nn.Conv2d(1, 1, 1))
-        check_norms("student-train", MASKED, new_network())
-        check_norms("student-train", CONFIG, nn.Conv2d(1, 1, 1))
-        check_norms("teacher-train", replace(MASKED, steps=0), nn.Conv2d(1, 1, 1))
-
-    def test_the_mistake_is_found_before_anything_is_written(self, tmp_path):
-        config = parse(
-            f"quick-grasp --out {tmp_path / 'run'} --data.synthetic-counts 8 1 1 --precision fp32".split()
-        )
-        student = ModelConfig("ggcnn")
-        training = replace(config.student_train, masked_norm=True)
-        with pytest.raises(UserError, match="GGCNN has no batch norms"):
-            prepare(replace(config, student=student, student_train=training))
-        assert not (tmp_path / "run").exists()
-
-    def test_several_gpus_keep_norms_that_a_mask_reaches(self):
-        shell, gpus = nn.Sequential(nn.BatchNorm2d(3)), Device(2, "cuda")
-        assert sync_norms(shell, gpus, masked=True) is shell
-        with step_norms(gpus, masked=True):
-            assert isinstance(norms_again(), CountedBatchNorm)
-        assert isinstance(sync_norms(shell, gpus)[0], nn.SyncBatchNorm)
-        with step_norms(gpus):
-            assert not isinstance(norms_again(), CountedBatchNorm)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory, accelerator):
-    return trained(tmp_path_factory.mktemp("device") / "masked", MASKED, accelerator).eval()
-
-
-class TestDevice:
-    def test_the_exported_network_is_the_trained_one_without_norms(self, network):
-        spec = InputSpec(("VV", "VH"), 32, 32, "float32", "NCHW", MEAN, STD, "stretch", nodata="nan")
-        deployable = Deployable(network, spec)
-        model = export_onnx(deployable, 20)
-        assert not {node.op_type for node in onnx.load_from_string(model).graph.node} & {"BatchNormalization"}
-        image = torch.randn(2, 2, 32, 32, generator=_rng(0)) * 5 - 15
-        with torch.inference_mode():
-            labels, logits = deployable(image)
-        session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-        on_device = session.run(["labels", "logits"], {"image": image.numpy()})
-        np.testing.assert_allclose(on_device[1], logits.numpy(), rtol=1e-4, atol=1e-4)
-        assert (on_device[0] == labels.numpy()).mean() > 0.999
-
-    def test_norms_fold_for_training_in_simulated_int8(self, network):
-        image = torch.randn(2, 2, 32, 32, generator=_rng(0))
-        qat = to_qat(network, image, [image])
-        assert not [m for m in qat.modules() if isinstance(m, nn.BatchNorm2d)]
-        exact = qat.simulate(image, lambda _, x: x, lambda weight: weight).logits
-        torch.testing.assert_close(exact, network(image).logits, rtol=1e-4, atol=1e-4)
 
 
 def _buffers(norm):

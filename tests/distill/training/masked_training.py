@@ -1,0 +1,55 @@
+"""Trainings on images of which some pixels are not valid, with masked batch norms and without."""
+
+from dataclasses import replace
+
+import torch
+
+from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
+from distill.data.registry import open_splits
+from distill.data.train_view import TrainView
+from distill.training.loop import Stage, train
+from student.unet import UNet
+
+MEAN, STD = (-12.0, -19.0), (5.0, 5.0)
+
+
+def new_network(seed=0, **options):
+    torch.manual_seed(seed)
+    return UNet(2, 2, width=4, depth=2, dropout=0.0, **options)
+
+
+class Whole:
+    """The samples of a reader of which every pixel is valid."""
+
+    def __init__(self, reader):
+        self.samples = [
+            sample for sample in map(reader.__getitem__, range(len(reader))) if sample.valid.all()
+        ]
+        self.ids = [sample.id for sample in self.samples]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def new_stage(folder, scale=(0.5, 2.0), whole=False):
+    splits = open_splits(DataConfig("synthetic", size=(32, 32), synthetic_counts=(10, 1, 1)))
+    augment, reader = (
+        AugmentConfig(crop=(24, 24), scale=scale),
+        Whole(splits.train) if whole else splits.train,
+    )
+    view = TrainView(reader, size=(32, 32), augment=augment, mean=MEAN, optical=False)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+    return Stage(folder.name, folder, view, mean, std, LossConfig(aux=0.0), seed=0)
+
+
+CONFIG = TrainConfig(steps=4, batch_size=4, lr=0.01)
+MASKED = replace(CONFIG, masked_norm=True)
+
+
+def trained(folder, config, accelerator, network=None, **options):
+    network = network or new_network(aux=False)
+    train(network, new_stage(folder, **options), config, accelerator)
+    return network
