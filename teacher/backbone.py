@@ -6,6 +6,8 @@ import timm
 from torch import nn
 
 from deploy.errors import UserError
+from teacher.packaged import PACKAGES, packaged_state
+from teacher.weights import load_backbone_state
 
 
 def build_backbone(
@@ -16,17 +18,21 @@ def build_backbone(
     pretrained: bool = False,
     maps: Sequence[int] = (-2, -1),
 ) -> nn.Module:
-    """A timm network that returns its last two feature maps, `[layer3, layer4]`.
+    """Build a timm network that returns feature maps.
 
     Args:
         name: any timm model with a feature pyramid and dilation (`resnet101`, `mobilenetv3_large_100`, …).
         in_channels: channels of the image; the first convolution is adapted, ImageNet weights included.
         output_stride: 8, 16 or 32; reached by dilation, so layer4 keeps its receptive field.
         pretrained: start from timm's ImageNet weights.
-        maps: which of its feature maps to return instead, as timm counts them: 0 has stride 2, 1 has 4, −1 is layer4.
+        maps: indices of the feature maps to return, as timm counts them: 0 has stride 2, 1 has stride 4, -1 is layer4.
+            By default the last two, `[layer3, layer4]`.
+
+    Returns:
+        A module from N×C×H×W to the list of these maps.
 
     Raises:
-        UserError: unknown name, a network that cannot be dilated, or weights that cannot be fetched.
+        UserError: the name is unknown, the network cannot be dilated, or the weights cannot be fetched.
     """
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
@@ -57,14 +63,11 @@ def build_backbone(
 
 
 def feature_channels(backbone: nn.Module) -> tuple[int, ...]:
-    """Channels of the feature maps that it returns: `(layer3, layer4)` unless others were asked for."""
+    """Channels of the feature maps that a backbone returns, by default `(layer3, layer4)`."""
     return tuple(backbone.feature_info.channels())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
 def _load_pretrained(backbone: nn.Module, name: str, in_channels: int) -> None:
-    from teacher.packaged import PACKAGES, packaged_state
-    from teacher.weights import load_backbone_state
-
     state = packaged_state(name)
     if state is not None:
         load_backbone_state(backbone, state, in_channels, source=PACKAGES[name])

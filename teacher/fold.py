@@ -1,14 +1,14 @@
-"""Folding the pyramid: the same numbers with the head convolution of the pooled half nearly free.
+"""Folding the pyramid of a PSPNet into its head: the same outputs with about half of the head's work.
 
 PSPNet concatenates the features x with upsampled poolings u(p₁) … u(p₄) and convolves the result. Convolution is
-linear, so conv([x, u(p₁), …]) = conv₀(x) + Σ conv_b(u(p_b)), and a pooling has 1 to 36 cells: applying the nine taps
-of the kernel to the cells before upsampling, instead of to every pixel after, removes half of the head's work. With U
-the 1-D bilinear upsampling and S_t the shift of tap t along an axis,
+linear, so conv([x, u(p₁), …]) = conv₀(x) + Σ conv_b(u(p_b)). A pooling has only 1 to 36 cells: applying the nine taps
+of the kernel to the cells before upsampling, not to every pixel after it, makes the pooled half of the convolution
+nearly free. With U the 1-D bilinear upsampling and S_t the shift of tap t along an axis,
 
     conv_b(u(p)) = Σ_{s,t} (S_s U_h) · (W_{s,t} p) · (S_t U_w)ᵀ
 
-which is a 1×1 convolution of the cells and two products with constant matrices. The head's batch norm goes into the
-weights on the way.
+which is a 1×1 convolution of the cells and two products with constant matrices. The head's batch norm is merged into
+the weights.
 """
 
 import copy
@@ -23,7 +23,7 @@ from teacher.pspnet import PSPNet, PyramidPooling
 
 
 def fold_pyramid(network: PSPNet) -> PSPNet:
-    """A copy of `network` for inference that computes the same function with the pyramid folded into the head."""
+    """Return a copy of `network` for inference that computes the same, with the pyramid folded into the head."""
     folded = copy.deepcopy(network).eval()
     convolution, norm, activation = folded.head
     assert isinstance(convolution, nn.Conv2d)
@@ -35,7 +35,7 @@ def fold_pyramid(network: PSPNet) -> PSPNet:
 
 
 class FoldedPyramid(nn.Module):
-    """Pyramid pooling, concatenation and 3×3 head convolution: N×C×h×w → N×O×h×w, h and w fixed at export."""
+    """Pyramid pooling, concatenation and 3×3 head convolution in one: N×C×h×w → N×O×h×w, h and w fixed at export."""
 
     def __init__(self, pyramid: PyramidPooling, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FoldedPyramid(nn.Module):
         rows, columns = [], []
         for cells, taps in zip(self.pyramid.pooled(x), self.taps, strict=True):
             bins = cells.shape[-1]
-            # N×(3·O·3)×k×k → N×3×O×(3k)×k: each row tap and map, its column taps beside the cells' columns
+            # N×(3·O·3)×k×k → N×O×(3k)×(3k): rows by row tap and cell row, columns by column tap and cell column
             tapped = F.conv2d(cells, taps).reshape(-1, 3, len(self.direct), 3, bins, bins)
             tapped = tapped.permute(0, 2, 1, 4, 3, 5).reshape(-1, len(self.direct), 3 * bins, 3 * bins)
             columns.append(tapped @ _shifted_upsampling(width, bins).to(x).T)
@@ -66,7 +66,7 @@ class FoldedPyramid(nn.Module):
 
 
 def _shifted_upsampling(size: int, bins: int) -> Tensor:
-    """[S₋₁U, S₀U, S₁U], size×(3·bins): upsampling from `bins` cells seen through the three taps of a kernel."""
+    """[S₋₁U, S₀U, S₁U], size×(3·bins): upsampling from `bins` cells, shifted by each of the kernel's three taps."""
     upsampling = upsampling_matrix(size, bins)
     padded = F.pad(upsampling, (0, 0, 1, 1))  # the convolution's zero padding
     return torch.cat([padded[tap : tap + size] for tap in range(3)], dim=1)

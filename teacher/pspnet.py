@@ -1,7 +1,7 @@
-"""PSPNet: pyramid scene parsing network (Zhao et al., CVPR 2017, arXiv:1612.01105), the paper's network.
+"""PSPNet: pyramid scene parsing network (Zhao et al., CVPR 2017, arXiv:1612.01105).
 
-A dilated backbone, pooling at 1, 2, 3 and 6 bins, a 3×3 head of 512 channels with dropout, and an auxiliary head on
-layer3 that exists during training only. Where outputs must be finer than an eighth of the image, as grasp maps must,
+As in the paper: a dilated backbone, pooling at 1, 2, 3 and 6 bins, a 3×3 head of 512 channels with dropout, and an
+auxiliary head on layer3 that runs in training only. For outputs finer than an eighth of the image, such as grasp maps,
 `detail` joins the head with the backbone's first maps.
 """
 
@@ -21,18 +21,18 @@ DETAIL_CHANNELS = 64
 
 
 class Output(NamedTuple):
-    """What a network returns."""
+    """Output of a network."""
 
     logits: Tensor
     """Floating N×K×h×w at the network's output stride."""
     aux: Tensor | None
-    """Those of the auxiliary head; None in evaluation mode and where there is no such head."""
+    """Logits of the auxiliary head, floating N×K×h×w; None in evaluation mode or without such a head."""
     features: Mapping[str, Tensor] = {}
     """Feature maps N×C×h×w by name, for losses that compare them."""
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """A bias-free convolution that keeps the size, batch norm and ReLU."""
+    """A bias-free convolution that keeps height and width, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -41,7 +41,12 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequent
 
 
 class PyramidPooling(nn.Module):
-    """N×C×h×w → N×2C×h×w: the input beside its averages over 1, 4, 9 and 36 bins, each reduced to C/4 channels."""
+    """N×C×h×w → N×2C×h×w: the input and its averages in 1, 4, 9 and 36 cells, each reduced to C/4 channels.
+
+    Args:
+        channels: C.
+        bins: cells along each axis of each average.
+    """
 
     def __init__(self, channels: int, bins: Sequence[int] = BINS) -> None:
         super().__init__()
@@ -52,7 +57,7 @@ class PyramidPooling(nn.Module):
         )
 
     def pooled(self, x: Tensor) -> list[Tensor]:
-        """The reduced averages, one N×(C/4)×bin×bin map a bin."""
+        """The reduced averages, one map N×(C/4)×b×b for each b of `bins`."""
         return [
             branch(exact_adaptive_avg_pool(x, b)) for b, branch in zip(self.bins, self.branches, strict=True)
         ]
@@ -64,9 +69,14 @@ class PyramidPooling(nn.Module):
 
 
 class Detail(nn.Module):
-    """The head N×C×h×w, upsampled step by step and joined with finer maps, finest first in `channels`.
+    """Upsampling of the head N×C×h×w step by step, joined with finer maps, as in U-Net.
 
-    Each step is one 3×3 convolution of both, as in U-Net; it gives N×DETAIL_CHANNELS at the size of the finest map.
+    Each step concatenates the upsampled head with the next finer map and applies one 3×3 convolution. The result has
+    `DETAIL_CHANNELS` channels at the size of the finest map.
+
+    Args:
+        head_channels: C.
+        channels: channels of the finer maps, finest first.
     """
 
     def __init__(self, head_channels: int, channels: Sequence[int]) -> None:
@@ -85,20 +95,21 @@ class Detail(nn.Module):
 
 
 class PSPNet(nn.Module):
-    """The dense-prediction network of teacher and students.
+    """PSPNet, the teacher's network and the architecture of several students.
 
     Args:
         backbone: timm name.
-        in_channels: channels of the (normalized) image.
+        in_channels: channels C of the normalized image.
         num_outputs: output maps K, the number of classes in segmentation.
         output_stride: 8, 16 or 32.
         head_channels: width of the 3×3 head convolution.
+        dropout: dropout rate before the classifier.
         aux: build the auxiliary head on layer3.
-        detail: give outputs at half of the image's size, from the head and the backbone's first two maps (`Detail`).
-        pretrained: ImageNet weights for the backbone.
+        detail: output maps at half the size of the image, from the head and the backbone's first two maps (`Detail`).
+        pretrained: load ImageNet weights into the backbone.
 
-    `forward(N×C×H×W)` returns `Output`: logits at the output stride, or at stride 2 with `detail`, and the features
-    `layer3`, `layer4` (the backbone's last two) and `head`.
+    Raises:
+        UserError: timm has no such backbone or cannot dilate it, or the weights cannot be fetched.
     """
 
     def __init__(
@@ -126,6 +137,15 @@ class PSPNet(nn.Module):
         self.aux_head = aux_head(layer3, num_outputs, dropout) if aux else None
 
     def forward(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: normalized images, floating N×C×H×W.
+
+        Returns:
+            Logits N×K×h×w at the output stride, or at stride 2 with `detail`; auxiliary logits at the stride of layer3;
+            and the features `layer3`, `layer4` (the backbone's last two) and `head` (the classifier's input).
+        """
         *fine, layer3, layer4 = self.backbone(x)
         head = self.head(self.pyramid(layer4))
         if self.detail is not None:
@@ -136,7 +156,7 @@ class PSPNet(nn.Module):
 
 
 def aux_head(channels: int, num_outputs: int, dropout: float) -> nn.Sequential:
-    """The auxiliary head on a map N×C×h×w: logits N×K×h×w. Networks hold it as `aux_head`, and run it in training."""
+    """An auxiliary head: N×C×h×w → logits N×K×h×w. Networks hold it as `aux_head` and run it in training only."""
     return nn.Sequential(
         *conv_bn_relu(channels, AUX_CHANNELS, 3),
         nn.Dropout2d(dropout),

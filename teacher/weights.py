@@ -1,4 +1,4 @@
-"""Reading weights from local files, never unpickling anything but tensors."""
+"""Reading weights from local files; nothing but tensors is ever unpickled."""
 
 import warnings
 from collections.abc import Mapping
@@ -14,25 +14,26 @@ from torch import Tensor, nn
 from deploy.errors import UserError
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "conv_head.", "norm_head.", "bn2.")
-"""Prefixes of what follows the features in torchvision and timm files, where a backbone has nothing of the name."""
+"""Name prefixes, in torchvision and timm files, of layers that follow the features and that a backbone lacks."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a PyTorch file read with `weights_only=True`.
+    """Read the tensors of a `.safetensors` file, or of a PyTorch file with `weights_only=True`.
 
-    Checkpoints that nest their tensors under `state_dict` or `model`, and names prefixed by `module.` or `model.`,
-    are unwrapped.
+    Args:
+        path: the file. Tensors may be nested under `state_dict` or `model`.
+
+    Returns:
+        Tensors by name, on the CPU, without the prefixes `module.` or `model.`.
 
     Raises:
-        UserError: missing or damaged file, or one that holds more than tensors.
+        UserError: the file is missing or damaged, or holds more than tensors.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # remarks about old pickle protocols: what counts is whether it can be read
+            warnings.simplefilter("ignore")  # old pickle protocols: only whether the file can be read matters
             state = (
                 load_file(path)
                 if path.suffix == ".safetensors"
@@ -45,18 +46,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path}: holds more than named tensors; save a state dict")
-    if any(
-        name.startswith("model.") for name in state
-    ):  # an edgedistill checkpoint also holds optimizer tensors
+    if any(name.startswith("model.") for name in state):
+        # a checkpoint of edgedistill, which may also hold tensors of the optimizer
         return {name[6:]: value for name, value in state.items() if name.startswith("model.")}
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
-    """Load `path` into `network`: the whole network, or only its backbone, if it has one (timm or torchvision names).
+    """Load a weights file into a network.
+
+    Args:
+        network: loaded whole, except that an auxiliary head may be missing on either side. If it has a backbone and the
+            file holds only a backbone (by the names of timm or torchvision), only the backbone is loaded.
+        path: as `read_state` takes it.
+        in_channels: channels of the network's images.
 
     Raises:
-        UserError: with the numbers and first names of missing, unexpected or misshapen tensors.
+        UserError: the file cannot be read, or its tensors do not fit; the message gives the numbers and first names of
+            tensors that are missing, unexpected or of another shape.
     """
     state = read_state(path)
     has_backbone = any(name == "backbone" for name, _ in network.named_children())
@@ -64,7 +71,7 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
         load_backbone_state(network.get_submodule("backbone"), state, in_channels, source=str(path))
         return
     wanted = network.state_dict()
-    # the auxiliary head serves training only: either side may lack it
+    # the auxiliary head is for training only: either side may lack it
     optional = {
         k for k in {*wanted, *state} if k.startswith("aux_head.") and not (k in wanted and k in state)
     }
@@ -79,8 +86,16 @@ def load_backbone_state(
 ) -> None:
     """Load an image classifier's tensors into a feature backbone.
 
-    torchvision's ResNets use the same names as timm's. The classifier is dropped; a first convolution for three
-    channels is summed or repeated to `in_channels` as timm does.
+    torchvision's ResNets use the same names as timm's. The classifier is dropped.
+
+    Args:
+        backbone: a network of `build_backbone`.
+        state: the classifier's tensors by name.
+        in_channels: channels of the image; a first convolution of three channels is summed or repeated as timm does.
+        source: names the weights in messages.
+
+    Raises:
+        UserError: the tensors do not fit.
     """
     wanted = backbone.state_dict()
     kept = {k: v for k, v in state.items() if not k.startswith(CLASSIFIERS) or k in wanted}

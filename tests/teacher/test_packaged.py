@@ -41,6 +41,6 @@ def test_a_wrong_file_is_refused(monkeypatch, tmp_path, content):
         torch.save({"a": torch.zeros(3)}, tmp_path / "models" / "x.pth")
     spec = SimpleNamespace(origin=str(Path(tmp_path) / "__init__.py"))
     monkeypatch.setattr(packaged, "find_spec", lambda name: spec)
-    words = "is not of timm's tf_efficientnet_lite0" if content == "wrong" else "holds no weights"
+    words = "does not fit timm's tf_efficientnet_lite0" if content == "wrong" else "holds no weights"
     with pytest.raises(UserError, match=words):
         packaged.packaged_state(NAME)

@@ -1,6 +1,7 @@
 """The network's shape, its auxiliary head, its folded form and its exported size."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -90,8 +91,6 @@ def test_a_backbone_that_will_not_do_is_named(name, words):
 
 
 def test_offline_pretrained_weights_say_what_to_do(monkeypatch):
-    import timm
-
     create = timm.create_model
 
     def offline(name, pretrained=False, **options):
