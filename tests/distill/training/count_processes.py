@@ -1,4 +1,4 @@
-"""Prepares a run and prints this process and the number of processes: `python -m tests.distill.training.count_processes DIR`."""
+"""Prepares a run and prints its rank and world size: `python -m tests.distill.training.count_processes FOLDER`."""
 
 import sys
 from dataclasses import replace
