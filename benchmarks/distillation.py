@@ -128,7 +128,8 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
                     print(f"{name}, seed {seed}: another process is training it", flush=True)
                     continue
                 result = bench.result(name, run, seed, costs[name])
-            scored = f"test {task_named(context.splits.task).metric} {100 * result.score:.2f} %"
+            metric = task_named(context.splits.task).metric
+            scored = f"test {metric.name} {metric.text(result.score)} {metric.unit}"
             print(f"{name}, seed {seed}: {result.steps} steps, {scored}", flush=True)
     bench.report(runs, seeds, BASELINE)
 

@@ -89,7 +89,7 @@ class Bench:
             )
         network = self._train(run, folder, seed, steps)
         log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        key = f"val_{task_named(self.context.splits.task).key}"
+        key = f"val_{task_named(self.context.splits.task).metric.key}"
         curve = [(cost.share + line["step"] * cost.step, line[key]) for line in log if key in line]
         score = test_scores(self.context, network)[0]
         result = Result(name, run.distill.loss, seed, steps, cost.share, score, curve)

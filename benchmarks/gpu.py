@@ -1,8 +1,8 @@
 """Check and time TensorRT on this machine's GPU: build, run, compare with the CPU, measure, break on purpose.
 
-    python benchmarks/gpu.py runs/quick/bundle --json gpu.json
+    python benchmarks/gpu.py runs/quick/student.bundle --json gpu.json
 
-Prints `SKIPPED: reason` and ends well where there is no GPU or no TensorRT. Engines stay in the bundle's `engines/`.
+Without a GPU or without TensorRT it prints `SKIPPED: reason` and exits with 0. Engines stay in the bundle's `engines/`.
 """
 
 import sys
@@ -35,7 +35,14 @@ from deploy.tasks.registry import model_of, task_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run all checks, print tables, write JSON. `GateFailed` names the checks that failed."""
+    """Run all checks, print tables, write JSON.
+
+    Args:
+        arguments: arguments of the command line; None for those of the process.
+
+    Raises:
+        GateFailed: a check failed; the message names all that did.
+    """
     options = _parse(arguments)
     try:
         cuda, backend = open_cuda(options.provider), _installed(options.backend)
@@ -51,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(measure_engine(bundle, backend, precision, cuda, options))
         except UserError as error:
             failures.append(str(error))
-        write_json(options.json, report)  # whatever comes next, this was measured
+        write_json(options.json, report)  # keep this result even if a later step fails
     if rows:
         print(f"\n{_tables(rows)}\n")
         failures += [f"{row.engine}: threads disagree" for row in rows if not row.threads_agree]
         report["receipt"] = receipt = _receipt(rows, options)
         failures += [reason for hop in receipt.hops for reason in hop.reasons] if receipt else []
-        write_json(options.json, report)  # what follows could end the process
+        write_json(options.json, report)  # opening a broken engine could end the process
         report["refusals"] = errors = dict(refusals(rows[0], options))
         print("\n".join(f"{case}: {error or 'OPENED'}" for case, error in errors.items()))
         failures += [f"{case} was opened" for case, error in errors.items() if not error]
@@ -68,7 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _installed(asked: str) -> str:
-    """The backend asked for, or of "auto" the first that is installed. Nothing is imported."""
+    """Find an installed backend without importing it.
+
+    Args:
+        asked: a backend, or "auto" for the first one installed.
+
+    Raises:
+        UserError: none of them is installed.
+    """
     backends = list(TENSORRT) if asked == "auto" else [asked]
     for backend in backends:
         if find_spec(TENSORRT[backend]):
@@ -77,14 +91,17 @@ def _installed(asked: str) -> str:
 
 
 def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None:
-    """The engines against the CPU runtime on the labeled test images; None where there are none.
+    """Compare the engines with the CPU runtime on the labeled test images.
 
     The order is fp32 on the CPU, fp32 and fp16 on the GPU, INT8 on the CPU, INT8 on the GPU: each is compared with the
     one before it, and with the first.
+
+    Returns:
+        The receipt, or None if there are no labeled test images.
     """
     bundle, data = options.bundle, options.data or data_folder(options.bundle)
     if not (data / "test").is_dir():
-        print(f"{data / 'test'}: no such folder, so the accuracy is not measured\n")
+        print(f"{data / 'test'}: no such folder, so accuracy is not measured\n")
         return None
     manifest = read_manifest(bundle)
 
@@ -118,7 +135,7 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
 
 
 def _tables(rows: Sequence[Row]) -> str:
-    """Two tables: the engines, and what each needs for a batch."""
+    """Two tables: the engines, and their times for a batch."""
     header = ("engine", "MB", "GPU MB", "build s", "load s", "reload s", "INT8 convolutions", "golden %")
     engines, times = [], []
     for row in rows:
@@ -140,16 +157,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by the export")
     parser.add_argument("--backend", default="auto", choices=("auto", *TENSORRT))
-    parser.add_argument("--provider", default="auto", help="of CUDA: auto, cuda-bindings or pycuda")
+    parser.add_argument(
+        "--provider", default="auto", help="Python binding of CUDA: auto, cuda-bindings or pycuda"
+    )
     parser.add_argument("--precision", default="fp32,fp16,int8", help="(default %(default)s)")
     parser.add_argument(
-        "--data", type=Path, help="with test/images and test/masks (default: data/ beside BUNDLE)"
+        "--data",
+        type=Path,
+        help="folder with test/images and test/masks (default: data/ beside BUNDLE)",
     )
     parser.add_argument("--batch", type=int, default=8, help="largest batch (default %(default)s)")
     parser.add_argument(
-        "--runs", type=int, default=500, help="timed, per engine and way (default %(default)s)"
+        "--runs",
+        type=int,
+        default=500,
+        help="timed runs of each engine, batch and mode (default %(default)s)",
     )
-    parser.add_argument("--warmup", type=int, default=50, help="before, not counted (default %(default)s)")
+    parser.add_argument(
+        "--warmup", type=int, default=50, help="warm-up runs, not counted (default %(default)s)"
+    )
     parser.add_argument(
         "--json", type=Path, default=Path("runs/gpu.json"), help="report (default %(default)s)"
     )

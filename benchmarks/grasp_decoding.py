@@ -1,7 +1,7 @@
-"""From grasp maps to grasps, against the usual way: `python benchmarks/grasp_decoding.py`, both on one thread.
+"""Grasp decoding against scikit-image, both on one thread: `python benchmarks/grasp_decoding.py`.
 
-The usual way smooths all four maps by scikit-image's Gaussian and takes `peak_local_max` of the quality, as GG-CNN's
-code does. Both see the same maps, in turns: those of a random table-top scene with noise on them.
+The scikit-image version smooths all four maps with a Gaussian and takes `peak_local_max` of the quality, as GG-CNN's
+code does. Both decode the same maps, in turns: those of a random tabletop scene with added noise.
 """
 
 import sys
@@ -24,7 +24,9 @@ from deploy.tasks.grasp.decode import MIN_DISTANCE, MIN_QUALITY, decode
 
 Decoder = Callable[[np.ndarray], object]
 NOISE = 0.03
+"""Standard deviation of the noise added to the maps."""
 WARM = 10
+"""Runs before the measured ones."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         prog="benchmarks/grasp_decoding.py", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--size", type=int, default=300, help="side of the maps (default 300)")
-    parser.add_argument("--count", type=int, default=5, help="grasps of an image (default 5)")
+    parser.add_argument("--count", type=int, default=5, help="largest number of grasps (default 5)")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument(
         "--json", type=Path, default=Path("runs/grasp-decoding.json"), help="default: %(default)s"
@@ -42,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
     if min(options.size - 31, options.count, options.runs) < 1:
         raise UserError("give --size of 32 or more, --count and --runs of 1 or more")
     maps = example(options.size)
-    ways = {"this project": lambda m: decode(m, count=options.count), "scikit-image": usual(options.count)}
+    ways = {
+        "this project": lambda m: decode(m, count=options.count),
+        "scikit-image": scikit_image(options.count),
+    }
     times = in_turns(ways, maps, options.runs)
     first = np.median(times["this project"])
     header = ("way", "median ms", "p90", "p99", "std", "times ours")
@@ -68,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def example(side: int) -> np.ndarray:
-    """Maps float32 4×side×side: those of a scene, blurred and noisy as a network's are."""
+    """Maps float32 4×side×side of a scene, blurred and noisy like a network's."""
+    # start-up time: not needed for --help
     from deploy.tasks.grasp.decode import smoothed
     from distill.data.grasp.objects import object_split
     from distill.data.grasp.tabletop import tabletop_scene
@@ -80,9 +86,16 @@ def example(side: int) -> np.ndarray:
     return np.stack([smoothed(plane, 1.0) for plane in maps])
 
 
-def usual(count: int) -> Decoder:
-    """Decoding as GG-CNN's code does it. Raises UserError where scikit-image is not installed."""
-    try:
+def scikit_image(count: int) -> Decoder:
+    """A decoder as in GG-CNN's code.
+
+    Args:
+        count: largest number of grasps that it returns.
+
+    Raises:
+        UserError: scikit-image is not installed.
+    """
+    try:  # optional dependency
         from skimage.feature import peak_local_max
         from skimage.filters import gaussian
     except ImportError as error:
@@ -107,7 +120,13 @@ def usual(count: int) -> Decoder:
 
 
 def in_turns(ways: dict[str, Decoder], maps: np.ndarray, runs: int) -> dict[str, np.ndarray]:
-    """Seconds of each run of each way, which take turns so that what else the machine does meets all alike."""
+    """Seconds of each run of each decoder. They take turns, so that other load on the machine affects all alike.
+
+    Args:
+        ways: decoders by name.
+        maps: grasp maps, float32 4×H×W.
+        runs: measured runs of each decoder, after `WARM` that are not counted.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(WARM + runs):
         for name, decoder in ways.items():

@@ -3,8 +3,8 @@
     python benchmarks/latency.py runs/quick/student.bundle runs/camvid/student.bundle --runs 200 --json latency.json
     python benchmarks/latency.py BUNDLE --backends onnxruntime openvino --precisions fp32 int8
 
-Every bundle on every backend in every precision that there is. One image at a time, on this machine, through
-`deploy.load`: what an application on the device would see.
+Measures every bundle on every available backend in every available precision, one image at a time, on this machine,
+through `deploy.load`, as an application on the device would use it.
 """
 
 import sys
@@ -32,11 +32,11 @@ from deploy.loading import load
 from deploy.table import format_table
 
 CPU_PRECISIONS = ("fp32", "int8")
-"""Measured on CPUs where none are asked for: fp16 is computed as fp32 there."""
+"""Measured on CPUs by default; fp16 is left out because CPUs compute it in fp32."""
 
 
 class Subject(NamedTuple):
-    """What is measured."""
+    """One bundle on one backend in one precision, and the image to measure with."""
 
     bundle: Path
     backend: str
@@ -56,14 +56,15 @@ class Row(msgspec.Struct, frozen=True):
     input: str
     """Network input, height×width×channels and dtype."""
     image: tuple[int, ...]
-    """Shape of the image measured with."""
+    """Shape of the measured image."""
     image_source: str
     model_file: str
-    """The file that was opened, and its size."""
+    """The file that was opened."""
     model_bytes: int
+    """Its size."""
     latency: LatencyStats
     speedup: float
-    """Of the median latency, against the first row of the same bundle and backend."""
+    """Median latency of the first row of the same bundle and backend, divided by this row's."""
     cold_start: ColdStart
 
 
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the bundles named on the command line, print a table, write JSON."""
     options = _parse(arguments)
     subjects = [subject for folder in options.bundles for subject in _subjects(folder, options)]
-    # Fresh processes first: later the sessions of this one would compete with them for memory and cores.
+    # Fresh processes first: later they would compete with this process's engines for memory and cores.
     cold = [
         cold_start(one.bundle, one.image, one.backend, options.threads, precision=one.precision)
         for one in subjects
@@ -100,19 +101,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "bundles", nargs="+", type=Path, metavar="BUNDLE", help="folder written by the export"
     )
     parser.add_argument(
-        "--backends", nargs="+", choices=(*CPU, *TENSORRT), help="default: those that can run here"
+        "--backends", nargs="+", choices=(*CPU, *TENSORRT), help="default: those that can run on this machine"
     )
     parser.add_argument(
         "--precisions",
         nargs="+",
         choices=PRECISIONS[1:],
-        help="default: those that the bundle has; on a CPU of fp32 and int8",
+        help="default: those in the bundle; on a CPU only fp32 and int8",
     )
     parser.add_argument("--runs", type=int, default=200, help="measured inferences per row (default 200)")
-    parser.add_argument("--warmup", type=int, default=20, help="inferences before, not counted (default 20)")
+    parser.add_argument("--warmup", type=int, default=20, help="warm-up inferences, not counted (default 20)")
     parser.add_argument("--threads", type=int, help="threads of the engine (default: its own choice)")
     parser.add_argument(
-        "--image", type=Path, help="measure with this image (default: the bundle's golden input)"
+        "--image", type=Path, help="image to measure with (default: the bundle's golden input)"
     )
     parser.add_argument(
         "--json", type=Path, default=Path("runs/latency.json"), help="report (default: %(default)s)"
@@ -122,13 +123,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"--threads is {options.threads}: give a positive number or leave it out")
     if options.runs < 1 or options.warmup < 0:
         raise UserError(
-            f"--runs {options.runs} --warmup {options.warmup}: give at least 1 run and 0 to warm up"
+            f"--runs {options.runs} --warmup {options.warmup}: give at least 1 run and 0 warm-up runs"
         )
     return options
 
 
 def _subjects(folder: Path, options: argparse.Namespace) -> list[Subject]:
-    """One bundle on all backends in all precisions. What it lacks is an error where it was asked for."""
+    """One bundle on all backends in all precisions.
+
+    Raises:
+        UserError: the bundle lacks a backend's file or a precision that was asked for.
+    """
     spec = read_manifest(folder).input
     image, source = (
         (read_image(options.image), str(options.image)) if options.image else sample_image(folder, spec)
@@ -140,14 +145,14 @@ def _subjects(folder: Path, options: argparse.Namespace) -> list[Subject]:
         for precision in options.precisions or found.get(backend, ["auto"])
     ]
     for pair in pairs:
-        model_file(folder, *pair)  # raises, before anything is measured
+        model_file(folder, *pair)  # raises UserError before anything is measured
     if not options.precisions and "int8" not in found[CPU[0]]:
-        print(f"{folder}: has no INT8 model to measure; make it: python deploy/build_engine.py {folder}")
+        print(f"{folder}: has no INT8 model to measure; make it: edgedistill build {folder}")
     return [Subject(folder, *pair, image, source) for pair in pairs]
 
 
 def _precisions(folder: Path) -> dict[str, list[str]]:
-    """What there is to measure, fp32 first, by backend: those installed and, where there is a GPU, TensorRT's."""
+    """Precisions to measure, fp32 first, by backend: the installed ones and, with a GPU, TensorRT's."""
     files = read_manifest(folder).files
     here = [one for one in CPU_PRECISIONS if CPU_MODELS[one] in files]
     found = dict.fromkeys(installed(), here)
@@ -157,7 +162,7 @@ def _precisions(folder: Path) -> dict[str, list[str]]:
 
 
 def _first_of_kind(subjects: Sequence[Subject], warm: Sequence[LatencyStats]) -> list[LatencyStats]:
-    """For each subject the latency of the first one with its bundle and backend."""
+    """For each subject the latency of the first one with the same bundle and backend."""
     first: dict[tuple[Path, str], LatencyStats] = {}
     return [
         first.setdefault((one.bundle, one.backend), stats) for one, stats in zip(subjects, warm, strict=True)
@@ -184,7 +189,7 @@ def _row(subject: Subject, file: Path, latency: LatencyStats, first: LatencyStat
 
 
 def _settings(options: argparse.Namespace, rows: Sequence[Row]) -> str:
-    """What was measured, in one line."""
+    """The settings of the measurement, in one line."""
     sources = ", ".join(dict.fromkeys(row.image_source for row in rows))
     threads = options.threads or "the engine's choice"
     return f"{options.runs} runs after {options.warmup} to warm up; threads: {threads}; image: {sources}; times in ms"

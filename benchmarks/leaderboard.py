@@ -22,18 +22,23 @@ class Result:
     seed: int
     steps: int
     share: float
-    """Seconds of its budget that went to the teacher's inference before the first step."""
+    """Seconds of the budget spent on the teacher's inference before the first step."""
     score: float
-    """On the test split, 0..1."""
+    """Score on the test split, 0..1."""
     curve: Sequence[tuple[float, float]]
-    """Seconds spent and the score on the validation split, at each evaluation."""
+    """Seconds spent and score on the validation split, at each evaluation."""
 
 
 def table(results: Sequence[Result], baseline: str, teacher: float) -> str:
-    """Mean ± sample standard deviation over the seeds, best first, with the gain over `baseline` and its significance.
+    """Mean ± sample standard deviation over the seeds, best method first, and the gain over the baseline.
 
     Gain and p are over the seeds that a method shares with the baseline; p is that of a two-sided paired t-test, which
-    few seeds make blunt.
+    has little power with few seeds.
+
+    Args:
+        results: all trainings.
+        baseline: name of the method that gains are measured against.
+        teacher: score of the teacher on the test split, 0..1.
     """
     return format_table(HEADER, _rows(results, baseline, teacher))
 
@@ -46,12 +51,17 @@ def to_markdown(results: Sequence[Result], baseline: str, teacher: float) -> str
 
 
 def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
-    """Validation score against seconds, a line a method (mean over its seeds), as a PNG.
+    """Plot the validation score against seconds, a line a method (mean over its seeds), as a PNG.
+
+    Args:
+        results: all trainings.
+        teacher: score of the teacher on the test split, 0..1.
+        path: file to write.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
+    try:  # optional dependency
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("the picture needs matplotlib: pip install '.[bench]'") from error
@@ -101,17 +111,27 @@ def _rows(results: Sequence[Result], baseline: str, teacher: float) -> list[tupl
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation; one value stands alone."""
+    """Mean ± sample standard deviation; a single value is shown without a deviation."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 def p_value(differences: Sequence[float]) -> str:
-    """Of a two-sided paired t-test that the mean difference is 0; empty for fewer than two pairs."""
+    """The p-value of a two-sided paired t-test.
+
+    Args:
+        differences: differences of the pairs; the null hypothesis is that their mean is 0.
+
+    Returns:
+        Three decimals; empty for fewer than two pairs or if all differences are equal.
+
+    Raises:
+        UserError: scipy is not installed.
+    """
     if len(differences) < 2 or len(set(differences)) == 1:
         return ""
-    try:
+    try:  # optional dependency
         from scipy.stats import ttest_1samp
     except ImportError as error:
         raise UserError("the paired test needs scipy: pip install '.[bench]'") from error

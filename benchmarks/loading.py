@@ -2,8 +2,8 @@
 
     python benchmarks/loading.py camvid-cpu --data.root data/camvid --json loading.json
 
-Decoding by each decoder at hand beside the project's own reader, then each step from the reader to a batch, and whole
-batches: cold (read, resize, augment, join) and from the cache of decoded images. Any preset and any of its fields.
+Measures each available decoder and the project's own reader, then each step from the reader to a batch, and whole
+batches: cold (read, resize, augment, collate) and from the cache of decoded images. Takes any preset and its fields.
 """
 
 import sys
@@ -39,9 +39,10 @@ from distill.data.train_view import TrainView
 from distill.run import parse
 
 Times = tuple[float, float]
-"""Seconds that passed, and those that the processor worked."""
+"""Seconds of wall clock and of processor time."""
 
 READ_BY_ALL = (".png", ".jpg", ".jpeg")
+"""Formats that all decoders read."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -51,19 +52,28 @@ class Row(msgspec.Struct, frozen=True):
     median: float
     p90: float
     cpu: float
-    """Median of the time that the processor worked on it: what it takes from the training, whatever else runs."""
+    """Median of the processor time: what the step takes from training, independent of other load on the machine."""
     equals_pillow: bool | None = None
-    """Of a decoder: whether every pixel of every image measured is Pillow's."""
+    """For a decoder: whether every pixel of every measured image equals Pillow's."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure the training split of a preset, print a table and write it as JSON."""
+    """Measure the training split of a preset, print a table and write it as JSON.
+
+    Args:
+        argv: arguments of the command line.
+
+    Raises:
+        UserError: a count below 1, or a training split without images.
+    """
     parser = argparse.ArgumentParser(
         prog="benchmarks/loading.py", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("preset")
-    parser.add_argument("--images", type=int, default=32, help="the first images of the split (default 32)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured (default 5)")
+    parser.add_argument(
+        "--images", type=int, default=32, help="images from the start of the split (default 32)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each step (default 5)")
     parser.add_argument("--json", type=Path, default=Path("runs/loading.json"), help="default: %(default)s")
     options, fields = parser.parse_known_args(argv)
     if options.images < 1 or options.rounds < 1:
@@ -100,7 +110,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _decoders(splits: Splits, images: range, rounds: int) -> list[Row]:
-    """Nothing where samples do not come from files that all of the decoders read."""
+    """Rows of all decoders; empty if the samples do not come from files that all of them read."""
     reader = splits.train
     if not isinstance(reader, PairReader):
         return []
@@ -122,7 +132,7 @@ def _compare(kind: str, files: Sequence[Path], rounds: int) -> list[Row]:
     expected = [_pillow(path, color) for path in files]
     calls = {name: [_bind(decode, path) for path in files] for name, decode in decoders.items()}
     with warnings.catch_warnings():
-        # torchvision will give its decoders up for those of torchcodec; until then they are here to compare with
+        # torchvision deprecates its decoders in favor of torchcodec; they are compared until it removes them
         warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
         same = {
             name: all(np.array_equal(call(), pixels) for call, pixels in zip(group, expected, strict=True))
@@ -151,7 +161,7 @@ def _torchvision(path: Path, color: bool) -> np.ndarray:
 def _steps(config: RunConfig, splits: Splits, images: range, rounds: int) -> list[Row]:
     view, cold = (_view(config, splits, cache) for cache in (True, False))
     samples = [splits.train[index] for index in images]
-    ready = [view[0, index] for index in images]  # and they are in the cache now
+    ready = [view[0, index] for index in images]  # this also fills the cache
     batch = min(config.student_train.batch_size, len(images))
     starts = range(0, len(images) - batch + 1, batch)
     single = {
@@ -193,7 +203,15 @@ def _bind(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
 
 
 def _interleaved(calls: dict[str, list[Callable[[], Any]]], rounds: int) -> dict[str, list[Times]]:
-    """The times of every call, by name; the names take turns, so that what disturbs one disturbs all."""
+    """Time the calls in turns, so that other load on the machine affects all steps alike.
+
+    Args:
+        calls: one call an image or batch, by step.
+        rounds: how often all calls are made.
+
+    Returns:
+        The times of all calls, by step.
+    """
     times: dict[str, list[Times]] = {name: [] for name in calls}
     for _ in range(rounds):
         for group in zip(*calls.values(), strict=True):

@@ -1,4 +1,4 @@
-"""Description of this machine for benchmark reports: a figure without it means nothing."""
+"""Description of this machine for benchmark reports: figures mean nothing without it."""
 
 import importlib.metadata
 import os
@@ -6,21 +6,12 @@ import platform
 
 from deploy import host
 
-# What decides the speed of a small network: vector width, 8-bit and bf16 arithmetic.
 NOTABLE_FLAGS = (
-    *(
-        "avx2",
-        "avx_vnni",
-        "avx512f",
-        "avx512_vnni",
-        "avx512_bf16",
-        "avx512_fp16",
-        "amx_tile",
-        "amx_int8",
-        "amx_bf16",
-    ),
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
+"""CPU flags that decide the speed of a small network: vector width, 8-bit and bf16 arithmetic."""
 PACKAGES = (
     *("edgedistill", "numpy", "pillow", "onnxruntime", "msgspec", "rasterio"),
     *("openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings", "torch", "torchvision", "timm", "onnx"),
@@ -29,10 +20,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def describe() -> dict[str, object]:
-    """CPU, memory, operating system, Python and versions of the packages installed, as JSON. Imports none of them.
+    """Describe CPU, memory, operating system, Python and installed packages, without importing any of them.
 
-    Values that the system does not tell are None; `usable_cores` are those that this process may run on, and
-    `cpu_quota` is the limit of its container, in cores.
+    Returns:
+        Values for JSON; those that the system does not report are None. `usable_cores` is the number of cores that this
+        process may run on, `cpu_quota` the limit of its container in cores.
     """
     flags = host.cpu_flags()
     return {

@@ -2,9 +2,8 @@
 
 Trains a small network on built-in SAR scenes of which a given share is missing, in blobs or in strips, once with
 ordinary batch norms and once with masked ones (`--student-train.masked-norm`): same first weights, scenes, order and
-steps. Each is then scored on test scenes without a gap and on test scenes with the same share of gaps, over the pixels
-that are there. Scenes that the data set itself cuts off at the edge of the swath are left out, so that a share is what
-it says.
+steps. Each is then scored on test scenes without gaps and on test scenes with the same share of gaps, over valid
+pixels. Scenes that already have gaps, at the edge of the swath, are left out, so that the share is exact.
 
 Prints mean ± sample standard deviation over the seeds, with the gain by seed, and writes JSON with a description of the
 machine (default: `runs/no-data.json`).
@@ -20,7 +19,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,48 +37,63 @@ from distill.data.splits import Reader, Splits
 if TYPE_CHECKING:
     from torch import nn
 
+    Scorer = Callable[[nn.Module, Reader], float]
+    """Test mIoU of a network on the scenes of a reader."""
+
 SIDE = 48
+"""Height and width of a scene in pixels."""
 SCENES = 256, 1, 128
 """Scenes in the train, val and test splits before those with an edge of the swath are left out."""
 OPTIONS = {"unet": {"width": 8, "depth": 3}, "pspnet/resnet18": {"head_channels": 64}}
 RATES = {"unet": 3e-3, "pspnet/resnet18": 1e-3}
 """Options and learning rates of the networks that can be compared."""
 MOST = 0.95
+"""Largest share of a scene that may be missing."""
 HEADER = ("missing in training", "missing in test", "plain", "masked", "gain", "gain by seed")
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one training gave, on one kind of test scenes."""
+    """The score of one training on one kind of test scenes."""
 
     share: float
-    """Of the training scenes that is missing."""
+    """Missing share of the training scenes."""
     test_share: float
+    """Missing share of the test scenes."""
     masked: bool
     seed: int
     miou: float
     seconds: float
-    """Of the training."""
+    """Duration of the training."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all trainings share."""
+    """Settings of all trainings."""
 
     arch: str
     steps: int
     batch_size: int
     uneven: bool
+    """Some scenes lack `MOST` of their pixels and the others none."""
 
 
-class Holed:
-    """The whole scenes of a reader, with a share of each taken away: a pure function of (seed, id).
+class GappedReader:
+    """The complete scenes of a reader with gaps added, as a pure function of (seed, id).
 
-    Scenes take turns between smooth blobs and a strip at any angle. Where they are `uneven`, as tiles of a mosaic are,
-    some lack `MOST` of their pixels and the others none, so that the share is missing on average.
+    Gaps are smooth blobs in one half of the scenes and a strip at a random angle in the other.
     """
 
     def __init__(self, reader: Reader, share: float, seed: int, uneven: bool = False) -> None:
+        """Keep the scenes without gaps.
+
+        Args:
+            reader: scenes; those with invalid pixels are left out.
+            share: share of the pixels to remove, 0..`MOST`.
+            seed: seed of the gaps.
+            uneven: remove `MOST` of some scenes and nothing of the others, as in tiles of a mosaic, so that `share` is
+                missing on average; otherwise remove `share` of each scene.
+        """
         self.share, self.seed, self.uneven = share, seed, uneven
         samples = (reader[index] for index in range(len(reader)))
         self._samples = [sample for sample in samples if sample.valid.all()]
@@ -102,8 +116,8 @@ class Holed:
 
 
 def blobs(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A smooth random field H×W, whose lowest values lie together in blobs."""
-    import cv2
+    """A smooth random field H×W whose lowest values form blobs."""
+    import cv2  # start-up time: not needed for --help
 
     noise = rng.standard_normal(shape).astype(np.float32)
     return cv2.GaussianBlur(noise, (0, 0), sigmaX=max(shape) / 12)
@@ -123,11 +137,11 @@ def main(argv: Sequence[str]) -> int:
         prog="benchmarks/no_data.py", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.2, 0.4, 0.6])
-    parser.add_argument("--uneven", action="store_true", help="scenes lack nearly all or nothing")
+    parser.add_argument("--uneven", action="store_true", help="gaps cover nearly all of a scene or nothing")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arch", choices=OPTIONS, default="unet", help="network (default unet)")
-    parser.add_argument("--steps", type=int, default=400, help="steps of a training (default 400)")
-    parser.add_argument("--batch-size", type=int, default=8, help="scenes of a step (default 8)")
+    parser.add_argument("--steps", type=int, default=400, help="steps of each training (default 400)")
+    parser.add_argument("--batch-size", type=int, default=8, help="scenes in a step (default 8)")
     parser.add_argument("--json", type=Path, default=Path("runs/no-data.json"), help="report to write")
     options = parser.parse_args(argv)
     if not all(0 <= share <= MOST for share in options.shares):
@@ -147,13 +161,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(setting: Setting, share: float, seed: int) -> list[Score]:
-    """Both kinds of batch norm on scenes of which `share` is missing."""
-    from distill.data.registry import open_splits
+    """Train with both kinds of batch norm on scenes with gaps, and score each with and without gaps.
+
+    Args:
+        setting: settings of all trainings.
+        share: missing share of the training scenes.
+        seed: seed of scenes, gaps and first weights.
+
+    Returns:
+        A score for each kind of batch norm and of test scenes.
+    """
+    from distill.data.registry import open_splits  # start-up time: not needed for --help
 
     scenes = open_splits(DataConfig("synthetic", size=(SIDE, SIDE), synthetic_counts=SCENES), seed)
-    training = Holed(scenes.train, share, seed, setting.uneven)
+    training = GappedReader(scenes.train, share, seed, setting.uneven)
     tests = {
-        test_share: Holed(scenes.test, test_share, seed, setting.uneven)
+        test_share: GappedReader(scenes.test, test_share, seed, setting.uneven)
         for test_share in sorted({0.0, share})
     }
     scores = []
@@ -165,8 +188,19 @@ def compare(setting: Setting, share: float, seed: int) -> list[Score]:
     return scores
 
 
-def trained(setting: Setting, splits: Splits, seed: int, masked: bool):  # noqa: ANN201 (torch is imported late)
-    """A network trained on the training split, the seconds, and a function from it and a reader to its test mIoU."""
+def trained(setting: Setting, splits: Splits, seed: int, masked: bool) -> "tuple[nn.Module, float, Scorer]":
+    """Train a network on the training split.
+
+    Args:
+        setting: settings of all trainings.
+        splits: the data; its training split may have gaps.
+        seed: seed of first weights and data order.
+        masked: use masked batch norms.
+
+    Returns:
+        The network, the seconds that its training took, and a function that scores it.
+    """
+    # start-up time: torch is not needed for --help
     import torch
     from accelerate import Accelerator
 

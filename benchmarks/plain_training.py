@@ -1,26 +1,26 @@
-"""A distillation loop as one writes it first, to compare with: nothing is cached, fused or laid out for speed."""
+"""A plain distillation loop as a reference for `benchmarks/training.py`: no caches, fused kernels or channels-last."""
 
 import random
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image, ImageEnhance
+from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from distill.pipeline.stages import RunContext
+from distill.pipeline.stages import RunContext, new_network
 
 
-def plain_steps(context: "RunContext", steps: int) -> list[float]:
-    """Seconds of each step: float32, contiguous, Pillow for every image, teacher online, torch's plain optimizer.
+def plain_steps(context: RunContext, steps: int) -> list[float]:
+    """Train a student in float32 and contiguous memory, with Pillow, the teacher online and an unfused optimizer.
 
-    Same networks, sizes, batch and losses (KL at temperature 2) as the preset's.
+    Args:
+        context: the run; networks, sizes, batch and losses (KL at temperature 2) are the preset's.
+        steps: training steps to take.
+
+    Returns:
+        Seconds of each step.
     """
-    import torch
-    from torch.nn import functional as F
-
-    from distill.pipeline.stages import new_network
-
     config, device = context.config, context.accelerator.device
     torch.manual_seed(0)
     teacher = new_network(config, context.splits, config.teacher).eval().to(device)
@@ -52,10 +52,19 @@ def plain_steps(context: "RunContext", steps: int) -> list[float]:
     return times
 
 
-def _augmented(context: "RunContext", index: int, draw: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """An image float32 C×H×W and its labels int64 H×W, read from disk, resized, zoomed, cropped, flipped and jittered.
+def _augmented(context: RunContext, index: int, draw: random.Random) -> tuple[np.ndarray, np.ndarray]:
+    """Read and augment a training image.
 
-    Images of three 8-bit channels go through Pillow; others have no such path and are cropped with numpy.
+    Images of three 8-bit channels are zoomed, cropped, flipped and jittered by Pillow, which handles no others; those
+    are only cropped, by numpy.
+
+    Args:
+        context: the run.
+        index: index of the image in the training split.
+        draw: source of the random numbers.
+
+    Returns:
+        The image, float32 C×H×W, and its labels, int64 H×W.
     """
     config = context.config
     (height, width), (tall, wide) = config.data.size, config.augment.crop

@@ -3,10 +3,11 @@
     python benchmarks/raster.py --sizes 2048 8192 16384 --json raster.json
     python benchmarks/raster.py --bundle runs/quick/student.bundle
 
-Each size in a fresh process, on a made-up GeoTIFF (uint8 RGB or float32, by the bundle). Without a bundle the network
-is made up: five convolutions, 0.4 · 10⁹ multiply-accumulates a tile of 512×512, a hundredth of a student's. "of bare"
-compares wall clocks, "busy" is the share of the time that the engine runs; both suffer where other programs use the
-cores. "CPU" does not: processor time of the bare engine against that of everything.
+Measures each size in a fresh process, on a generated GeoTIFF (uint8 RGB or float32, as the bundle takes it). Without a
+bundle it generates a network of five convolutions: 0.4 · 10⁹ multiply-accumulates for a tile of 512×512, a hundredth of
+a student's. "of bare" compares wall-clock times, "busy" is the share of the time that the engine runs; both get worse
+when other programs use the cores. "CPU" does not: it is the processor time of the bare engine divided by that of the
+whole process.
 """
 
 import sys
@@ -40,17 +41,24 @@ class Row(msgspec.Struct, frozen=True):
     size: int
     figures: Figures
     share: float
-    """Of the bare engine's throughput, up to the last label on disk."""
+    """Throughput up to the last label on disk, as a share of the bare engine's."""
     busy: float
-    """Share of the time to the last label that the engine ran."""
+    """Share of the time up to the last label in which the engine ran."""
     cpu_share: float
-    """Processor time of the bare engine, against that of the whole process to the last label."""
+    """Processor time of the bare engine, as a share of the whole process's up to the last label."""
     share_with_file: float
-    """The same up to the finished GeoTIFF."""
+    """As `share`, but up to the finished GeoTIFF."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print a table, write JSON."""
+    """Measure, print a table, write JSON.
+
+    Args:
+        arguments: arguments of the command line; None for those of the process.
+
+    Raises:
+        UserError: an impossible option, or a size below one tile.
+    """
     options = _parse(arguments)
     here = machine.describe()
     print(machine.summary(here), flush=True)
@@ -70,21 +78,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks/raster.py", description="Large rasters.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/raster.py", description="Memory and throughput on large rasters."
+    )
     add = parser.add_argument
-    add("--bundle", type=Path, help="folder written by the export (default: a made-up network)")
+    add("--bundle", type=Path, help="folder written by the export (default: a generated network)")
     add("--sizes", nargs="+", type=int, default=[2048, 8192, 16384], help="sides in pixels (2048 8192 16384)")
-    add("--tile", type=int, default=512, help="side of the made-up network's input (512)")
+    add("--tile", type=int, default=512, help="side of the generated network's input (512)")
     add(
-        "--channels", type=int, default=48, help="of the made-up network; its work grows with the square (48)"
+        "--channels",
+        type=int,
+        default=48,
+        help="width of the generated network; its cost grows with the square (48)",
     )
     add("--batch", type=int, default=1, help="tiles in a batch (1)")
     add("--memory", type=int, default=128, help="MB for pixels and sums (128)")
     add("--backend", default="onnxruntime", help="default: onnxruntime")
     add("--threads", type=int, default=1, help="threads of the engine; 0: its own choice (1)")
-    add("--seconds", type=float, default=4.0, help="of the bare engine, before and after (4)")
-    add("--compress", default="none", choices=("none", "deflate"), help="of the input (none)")
-    add("--folder", type=Path, help="for the rasters, 3 bytes a pixel or more (default: a temporary one)")
+    add("--seconds", type=float, default=4.0, help="seconds of the bare engine, before and after (4)")
+    add("--compress", default="none", choices=("none", "deflate"), help="compression of the input (none)")
+    add(
+        "--folder",
+        type=Path,
+        help="folder for the rasters, 3 bytes a pixel or more (default: a temporary one)",
+    )
     add("--json", type=Path, default=Path("runs/raster.json"), help="report (default: %(default)s)")
     options = parser.parse_args(arguments)
     if min(options.sizes) < 1 or options.tile < 32 or options.tile % 8 or options.channels < 2:
@@ -93,9 +110,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(bundle: Path, size: int, folder: Path, options: argparse.Namespace) -> Row:
+    """Measure one size in a fresh process.
+
+    Raises:
+        UserError: the raster is smaller than a tile, or the process failed.
+    """
     spec, raster, out = read_manifest(bundle).input, folder / f"{size}.tif", folder / f"{size}-labels.tif"
     if size < max(spec.height, spec.width):
-        raise UserError(f"--sizes {size}: is smaller than a tile, {spec.height}×{spec.width}")
+        raise UserError(
+            f"--sizes {size}: is smaller than a tile, {spec.height}×{spec.width}; give a larger size"
+        )
     make_raster(raster, size, spec, options.compress)
     script = Path(__file__).with_name("raster_process.py")
     values = (
@@ -112,7 +136,7 @@ def _measure(bundle: Path, size: int, folder: Path, options: argparse.Namespace)
         [sys.executable, str(script), *map(str, values)], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
-        raise UserError(f"{size}×{size}: the process that measures failed, see above")
+        raise UserError(f"{size}×{size}: the measuring process failed, see its message above")
     raster.unlink()
     out.unlink()
     figures = msgspec.json.decode(done.stdout, type=Figures)
@@ -127,7 +151,14 @@ def _measure(bundle: Path, size: int, folder: Path, options: argparse.Namespace)
 
 
 def make_raster(path: Path, size: int, spec: InputSpec, compress: str) -> None:
-    """A GeoTIFF of size×size pixels: soft shapes with noise, around the bundle's mean. A tile of it repeats."""
+    """Write a GeoTIFF of repeated tiles: soft shapes with noise, around the bundle's mean.
+
+    Args:
+        path: file to write.
+        size: side in pixels.
+        spec: channels, dtype, mean and deviation of the pixels.
+        compress: "none" or a compression of GDAL.
+    """
     rng, side, channels = np.random.default_rng(0), 512, len(spec.channels)
     soft = np.kron(rng.normal(size=(channels, 8, 8)), np.ones((1, 64, 64)))
     noisy = soft + rng.normal(0, 0.2, (channels, side, side))

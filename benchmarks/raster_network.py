@@ -1,10 +1,11 @@
-"""A bundle with a made-up network of random weights, for benchmarks that care for speed and not for labels."""
+"""A bundle with a generated network of random weights, for benchmarks of speed."""
 
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.bundle.bundle_files import write_bundle
 from deploy.bundle.manifest import GOLDEN, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec
 
@@ -12,11 +13,18 @@ STRIDE, CLASSES = 8, 5
 
 
 def make_bundle(folder: Path, tile: int, channels: int = 48) -> Path:
-    """Write a bundle for uint8 RGB of tile×tile pixels, 5 classes at stride 8, and return `folder`. Needs onnx."""
+    """Write a bundle for uint8 RGB images, with 5 classes at stride 8. Needs onnx.
+
+    Args:
+        folder: folder to write.
+        tile: height and width of the network's input in pixels.
+        channels: width of the network.
+
+    Returns:
+        `folder`.
+    """
     spec = InputSpec(("R", "G", "B"), tile, tile, "uint8", "NHWC", (120.0,) * 3, (60.0,) * 3, resize="tile")
     model = _model(spec, channels)
-    from deploy.backends.onnxruntime_cpu import OrtEngine
-
     inputs = np.random.default_rng(1).integers(0, 256, (1, tile, tile, 3), np.uint8)
     golden = BytesIO()
     outputs = OrtEngine(model, threads=1).run(inputs)
@@ -36,9 +44,10 @@ def make_bundle(folder: Path, tile: int, channels: int = 48) -> Path:
 
 
 def _model(spec: InputSpec, width: int) -> bytes:
-    from onnx import TensorProto, helper, numpy_helper
+    """An ONNX file with normalization, `width` channels in the middle layers, upsampling and argmax."""
+    from onnx import TensorProto, helper, numpy_helper  # optional dependency
 
-    # Output channels, side of the kernel, stride.
+    # Output channels, kernel size, stride.
     layers = ((width // 2, 3, 2), (width, 3, 2), (width, 3, 2), (width, 3, 1), (CLASSES, 1, 1))
     rng, nodes, values, channels, last = np.random.default_rng(0), [], [], 3, "normal"
     for i, (count, side, stride) in enumerate(layers):

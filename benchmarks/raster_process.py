@@ -1,6 +1,6 @@
 """The script that `benchmarks/raster.py` runs in a fresh process: one raster, and the bare engine on tiles of it.
 
-It prints one line of JSON, `Figures`.
+It prints `Figures` as one line of JSON.
 """
 
 import sys
@@ -25,31 +25,33 @@ from deploy.tasks.segmentation.model import SegmentationModel
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """Of one raster."""
+    """Figures of one raster."""
 
     tiles: int
     run: int
     """Tiles that went through the engine."""
     predict_s: float
-    """Reading, engine, blending and the durable parts on disk."""
+    """Seconds of reading, engine, blending and writing the parts to disk."""
     engine_s: float
-    """Of these inside the engine."""
+    """Seconds of these spent in the engine."""
     predict_cpu_s: float
-    """Processor time of all threads meanwhile."""
+    """Processor time of all threads during `predict_s`."""
     write_s: float
-    """The GeoTIFF made of the parts: compressed, with overviews, read back."""
+    """Seconds of writing the GeoTIFF from the parts: compressed, with overviews, read back."""
     bare_s: float
-    """The bare engine's time for as many tiles: the median of its batches, before and after."""
+    """The bare engine's seconds for as many tiles: the median of its batches, before and after."""
     bare_cpu_s: float
-    """The same of processor time."""
+    """The same in processor time."""
     loaded_rss_bytes: int
     """Peak memory after loading, before the first tile."""
     peak_rss_bytes: int
 
 
 def main() -> None:
-    """Arguments: bundle, raster, output, batch, MB of memory, backend, threads (0: the backend's choice), and for
-    how many seconds the bare engine is measured, before the raster and again after it.
+    """Measure and print.
+
+    The arguments of the process are: bundle, raster, output, batch, MB of memory, backend, threads (0: the backend's
+    choice), and the seconds for which the bare engine is measured, before the raster and again after it.
     """
     bundle, raster, out, batch, memory, backend, threads, seconds = sys.argv[1:]
     model = load(bundle, backend, int(threads) or None)
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def _inputs(model: SegmentationModel, source: GeoSource, batch: int) -> list[np.ndarray]:
-    """A few batches of tiles of the raster, so that no batch is a special one."""
+    """A few batches of random tiles of the raster, so that no single batch decides the measurement."""
     height, width = model.input.height, model.input.width
     rng = np.random.default_rng(0)
     tiles = [
@@ -100,7 +102,7 @@ def _inputs(model: SegmentationModel, source: GeoSource, batch: int) -> list[np.
 
 
 def _bare(model: SegmentationModel, inputs: list[np.ndarray], seconds: float) -> list[tuple[float, float]]:
-    """Seconds of each run, and of processor time; the first one is not counted."""
+    """Seconds of wall clock and of processor time of each run; the first run is not counted."""
     model.engine.run(inputs[0])
     times: list[tuple[float, float]] = []
     begin = perf_counter()

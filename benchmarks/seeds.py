@@ -1,7 +1,7 @@
 """Does distillation help? `python benchmarks/seeds.py PRESET [--seeds 0 1 2] [--json FILE] [--field value …]`.
 
-Runs a preset once for each seed (synthetic data, first weights and data order change with it), into folders named after
-the seed that are resumed if they exist, and prints the test score of teacher, baseline and student, mean and spread.
+Runs a preset once for each seed, which changes synthetic data, first weights and data order, in folders named after the
+seed; existing ones are resumed. Prints the test scores of teacher, baseline and student, their mean and deviation.
 """
 
 import sys
@@ -50,7 +50,8 @@ def table(seeds: Sequence[int], rows: Sequence[dict[str, float]]) -> str:
 
 
 def _run_seed(arguments: Sequence[str], seed: int) -> dict[str, float]:
-    from distill.pipeline.pipeline import run
+    """Run the preset with one seed and return the test score of each network, by name."""
+    from distill.pipeline.pipeline import run  # start-up time: torch is not needed for --help
 
     config = parse([*arguments, "--seed", str(seed)])
     if not config.baseline:
@@ -58,7 +59,7 @@ def _run_seed(arguments: Sequence[str], seed: int) -> dict[str, float]:
     config = replace(config, out=config.out.with_name(f"{config.out.name}-seed{seed}"), resume=True)
     try:
         run(config)
-    except GateFailed as failure:  # the table is about training; the run's own report tells of the export
+    except GateFailed as failure:  # the table is about training; the run's own report covers the export
         print(f"seed {seed}: {failure}", file=sys.stderr)
     report = json.loads((config.out / "report.json").read_text())
     return {row["name"]: row["score"] for row in report["rows"]}

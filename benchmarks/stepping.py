@@ -1,41 +1,44 @@
-"""Single training steps, to be timed: of the bare network, or with loading and a teacher."""
+"""Single training steps, to be timed: of the bare network, or with data loading and a teacher."""
 
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from torch import nn
+import torch
+from accelerate import Accelerator
+from torch import nn
 
-    from distill.config import TrainConfig
-    from distill.training.loop import Stage
-    from distill.training.step_module import Distillation
+from distill.config import TrainConfig
+from distill.data.loader import train_batches
+from distill.training.loop import Stage, loss_terms
+from distill.training.optim import build_optimizer
+from distill.training.step_module import Distillation, TrainStepModule
+from distill.training.sync_norm import step_norms
 
 
 class Stepper:
-    """A network in training that takes one step at a time, as `distill.training.loop.train` does but for logs and checkpoints.
-
-    With `loading` each step loads and augments its batch, otherwise one batch serves all; without `optimize` it ends
-    with the backward pass.
-    """
+    """Trains a network step by step, as `distill.training.loop.train` does but without logs and checkpoints."""
 
     def __init__(
         self,
-        network: "nn.Module",
-        stage: "Stage",
-        training: "TrainConfig",
-        accelerator: "Accelerator",
-        distillation: "Distillation | None" = None,
+        network: nn.Module,
+        stage: Stage,
+        training: TrainConfig,
+        accelerator: Accelerator,
+        distillation: Distillation | None = None,
         *,
         loading: bool = True,
         optimize: bool = True,
     ) -> None:
-        import torch
+        """Prepare the network and load the first batch.
 
-        from distill.data.loader import train_batches
-        from distill.training.optim import build_optimizer
-        from distill.training.step_module import TrainStepModule
-
+        Args:
+            network: network to train.
+            stage: data and losses.
+            training: batch size, arithmetic and optimizer.
+            accelerator: device and mixed precision.
+            distillation: teacher and its losses; None to train without.
+            loading: load and augment a new batch in each step; otherwise reuse the first one.
+            optimize: end each step with the optimizer; otherwise with the backward pass.
+        """
         self.stage, self.training, self.accelerator = stage, training, accelerator
         self.distillation, self.loading, self.optimize = distillation, loading, optimize
         network.to(memory_format=torch.channels_last if training.channels_last else torch.contiguous_format)
@@ -46,10 +49,7 @@ class Stepper:
         self.batch = next(self.batches)
 
     def step(self) -> float:
-        """Take a step, and return its seconds."""
-        from distill.training.loop import loss_terms
-        from distill.training.sync_norm import step_norms
-
+        """Take a step and return its seconds."""
         began = time.perf_counter()
         if self.loading:
             self.batch = next(self.batches)

@@ -1,11 +1,11 @@
-"""benchmarks/grasp_decoding.py: both ways find the same peaks, and the report holds every run."""
+"""benchmarks/grasp_decoding.py: both decoders find the same peaks, and the report lists every run."""
 
 import json
 
 import numpy as np
 import pytest
 
-from benchmarks.grasp_decoding import example, main, usual
+from benchmarks.grasp_decoding import example, main, scikit_image
 from deploy.errors import UserError
 from deploy.tasks.grasp.decode import decode
 
@@ -27,8 +27,8 @@ def test_table_and_report(tmp_path, capsys):
 def test_both_find_the_best_grasp_at_about_the_same_place():
     maps = example(200)
     ours, _ = decode(maps, count=1)
-    x, y, *_ = usual(1)(maps)[0]
-    assert np.abs(ours[0, :2] - (x, y)).max() < 12  # ours goes to the middle of flat ground
+    x, y, *_ = scikit_image(1)(maps)[0]
+    assert np.abs(ours[0, :2] - (x, y)).max() < 12  # ours moves to the center of a plateau
 
 
 def test_usage():

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.no_data import Holed, Score, main, table
+from benchmarks.no_data import GappedReader, Score, main, table
 from deploy.errors import UserError
 from distill.config import DataConfig
 from distill.data.registry import open_splits
@@ -17,22 +17,22 @@ def scenes():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6])
-def test_the_share_of_each_scene_is_missing_in_few_pieces(scenes, share):
-    reader = Holed(scenes, share, seed=0)
-    assert 2 < len(reader) == len(reader.ids) < 12  # those cut off by the swath are left out
+def test_each_scene_lacks_the_share_in_few_pieces(scenes, share):
+    reader = GappedReader(scenes, share, seed=0)
+    assert 2 < len(reader) == len(reader.ids) < 12  # scenes at the edge of the swath are left out
     for index in range(len(reader)):
         sample = reader[index]
         missing = ~sample.valid
         assert float(missing.float().mean()) == pytest.approx(share, abs=0.01)
         assert torch.equal(sample.image.isnan().any(0), missing)
         edges = (missing[1:] != missing[:-1]).sum() + (missing[:, 1:] != missing[:, :-1]).sum()
-        assert edges < 8 * 48, "salt has some 1500"
+        assert edges < 8 * 48, "scattered pixels have about 1500"
 
 
 def test_a_scene_is_always_the_same(scenes):
-    one, other = (Holed(scenes, 0.4, seed)[1] for seed in (3, 3))
+    one, other = (GappedReader(scenes, 0.4, seed)[1] for seed in (3, 3))
     assert torch.equal(one.valid, other.valid)
-    assert not torch.equal(one.valid, Holed(scenes, 0.4, 4)[1].valid)
+    assert not torch.equal(one.valid, GappedReader(scenes, 0.4, 4)[1].valid)
 
 
 def test_gains_are_paired_by_seed():
@@ -45,15 +45,15 @@ def test_gains_are_paired_by_seed():
     ]
 
 
-def test_uneven_scenes_lack_nearly_all_or_nothing(scenes):
-    reader = Holed(scenes, 0.5, seed=0, uneven=True)
+def test_uneven_gaps_cover_nearly_all_or_nothing(scenes):
+    reader = GappedReader(scenes, 0.5, seed=0, uneven=True)
     missing = [float((~reader[index].valid).float().mean()) for index in range(len(reader))]
     assert {round(share, 2) for share in missing} == {0.0, 0.95}
-    assert Holed(scenes, 0.0, seed=0, uneven=True)[0].valid.all()
+    assert GappedReader(scenes, 0.0, seed=0, uneven=True)[0].valid.all()
 
 
 @pytest.mark.slow
-def test_without_gaps_both_norms_are_one(tmp_path, capsys):
+def test_without_gaps_both_norms_are_equal(tmp_path, capsys):
     report = tmp_path / "report.json"
     assert main(["--shares", "0", "0.5", "--seeds", "0", "--steps", "3", "--json", str(report)]) == 0
     content = json.loads(report.read_text())
