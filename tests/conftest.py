@@ -1,6 +1,8 @@
 """Set-up shared by all tests: one thread per process, no network, and real data where there is some."""
 
 import os
+import subprocess
+import sys
 
 # Before numpy, torch or a library of the Hugging Face hub is imported. Tiny networks gain nothing from more
 # threads, and several processes that each claim every core slow one another down by far more.
@@ -18,6 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # A slow machine is no failure, and CI must not fail by luck: there every run draws the same examples.
 hypothesis.settings.register_profile("edgedistill", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("edgedistill")
+
+
+def run_python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, with `cwd` as first entry of its path."""
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def reason_to_skip(root: str | None, sets: tuple[str, ...]) -> str | None:
@@ -42,3 +49,11 @@ def data_root() -> Path:
     if reason := reason_to_skip(root, ()):
         pytest.skip(reason)
     return Path(str(root)).resolve()
+
+
+@pytest.fixture(params=["rasterio", "tifffile"])
+def tiff_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The library that reads TIFF files of many bands: rasterio, or tifffile where rasterio is not installed."""
+    if request.param == "tifffile":
+        monkeypatch.setattr("deploy.files.tiff.find_spec", lambda name: name == "tifffile" or None)
+    return request.param
