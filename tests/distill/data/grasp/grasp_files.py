@@ -31,3 +31,12 @@ def write_jacquard(root: Path) -> None:
 def _depth(path: Path, size: tuple[int, int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     Image.fromarray(rng.uniform(0.5, 0.7, size).astype(np.float32)).save(path)
+
+
+def at(root: Path, name: str):
+    """A configuration with the name and the root of a data set, all that the readers look at."""
+    return type("Config", (), {"name": name, "root": root})()
+
+
+def write_tiff(path: Path, depth: np.ndarray) -> None:
+    Image.fromarray(depth.astype(np.float32)).save(path)
