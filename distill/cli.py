@@ -1,45 +1,42 @@
-"""The `edgedistill` command: training here, device commands in `deploy.cli`.
+"""The commands of `edgedistill`: those of training here, those of a device in `deploy.cli`.
 
-With the base install only the device commands work; the others say what to install.
+With the base install only the device commands work; the others say what to install. Each command is imported when it is
+asked for (start-up time).
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import NoReturn
 
 from deploy import cli as device
-from deploy.errors import UserError, exit_with_one_line
+from deploy.errors import UserError, did_you_mean
 
 USAGE = """\
 usage: edgedistill COMMAND …
 
 training
-  run PRESET [--field value …]   train a teacher, distil a student, export and prove it
+  run PRESET [--field value …]   train a teacher, distill a student, export it and verify the export
   presets                        list the presets
   inspect PRESET [--field value …]
-                                 statistics of the data that a run would have: tables, CSV, plots
+                                 statistics of the data that a run would use: tables, CSV, plots
   tiles SRC DST [--size 256]     cut large images and their masks into tiles to train on
   students [--size N]            list the students with parameters and multiply-accumulates
-  losses                         list the losses, of labels and of a teacher, with their options
+  losses                         list the losses against labels and against a teacher, with their options
   compare RUN_OR_BUNDLE…         compare models on labeled images: tables, plots, the worst images
-for a device
-  build BUNDLE                   quantize and compile a bundle, and prove the result
-  threshold BUNDLE               choose the best threshold of two classes on val, and keep it in the bundle
-  lint BUNDLE|FILE               predict_int8_coverage what compilers will make of a bundle or an ONNX file
+before deployment
+  build BUNDLE                   quantize and compile a bundle, and verify the result
+  threshold BUNDLE               choose the best threshold of two classes on val, and store it in the bundle
+  lint BUNDLE|FILE               predict how compilers will handle a bundle or an ONNX file
 on the device
   predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
   predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size
   info BUNDLE                    show what a bundle holds
   verify BUNDLE                  check a bundle's files, and its golden outputs on this device
 
-COMMAND --help tells more."""
+edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
 
-
-def entry() -> NoReturn:
-    """The console script."""
-    exit_with_one_line(lambda: main(sys.argv[1:]))
+DEVICE_COMMANDS = ("build", "threshold", "lint", "predict", "predict-raster", "info", "verify")
+"""Those of `deploy.cli`."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,9 +54,14 @@ def main(argv: Sequence[str]) -> int:
         "losses": _losses,
         "compare": _compare,
     }
-    if command not in training:
+    if command in training:
+        return training[command](rest)
+    if command in DEVICE_COMMANDS:
         return device.main(list(argv))
-    return training[command](rest)
+    known = [*training, *DEVICE_COMMANDS]
+    raise UserError(
+        f"unknown command {command!r}{did_you_mean(command, known)}; `edgedistill --help` lists all"
+    )
 
 
 def _run(argv: Sequence[str]) -> int:

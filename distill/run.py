@@ -1,4 +1,7 @@
-"""Train a teacher, distil a student, export and prove it: `python distill/run.py PRESET [--field value …]`."""
+"""`edgedistill run PRESET [--field value …]`: train a teacher, distill a student, export it and verify the export.
+
+In a clone `python distill/run.py` is the same command.
+"""
 
 import sys
 from pathlib import Path
@@ -6,69 +9,77 @@ from pathlib import Path
 if not __package__:  # run as a script: import from the repository root, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from deploy.errors import UserError, did_you_mean, exit_with_one_line
 from distill.config import RunConfig
+from distill.overrides import field_names, with_changes
 from distill.presets import PRESETS
 
-USAGE = "usage: python distill/run.py PRESET [--field value …]   (PRESET --help lists the fields)"
+USAGE = "usage: edgedistill run PRESET [--field value …]   (PRESET --help lists the fields)"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the preset `argv[0]` with the fields that follow changed."""
+    """Run the preset `argv[0]` with the fields changed that follow, and return the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, "", "presets:", *preset_lines(), sep="\n")
         return 0 if argv else 2
     config = parse(argv)
-    from distill.pipeline.pipeline import run  # torch loads only when there is something to do
+    from distill.pipeline.pipeline import run  # start-up time: torch
 
     run(config)
     return 0
 
 
-def parse(argv: Sequence[str], command: str = "distill/run.py") -> RunConfig:
-    """The configuration of a command line `PRESET [--field value …]`; `command` is named in its help.
+def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
+    """The configuration of a command line.
+
+    Args:
+        argv: `PRESET [--field value …]`. tyro itself exits with code 2 on a value that it cannot read.
+        command: what the help calls the command.
 
     Raises:
-        UserError: unknown preset or field. tyro itself exits with code 2 on a value it cannot read.
+        UserError: unknown preset or field.
     """
-    import tyro
+    import tyro  # start-up time
 
     name, *fields = argv
-    if name not in PRESETS:
-        raise UserError(
-            f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; presets: {', '.join(PRESETS)}"
-        )
-    known = list(field_names(RunConfig))
+    make = _preset_named(name)
+    known = [field.replace("_", "-") for field in field_names()]
     for field in fields:
         asked = field.removeprefix("--").partition("=")[0].replace("_", "-")
-        if (
-            field.startswith("--")
-            and asked != "help"
-            and _without_no(asked) not in known
-            and asked not in known
-        ):
+        is_known = asked == "help" or asked in known or _without_no(asked) in known
+        if field.startswith("--") and not is_known:
             raise UserError(f"unknown field --{asked}{did_you_mean(asked, known)}; {name} --help lists all")
-    make = PRESETS[name]
     prog = f"{command} {name}"
     return tyro.cli(RunConfig, default=make(), args=fields, prog=prog, description=make.__doc__)
 
 
-def field_names(kind: type, prefix: str = "") -> list[str]:
-    """The dotted command-line names of a configuration's fields."""
-    names: list[str] = []
-    for field in dataclasses.fields(kind):
-        name = f"{prefix}{field.name.replace('_', '-')}"
-        nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
-        names += field_names(field.type, f"{name}.") if nested else [name]  # pyright: ignore[reportArgumentType]
-    return names
+def preset(name: str, **changes: Any) -> RunConfig:
+    """The configuration of a preset, some of its fields changed.
+
+    Args:
+        name: such as "quick"; `edgedistill presets` lists them.
+        changes: new values by dotted name, `**{"student_train.steps": 10}`, or nested, `student_train={"steps": 10}`.
+
+    Raises:
+        UserError: unknown preset or field, or a value of another type than the field's.
+    """
+    return with_changes(_preset_named(name)(), changes)
 
 
 def preset_lines() -> list[str]:
     """One line a preset: its name and what it is for."""
     return [f"  {name:<12}{(make.__doc__ or '').splitlines()[0]}" for name, make in PRESETS.items()]
+
+
+def _preset_named(name: str) -> Callable[[], RunConfig]:
+    if name not in PRESETS:
+        raise UserError(
+            f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; presets: {', '.join(PRESETS)}"
+        )
+    return PRESETS[name]
 
 
 def _without_no(name: str) -> str:

@@ -13,16 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, reason_to_skip
+from tests.conftest import ROOT, reason_to_skip, run_python
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests")
+SHIPPED = sorted(set(PACKAGES) - {"benchmarks"})
 # What `import` calls the dependencies, where that is not their name.
 IMPORT_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL"}
-
-
-def run_python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def import_names(requirements: list[str]) -> list[str]:
@@ -147,10 +144,11 @@ def test_wheel_holds_every_module_and_no_tests(tmp_path: Path):
             next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
         ).decode()
 
-    modules = {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for name in SHIPPED for path in (ROOT / name).rglob("*.py")}
     assert {name for name in shipped if name.endswith(".py")} == modules
-    assert {name.split("/")[0] for name in shipped} == set(PACKAGES)
-    assert "edgedistill = distill.cli:entry" in entry_points
+    assert {name.split("/")[0] for name in shipped} == set(SHIPPED)
+    assert "edgedistill/py.typed" in shipped
+    assert "edgedistill = edgedistill.__main__:entry" in entry_points
 
 
 def test_real_data_are_skipped_with_the_reason(tmp_path: Path):

@@ -68,6 +68,29 @@ def test_no_command_prints_usage_and_is_a_mistake(capsys):
     assert cli.main(["--help"]) == 0
 
 
+def test_usage_lists_every_command(capsys):
+    cli.main(["--help"])
+    usage = capsys.readouterr().out
+    commands = ("run", "presets", "inspect", "tiles", "students", "losses", "compare", *cli.DEVICE_COMMANDS)
+    assert [name for name in commands if f"\n  {name} " not in usage] == []
+
+
+def test_an_unknown_command_is_refused():
+    with pytest.raises(
+        UserError, match=r"unknown command 'predit' \(did you mean predict\?\); `edgedistill --help`"
+    ):
+        cli.main(["predit", "tiny.bundle"])
+
+
+@pytest.mark.parametrize("command", ["run", "inspect"])
+def test_help_names_the_command_as_it_is_typed(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: edgedistill {command} PRESET")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "quick", "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: edgedistill {command} quick")
+
+
 def test_training_commands_without_torch_say_what_to_install(monkeypatch):
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     with pytest.raises(

@@ -1,0 +1,30 @@
+"""The `edgedistill` command, also as `python -m edgedistill`."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from edgedistill import __version__, import_neighbors
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    import_neighbors()
+    from deploy.errors import exit_with_one_line  # our `deploy`, which `import_neighbors` has found
+
+    exit_with_one_line(lambda: main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `edgedistill argv…` and return its exit code."""
+    if list(argv) == ["--version"]:
+        print(f"edgedistill {__version__}")
+        return 0
+    import_neighbors()
+    from distill import cli  # our `distill`, which `import_neighbors` has found
+
+    return cli.main(argv)
+
+
+if __name__ == "__main__":
+    entry()

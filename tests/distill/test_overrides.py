@@ -1,0 +1,69 @@
+"""Fields of a configuration changed by their names."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import UserError
+from distill.overrides import field_names, with_changes
+from distill.run import preset
+
+QUICK = preset("quick")
+
+
+def test_fields_are_named_by_their_dotted_path():
+    names = field_names()
+    assert {"data.root", "student_train.steps", "seed"} <= set(names)
+    assert "data" not in names
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"student_train.steps": 3, "student_train.lr": 1, "out": "runs/x"},
+        {"student_train": {"steps": 3, "lr": 1.0}, "out": Path("runs/x")},
+        {"student_train": replace(QUICK.student_train, steps=3), "student_train.lr": 1.0, "out": "runs/x"},
+    ],
+)
+def test_dotted_nested_and_whole(changes: dict):
+    training = replace(QUICK.student_train, steps=3, lr=1.0)
+    assert with_changes(QUICK, changes) == replace(QUICK, student_train=training, out=Path("runs/x"))
+
+
+def test_values_take_the_type_of_their_field():
+    changed = preset(
+        "quick", **{"data.size": [64, 48], "distill.teachers": ["a", Path("b")], "data.root": None}
+    )
+    assert changed.data.size == (64, 48)
+    assert changed.distill.teachers == (Path("a"), Path("b"))
+    assert preset("quick") == QUICK
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"student_train.step": 3},
+            r"unknown field student_train\.step \(did you mean student_train\.steps\?\)",
+        ),
+        ({"student_train": {"steps.x": 3}}, r"unknown field student_train\.steps\.x"),
+        ({"nothing": 3}, "unknown field nothing; `edgedistill run PRESET --help` lists all"),
+        ({"seed": "1"}, "seed='1': Expected `int`, got `str`"),
+        ({"out": 1}, "out=1: Expected a path, got int"),
+        ({"data.size": (3,)}, r"data\.size=\(3,\): Expected `array` of length 2"),
+        ({"data": 3}, "data=3: Expected `object`, got `int`"),
+        ({"precision": "fp8"}, "precision='fp8': choose one of 'auto', 'fp32', 'bf16', 'fp16'"),
+        ({"loss.task": object}, r"loss\.task=<class 'object'>: there is no field of type type"),
+    ],
+)
+def test_mistakes_are_one_line(changes: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        with_changes(QUICK, changes)
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(
+        UserError, match=r"unknown preset 'quik' \(did you mean quick\?\); presets: smoke, quick"
+    ):
+        preset("quik")
