@@ -1,7 +1,7 @@
-"""`edgedistill lint`: what a compiler will do with an ONNX file, foretold on any machine.
+"""`edgedistill lint`: predict how compilers will handle an ONNX file, on any machine.
 
-`lint` gives the findings of one model for one target; `predict_int8_coverage` the share of it that will run in INT8.
-Needs the `onnx` library, so `import deploy` never imports it.
+`lint` returns the findings of one model for one target, `predict_int8_coverage` how much of it will run in INT8.
+This package needs the `onnx` library, so `import deploy` never imports it.
 """
 
 from deploy.lint.command import lint_command

@@ -17,11 +17,11 @@ from deploy.lint.graph import read_graph
 from deploy.lint.rules import check
 
 COMPILED = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
-"""What a TensorRT file is checked for unless --target says otherwise; the DLA only when asked for."""
+"""Targets of a TensorRT file unless --target names another; the DLA is checked only on request."""
 MEANT_FOR: dict[str, tuple[str, ...]] = {FP16: COMPILED, INT8: COMPILED, INT8_CPU: CPU}
-"""Files that are made for some targets only, by the names that they have in a bundle."""
+"""Targets of the files in a bundle that are made for some targets only, by file name."""
 SHOWN = 3
-"""So many places of one rule are printed; --json gives all."""
+"""Places printed for each rule; --json prints all."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -34,9 +34,13 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def lint_command(argv: Sequence[str]) -> int:
-    """Run the command and return its exit code: 1 when a target refuses a file, else 0.
+    """Run the command.
 
-    Raises `UserError` for what is missing, unreadable, empty, corrupt, or no ONNX model.
+    Returns:
+        The exit code: 1 when a target refuses a file, else 0.
+
+    Raises:
+        UserError: a file that is missing, unreadable, empty, corrupt, or not an ONNX model.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -60,19 +64,20 @@ def lint_command(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="edgedistill lint", description="Foretell what a compiler will do with an ONNX file."
+        prog="edgedistill lint",
+        description="Predict how compilers will handle an ONNX file: what they refuse, run in float, or run slowly.",
     )
     parser.add_argument("path", type=Path, metavar="FILE|BUNDLE")
     parser.add_argument(
-        "--target", choices=TARGETS, help="check for this one only (all that the file is for)"
+        "--target", choices=TARGETS, help="check for this target only (default: all that the file is for)"
     )
-    parser.add_argument("--precision", help="of a bundle, check only files of this precision, such as int8")
+    parser.add_argument("--precision", help="check only the bundle's files of this precision, such as int8")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     return parser
 
 
 def _files(path: Path, precision: str | None) -> list[tuple[Path, tuple[str, ...]]]:
-    """The ONNX files to check, each with the targets that it is meant for."""
+    """The ONNX files to check, each with its targets."""
     if path.is_dir() or path.name == MANIFEST:
         folder = path if path.is_dir() else path.parent
         manifest = read_manifest(folder)
@@ -120,4 +125,4 @@ def _total(checked: Sequence[Checked]) -> str:
         for level in get_args(Level)
         if counts[level]
     )
-    return found or "nothing to complain about"
+    return found or "no findings"

@@ -1,4 +1,4 @@
-"""What the compiler will make of the network, in figures: how much of it runs in INT8."""
+"""Predict how much of a network a compiler will run in INT8."""
 
 import msgspec
 
@@ -7,18 +7,18 @@ from deploy.lint.pairs import CLAMPS, MOVES, activations, is_weight, origin, run
 
 
 class Int8Coverage(msgspec.Struct, frozen=True):
-    """What is foretold of one file on one target."""
+    """How much of one file one target is predicted to run in INT8."""
 
     convolutions: int
     int8_convolutions: int
     macs: int
-    """Multiply-accumulates of all convolutions at batch 1; 0 where shapes are not known."""
+    """Multiply-accumulates of all convolutions at batch 1; 0 where shapes are unknown."""
     int8_share: float
-    """The share of them in INT8 convolutions, 0…1."""
+    """The share of the multiply-accumulates in INT8 convolutions, 0…1."""
     pairs: int
-    """Activations with a Q and a DQ; weights do not count."""
+    """Activations with a Q and a DQ; weights are not counted."""
     conversions: int
-    """Q that follow and DQ that precede no INT8 operator with which they could fuse."""
+    """Q and DQ nodes that cannot fuse with an INT8 operator next to them."""
 
     def __str__(self) -> str:
         return (
@@ -29,7 +29,7 @@ class Int8Coverage(msgspec.Struct, frozen=True):
 
 
 def predict_int8_coverage(graph: Graph, target: str) -> Int8Coverage:
-    """Foretell how the target will run the convolutions; see `pairs` for what this rests on."""
+    """Predict which convolutions the target will run in INT8, by the measured rules of `pairs`."""
     convs = list(graph.of("Conv"))
     int8 = [conv for conv in convs if runs_in_int8(graph, conv, target)]
     return Int8Coverage(
@@ -50,7 +50,7 @@ def _conversions(graph: Graph, target: str) -> int:
 
 
 def _read_in_float(graph: Graph, node: Node, target: str) -> bool:
-    """Whether something that runs in float reads the node's output, perhaps after it was moved about or clamped."""
+    """Whether something that runs in float reads the node's output, perhaps after operators that move or clamp it."""
     return graph.leaves(node.outputs[0]) or any(
         _read_in_float(graph, reader, target)
         if reader.op in MOVES | CLAMPS

@@ -1,7 +1,7 @@
 """What a Jetson's deep learning accelerator (DLA) cannot run.
 
 Source, unless a rule says otherwise: NVIDIA, "DLA Supported Layers and Restrictions" (TensorRT developer guide), and
-the operator matrix of github.com/NVIDIA/Deep-Learning-Accelerator-SW. No DLA was at hand: nothing was tried on one.
+the operator matrix of github.com/NVIDIA/Deep-Learning-Accelerator-SW. None of this was tried on a real DLA.
 TensorRT 10 to 10.7 and 11.4.1 (JetPack 7.2.2) drive the DLA of a Jetson Orin; 11.0 to 11.3 do not ("Working with DLA").
 """
 
@@ -13,7 +13,7 @@ from deploy.lint.graph import Graph, Node
 from deploy.lint.pairs import clip_bounds, is_dequantized
 
 Check = Callable[[Graph, Node], str | None]
-"""Why the DLA cannot run this node; None when it can."""
+"""Returns why the DLA cannot run this node; None if it can."""
 SHAPE_OPS = ("Constant", "ConstantOfShape", "Range", "Shape", "Size", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -30,14 +30,14 @@ def layers(graph: Graph, target: str) -> Iterator[Finding]:
 
 
 def precision(graph: Graph, target: str) -> Iterator[Finding]:
-    """The DLA computes in FP16, or in INT8 by the scales of implicit quantisation, not by Q and DQ. Sources: the matrix
+    """The DLA computes in FP16, or in INT8 by the scales of implicit quantization, not by Q and DQ. Sources: the matrix
     named above (DequantizeLinear: "can be collapsed to INT8 scaling factor"); github.com/NVIDIA/Model-Optimizer #1661
     ("DLA still only supports IQ"); "Strongly Typed Networks for DLA" (an FP32 ONNX stays FP32).
     """
     if target != "dla":
         return
     if node := next(graph.of("QuantizeLinear", "DequantizeLinear"), None):
-        message = "the DLA takes INT8 scales, not Q and DQ, so what they surround runs on the GPU"
+        message = "the DLA takes INT8 scales, not Q and DQ, so the operators between them run on the GPU"
         remedy = "use FP16 on the DLA, or turn Q/DQ into a calibration cache with NVIDIA's qdq-translator"
         yield Finding("warning", "dla-explicit-int8", str(node), message, remedy)
     elif conv := next(
@@ -52,7 +52,7 @@ RULES = (layers, precision)
 
 
 def _unknown(_: Graph, node: Node) -> str:
-    return f"{node.op} is no layer of the DLA"
+    return f"{node.op} is not a layer of the DLA"
 
 
 def _too_large(graph: Graph, node: Node) -> str | None:
@@ -64,7 +64,7 @@ def _too_large(graph: Graph, node: Node) -> str | None:
 
 
 def _within(node: Node, limits: dict[str, tuple[int, int]]) -> str | None:
-    """Whether the attributes of a node lie in their ranges; those left out have ONNX's default, which does."""
+    """Why the attributes of a node exceed their ranges; None if they do not. ONNX's defaults are within all of them."""
     for name, (low, high) in limits.items():
         values = node.attributes.get(name, [])
         if any(not low <= value <= high for value in (values if isinstance(values, list) else [values])):
@@ -89,7 +89,7 @@ def _convolution(graph: Graph, node: Node) -> str | None:
 
 
 def _convolution_buffer(graph: Graph, node: Node, weight: Sequence[int]) -> str | None:
-    """One kernel and the rows it needs must fit the 16 banks of 32 KiB of the convolution buffer."""
+    """One kernel and the rows it reads must fit the convolution buffer: 16 banks of 32 KiB."""
     shape = graph.shape(node.inputs[0])
     if len(shape) != 4 or not isinstance(shape[1], int) or not isinstance(shape[3], int):
         return None

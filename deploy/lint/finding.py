@@ -1,4 +1,4 @@
-"""What the linter says, and for whom it says it."""
+"""Findings of the linter, and the targets they are about."""
 
 from typing import Literal, get_args
 
@@ -8,7 +8,7 @@ Level = Literal["error", "warning", "note"]
 Target = Literal["tensorrt-10", "tensorrt-11", "tensorrt-rtx", "dla", "onnxruntime", "openvino"]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
-"""tensorrt-10 stands for 10.3 (JetPack 6) and later, dla for the accelerator of a Jetson under TensorRT 10,
+"""tensorrt-10 means 10.3 (JetPack 6) and later, dla the accelerator of a Jetson under TensorRT 10,
 onnxruntime and openvino for their CPU backends."""
 TENSORRT: tuple[Target, ...] = TARGETS[:4]
 """Targets whose files pass TensorRT's ONNX parser."""
@@ -16,15 +16,15 @@ CPU: tuple[Target, ...] = TARGETS[4:]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that a target will do with a file, or refuse to do."""
+    """One thing in a file that a target refuses or handles badly."""
 
     level: Level
-    """error: the target refuses the file. warning: it runs slower or less accurately than meant. note: good to know."""
+    """error: the target refuses the file. warning: it runs slower or less accurately. note: worth knowing."""
     rule: str
     """Id of the rule, such as "int32-bias"."""
     where: str
     """Operator type and name of a node, the name of a tensor, or "model"."""
     message: str
-    """What is the matter, and why."""
+    """The problem and its reason."""
     remedy: str
-    """What to do about it."""
+    """How to fix it."""

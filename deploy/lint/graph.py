@@ -1,6 +1,6 @@
-"""A read-only view of an ONNX model for the rules: who makes and who reads each tensor, constants, types, shapes.
+"""A read-only view of an ONNX model for the rules: producers and consumers of each tensor, constants, types, shapes.
 
-The only module of the linter that knows the ONNX library.
+The only module of the linter that uses the ONNX library.
 """
 
 import math
@@ -20,17 +20,17 @@ from onnx import defs, helper, inliner, numpy_helper, shape_inference
 from deploy.errors import UserError
 
 Shape = tuple[int | str, ...]
-"""Sizes; a name, or "?", stands for one that the file leaves open."""
+"""Sizes; a name or "?" is a size that the file leaves open."""
 STANDARD = ("", "ai.onnx")
 """Domains of the operators that ONNX defines."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An operator. `inputs` holds "" for those left out; `attributes` holds numbers, text and lists of them."""
+    """An operator. `inputs` holds "" for omitted inputs; `attributes` holds numbers, text and lists of them."""
 
     type: str
-    """Its name in the file, whoever defines it; the same name means another operator in another domain."""
+    """Its name in the file; in another domain the same name is another operator."""
     domain: str
     name: str
     inputs: tuple[str, ...]
@@ -42,7 +42,7 @@ class Node:
 
     @cached_property
     def op(self) -> str:
-        """What it computes: an operator of ONNX by its name alone ("Conv"), others with their domain ("my:Conv")."""
+        """The operator: those of ONNX by name alone ("Conv"), others with their domain ("my:Conv")."""
         return self.type if _is_ours(self.type, self.domain) else f"{self.domain}:{self.type}"
 
     @property
@@ -69,21 +69,21 @@ class Graph:
     shapes: Mapping[str, Shape]
     """A tensor of unknown rank is absent."""
     opset: int | None
-    """Of the standard operators; None where the file does not say."""
+    """Opset of the standard operators; None where the file does not name one."""
     ir_version: int
     folder: Path | None
-    """Where external data lie."""
+    """Folder of the external data."""
     body_names: frozenset[str] = field(default=frozenset())
-    """What goes into and out of the bodies of control flow."""
+    """Inputs and outputs of the bodies of control flow."""
 
     @cached_property
     def producer(self) -> dict[str, Node]:
-        """The node that makes a tensor."""
+        """The node that computes each tensor."""
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
     def consumers(self) -> dict[str, list[Node]]:
-        """The nodes that read a tensor, in the order of the file."""
+        """The nodes that read each tensor, in the order of the file."""
         readers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(filter(None, node.inputs)):
@@ -103,11 +103,11 @@ class Graph:
         return name in self.outputs or name in self.body_names
 
     def shape(self, name: str) -> Shape:
-        """The shape of a tensor, or () where it is not known."""
+        """The shape of a tensor; () where it is unknown."""
         return self.shapes.get(name, ())
 
     def value(self, name: str) -> np.ndarray | None:
-        """The value of a constant; None for text, and what is computed, left out, or lies in a file that is missing."""
+        """The value of a constant; None for text, computed or omitted tensors, and values in a missing file."""
         if name not in self.constants:
             return None
         with suppress(OSError, ValueError, KeyError, TypeError, RuntimeError, onnx.checker.ValidationError):
@@ -127,13 +127,13 @@ class Graph:
 
     @cached_property
     def constant_bytes(self) -> int:
-        """Size of all constants, wherever they lie."""
+        """Bytes of all constants, those in external files included."""
         return sum(
             math.prod(tensor.dims) * _dtype(tensor.data_type).itemsize for tensor in self.constants.values()
         )
 
     def macs(self, conv: Node) -> int:
-        """Multiply-accumulates of a Conv at batch 1; 0 where shapes are not known."""
+        """Multiply-accumulates of a Conv at batch 1; 0 where shapes are unknown."""
         out, weight = self.shape(conv.outputs[0]), self.shape(conv.inputs[1])
         sizes = [*out[1:], *weight[1:]]
         return (
@@ -146,14 +146,22 @@ class Graph:
         return sum(self.macs(conv) for conv in self.of("Conv"))
 
     def share(self, conv: Node) -> float:
-        """The share of a Conv in the multiply-accumulates of all Convs."""
+        """The share of the multiply-accumulates of all Convs that this Conv has, 0…1."""
         return self.macs(conv) / max(self.total_macs, 1)
 
 
 def read_graph(model: bytes, folder: Path | None = None) -> Graph:
-    """Read a serialized ONNX model; its external data lie in `folder`. `UserError` when it is none, or damaged."""
+    """Read a serialized ONNX model.
+
+    Args:
+        model: the bytes of the file.
+        folder: where its external data are, if it has any.
+
+    Raises:
+        UserError: not an ONNX model, or a damaged one.
+    """
     proto = _parse(model)
-    # The file as it is must do where these fail: odd models are what a linter is for.
+    # Where these fail, lint the file unchanged: a linter has to accept odd models.
     with suppress(shape_inference.InferenceError, ValueError, RuntimeError):
         proto = inliner.inline_local_functions(proto) if proto.functions else proto
         proto = shape_inference.infer_shapes(proto, data_prop=True)
@@ -190,17 +198,21 @@ def _parse(model: bytes) -> onnx.ModelProto:
         raise UserError("is not an ONNX model, or only a part of one; export it again") from error
     # Protobuf reads almost any bytes as a message without fields.
     if not proto.ir_version or not proto.graph.node:
-        raise UserError("is not an ONNX model, for it holds no graph; export the model again")
+        raise UserError("is not an ONNX model, because it holds no graph; export the model again")
     return proto
 
 
 def _nodes(nodes: Sequence[onnx.NodeProto], opset: int) -> tuple[Node, ...]:
-    """The nodes, but for what rules could not read: names that are no text, wrong inputs and attributes, cycles."""
+    """Read the nodes.
+
+    Raises:
+        UserError: what rules cannot handle: names that are not text, wrong inputs or attributes, cycles.
+    """
     read: list[Node] = []
     for node in nodes:
         names = (node.op_type, node.domain, node.name, *node.input, *node.output)
         if not all(isinstance(name, str) for name in names):
-            raise UserError("is damaged: it holds names that are no text; export the model again")
+            raise UserError("is damaged: it holds names that are not text; export the model again")
         if schemas := _schemas(node, opset):
             _check_schema(node, schemas)
         read.append(_node(node, schemas))
@@ -214,14 +226,14 @@ def _nodes(nodes: Sequence[onnx.NodeProto], opset: int) -> tuple[Node, ...]:
 
 
 def _is_ours(name: str, domain: str) -> bool:
-    """Whether the rules know this operator: those of ONNX, and Q and DQ, which ONNX Runtime also writes as its own."""
+    """Whether the rules know this operator: those of ONNX, and Q and DQ also in ONNX Runtime's own domain."""
     return domain in STANDARD or (
         domain == "com.microsoft" and name in ("QuantizeLinear", "DequantizeLinear")
     )
 
 
 def _schemas(node: onnx.NodeProto, opset: int) -> list[defs.OpSchema]:
-    """What ONNX says of an operator: in this opset, if it is as old, and today. Empty for operators of others."""
+    """ONNX's definitions of an operator: that of this opset, if it has one, and today's. Empty for custom operators."""
     if not _is_ours(node.op_type, node.domain) or not defs.has(node.op_type):
         return []
     found = [defs.get_schema(node.op_type)]
@@ -252,9 +264,9 @@ def _with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def _node(node: onnx.NodeProto, schemas: Sequence[defs.OpSchema]) -> Node:
     attributes: dict[str, object] = {}
     for entry in node.attribute:
-        # An attribute that ONNX does not know of its operator means nothing, and could be of any type.
+        # An attribute that ONNX does not define for its operator has no meaning and could be of any type.
         if not schemas or any(entry.name in schema.attributes for schema in schemas):
-            with suppress(ValueError):  # one without a value, such as a reference to that of a function
+            with suppress(ValueError):  # no value: a reference to an attribute of a function
                 attributes[entry.name] = _plain(helper.get_attribute_value(entry))
     return Node(node.op_type, node.domain, node.name, tuple(node.input), tuple(node.output), attributes)
 

@@ -22,9 +22,9 @@ TENSORRT_LACKS = _names("""
     SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss SplitToSequence
     StringConcat StringNormalizer StringSplit SwiGLU TfIdfVectorizer Unique
 """)
-# Operators that TensorRT implements as plugins, which the wheel of tensorrt-rtx 1.7.1 does not hold; seen.
+# Operators that TensorRT implements as plugins, which the wheel of tensorrt-rtx 1.7.1 lacks (observed).
 RTX_LACKS = TENSORRT_LACKS | {"DeformConv", "NonMaxSuppression", "NonZero", "RoiAlign"}
-# What the ONNX reader of openvino 2026.4.1 answers "No conversion rule found" to; seen.
+# Operators for which the ONNX reader of openvino 2026.4.1 reports "No conversion rule found" (observed).
 OPENVINO_LACKS = _names("""
     BitCast CausalConvWithState ConcatFromSequence CumProd DeformConv Det ImageDecoder LinearAttention
     MaxUnpool MelWeightMatrix Optional OptionalGetElement OptionalHasElement RegexFullMatch SequenceConstruct
@@ -37,7 +37,7 @@ LACKS: dict[str, frozenset[str]] = {
     "openvino": OPENVINO_LACKS,
     "onnxruntime": frozenset(),
 }
-# TensorRT 10 releases that brought an operator after 10.3, the one of JetPack 6. onnx-tensorrt docs/Changelog.md.
+# The TensorRT 10 release that added an operator after 10.3 (JetPack 6). Source: onnx-tensorrt docs/Changelog.md.
 SINCE = {
     **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow"), "10.4"),
     "STFT": "10.5",
@@ -48,22 +48,22 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"),
     "openvino": ("com.microsoft", "org.openvinotoolkit"),
 }
-"""Whose operators a CPU backend brings with it besides the standard ones."""
+"""Operator domains that a CPU backend implements besides the standard one."""
 TENSORRT_EXTRAS = ("ImageScaler", "ParametricSoftplus", "ScaledTanh")
-"""Names that TensorRT's parser knows besides today's ONNX operators and its own TRT_…"""
+"""Operators that TensorRT's parser knows besides today's ONNX operators and its own TRT_…"""
 TENSORRT_TYPES = _names("""
     float32 float16 bfloat16 float64 int8 uint8 int32 int64 bool int4 float8_e4m3fn float4_e2m1fn
 """)
-"""Element types that TensorRT's parser knows: docs/operators.md of 10.15; seen: "Unsupported ONNX data type"."""
+"""Element types that TensorRT's parser knows: docs/operators.md of 10.15; observed: "Unsupported ONNX data type"."""
 
 
 def operators(graph: Graph, target: str) -> Iterator[Finding]:
-    """Operators that the target has no implementation of. Sources: beside the lists above. TensorRT's parser goes by
-    the name alone and looks for a plugin where it knows none: seen, "Plugin not found".
+    """Operators that the target does not implement. Sources: the comments on the lists above. TensorRT's parser looks
+    at the name alone and searches for a plugin of an unknown name: observed, "Plugin not found".
     """
     for node in graph.nodes:
         if not _is_known(node, target):
-            message = f"{node.domain or 'ai.onnx'}:{node.type} is no operator that {target} brings with it"
+            message = f"{node.domain or 'ai.onnx'}:{node.type} is not an operator that {target} implements"
             remedy = "export it as standard operators, or as a local function"
             yield Finding("error", "unknown-operator", str(node), message, remedy)
         elif node.type in LACKS[target] and (node.is_standard or target in TENSORRT):
@@ -78,7 +78,7 @@ def operators(graph: Graph, target: str) -> Iterator[Finding]:
 
 def attributes(graph: Graph, target: str) -> Iterator[Finding]:
     """Settings of an operator that the target refuses. Source: onnx-tensorrt docs/operators.md of TensorRT 10.15 (the
-    column "Restrictions"); each seen in tensorrt-rtx 1.7.1. OpenVINO: seen in 2026.4.1.
+    column "Restrictions"); each observed in tensorrt-rtx 1.7.1. OpenVINO: observed in 2026.4.1.
     """
     for node in graph.nodes:
         check = REFUSALS.get(target, {}).get(node.op)
@@ -88,8 +88,8 @@ def attributes(graph: Graph, target: str) -> Iterator[Finding]:
 
 
 def uint8_tensors(graph: Graph, target: str) -> Iterator[Finding]:
-    """TensorRT knows uint8 only as an input that is cast at once, and as an output that was just cast. Source:
-    docs/operators.md ("UINT8 is only supported as network input or output tensor types"); FACTS (a Transpose); seen.
+    """TensorRT supports uint8 only as an input that is cast at once, and as an output that was just cast. Source:
+    docs/operators.md ("UINT8 is only supported as network input or output tensor types"); observed with a Transpose.
     """
     if target not in TENSORRT:
         return
@@ -103,13 +103,15 @@ def uint8_tensors(graph: Graph, target: str) -> Iterator[Finding]:
     for node in graph.of("Cast", "CastLike"):
         name = node.outputs[0]
         if graph.types.get(name) == "uint8" and not graph.leaves(name):
-            message = "its uint8 result is no output of the model, and TensorRT has no uint8 inside a network"
+            message = (
+                "its uint8 result is not an output of the model, and TensorRT has no uint8 inside a network"
+            )
             yield Finding("error", "uint8-tensor", str(node), message, remedy)
 
 
 def types(graph: Graph, target: str) -> Iterator[Finding]:
-    """Element types that a target does not know or is slow with. Sources: docs/operators.md; seen: ONNX Runtime's CPU
-    backend has no float64 convolution, and puts casts to float32 around a float16 one.
+    """Element types that a target does not support or runs slowly. Sources: docs/operators.md; observed: ONNX Runtime's
+    CPU backend has no float64 convolution, and inserts casts to float32 around a float16 one.
     """
     on_tensorrt = target in TENSORRT
     for name, kind in graph.types.items():
@@ -131,8 +133,8 @@ def types(graph: Graph, target: str) -> Iterator[Finding]:
 
 
 def constants(graph: Graph, target: str) -> Iterator[Finding]:
-    """Constants that are not finite, would not be in FP16 (at most 65504), or do not fit int32. Sources: IEEE 754;
-    docs/operators.md: TensorRT 8 clamped int64 to ±INT_MAX, 9 and later compute in int64.
+    """Constants that are not finite, exceed FP16 (65504), or do not fit int32. Sources: IEEE 754; docs/operators.md:
+    TensorRT 8 clamped int64 to ±INT_MAX, 9 and later compute in int64.
     """
     limits = np.iinfo(np.int32)
     for name in graph.constants:
@@ -190,7 +192,7 @@ def _pool(graph: Graph, node: Node) -> str | None:
 
 
 def _one_output(_: Graph, node: Node) -> str | None:
-    return "TensorRT gives its first output only" if any(node.outputs[1:]) else None
+    return "TensorRT computes its first output only" if any(node.outputs[1:]) else None
 
 
 def _scatter(_: Graph, node: Node) -> str | None:
@@ -226,4 +228,4 @@ ON_TENSORRT: dict[str, Callable[[Graph, Node], str | None]] = {
     "TopK": _top,
 }
 REFUSALS = dict.fromkeys(TENSORRT, ON_TENSORRT) | {"openvino": {"Resize": _resize_placing}}
-"""What of an operator's settings a target refuses; None where it takes them all."""
+"""By target and operator: returns the setting that the target refuses; None where it accepts all."""

@@ -1,7 +1,7 @@
-"""What becomes of QuantizeLinear and DequantizeLinear: which convolutions each target will run in INT8.
+"""How targets handle QuantizeLinear (Q) and DequantizeLinear (DQ): which convolutions they will run in INT8.
 
-Everything here was measured on minimal graphs with tensorrt-rtx 1.7.1 (its `Layers:` message), onnxruntime 1.31.1 (its
-optimized model) and openvino 2026.4.1 (its runtime model); tests/deploy/lint/test_coverage.py repeats it.
+All rules were measured on minimal graphs with tensorrt-rtx 1.7.1 (its `Layers:` message), onnxruntime 1.31.1 (its
+optimized model) and openvino 2026.4.1 (its runtime model); tests/deploy/lint/test_coverage.py repeats the measurements.
 """
 
 import math
@@ -15,34 +15,34 @@ from deploy.lint.graph import Graph, Node
 MOVES = frozenset(
     ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 )
-"""Operators that only move or choose values: every target moves Q and DQ across them."""
+"""Operators that only move or select values: every target moves Q and DQ across them."""
 CLAMPS = frozenset(("Relu", "Clip"))
 INT8_OPS = frozenset(
     ("Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "Mul")
 )
-"""Operators that gain from INT8 inputs on some target."""
+"""Operators that run faster on INT8 inputs on at least one target."""
 
 
 def quantized_type(graph: Graph, node: Node) -> str:
-    """The element type on the integer side of a Q or DQ, such as "int8"; "" where it is not known."""
+    """The element type on the integer side of a Q or DQ, such as "int8"; "" where it is unknown."""
     return graph.types.get(node.outputs[0] if node.op == "QuantizeLinear" else node.inputs[0], "")
 
 
 def zero_point(graph: Graph, node: Node) -> np.ndarray | None:
-    """The zero point of a Q or DQ; 0 where it is left out, None where it is computed."""
+    """The zero point of a Q or DQ; 0 where it is omitted, None where it is computed."""
     name = node.inputs[2] if len(node.inputs) > 2 else ""
     return graph.value(name) if name else np.zeros((), np.int64)
 
 
 def is_weight(graph: Graph, dequantize: Node) -> bool:
-    """Whether this DQ yields a constant: its input is one, or a Q of one."""
+    """Whether the output of this DQ is a constant: its input is one, or a Q of one."""
     source = graph.producer.get(dequantize.inputs[0])
     name = source.inputs[0] if source and source.op == "QuantizeLinear" else dequantize.inputs[0]
     return name in graph.constants
 
 
 def activations(graph: Graph) -> Iterator[Node]:
-    """The QuantizeLinear nodes of tensors that are computed, not of weights."""
+    """The QuantizeLinear nodes of computed tensors, not of weights."""
     return (node for node in graph.of("QuantizeLinear") if node.inputs[0] not in graph.constants)
 
 
@@ -59,7 +59,7 @@ def represented(graph: Graph, quantize: Node) -> tuple[float, float] | None:
 
 
 def origin(graph: Graph, name: str) -> Node | None:
-    """The operator that computed a tensor, before it was moved about, clamped and quantised."""
+    """The operator that computed a tensor, before operators that move, clamp or quantize it."""
     node = graph.producer.get(name)
     while node and node.op in MOVES | CLAMPS | {"QuantizeLinear", "DequantizeLinear"}:
         node = graph.producer.get(node.inputs[0])
@@ -67,7 +67,7 @@ def origin(graph: Graph, name: str) -> Node | None:
 
 
 def is_dequantized(graph: Graph, name: str, target: str) -> bool:
-    """Whether a tensor comes out of a DQ, perhaps moved about since, so that its reader can take the integers.
+    """Whether a tensor comes out of a DQ, perhaps through MOVES, so that its reader can take the integers.
 
     TensorRT and OpenVINO also see through a Concat of such tensors; ONNX Runtime does not.
     """
@@ -80,7 +80,7 @@ def is_dequantized(graph: Graph, name: str, target: str) -> bool:
 
 
 class Obstacle(NamedTuple):
-    """What keeps an operator with INT8 inputs in float on ONNX Runtime."""
+    """Why ONNX Runtime leaves an operator with INT8 inputs in float."""
 
     rule: Literal["clamp-in-float", "shared-int8", "unquantized-output"]
     text: str
@@ -89,9 +89,9 @@ class Obstacle(NamedTuple):
 def obstacle(graph: Graph, node: Node) -> Obstacle | None:
     """Why ONNX Runtime leaves a Conv or an Add with INT8 inputs in float; None when it does not.
 
-    It fuses DQ → operator → Q only where the one reader of the output is a Q. A Relu or a Clip in between disappears
-    where the Q can represent nothing that it would cut off; otherwise it stays in float, and the operator with it.
-    On x86 it turns int8 into uint8 first, which it does only for activations that are read once.
+    It fuses DQ → operator → Q only where the only reader of the output is a Q. A Relu or a Clip in between is removed
+    if the Q cannot represent the values that it cuts off; otherwise it stays in float, and so does the operator.
+    On x86 it converts int8 to uint8 first, but only activations that are read once.
     """
     shared = "int8 activations that are read more than once stay as they are on x86"
     if any(_is_shared(graph, name) for name in node.inputs[:2]):
@@ -109,18 +109,18 @@ def obstacle(graph: Graph, node: Node) -> Obstacle | None:
             return Obstacle("unquantized-output", f"{reader} reads its output without a Q")
         clamps += [reader] if reader.op in CLAMPS else []
         name = reader.outputs[0]
-    return Obstacle("unquantized-output", "what reads its output is not one Q alone")
+    return Obstacle("unquantized-output", "its output is not read by exactly one Q")
 
 
 def runs_in_int8(graph: Graph, node: Node, target: str) -> bool:
-    """Whether the target will run this operator, such as a Conv, in INT8: its data and weights must come from DQ."""
+    """Whether the target will run this operator, such as a Conv, in INT8: its data and weights must come from DQs."""
     operands = node.inputs if node.op == "Concat" else node.inputs[:2]
     quantized = node.op in INT8_OPS and all(is_dequantized(graph, name, target) for name in operands)
     return quantized and (target != "onnxruntime" or obstacle(graph, node) is None)
 
 
 def clip_bounds(graph: Graph, clamp: Node) -> tuple[float, float] | None:
-    """Between which values a Relu or a Clip keeps its input; None where they are computed."""
+    """Lower and upper bound of a Relu or a Clip; None where they are computed."""
     if clamp.op == "Relu":
         return 0.0, math.inf
     ends: list[float] = []
@@ -150,7 +150,7 @@ def _is_shared(graph: Graph, name: str) -> bool:
 
 
 def _reads(graph: Graph, quantize: Node) -> int:
-    """How often an int8 activation is read through its DQ; 1 for every uint8 one, of which it does not matter."""
+    """How often an int8 activation is read through its DQ; always 1 for uint8, where the number does not matter."""
     if quantized_type(graph, quantize) != "int8" or quantize.inputs[0] in graph.constants:
         return 1
     names = [node.outputs[0] for node in graph.readers(quantize.outputs[0])]

@@ -21,14 +21,14 @@ from deploy.lint.pairs import (
 )
 
 RANGE = (1e-5, 1e5)
-"""Largest magnitudes that an activation of a network with normalized inputs plausibly has."""
+"""Plausible range of the largest magnitude of an activation, in a network with normalized inputs."""
 PICKS = ("DepthToSpace", "MaxPool", "Slice")
 SMALL = 0.01
 """A convolution with less than this share of the multiply-accumulates is not worth a warning."""
 
 
 def zero_points(graph: Graph, target: str) -> Iterator[Finding]:
-    """TensorRT quantises symmetrically. Source: onnx-tensorrt docs/operators.md (zero points must be 0); FACTS; seen:
+    """TensorRT quantizes symmetrically. Source: onnx-tensorrt docs/operators.md (zero points must be 0); observed:
     "Non-zero zero point is not supported"; a uint8 constant: "Found unsupported input type of UINT8"; other uint8 with
     zero point 0: "Defaulting to INT8 instead".
     """
@@ -38,7 +38,7 @@ def zero_points(graph: Graph, target: str) -> Iterator[Finding]:
         if _repeats(graph, node):
             continue
         kind, zero = quantized_type(graph, node), zero_point(graph, node)
-        remedy = "quantise symmetrically: int8 with zero point 0 (model.int8.onnx, not model.int8-cpu.onnx)"
+        remedy = "quantize symmetrically: int8 with zero point 0 (model.int8.onnx, not model.int8-cpu.onnx)"
         if kind == "uint8" and node.op == "DequantizeLinear" and node.inputs[0] in graph.constants:
             message = "the weights are uint8, and TensorRT's parser reads only int8 ones"
             yield Finding("error", "uint8-weights", str(node), message, remedy)
@@ -51,17 +51,17 @@ def zero_points(graph: Graph, target: str) -> Iterator[Finding]:
 
 
 def int32_bias(graph: Graph, target: str) -> Iterator[Finding]:
-    """TensorRT dequantises no int32. Source: FACTS; seen: "input has type Int32 but must have type FP8, … or UInt8"."""
+    """TensorRT cannot dequantize int32. Observed: "input has type Int32 but must have type FP8, … or UInt8"."""
     for node in graph.of("DequantizeLinear"):
         if target in TENSORRT and quantized_type(graph, node) == "int32":
-            message = "the bias is quantised to int32, which TensorRT's parser refuses"
+            message = "the bias is quantized to int32, which TensorRT's parser refuses"
             remedy = "leave biases in float (onnxruntime.quantization: QuantizeBias=False)"
             yield Finding("error", "int32-bias", str(node), message, remedy)
 
 
 def scales(graph: Graph, target: str) -> Iterator[Finding]:
-    """A scale is a positive, finite number. Source: the ONNX specification of QuantizeLinear; seen in TensorRT-RTX:
-    "Scale coefficients must all be positive" for 0, -1 and NaN, while it takes infinity and CPUs take anything.
+    """A scale is a positive, finite number. Source: the ONNX specification of QuantizeLinear; observed: TensorRT-RTX
+    reports "Scale coefficients must all be positive" for 0, -1 and NaN, but accepts infinity; CPUs accept anything.
     """
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         scale = graph.value(node.inputs[1])
@@ -81,13 +81,13 @@ def activation_ranges(graph: Graph, _: str) -> Iterator[Finding]:
         span = represented(graph, node)
         top = max(map(abs, span)) if span else 1.0
         if np.isfinite(top) and top > 0 and not RANGE[0] <= top <= RANGE[1]:
-            message = f"the calibrated range ends at {top:.3g}, which no healthy activation does"
+            message = f"the calibrated range ends at {top:.3g}, which is implausible for an activation"
             remedy = "look at the calibration data and at this layer's output"
             yield Finding("warning", "absurd-range", str(node), message, remedy)
 
 
 def signed_activations(graph: Graph, target: str) -> Iterator[Finding]:
-    """ONNX Runtime runs int8 activations 2 times slower than uint8 ones on a CPU. Source: FACTS, measured."""
+    """ONNX Runtime on a CPU is 2 times slower with int8 activations than with uint8 ones. Source: our measurements."""
     signed = [node for node in activations(graph) if quantized_type(graph, node) == "int8"]
     if signed and target == "onnxruntime":
         message = f"{len(signed)} activations are int8; ONNX Runtime's CPU kernels are made for uint8, twice as fast"
@@ -97,12 +97,12 @@ def signed_activations(graph: Graph, target: str) -> Iterator[Finding]:
 
 def float_islands(graph: Graph, target: str) -> Iterator[Finding]:
     """Operators with INT8 inputs that ONNX Runtime still runs in float, see `pairs.obstacle`. Source: its optimized
-    models; FACTS (a ReLU kept in float costs all that INT8 gains).
+    models; our measurements (one ReLU left in float can cost all the speed that INT8 gains).
     """
     remedies = {
         "clamp-in-float": "give tensors that are never negative the zero point 0 of uint8",
         "shared-int8": "give this target model.int8-cpu.onnx",
-        "unquantized-output": "quantise its output, and let every reader read the DQ",
+        "unquantized-output": "quantize its output, and let every reader read the DQ",
     }
     for node in graph.of("Conv", "Add") if target == "onnxruntime" else ():
         inputs_int8 = all(is_dequantized(graph, name, target) for name in node.inputs[:2])
@@ -116,49 +116,50 @@ def float_islands(graph: Graph, target: str) -> Iterator[Finding]:
 
 
 def half_quantized(graph: Graph, target: str) -> Iterator[Finding]:
-    """A convolution runs in INT8 only when data and weights are quantised. Source: NVIDIA, "Explicit Quantization";
-    seen in all three compilers.
+    """A convolution runs in INT8 only if both data and weights are quantized. Source: NVIDIA, "Explicit Quantization";
+    observed in all three compilers.
     """
     for conv in graph.of("Conv", "ConvTranspose"):
         data, weights = (is_dequantized(graph, name, target) for name in conv.inputs[:2])
         if data != weights:
             has, lacks = ("data", "weights") if data else ("weights", "data")
-            message = f"the {has} are quantised but the {lacks} are not, so it runs in float"
-            remedy = f"quantise the {lacks} too, or leave both in float"
+            message = f"the {has} are quantized but the {lacks} are not, so it runs in float"
+            remedy = f"quantize the {lacks} too, or leave both in float"
             yield Finding("warning", "half-quantized", str(conv), message, remedy)
 
 
 def residuals(graph: Graph, target: str) -> Iterator[Finding]:
-    """Both inputs of a residual Add should be INT8, or the skip travels in float. Source: NVIDIA's quantization
-    toolkit, "Add Custom QDQ Insertion Case" (ResNet); FACTS; seen: TensorRT-RTX then stores the skip as Int8 and Float.
+    """Both inputs of a residual Add should be INT8; otherwise the skip connection stays in float. Source: NVIDIA's
+    quantization toolkit, "Add Custom QDQ Insertion Case" (ResNet); observed: TensorRT-RTX then stores the skip as both
+    Int8 and Float.
     """
     for add in graph.of("Add"):
         data = [name for name in add.inputs if name not in graph.constants]
         plain = [name for name in data if not is_dequantized(graph, name, target)]
         skips = [name for name in plain if any(node.op == "QuantizeLinear" for node in graph.readers(name))]
         if len(data) == 2 and skips:
-            message = f"reads {skips[0]} before its QuantizeLinear, so that tensor is also kept in float"
+            message = f"reads {skips[0]} before its QuantizeLinear, so that tensor is also stored in float"
             yield Finding("warning", "float-residual", str(add), message, "let it read the DQ of that tensor")
         elif len(data) == 2 and len(plain) == 1 and target == "onnxruntime":
             message = f"one input is INT8 and {plain[0]} is not, so it runs in float"
-            remedy = f"quantise {plain[0]} too"
+            remedy = f"quantize {plain[0]} too"
             yield Finding("warning", "float-residual", str(add), message, remedy)
 
 
 def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
-    """Q and DQ cost accuracy and time where nothing computes in INT8 beside them. Source: NVIDIA, "Explicit
-    Quantization" (Q/DQ placement). What picks values between two pairs on one grid does (PICKS): seen, Int8 → Int8 in
-    TensorRT-RTX and uint8 → uint8 in ONNX Runtime.
+    """Q and DQ cost accuracy and time where no operator next to them runs in INT8. Source: NVIDIA, "Explicit
+    Quantization" (Q/DQ placement). Operators that select values (PICKS) between two pairs on the same grid do run in
+    INT8: observed, Int8 → Int8 in TensorRT-RTX and uint8 → uint8 in ONNX Runtime.
     """
     remedy = "remove this pair"
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         name = node.outputs[0]
         if not graph.readers(name) and not graph.leaves(name):
-            yield Finding("warning", "unfused-pair", str(node), "its output is read by nothing", remedy)
+            yield Finding("warning", "unfused-pair", str(node), "nothing reads its output", remedy)
         elif graph.leaves(name) and node.op == "QuantizeLinear":
             continue
         elif node.op == "QuantizeLinear" and not _reaches(graph, name, _computes_integers, MOVES):
-            message = "is followed by no DequantizeLinear, so no compiler takes it for a pair"
+            message = "is not followed by a DequantizeLinear, so no compiler treats it as a pair"
             yield Finding("warning", "unfused-pair", str(node), message, "put Q and DQ in pairs")
         elif node.op == "DequantizeLinear" and not _reaches(graph, name, _uses_int8, MOVES | CLAMPS):
             if is_weight(graph, node) or (target not in TENSORRT and _made_in_int8(graph, node, target)):
@@ -177,7 +178,7 @@ def per_tensor_weights(graph: Graph, _: str) -> Iterator[Finding]:
         scale = graph.value(node.inputs[1]) if node and node.op == "DequantizeLinear" else None
         if scale is not None and scale.size == 1 and graph.shape(conv.inputs[1])[:1] not in ((), (1,)):
             message = "all output channels share one weight scale, which costs accuracy"
-            yield Finding("note", "per-tensor-weights", str(conv), message, "quantise weights per channel")
+            yield Finding("note", "per-tensor-weights", str(conv), message, "quantize weights per channel")
 
 
 RULES = (
@@ -201,13 +202,13 @@ def _quantizer(graph: Graph, node: Node) -> Node | None:
 
 
 def _repeats(graph: Graph, node: Node) -> bool:
-    """Whether this is the DQ of a pair, with the scale and zero point of its Q."""
+    """Whether this is the DQ of a pair and has the scale and zero point of its Q."""
     source = _quantizer(graph, node)
     return source is not None and source.inputs[1:] == node.inputs[1:]
 
 
 def _computes_integers(node: Node) -> bool:
-    # By the name alone: ONNX Runtime has more such operators in its own domain, com.microsoft:QLinearAdd.
+    # Compared by name alone: ONNX Runtime has more such operators in its own domain, such as com.microsoft:QLinearAdd.
     return node.op == "DequantizeLinear" or node.type.startswith("QLinear") or node.type.endswith("Integer")
 
 
@@ -216,7 +217,7 @@ def _uses_int8(node: Node) -> bool:
 
 
 def _reaches(graph: Graph, name: str, goal: Callable[[Node], bool], through: frozenset[str]) -> bool:
-    """Whether the tensor, moved about by operators `through`, comes to one that is the `goal`."""
+    """Whether a path from the tensor through operators of the types `through` ends at an operator that meets `goal`."""
     return any(
         goal(reader) or (reader.op in through and _reaches(graph, reader.outputs[0], goal, through))
         for reader in graph.readers(name)
@@ -224,13 +225,13 @@ def _reaches(graph: Graph, name: str, goal: Callable[[Node], bool], through: fro
 
 
 def _made_in_int8(graph: Graph, dequantize: Node, target: str) -> bool:
-    """Whether the tensor that this DQ yields was made by an operator with INT8 inputs, which so can write INT8."""
+    """Whether the output of this DQ was computed by an operator with INT8 inputs, which can therefore write INT8."""
     source = origin(graph, dequantize.outputs[0])
     return source is not None and source.op in INT8_OPS and is_dequantized(graph, source.inputs[0], target)
 
 
 def _picks_in_int8(graph: Graph, dequantize: Node) -> bool:
-    """Whether what this DQ yields goes to one of PICKS whose result has a Q on the same grid: it picks integers."""
+    """Whether the output of this DQ goes to one of PICKS whose result has a Q on the same grid: it selects integers."""
 
     def is_same_grid(node: Node) -> bool:
         return node.op == "QuantizeLinear" and all(
@@ -244,7 +245,7 @@ def _picks_in_int8(graph: Graph, dequantize: Node) -> bool:
 
 
 def _grid(graph: Graph, node: Node) -> tuple[str | np.ndarray, ...]:
-    """What a Q or DQ rounds to; where the scale is computed, its name stands for it."""
+    """The grid of a Q or DQ: type, scale, zero point. A computed scale or zero point is represented by its name."""
     scale, zero = graph.value(node.inputs[1]), zero_point(graph, node)
     names = [*node.inputs[1:], ""]
     return (

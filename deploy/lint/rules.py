@@ -1,4 +1,4 @@
-"""All rules, and running them."""
+"""All rules of the linter, and the functions that run them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,17 +9,26 @@ from deploy.lint.finding import TARGETS, Finding
 from deploy.lint.graph import Graph, read_graph
 
 Rule = Callable[[Graph, str], Iterator[Finding]]
-"""A rule looks at a model for a target; its docstring names the source of what it claims."""
+"""A rule checks a model for a target; its docstring names its source."""
 RULES: tuple[Rule, ...] = (*shapes.RULES, *operators.RULES, *quantized.RULES, *dla.RULES)
 
 
 def lint(model: bytes, target: str, folder: Path | None = None) -> list[Finding]:
-    """What `target`, one of `TARGETS`, will refuse or do badly with a serialized ONNX model, in the order of `RULES`.
+    """Find what a target will refuse or handle badly in an ONNX model.
 
-    `folder` holds its external data, if it has any. `UserError` when `model` is no ONNX model or `target` is not known.
+    Args:
+        model: the bytes of the file.
+        target: one of `TARGETS`.
+        folder: where its external data are, if it has any.
+
+    Returns:
+        The findings, in the order of `RULES`.
+
+    Raises:
+        UserError: `model` is not an ONNX model, or `target` is unknown.
     """
     if target not in TARGETS:
-        raise UserError(f"target {target!r}: is not known; choose one of {', '.join(TARGETS)}")
+        raise UserError(f"target {target!r}: is unknown; choose one of {', '.join(TARGETS)}")
     return check(read_graph(model, folder), target)
 
 

@@ -13,18 +13,18 @@ OPSETS: dict[str, tuple[int, int, str]] = {
     "tensorrt-rtx": (9, 25, "TensorRT 11"),
     "onnxruntime": (7, 21, "onnxruntime 1.20"),
 }
-"""The oldest and the newest opset of the oldest release that we ask for. github.com/NVIDIA/TensorRT #4336 quotes "opset
-9 to opset 20" of 10.0; NVIDIA, "ONNX Opset Guide": 9 to 25 of 11.x; onnxruntime 1.20.1 refuses 22: seen."""
+"""Oldest and newest opset of the oldest release that we support. github.com/NVIDIA/TensorRT #4336 quotes "opset
+9 to opset 20" of 10.0; NVIDIA, "ONNX Opset Guide": 9 to 25 of 11.x; onnxruntime 1.20.1 refuses 22."""
 IR_VERSION = 10
-"""onnxruntime 1.20.1 refuses 11: seen."""
+"""onnxruntime 1.20.1 refuses 11 (observed)."""
 LARGE = 0.05
-"""Convolutions with at least this share of the multiply-accumulates are worth a word about their channels."""
+"""Channels are checked only for convolutions with at least this share of the multiply-accumulates."""
 PROTOBUF_LIMIT = 2**31
 
 
 def whole(graph: Graph, target: str) -> Iterator[Finding]:
-    """Every tensor is made before it is read, and something comes out. Seen: TensorRT-RTX answers "Node input was not
-    registered", or "Network must have at least one output" where ONNX Runtime loads.
+    """Every tensor is computed before it is read, and the model has an output. Observed: TensorRT-RTX reports "Node
+    input was not registered", or "Network must have at least one output" where ONNX Runtime loads.
     """
     known = {*graph.inputs, *graph.constants, *graph.producer, *graph.body_names}
     remedy = "export the model again"
@@ -35,33 +35,39 @@ def whole(graph: Graph, target: str) -> Iterator[Finding]:
         for name in node.inputs:
             if name and name not in known:
                 yield Finding(
-                    "error", "missing-tensor", str(node), f"reads {name}, which nothing makes", remedy
+                    "error", "missing-tensor", str(node), f"reads {name}, which nothing computes", remedy
                 )
     for name in graph.outputs:
         if name not in known:
             yield Finding(
-                "error", "missing-tensor", f"tensor {name}", "is an output that nothing makes", remedy
+                "error", "missing-tensor", f"tensor {name}", "is an output that nothing computes", remedy
             )
 
 
 def versions(graph: Graph, target: str) -> Iterator[Finding]:
-    """Sources: see OPSETS. TensorRT's parser reads newer ones without a word; CPUs refuse a file without any: seen."""
+    """Opset and IR version. Sources: see OPSETS. Observed: TensorRT's parser silently reads newer opsets; CPUs refuse a
+    file without one.
+    """
     oldest, newest, whose = OPSETS.get(target, (1, 99, ""))
     remedy = "export with opset 20"
     if graph.opset is None and any(node.is_standard for node in graph.nodes):
         level = "error" if target in CPU else "warning"
-        yield Finding(level, "opset-version", "model", "does not say which opset it was written for", remedy)
+        yield Finding(
+            level, "opset-version", "model", "does not name the opset that it was written for", remedy
+        )
     elif graph.opset and not oldest <= graph.opset <= newest:
-        message = f"opset {graph.opset} is outside {oldest}…{newest}, what {whose} is made for"
+        message = f"opset {graph.opset} is outside {oldest}…{newest}, the range of {whose}"
         yield Finding("warning", "opset-version", "model", message, remedy)
     if graph.ir_version > IR_VERSION and target == "onnxruntime":
-        message = f"IR version {graph.ir_version} is above {IR_VERSION}, what onnxruntime 1.20 reads"
+        message = (
+            f"IR version {graph.ir_version} is above {IR_VERSION}, the newest that onnxruntime 1.20 reads"
+        )
         yield Finding("warning", "ir-version", "model", message, f"write it as IR version {IR_VERSION}")
 
 
 def external_data(graph: Graph, _: str) -> Iterator[Finding]:
-    """Weights beside the file must come along. Source: the ONNX specification (External Data); all three refuse: seen.
-    One ONNX file holds at most 2 GiB (protobuf).
+    """External weights must be beside the model. Source: the ONNX specification (External Data); observed: all three
+    compilers refuse such a file without them. One ONNX file holds at most 2 GiB (protobuf).
     """
     for name, location in graph.missing_data():
         message = f"its data are in {location or 'a file without a name'}, which is not beside the model"
@@ -69,20 +75,20 @@ def external_data(graph: Graph, _: str) -> Iterator[Finding]:
         yield Finding("error", "external-data", f"tensor {name}", message, remedy)
     if (size := graph.constant_bytes) >= PROTOBUF_LIMIT:
         message = f"has {size / 2**30:.1f} GiB of constants, more than one ONNX file can hold"
-        remedy = "use a smaller network, or keep the external data beside the file"
+        remedy = "use a smaller network, or store the weights as external data beside the model"
         yield Finding("warning", "huge-model", "model", message, remedy)
 
 
 def dynamic_sizes(graph: Graph, target: str) -> Iterator[Finding]:
-    """Only the batch may vary: pooling bakes its kernels for one size (FACTS: errors of 0.08–0.14), and our engines and
-    bundles are made for one size. Compilers take such a file, edgedistill does not. The DLA wants one batch size too
-    ("DLA does not support dynamic dimensions").
+    """Only the batch may vary: adaptive pooling is exported with kernels made for one size (other sizes had errors of
+    0.08–0.14), and our engines and bundles are made for one size. Compilers accept such a file, edgedistill does not.
+    The DLA also needs a fixed batch size ("DLA does not support dynamic dimensions").
     """
     for name in graph.inputs:
         shape = graph.shapes.get(name)
         if shape is None or any(isinstance(size, str) for size in shape[1:]):
             sizes = "×".join(map(str, shape)) if shape else "not given"
-            message = f"its shape is {sizes}; only the batch may vary, because pooling bakes its kernels for one size"
+            message = f"its shape is {sizes}; only the batch may vary, because pooling kernels are made for one size"
             remedy = "export with fixed channels, height and width"
             yield Finding("error", "dynamic-size", f"tensor {name}", message, remedy)
         elif target == "dla" and isinstance(shape[0] if shape else 1, str):
@@ -92,8 +98,8 @@ def dynamic_sizes(graph: Graph, target: str) -> Iterator[Finding]:
 
 
 def strides(graph: Graph, _: str) -> Iterator[Finding]:
-    """Sizes that a stride or a pooling bin does not divide. Source: FACTS (bins that do not divide, with the kernel
-    ⌊in / out⌋, are wrong by 0.07–1.5).
+    """Sizes that a stride or a pooling bin does not divide. Source: our measurements (with the kernel ⌊in / out⌋, bins
+    that do not divide the input had errors of 0.07–1.5).
     """
     noted = False
     for node in graph.of("Conv", "MaxPool", "AveragePool"):
@@ -106,7 +112,7 @@ def strides(graph: Graph, _: str) -> Iterator[Finding]:
         size, step = uneven[0]
         bins = node.op == "AveragePool" and steps == node.attributes.get("kernel_shape")
         if bins and not any(node.attributes.get("pads", [])):
-            message = f"bins of {step} do not divide the {size} cells of its input, so a border is never read"
+            message = f"bins of {step} do not divide the {size} cells of its input, so part of the border is never read"
             remedy = "pool by constant matrices, as edgedistill exports it, or choose a size that divides"
             yield Finding("warning", "uneven-bins", str(node), message, remedy)
         elif not noted:
@@ -119,7 +125,7 @@ def strides(graph: Graph, _: str) -> Iterator[Finding]:
 
 
 def channels(graph: Graph, target: str) -> Iterator[Finding]:
-    """Large convolutions whose channels the target pads (sources: `_channel_unit`), or which are mostly zero."""
+    """Large convolutions whose channels the target pads (sources: `_channel_unit`), and channels of zeros."""
     for conv in graph.of("Conv"):
         share, weight = graph.share(conv), graph.shape(conv.inputs[1])
         unit = _channel_unit(target, runs_in_int8(graph, conv, target))
@@ -131,7 +137,7 @@ def channels(graph: Graph, target: str) -> Iterator[Finding]:
             yield Finding("note", "odd-channels", str(conv), message, f"use multiples of {unit} channels")
         zeros = _zero_channels(graph, conv)
         if zeros > 0.5:
-            message = f"{zeros:.0%} of its output channels have no weight but 0"
+            message = f"{zeros:.0%} of its output channels have only zero weights"
             yield Finding(
                 "note", "zero-channels", str(conv), message, "finish its training, or use a narrower network"
             )
@@ -141,7 +147,7 @@ RULES = (whole, versions, external_data, dynamic_sizes, strides, channels)
 
 
 def _total_stride(graph: Graph, node: Node | None) -> int:
-    """Pixels of the input per cell of the node's output, along its first inputs."""
+    """Input pixels per cell of the node's output, following each node's first input."""
     total = 1
     while node is not None:
         if node.op in ("Conv", "MaxPool", "AveragePool"):
@@ -151,7 +157,7 @@ def _total_stride(graph: Graph, node: Node | None) -> int:
 
 
 def _channel_unit(target: str, int8: bool) -> int:
-    """Channels of a convolution come in multiples of this many on the target; others are padded.
+    """The target pads the channels of a convolution to a multiple of this number.
 
     TensorRT: 16 bytes of a pixel (its vectorized formats, NVIDIA's "Tensor Core DL Performance Guide"). DLA: 32 bytes
     (kCHW32 for INT8, kCHW16 for FP16; "I/O Formats on DLA"). CPUs: 16 accumulators of a 512-bit vector.

@@ -41,7 +41,7 @@ def test_clean_file(file: Path, capsys: pytest.CaptureFixture[str]):
     title, coverage, last = capsys.readouterr().out.splitlines()
     assert title == "network.onnx on tensorrt-11"
     assert "1 of 1 convolutions in INT8 (100.0%" in coverage
-    assert last == "nothing to complain about"
+    assert last == "no findings"
 
 
 def test_errors_exit_with_1(file: Path, capsys: pytest.CaptureFixture[str]):
@@ -50,7 +50,7 @@ def test_errors_exit_with_1(file: Path, capsys: pytest.CaptureFixture[str]):
     out = capsys.readouterr().out
     assert "  error   zero-point × 2\n" in out
     assert "          QuantizeLinear q: the zero point is 128, and TensorRT's parser takes only 0\n" in out
-    assert "          → quantise symmetrically" in out
+    assert "          → quantize symmetrically" in out
     assert out.splitlines()[-1] == "2 errors, 1 note"
 
 

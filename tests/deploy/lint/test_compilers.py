@@ -148,7 +148,7 @@ SETTINGS = {
         simple("y, m = LayerNormalization(x, k)", {"k": np.ones(16, np.float32)}),
         simple("y = LayerNormalization(x, k)", {"k": np.ones(16, np.float32)}),
     ),
-    "uint8 weights, quantised here": (
+    "uint8 weights, quantized here": (
         None,
         simple(
             "q = QuantizeLinear(w, s, z) d = DequantizeLinear(q, s, z) y = Conv(x, d)",

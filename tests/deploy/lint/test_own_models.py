@@ -1,4 +1,4 @@
-"""The linter on what the project itself exports and quantises: nothing to complain about, and as compilers see it."""
+"""The linter on what the project itself exports and quantizes: no findings, and as compilers handle it."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def exported() -> bytes:
     return export_onnx(device_form(network, spec, fold=True), 20)
 
 
-def quantise(model: bytes, float_layers: tuple[str, ...] = ()) -> bytes:
+def quantized(model: bytes, float_layers: tuple[str, ...] = ()) -> bytes:
     ranges = {tensor: 4.0 for layer in layers(model) for tensor in layer.tensors}
     return insert(model, ranges, float_layers)
 
@@ -47,7 +47,7 @@ def test_fp32_is_clean_for_all(exported: bytes):
 
 
 def test_int8_is_clean_for_tensorrt_and_wholly_in_int8(exported: bytes):
-    model = quantise(exported)
+    model = quantized(exported)
     assert complaints(model, *TENSORRT) == set()
     coverage = predict_int8_coverage(read_graph(model), "tensorrt-rtx")
     assert coverage.int8_convolutions == coverage.convolutions == int8_on_tensorrt(model)
@@ -55,7 +55,7 @@ def test_int8_is_clean_for_tensorrt_and_wholly_in_int8(exported: bytes):
 
 
 def test_cpu_form_is_clean_for_cpus_and_refused_by_tensorrt(exported: bytes, tmp_path: Path):
-    model = cpu_form(quantise(exported))
+    model = cpu_form(quantized(exported))
     assert complaints(model, *CPU) == set()
     coverage = predict_int8_coverage(read_graph(model), "onnxruntime")
     assert coverage.int8_convolutions == int8_on_onnxruntime(model, tmp_path)
@@ -66,7 +66,7 @@ def test_cpu_form_is_clean_for_cpus_and_refused_by_tensorrt(exported: bytes, tmp
 
 def test_mixed_precision_is_foretold(exported: bytes, tmp_path: Path):
     names = [layer.name for layer in layers(exported)]
-    model = quantise(exported, tuple(names[::3]))
+    model = quantized(exported, tuple(names[::3]))
     assert predict_int8_coverage(read_graph(model), "tensorrt-rtx").int8_convolutions == int8_on_tensorrt(
         model
     )

@@ -76,7 +76,7 @@ def test_each_int8_form_suits_its_targets_only():
 
 
 def test_unknown_target_is_a_user_error():
-    with pytest.raises(UserError, match="target 'tensorrt-9': is not known; choose one of tensorrt-10"):
+    with pytest.raises(UserError, match="target 'tensorrt-9': is unknown; choose one of tensorrt-10"):
         lint(RELU, "tensorrt-9")
 
 
@@ -89,7 +89,7 @@ def test_unknown_target_is_a_user_error():
         (b"\x08\x0a", "no graph"),
         (simple("y = Conv(x)"), "Conv y lacks inputs or outputs"),
         (simple("y = Softmax <axis=[1]> (x)"), "Softmax y has an odd axis"),
-        (RELU.replace(b"Relu", b"Rel\xff"), "names that are no text"),
+        (RELU.replace(b"Relu", b"Rel\xff"), "names that are not text"),
         (simple("a = Relu(b) b = Relu(a) y = Relu(a)"), "[ab] depends on itself"),
     ],
 )
