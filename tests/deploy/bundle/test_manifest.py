@@ -237,3 +237,10 @@ def test_golden(bundle):
     (bundle / GOLDEN).unlink()
     with pytest.raises(UserError, match=r"golden\.npz: is missing"):
         read_golden(bundle)
+
+
+def test_manifest_struct_is_frozen():
+    manifest = make_manifest()
+    with pytest.raises(AttributeError):
+        manifest.name = "other"
+    assert msgspec.structs.replace(manifest, name="other").name == "other"

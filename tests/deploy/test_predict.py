@@ -1,0 +1,148 @@
+"""`edgedistill predict` on images: what it writes, prints and refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.cli import main, output_names
+from deploy.errors import UserError
+from deploy.files.images import read_image
+from tests.conftest import ROOT
+from tests.deploy.raw_images import make_tiff
+from tests.deploy.tiny import make_bundle, make_image
+
+
+def test_predict_folder(bundle, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(bundle), str(images), "--out", str(out), "--threads", "1"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "noise_mask.png",
+        "noise_overlay.png",
+        "red_bmp_mask.png",
+        "red_bmp_overlay.png",
+        "red_png_mask.png",
+        "red_png_overlay.png",
+    ]
+    assert (read_image(out / "red_png_mask.png") == 0).all()
+    assert (read_image(out / "red_bmp_mask.png") == 2).all()
+    assert read_image(out / "noise_mask.png").shape == (20, 30, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert "red.png  60×40  red 100.0 %" in lines[2]
+    assert lines[3].startswith("3 of 3 images predicted")
+
+
+def test_predict_one_image_with_probabilities(bundle, images, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["predict", str(bundle), str(images / "red.png"), "--out", str(out), "--probabilities"]
+    assert main(arguments) == 0
+    probabilities = np.load(out / "red_probabilities.npy")
+    assert probabilities.shape == (3, 40, 60)
+    assert (probabilities.argmax(0) == 0).all()
+
+
+def test_predict_goes_on_after_a_corrupt_image(bundle, images, tmp_path, capsys):
+    (images / "broken.png").write_bytes((images / "red.png").read_bytes()[:50])
+    np.save(images / "two.npy", np.zeros((9, 9, 2), np.float32))
+    out = tmp_path / "out"
+    assert main(["predict", str(bundle), str(images), "--out", str(out)]) == 2
+    printed = capsys.readouterr()
+    assert "broken.png: corrupt image" in printed.err
+    assert "two.npy: image has 2 channels" in printed.err
+    assert "3 of 5 images predicted" in printed.out
+    assert len(list(out.iterdir())) == 6
+
+
+def test_predict_one_corrupt_image_is_an_error(bundle, images):
+    (images / "red.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"red\.png: corrupt image"):
+        main(["predict", str(bundle), str(images / "red.png")])
+
+
+def test_predict_never_writes_among_the_images(bundle, images):
+    before = sorted(images.iterdir())
+    for target in (images, images / "red.png"):
+        with pytest.raises(UserError, match="choose another"):
+            main(["predict", str(bundle), str(target), "--out", str(images)])
+    assert sorted(images.iterdir()) == before
+
+
+def test_predict_without_data(tmp_path, capsys):
+    make_bundle(tmp_path / "sar", "sar")
+    np.save(tmp_path / "empty.npy", np.full((20, 20, 2), np.nan, np.float32))
+    assert (
+        main(["predict", str(tmp_path / "sar"), str(tmp_path / "empty.npy"), "--out", str(tmp_path / "out")])
+        == 0
+    )
+    assert "empty.npy  20×20  no data" in capsys.readouterr().out
+    assert (read_image(tmp_path / "out" / "empty_mask.png") == 255).all()
+
+
+def test_output_names_never_collide():
+    paths = [Path(name) for name in ("a.jpg", "a.png", "a_jpg.bmp", "b.v2.png", "b.png")]
+    names = output_names(paths)
+    assert len(set(names)) == len(paths)
+    assert names[3:] == ["b.v2", "b"]
+
+
+def test_predict_takes_backend_and_precision(int8_bundle, images, tmp_path, capsys):
+    for precision, label in (("auto", 1), ("int8", 1), ("fp32", 0)):
+        out = tmp_path / precision
+        options = ["--backend", "onnxruntime", "--precision", precision, "--threads", "1"]
+        assert main(["predict", str(int8_bundle), str(images / "red.png"), "--out", str(out), *options]) == 0
+        assert (read_image(out / "red_mask.png") == label).all()
+    assert "1 of 1 images predicted by onnxruntime fp32, median" in capsys.readouterr().out
+
+
+def test_predict_falls_back_on_request_and_says_so(int8_bundle, images, tmp_path):
+    command = [sys.executable, "-m", "deploy", "predict", str(int8_bundle), str(images / "red.png")]
+    command += ["--out", str(tmp_path / "out"), "--backend", "tensorrt", "--fallback"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert run.stderr.startswith(f"warning: {int8_bundle}: has no engine for tensorrt")
+    assert run.stderr.endswith("running on the CPU instead, as asked\n")
+    assert run.stderr.count("\n") == 1
+    assert " int8, median" in run.stdout
+
+
+def test_predict_goes_on_after_a_file_that_cannot_be_read(bundle, images, tmp_path, capsys, monkeypatch):
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "noise.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert main(["predict", str(bundle), str(images), "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert "noise.png: cannot be read (Permission denied)" in printed.err
+    assert "2 of 3 images predicted" in printed.out
+
+
+@pytest.mark.parametrize("kind", ["bands", "raw", "tiff_lzw", "tiff_deflate"])
+def test_predict_says_one_line_about_a_bad_file(bundle, tmp_path, kind):
+    path = tmp_path / "bad.tif"
+    if kind == "bands":  # libtiff has something to say itself of what stops early
+        path.write_bytes(make_tiff(np.zeros((32, 48, 9), np.uint8), "<", sample_format=1))
+    else:
+        Image.fromarray(make_image()).save(path, compression=kind)
+        path.write_bytes(path.read_bytes()[:-50])
+    command = [
+        sys.executable,
+        "-m",
+        "deploy",
+        "predict",
+        str(bundle),
+        str(path),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"error: {path}: {'image has 9' if kind == 'bands' else 'corrupt image'}")
+    assert run.stderr.count("\n") == 1
