@@ -63,3 +63,11 @@ def without_weight(pixels: Pixels, image=slice(None)) -> Pixels:
     weight = pixels.weight.clone()
     weight[image] = 0
     return replace(pixels, weight=weight)
+
+
+def backward(name, student, teacher, pixels, **options):
+    """Losses and the gradient of their sum."""
+    student = student.detach().clone().requires_grad_()
+    loss = compute(name, student, teacher, pixels, **options)
+    loss.sum().backward()
+    return loss.detach(), student.grad

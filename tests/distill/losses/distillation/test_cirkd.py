@@ -9,20 +9,7 @@ from torch.nn import functional as F
 from distill.losses.distillation import cirkd as cross_image
 from distill.losses.distillation.cirkd import MemoryBank, cirkd
 from distill.losses.distillation.common import Pixels
-from tests.distill.losses.dense import (
-    CLASSES,
-    VOID,
-    make_memory,
-    make_pixels,
-    make_scene,
-    normal,
-    without_weight,
-)
-
-
-@pytest.fixture
-def scene():
-    return make_scene()
+from tests.distill.losses.dense import CLASSES, VOID, make_memory, make_pixels, normal, without_weight
 
 
 def one_cell(value, label=1):

@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
 from distill.losses.distillation.common import Pixels
-from tests.distill.losses.dense import CLASSES, compute, make_memory, make_pixels, make_scene, normal
+from tests.distill.losses.dense import CLASSES, compute, make_memory, make_pixels, normal
 
 H, W = 4, 6
 
@@ -41,11 +41,6 @@ class Reference:
     def check(self, name, expected, scene, rel=1e-9, **options):
         wanted = torch.tensor([expected(*image) for image in self.images], dtype=torch.float64)
         torch.testing.assert_close(compute(name, *scene, **options), wanted, rtol=rel, atol=0)
-
-
-@pytest.fixture
-def scene():
-    return make_scene()
 
 
 @pytest.fixture
