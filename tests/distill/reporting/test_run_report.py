@@ -1,0 +1,74 @@
+"""The report of a run: its tables in Markdown and on the terminal, and its figures as JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deploy.evaluation.receipt import Hop, run_hops
+from deploy.loading import load
+from deploy.tasks.segmentation.task import SegmentationScorer
+from distill.reporting import run_report
+from distill.reporting.run_report import Form, Row, latency_of, side_by_side, write_report
+from distill.run import parse
+from tests.deploy.tiny import make_bundle, make_image
+
+
+def test_pictures_of_several_heights_stand_side_by_side():
+    dark = [np.zeros((height, 3, 3), np.uint8) for height in (2, 5)]
+    joined = side_by_side(dark)
+    assert joined.shape == (5, 3 + run_report.GAP + 3 + run_report.GAP, 3)
+    assert not joined[:2, :3].any()
+    assert not joined[:, 3 + run_report.GAP : -run_report.GAP].any()
+    assert (joined[2:, :3] == 255).all()
+    assert (joined[:, -run_report.GAP :] == 255).all()
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch, capsys) -> tuple[str, dict, str]:
+    """`report.md`, `report.json` and what is printed, of a teacher and a student that are one network."""
+    monkeypatch.setattr(run_report, "LATENCY_RUNS", 2)
+    out = tmp_path / "first"
+    config = parse(["smoke", "--out", str(out)])
+    bundle = out / "student.bundle"
+    manifest = make_bundle(bundle)
+    image = make_image()
+    model = load(bundle, "onnxruntime")
+    sample = ("scene", image, model(image).labels, np.ones(image.shape[:2], bool))
+    names = [info.name for info in manifest.classes]
+    receipt = run_hops(
+        [Hop("onnxruntime fp32", model, 0)],
+        [sample],
+        lambda: SegmentationScorer(names),
+        dataset="made up",
+        split="test",
+    )
+    form = Form(bundle, "fp32")
+    rows = [
+        Row("teacher", "pspnet/resnet50", 24_000_000, 5_500_000_000, 0.75, {"red": 0.5}, 90.0, form),
+        Row("student", "unet", 1_000_000, 250_000_000, 0.5, {"red": None}, 0.0, form),
+    ]
+    path = write_report(config, rows, {"INT8 against FP32": receipt}, latency_of(rows), [out / "a.png"])
+    return path.read_text(), json.loads((out / "report.json").read_text()), capsys.readouterr().out
+
+
+def test_the_text_holds_tables_pictures_and_the_next_commands(report):
+    text, _, printed = report
+    assert text.startswith("# first: made up test, 1 images\n")
+    for words in ("network", "params M", "GMAC", "mIoU %", "red %", "INT8 against FP32", "a.png", "Next: "):
+        assert words in text
+    teacher, student = (line.split() for line in text.splitlines() if "pspnet/" in line or " unet " in line)
+    assert teacher[:6] == ["teacher", "pspnet/resnet50", "24.00", "5.500", "75.00", "50.00"]
+    assert student[:6] == ["student", "unet", "1.00", "0.250", "50.00", "–"]
+    assert (teacher[-1], student[-1]) == ("90", "0")
+    assert printed.splitlines() == [line for line in text.splitlines() if line != "```"]
+
+
+def test_the_json_holds_every_figure(report):
+    _, content, _ = report
+    teacher, student = content["rows"]
+    assert (teacher["name"], teacher["macs"], teacher["score"]) == ("teacher", 5_500_000_000, 0.75)
+    assert student["details"] == {"red": None}
+    assert student["latency"]["runs"] == 2
+    assert teacher["latency"] == student["latency"]  # one network, measured once
+    assert content["receipts"]["INT8 against FP32"]["hops"][0]["score"] == 1.0
