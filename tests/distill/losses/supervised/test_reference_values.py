@@ -210,7 +210,7 @@ class TestLovasz:
         torch.testing.assert_close(lovasz_hinge(logits, label, valid), image_means(values, valid).double())
 
     def test_hinge_is_for_two_classes(self, scene):
-        with pytest.raises(UserError, match="for two classes, here are 3; use lovasz"):
+        with pytest.raises(UserError, match="for two classes, the logits have 3; use lovasz"):
             lovasz_hinge(*scene)
 
 
