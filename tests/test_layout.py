@@ -1,0 +1,75 @@
+"""Where files lie and how long they are: tests mirror the packages; files and functions are short."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from tests.conftest import ROOT
+
+PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests")
+TESTS = ROOT / "tests"
+MODULES = [path for package in PACKAGES for path in package.rglob("*.py") if path.stem != "__init__"]
+"""The modules of the packages."""
+TEST_FILES = list(TESTS.rglob("test_*.py"))
+SOURCES = [path for folder in (*PACKAGES, TESTS, ROOT / "examples") for path in folder.rglob("*.py")]
+"""Everything, tests and examples included."""
+
+MAX_FILE, MAX_FUNCTION = 300, 50
+"""Most lines that one may have."""
+MEDIAN_FILE, MEDIAN_FUNCTION = 150, 8
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def mirrored(folder: Path) -> Path:
+    """The package folder that a folder of tests is for."""
+    return ROOT / folder.relative_to(TESTS)
+
+
+def test_each_folder_of_tests_is_for_a_package_folder():
+    folders = {path.parent for path in TEST_FILES} - {TESTS}
+    assert [
+        shown(folder) for folder in sorted(folders) if not (mirrored(folder) / "__init__.py").is_file()
+    ] == []
+
+
+def test_each_package_folder_with_code_has_tests():
+    tested = {mirrored(path.parent) for path in TEST_FILES}
+    tested |= {mirrored(path.parent) / path.stem.removeprefix("test_") for path in TEST_FILES}
+    assert [shown(folder) for folder in sorted({path.parent for path in MODULES} - tested)] == []
+
+
+def test_the_tests_of_a_module_lie_in_its_folder():
+    """Where only one module of a package has the name of a test file, both are in the same place."""
+    misplaced = []
+    for file in TEST_FILES:
+        place = mirrored(file.with_name(file.name.removeprefix("test_")))
+        package = ROOT / place.relative_to(ROOT).parts[0]
+        namesakes = [path for path in MODULES if path.name == place.name and package in path.parents]
+        if len(namesakes) == 1 and namesakes != [place]:
+            misplaced.append(f"{shown(file)} tests {shown(namesakes[0])}")
+    assert misplaced == []
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Each function by place and name, and its number of lines from `def` on."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                yield f"{shown(path)}:{node.lineno} {node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_files_are_short():
+    lines = {shown(path): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {path: count for path, count in lines.items() if count > MAX_FILE} == {}
+    assert median(lines.values()) <= MEDIAN_FILE
+
+
+def test_functions_are_short():
+    lines = dict(functions())
+    assert {name: count for name, count in lines.items() if count > MAX_FUNCTION} == {}
+    assert median(lines.values()) <= MEDIAN_FUNCTION
