@@ -1,1 +1,1 @@
-"""Losses: plain functions over valid pixels."""
+"""Losses: plain functions over valid pixels, named in a registry and added up by expressions."""

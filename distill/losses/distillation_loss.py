@@ -1,4 +1,4 @@
-"""What a student learns from its teacher: the sum of a run's distillation losses, and what those train or remember."""
+"""The distillation loss of a run: a weighted sum of losses, with the adapters and memories that they need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from teacher.pspnet import Output
 
 
 class TeacherOutput(NamedTuple):
-    """What the teacher says of a batch, without gradient."""
+    """Output of the teacher for a batch, without gradient."""
 
     logits: Tensor
-    """N×K×h×w at the teacher's output stride."""
+    """Floating N×K×h×w at the teacher's output stride."""
     features: Mapping[str, Tensor] = {}
-    """Feature maps N×C×h×w by name."""
+    """Floating feature maps N×C×h×w by name."""
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Maps of a network: their numbers of channels."""
+    """Numbers of channels of a network's maps: its logits, and its features by name."""
 
     logits: int
     features: Mapping[str, int]
@@ -38,17 +38,20 @@ class Shapes:
 class DistillationLoss(nn.Module):
     """Weighted sum of distillation losses, with their 1×1 adapters and memories.
 
-    An adapter maps the student's features to the teacher's channels (FitNets, arXiv:1412.6550), and is trained with the
-    student. It belongs to the training alone: no student checkpoint or bundle holds it.
+    An adapter maps the student's features to the teacher's channels (FitNets, arXiv:1412.6550) and is trained with the
+    student. It is used in training only: no student checkpoint or bundle holds it.
 
     Args:
-        main: terms on the logits and features (see `distill.losses.expression`).
+        main: terms on logits and features (see `distill.losses.expression`).
         aux: terms on the logits of the student's auxiliary head.
-        student, teacher: what the two return.
-        trust: "label" weighs each pixel by the probability that the teacher gives to its label.
+        student: channels of the student's maps.
+        teacher: channels of the teacher's maps.
+        trust: "label" weighs each pixel by the probability that the teacher assigns to its label; "everywhere" weighs
+            all pixels alike.
 
     Raises:
-        UserError: other numbers of classes, or a feature that one of the two has not, listing those that it has.
+        UserError: student and teacher differ in the number of classes, or one of them lacks a feature; the message
+            lists those that it has.
     """
 
     def __init__(
@@ -81,48 +84,58 @@ class DistillationLoss(nn.Module):
             if DISTILLATION_LOSSES[term.loss].memory:
                 self.memories[str(index)] = MemoryBank(self.num_classes, to)
 
-    def forward(self, output: Output, target: TeacherOutput, batch: Batch) -> Tensor:
-        """Mean over the valid pixels of the batch; a scalar, 0 where none is valid."""
+    def forward(self, output: Output, teacher: TeacherOutput, batch: Batch) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            output: the student's output, with the features that the terms name.
+            teacher: the teacher's output for the same images.
+            batch: labels and valid pixels.
+
+        Returns:
+            A scalar, the mean over the valid pixels of the batch; 0, with zero gradient, if no pixel is valid.
+        """
         weight = batch.valid.float()
         if self.trust == "label":
-            weight = weight * label_probability(target.logits, batch.label, batch.valid)
+            weight = weight * label_probability(teacher.logits, batch.label, batch.valid)
         pixels = Pixels(weight, batch.label, self.num_classes)
         losses = sum(
-            term.weight * self._loss(i, term, output, target, pixels) for i, term in enumerate(self.main)
+            term.weight * self._loss(i, term, output, teacher, pixels) for i, term in enumerate(self.main)
         )
         if output.aux is not None:
             aux = Output(output.aux, None)
             losses = losses + sum(
-                term.weight * self._loss(None, term, aux, target, pixels) for term in self.aux
+                term.weight * self._loss(None, term, aux, teacher, pixels) for term in self.aux
             )
-        # An image counts by its valid pixels, as in the task loss; where the teacher is trusted less it says less.
+        # An image counts by its valid pixels, as in the task loss; pixels where the teacher is trusted less count less.
         mass = weight.flatten(1).sum(1)
         return (losses * mass).sum() / batch.valid.sum().clamp(min=1)
 
     def _loss(
-        self, index: int | None, term: Term, output: Output, target: TeacherOutput, pixels: Pixels
+        self, index: int | None, term: Term, output: Output, teacher: TeacherOutput, pixels: Pixels
     ) -> Tensor:
-        method, options = DISTILLATION_LOSSES[term.loss], dict[str, Any](term.options)
+        """The losses of one term, one per image; `index` finds the term's adapter and memory."""
+        loss, options = DISTILLATION_LOSSES[term.loss], dict[str, Any](term.options)
         if term.feature is None:
-            return method.function(output.logits, target.logits, pixels, **options)
-        student, teacher = output.features[term.feature], target.features[term.feature]
+            return loss.function(output.logits, teacher.logits, pixels, **options)
+        features = output.features[term.feature]
         if str(index) in self.adapters:
-            student = self.adapters[str(index)](student)
+            features = self.adapters[str(index)](features)
         if str(index) in self.memories:
             options["memory"] = self.memories[str(index)]
-        return method.function(student, teacher, pixels, **options)
+        return loss.function(features, teacher.features[term.feature], pixels, **options)
 
 
 def features_of(terms: Sequence[Term]) -> tuple[str, ...]:
-    """Names of the features that the terms compare, each once."""
+    """Names of the features that the terms compare, without repetitions."""
     return tuple(dict.fromkeys(term.feature for term in terms if term.feature is not None))
 
 
 def parse_aux_terms(text: str) -> tuple[Term, ...]:
-    """The terms of `--distill.aux`: none for an empty text, else losses on logits.
+    """Parse the terms of `--distill.aux`, which are losses on logits; an empty text has none.
 
     Raises:
-        UserError: as `parse_terms`, or a term on features.
+        UserError: as `parse_terms`, or a term compares features.
     """
     terms = parse_terms(text) if text.strip() else ()
     for term in terms:
@@ -135,7 +148,16 @@ def parse_aux_terms(text: str) -> tuple[Term, ...]:
 
 @torch.no_grad()
 def label_probability(logits: Tensor, label: Tensor, valid: Tensor) -> Tensor:
-    """The probability that the teacher gives to each pixel's label, N×H×W in 0..1; 1 where not valid."""
+    """The probability that the teacher assigns to each pixel's label.
+
+    Args:
+        logits: of the teacher, floating N×K×h×w; upsampled bilinearly to the label.
+        label: int64 N×H×W, any value where not valid.
+        valid: bool N×H×W.
+
+    Returns:
+        Float32 or float64 N×H×W in 0..1, without gradient; 1 where not valid.
+    """
     logits = at_least_float32(logits)
     if logits.shape[-2:] != label.shape[-2:]:
         logits = F.interpolate(logits, label.shape[-2:], mode="bilinear", align_corners=False)
@@ -144,7 +166,7 @@ def label_probability(logits: Tensor, label: Tensor, valid: Tensor) -> Tensor:
 
 @torch.no_grad()
 def shapes_of(network: nn.Module, image: Tensor) -> Shapes:
-    """The maps of a network for an image N×C×H×W."""
+    """The channels of a network's maps, found by running it in evaluation mode on an image N×C×H×W."""
     training = network.training
     output = network.eval()(image)
     network.train(training)

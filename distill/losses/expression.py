@@ -1,11 +1,10 @@
 """A loss as a line of text: `kl(t=2) + 3*cwd(t=4) + feature(layer4)`.
 
-A sum of terms, each the name of a loss with an optional weight before it and, in parentheses, an optional feature map
-and options. The text is parsed as Python, and never evaluated.
+The text is a sum of terms. Each term is the name of a loss with an optional weight before it and, in parentheses, an
+optional feature map and options. The text is parsed as Python, but never evaluated.
 """
 
 import ast
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,7 +26,7 @@ RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     "edge": ("from 0 to 1", lambda value: 0 <= value <= 1),
     "quality": ("from 0 to 1", lambda value: 0 <= value <= 1),
 }
-"""What an option may be, by its name; all others may be 0 or more."""
+"""Allowed values of options, by name: in words, and as a check. All other options may be 0 or more."""
 
 
 @dataclass(frozen=True)
@@ -38,40 +37,43 @@ class Term:
     """> 0."""
     loss: str
     feature: str | None = None
-    """None where logits are compared."""
+    """None if logits are compared."""
     options: Mapping[str, float] = field(default_factory=dict, hash=False)
-    """Those that were given, checked; int where the default is one."""
+    """Options that are written out, checked; int where the default is an int."""
 
 
 def parse_terms(
-    text: str, methods: Mapping[str, Loss] = DISTILLATION_LOSSES, example: str = EXAMPLE
+    text: str, losses: Mapping[str, Loss] = DISTILLATION_LOSSES, example: str = EXAMPLE
 ) -> tuple[Term, ...]:
-    """The terms of a sum of losses, in its order.
+    """Parse a sum of losses.
 
     Args:
         text: such as `kl(t=2) + 3*cwd(t=4) + feature(layer4)`.
-        methods: the losses that may be named.
-        example: what a message gives as an example.
+        losses: the losses that may be named.
+        example: a sum that messages show as an example.
+
+    Returns:
+        The terms in the order of the text.
 
     Raises:
-        UserError: it is no such sum, or names a loss, an option or a value that does not exist.
+        UserError: the text is not such a sum, names an unknown loss or option, or gives a value that is not allowed.
     """
     source = " ".join(text.split())
     if not source:
         raise UserError(f"the loss is empty; write a sum such as {example}")
     try:
-        with warnings.catch_warnings(action="ignore"):  # Python's advice on odd literals
+        with warnings.catch_warnings(action="ignore"):  # syntax warnings of Python on odd literals
             tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UserError(
             f"{source!r} is not a sum of losses ({reason}); write one such as {example}"
         ) from None
-    return tuple(_term(node, source, methods, example) for node in _summands(tree.body))
+    return tuple(_term(node, source, losses, example) for node in _summands(tree.body))
 
 
 def format_terms(terms: Collection[Term]) -> str:
-    """The one way to write these terms; `parse_terms` reads it back."""
+    """The canonical text of terms; `parse_terms` reads it back."""
     return " + ".join(_format(term) for term in terms)
 
 
@@ -87,7 +89,7 @@ def _digits(value: float) -> str:
 
 
 def _summands(node: ast.expr) -> Iterator[ast.expr]:
-    """What is added up, from left to right."""
+    """The operands of a sum, from left to right."""
     pending = [node]
     while pending:
         node = pending.pop()
@@ -97,7 +99,7 @@ def _summands(node: ast.expr) -> Iterator[ast.expr]:
             yield node
 
 
-def _term(node: ast.expr, source: str, methods: Mapping[str, Loss], example: str) -> Term:
+def _term(node: ast.expr, source: str, losses: Mapping[str, Loss], example: str) -> Term:
     written = ast.get_source_segment(source, node)
     weight = 1.0
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
@@ -106,52 +108,46 @@ def _term(node: ast.expr, source: str, methods: Mapping[str, Loss], example: str
             raise UserError(f"{written}: write the weight as a number before the loss, as in {example}")
         if not (number > 0 and math.isfinite(number)):
             raise UserError(
-                f"{written}: the weight is {number:g}; it must be above 0 (leave the loss out to drop it)"
+                f"{written}: the weight is {number:g}; it must be above 0 (to drop the loss, leave it out)"
             )
         weight = float(number)
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name):
-        hint = did_you_mean(str(written), methods)
+        hint = did_you_mean(str(written), losses)
         raise UserError(
             f"{written} is not a loss{hint}; write a sum, with weights above 0, such as {example}"
         )
     name = call.func.id
-    if name not in methods:
+    if name not in losses:
         raise UserError(
-            f"no loss is called {name}{did_you_mean(name, methods)}; there are {', '.join(methods)}"
+            f"no loss is called {name}{did_you_mean(name, losses)}; there are {', '.join(losses)}"
         )
     return Term(
-        weight, name, _feature(call, name, methods, source), _options(call, name, methods[name], source)
+        weight, name, _feature(call, name, losses, source), _options(call, name, losses[name], source)
     )
 
 
-def _feature(call: ast.Call, name: str, methods: Mapping[str, Loss], source: str) -> str | None:
-    """The feature map that a call names."""
-    on = methods[name].on
+def _feature(call: ast.Call, name: str, losses: Mapping[str, Loss], source: str) -> str | None:
+    """The feature map that a call names, if any."""
+    on = losses[name].on
     if not call.args:
         if on == "features":
             raise UserError(f"{name} compares features: say which, as in {name}(layer4); {FEATURES}")
         return None
     written = ", ".join(str(ast.get_source_segment(source, argument)) for argument in call.args)
     if on == "logits":
-        others = ", ".join(other for other in methods if methods[other].on != "logits")
+        others = ", ".join(other for other in losses if losses[other].on != "logits")
         hint = f"; features are compared by {others}" if others else ""
-        raise UserError(
-            f"{name}({written}): {name} takes the output alone; write options as name=number{hint}"
-        )
+        raise UserError(f"{name}({written}): {name} takes no feature; write options as name=number{hint}")
     argument = call.args[0]
     if len(call.args) > 1 or not isinstance(argument, ast.Name):
         raise UserError(f"{name}({written}): name one feature, then options as name=number; {FEATURES}")
     return argument.id
 
 
-def _options(call: ast.Call, name: str, method: Loss, source: str) -> dict[str, float]:
+def _options(call: ast.Call, name: str, loss: Loss, source: str) -> dict[str, float]:
     """The options of a call, checked."""
-    defaults = {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(method.function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and isinstance(parameter.default, int | float)
-    }
+    defaults = loss.options
     options: dict[str, float] = {}
     for keyword in call.keywords:
         option = keyword.arg
@@ -178,7 +174,7 @@ def _value(node: ast.expr, where: str, option: str, default: float) -> float:
 
 
 def _number(node: ast.expr) -> float | None:
-    """The value of a literal number with an optional sign; None for anything else."""
+    """The value of a number literal with any signs before it; None for anything else."""
     sign = 1.0
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         sign, node = (-1.0 if isinstance(node.op, ast.USub) else 1.0), node.operand

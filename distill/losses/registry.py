@@ -1,4 +1,4 @@
-"""The losses by name: of labels, of grasp maps, and of a teacher."""
+"""The losses by name: against labels, against the targets of grasp maps, and against a teacher."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +24,22 @@ class Loss:
     """A loss as it can be named in an expression (`distill.losses.expression`)."""
 
     function: Callable[..., Tensor]
-    """Its options are the keyword-only parameters that have a number as default."""
+    """Its options are the keyword-only parameters whose default is a number."""
     on: Literal["logits", "features", "either"]
-    """What it compares: the outputs, a feature map that must be named, or the outputs unless one is named."""
+    """What it compares: logits, a feature map, which the expression must name, or logits unless a feature is named."""
     adapts: bool = False
-    """On features, it needs the student's brought to the teacher's channels by a learned 1×1 convolution."""
+    """On features, a learned 1×1 convolution must first map the student's channels to the teacher's."""
     memory: bool = False
-    """It needs a `memory`, a `distill.losses.distillation.cirkd.MemoryBank`."""
+    """It needs the argument `memory`, a `distill.losses.distillation.cirkd.MemoryBank`."""
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The options that an expression may set, with their defaults; an int default allows whole numbers only."""
+        return {
+            parameter.name: parameter.default
+            for parameter in inspect.signature(self.function).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY and isinstance(parameter.default, int | float)
+        }
 
 
 DISTILLATION_LOSSES: Mapping[str, Loss] = {
@@ -47,7 +56,7 @@ DISTILLATION_LOSSES: Mapping[str, Loss] = {
     "maps": Loss(maps, on="logits"),
     "grasp_kl": Loss(grasp_kl, on="logits"),
 }
-"""Of a teacher: `(student, teacher, pixels, **options) -> N losses`."""
+"""Against a teacher: `(student, teacher, pixels, **options)` returns N losses, one per image."""
 
 SEGMENTATION_LOSSES: Mapping[str, Loss] = {
     "ce": Loss(cross_entropy, on="logits"),
@@ -60,37 +69,20 @@ SEGMENTATION_LOSSES: Mapping[str, Loss] = {
     "lovasz_hinge": Loss(lovasz_hinge, on="logits"),
     "boundary": Loss(contour, on="logits"),
 }
-"""Of labels: `(logits, label, valid, class_weights, **options) -> scalar`."""
+"""Against labels: `(logits, label, valid, class_weights, **options)` returns a scalar."""
 
 GRASP_LOSSES: Mapping[str, Loss] = {
     "smooth_l1": Loss(grasp.smooth_l1, on="logits"),
     "mse": Loss(grasp.mse, on="logits"),
     "bce": Loss(grasp.bce, on="logits"),
 }
-"""Of the targets of grasp maps: `(maps, target, valid, **options) -> scalar`."""
+"""Against the targets of grasp maps: `(maps, target, valid, **options)` returns a scalar."""
 
 
-def loss_lines() -> Iterator[str]:
-    """All losses, those of each table under a heading."""
-    yield "against labels (--loss.task), added up with weights: ce + 0.5*dice"
-    yield from _lines_of(SEGMENTATION_LOSSES)
-    yield ""
-    yield "of grasp maps (--loss.task): bce"
-    yield from _lines_of(GRASP_LOSSES)
-    yield ""
-    yield "of a teacher (--distill.loss), added up with weights: kl(t=2) + 3*cwd(layer4, t=4)"
-    yield from _lines_of(DISTILLATION_LOSSES)
-    yield "FEATURE is layer3, layer4 or head of a PSPNet"
-
-
-def _lines_of(methods: Mapping[str, Loss]) -> Iterator[str]:
-    """One line a loss: how it is written, with the options' defaults, and what it is."""
-    for name, method in methods.items():
-        where = {"logits": [], "features": ["FEATURE"], "either": ["[FEATURE]"]}[method.on]
-        options = [
-            f"{p.name}={p.default:g}"
-            for p in inspect.signature(method.function).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float)
-        ]
+def lines_of(losses: Mapping[str, Loss]) -> Iterator[str]:
+    """Yield a line per loss: how to write it, with the defaults of its options, and a short description."""
+    for name, loss in losses.items():
+        where = {"logits": [], "features": ["FEATURE"], "either": ["[FEATURE]"]}[loss.on]
+        options = [f"{option}={default:g}" for option, default in loss.options.items()]
         call = f"{name}({', '.join([*where, *options])})"
-        yield f"{call:<56}{(method.function.__doc__ or '').splitlines()[0]}"
+        yield f"{call:<56}{(loss.function.__doc__ or '').splitlines()[0]}"

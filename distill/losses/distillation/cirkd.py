@@ -13,24 +13,24 @@ from distill.losses.distillation.common import (
 )
 from distill.losses.distillation.features import class_means, unit
 
-# What bounds the cost. Maps and memories that are smaller are taken whole.
+# Bounds of the cost. Smaller maps and memories are used whole.
 CELLS = 256
-"""Cells of an image that are compared, drawn among those with weight."""
+"""Cells of an image that are compared, drawn at random from those with weight."""
 CONTRASTS = 1024
-"""Remembered embeddings that cells are compared with, drawn alike from each class."""
+"""Remembered embeddings that cells are compared with, drawn at random, equally many per class."""
 NEW_PIXELS = 16
-"""Cells of a class that an image adds to the memory, drawn among them."""
+"""Cells of each class that an image adds to the memory, drawn at random."""
 
 
 class MemoryBank(nn.Module):
-    """The teacher's embeddings of past images: for each class a queue of pixels and one of regions, oldest out first.
+    """The teacher's embeddings of past images: per class, a first-in-first-out queue of pixels and one of regions.
 
-    A region is the mean embedding of a class in an image. Everything is in the state dict. Memory: float32
-    K × (pixels + regions) × C.
+    A region is the mean embedding of a class in an image. All queues are in the state dict. They take float32
+    K × (pixels + regions) × C of memory.
 
     Args:
         num_classes: K.
-        channels: of the teacher's features, C.
+        channels: channels C of the teacher's features.
         pixels: length of a class's queue of pixels.
         regions: length of a class's queue of regions.
     """
@@ -44,18 +44,18 @@ class MemoryBank(nn.Module):
         super().__init__()
         for name, length in (("pixel", pixels), ("region", regions)):
             self.register_buffer(f"{name}_queue", torch.zeros(num_classes, length, channels))
-            # how many ever came in: the next place is count % length, min(count, length) are filled
+            # entries ever added: min(count, length) are filled, and the next goes to count % length
             self.register_buffer(f"{name}_count", torch.zeros(num_classes, dtype=torch.int64))
 
     @torch.no_grad()
     def update(self, teacher: Tensor, pixels: Pixels) -> None:
-        """Take in some cells of each class of each image, and its regions; a cell is of the class with most weight.
+        """Add some cells of each class of each image, and its regions; a cell belongs to the class with most weight.
 
-        Draws from torch's generator, the same numbers whatever the images hold.
+        It always draws equally many numbers from torch's generator, independently of the content of the images.
 
         Args:
-            teacher: features N×C×h×w.
-            pixels: labels and weights, at any size.
+            teacher: features, floating N×C×h×w.
+            pixels: labels and weights, at any size; cells without weight (void, no data) are never added.
         """
         member = class_weight(pixels, teacher.shape[-2:]).to(teacher).flatten(2)
         share, owner = member.max(1, keepdim=True)
@@ -90,29 +90,30 @@ def cirkd(
     """CIRKD: how similar each pixel is to those of other images, and to remembered pixels and regions.
 
     Yang et al. (CVPR 2022, arXiv:2204.06986). Embeddings are features scaled to length 1. The similarities of a cell to
-    the cells of an image of the batch (each with each, itself included), to remembered pixels and to remembered
-    regions make three softmax distributions; the loss is the weighted sum of KL(teacher ‖ student) of each, mean over
-    images of the batch and over the cells of the image. Beyond `CELLS` and `CONTRASTS` a random part is taken, by
-    torch's generator. Unlike all other losses, that of an image depends on its batch and on the past.
+    the cells of an image of the batch (all pairs of images, itself included), to remembered pixels and to remembered
+    regions form three softmax distributions. The loss is the weighted sum of KL(teacher ‖ student) of each, mean over
+    the images of the batch and over the cells of the image. Above `CELLS` and `CONTRASTS`, torch's generator draws a
+    sample. Unlike all other losses, that of an image depends on its batch and on the past.
 
-    In training mode, the memory takes in the teacher's embeddings of this batch after the loss; an empty memory
+    In training mode, the teacher's embeddings of the batch are added to the memory after the loss; an empty memory
     contributes 0.
 
     Args:
-        student: features N×C×h×w, already brought to the teacher's C channels; resized bilinearly where strides differ.
-        teacher: features N×C×h×w, detached here.
-        pixels: labels and weights, at any size.
-        memory: for as many classes and channels.
-        t: softmax temperature > 0 of the similarities, which span -1 to 1.
+        student: features, floating N×C×h×w, already mapped to the teacher's C channels; resized bilinearly to the
+            teacher's h×w if strides differ.
+        teacher: features, floating N×C×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
+        memory: of as many classes as `pixels` and as many channels as `teacher`.
+        t: softmax temperature > 0 of the similarities, which range from -1 to 1.
         batch: weight ≥ 0 of the similarities within the batch.
-        pixel: weight ≥ 0 of those to remembered pixels.
-        region: weight ≥ 0 of those to remembered regions.
+        pixel: weight ≥ 0 of the similarities to remembered pixels.
+        region: weight ≥ 0 of the similarities to remembered regions.
 
     Returns:
-        N values in nats, ≥ 0; 0, with zero gradient, for an image without weight.
+        N values ≥ 0 in nats, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of channels.
+        UserError: student and teacher have different numbers of channels.
     """
     student, teacher = pair(student, teacher)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student).flatten(1)
@@ -129,7 +130,7 @@ def cirkd(
 
 
 def _within_batch(q: Tensor, p: Tensor, weight: Tensor, t: float) -> Tensor:
-    """KL between a cell's similarities to the cells of another image; mean over images with weight, then over cells."""
+    """KL of a cell's similarities to the cells of each image, mean over images with weight, then over cells: N."""
     student, teacher = (torch.einsum("nic,ljc->nlij", x, x) / t for x in (q, p))
     divergence = weighted_kl(student, teacher, weight[None, :, None])  # N×N×M
     some = (weight.sum(1) > 0).to(divergence)
@@ -137,7 +138,7 @@ def _within_batch(q: Tensor, p: Tensor, weight: Tensor, t: float) -> Tensor:
 
 
 def _to_memory(q: Tensor, p: Tensor, weight: Tensor, queue: Tensor, count: Tensor, t: float) -> Tensor:
-    """KL between a cell's similarities to remembered embeddings, mean over cells."""
+    """KL of a cell's similarities to remembered embeddings, mean over cells: N."""
     filled = torch.arange(queue.shape[1], device=count.device) < count[:, None]
     chosen = _some(filled, max(1, CONTRASTS // len(queue)))
     # indexing copies: the queue may change before the backward pass needs it
@@ -147,7 +148,7 @@ def _to_memory(q: Tensor, p: Tensor, weight: Tensor, queue: Tensor, count: Tenso
 
 
 def _some(there: Tensor, most: int) -> Tensor:
-    """Indices B×m of at most `most` places in each row of bool B×M, drawn among those that are there first."""
+    """Indices B×m of at most `most` positions of each row of bool B×M, drawn at random, True positions first."""
     rows, places = there.shape
     if places <= most:
         return torch.arange(places, device=there.device).expand(rows, -1)
@@ -155,11 +156,11 @@ def _some(there: Tensor, most: int) -> Tensor:
 
 
 def _push(queue: Tensor, count: Tensor, entries: Tensor, new: Tensor) -> None:
-    """Write those of `entries` K×E×C that are `new` (bool K×E) into the queues K×L×C, in order, in place."""
+    """Write the `entries` K×E×C that are `new` (bool K×E) into the queues K×L×C, in order and in place."""
     length = queue.shape[1]
     rank = new.cumsum(1) - 1
     total = new.sum(1, keepdim=True)
-    # of more than fit only the last: two for one place would be written in no certain order
+    # only the last ones that fit: two entries for one slot would be written in an undefined order
     row, column = (new & (rank >= total - length)).nonzero(as_tuple=True)
     queue[row, (count[row] + rank[row, column]) % length] = entries[row, column].to(queue)
     count += total.squeeze(1)

@@ -1,6 +1,6 @@
 """Distillation losses on feature maps (see `distill.losses.distillation.common` for what they share).
 
-Where these say "image without weight", their value there is 0, with zero gradient.
+An image without weight is one in which no pixel counts: all are void or without data.
 """
 
 from torch import Tensor
@@ -9,26 +9,28 @@ from torch.nn import functional as F
 from distill.losses.distillation.common import Pixels, cell_weight, class_weight, image_mean, pair
 from distill.losses.distillation.logits import mse
 
-# Both bound the gradient where all features of a cell, or of an image, are 0, far below what features measure.
 LEAST_SQUARED_NORM = 1e-8
+"""Added to squared norms: bounds the gradient of a cell whose features are all 0, far below usual features."""
 LEAST_ENERGY = 1e-12
+"""Added to the mean square of attention maps: bounds the gradient of an image whose features are all 0."""
 
 
 def feature(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
-    """FitNets' hint: mean squared difference over channels and the pixels of an image.
+    """FitNets' hint loss: mean squared difference over channels and the pixels of an image.
 
     Romero et al. (arXiv:1412.6550).
 
     Args:
-        student: features N×C×h×w, already brought to the teacher's C channels; resized bilinearly where strides differ.
-        teacher: features N×C×h×w, detached here.
-        pixels: labels and weights, at any size.
+        student: features, floating N×C×h×w, already mapped to the teacher's C channels; resized bilinearly to the
+            teacher's h×w if strides differ.
+        teacher: features, floating N×C×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
 
     Returns:
-        N values ≥ 0; 0 for an image without weight.
+        N values ≥ 0, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of channels.
+        UserError: student and teacher have different numbers of channels.
     """
     return mse(student, teacher, pixels)
 
@@ -39,13 +41,13 @@ def attention(student: Tensor, teacher: Tensor, pixels: Pixels, *, p: float = 2.
     Zagoruyko & Komodakis (arXiv:1612.03928); cells count by their weight in both the norm and the distance.
 
     Args:
-        student: features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: features N×D×h×w, detached here; D may differ from C.
-        pixels: labels and weights, at any size.
+        student: features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: features, floating N×D×h×w; detached. D may differ from C.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         p: exponent ≥ 1.
 
     Returns:
-        N values from 0 to 2; 0 for an image without weight.
+        N values from 0 to 2, float32 or float64; 0, with zero gradient, for an image without weight.
     """
     student, teacher = pair(student, teacher, same_maps=False)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student)
@@ -56,17 +58,17 @@ def attention(student: Tensor, teacher: Tensor, pixels: Pixels, *, p: float = 2.
 def pairwise(student: Tensor, teacher: Tensor, pixels: Pixels, *, pool: int = 2) -> Tensor:
     """Structured distillation: mean squared difference between the cosine similarities of all pairs of pooled cells.
 
-    Liu et al. (CVPR 2019, arXiv:1903.04197). Cells are averaged by weight over pool×pool blocks (incomplete ones at the
-    end included), and a pair counts by the product of the weights of its two blocks. Memory grows as (h·w / pool²)².
+    Liu et al. (CVPR 2019, arXiv:1903.04197). Cells are averaged by weight over blocks of pool×pool cells, smaller at
+    the far edges, and a pair counts by the product of the weights of its two blocks. Memory grows as (h·w / pool²)².
 
     Args:
-        student: features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: features N×D×h×w, detached here; D may differ from C.
-        pixels: labels and weights, at any size.
-        pool: side of a block in cells, ≥ 1.
+        student: features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: features, floating N×D×h×w; detached. D may differ from C.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
+        pool: side of a block, in cells, ≥ 1.
 
     Returns:
-        N values from 0 to 4; 0 for an image without weight.
+        N values from 0 to 4, float32 or float64; 0, with zero gradient, for an image without weight.
     """
     student, teacher = pair(student, teacher, same_maps=False)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student).unsqueeze(1)
@@ -83,16 +85,16 @@ def pairwise(student: Tensor, teacher: Tensor, pixels: Pixels, *, pool: int = 2)
 def ifvd(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
     """Intra-class feature variation: squared difference of each cell's cosine to the mean feature of its class.
 
-    Wang et al. (ECCV 2020). The prototypes are those of the image, the student's from its own features. A cell that
-    lies on several classes belongs to each by the weight of its pixels; a class that is absent has no part.
+    Wang et al. (ECCV 2020). The class means are those of the image; the student's are computed from its own features. A
+    cell that covers several classes belongs to each by the weight of its pixels; absent classes have no influence.
 
     Args:
-        student: features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: features N×D×h×w, detached here; D may differ from C.
-        pixels: labels and weights, at any size.
+        student: features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: features, floating N×D×h×w; detached. D may differ from C.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
 
     Returns:
-        N values from 0 to 4; 0 for an image without weight.
+        N values from 0 to 4, float32 or float64; 0, with zero gradient, for an image without weight.
     """
     student, teacher = pair(student, teacher, same_maps=False)
     member = class_weight(pixels, teacher.shape[-2:]).to(student).flatten(2)
@@ -101,18 +103,26 @@ def ifvd(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
 
 
 def class_means(features: Tensor, member: Tensor) -> Tensor:
-    """Mean feature of each class, scaled to length 1: features N×C×h×w, weights N×K×(h·w) → N×K×C; 0 where absent."""
+    """Mean feature of each class, scaled to length 1.
+
+    Args:
+        features: N×C×h×w.
+        member: weights N×K×(h·w) of the cells in each class.
+
+    Returns:
+        N×K×C; 0 for a class that is absent.
+    """
     total = member.sum(2, keepdim=True)
     return unit(member @ features.flatten(2).mT / total.where(total > 0, 1), dim=2)
 
 
 def unit(x: Tensor, dim: int = 1) -> Tensor:
-    """Vectors along `dim` scaled to length 1; 0, with finite gradient, where they are 0."""
+    """Scale the vectors along `dim` to length 1; zero vectors stay 0, with finite gradient."""
     return x / (x.square().sum(dim, keepdim=True) + LEAST_SQUARED_NORM).sqrt()
 
 
 def _attention_map(features: Tensor, weight: Tensor, p: float) -> Tensor:
-    """Mean |x|^p over channels, N×h×w, with weighted mean square 1."""
+    """Mean |x|^p over channels, N×h×w, scaled to a weighted mean square of 1."""
     energy = features.abs().pow(p).mean(1)
     return energy / (image_mean(energy.square(), weight) + LEAST_ENERGY).sqrt()[:, None, None]
 

@@ -1,4 +1,7 @@
-"""Distillation of grasp maps (see `distill.losses.distillation.common` for what distillation losses share)."""
+"""Distillation losses on grasp maps (see `distill.losses.distillation.common` for what they share).
+
+An image without weight is one in which no pixel counts: all are void or without data.
+"""
 
 import torch
 from torch import Tensor
@@ -12,23 +15,23 @@ def maps(
 ) -> Tensor:
     """Smooth L1 between the maps of student and teacher, mean over maps and the pixels of an image.
 
-    The loss of GG-CNN's grasp maps (Morrison et al., RSS 2018, arXiv:1804.05172: quality, cos 2θ, sin 2θ, width), with
-    the teacher's maps as the target; `mse` is the squared form. As in `torch.nn.functional.smooth_l1_loss`, errors
-    below `beta` cost their square over 2·beta, larger ones their size less beta/2.
+    The maps are those of GG-CNN (Morrison et al., RSS 2018, arXiv:1804.05172): quality, cos 2θ, sin 2θ, width. The
+    teacher's are the target; `mse` is the squared form. As in `torch.nn.functional.smooth_l1_loss`, an error e costs
+    e²/(2·beta) below `beta`, and |e| - beta/2 above.
 
     Args:
-        student: maps N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: maps N×C×h×w, detached here; map 0 is the quality.
-        pixels: labels and weights, at any size.
+        student: maps, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: maps, floating N×C×h×w; detached. Map 0 is the quality.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         beta: ≥ 0; 0 is plain L1.
-        quality: 0 to 1: how much a cell counts by the teacher's quality there, clamped to 0..1. With 0 all cells
-            count alike, with 1 those where the teacher sees no grasp count nothing.
+        quality: 0 to 1, how much the weight of a cell depends on the teacher's quality there, clamped to 0..1. At 0,
+            all cells count alike; at 1, cells where the teacher sees no grasp do not count.
 
     Returns:
-        N values ≥ 0; 0, with zero gradient, for an image without weight.
+        N values ≥ 0, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of maps.
+        UserError: student and teacher have different numbers of maps.
     """
     student, teacher = pair(student, teacher)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student)
@@ -39,23 +42,24 @@ def maps(
 def grasp_kl(
     student: Tensor, teacher: Tensor, pixels: Pixels, *, beta: float = 1.0, geometry: float = 1.0
 ) -> Tensor:
-    """KL(teacher ‖ student) of the quality, a logit, + `geometry` · smooth L1 of the other maps where it sees a grasp.
+    """KL(teacher ‖ student) of the quality logit + `geometry` · smooth L1 of the other maps at the teacher's grasps.
 
-    To networks that are trained by `bce` (`distill.losses.supervised.grasp`) what `maps` is to those of regression: the quality is
-    the probability of a grasp at the pixel, and angle and width mean nothing where there is none, for the teacher too.
+    The counterpart of `maps` for networks trained by `bce` (`distill.losses.supervised.grasp`). There the quality is
+    the probability of a grasp at the pixel, and angle and width have no meaning where there is none; this holds for
+    the teacher's maps too.
 
     Args:
-        student: maps N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: maps N×C×h×w, detached here; map 0 is the logit of the quality.
-        pixels: labels and weights, at any size.
+        student: maps, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: maps, floating N×C×h×w; detached. Map 0 is the logit of the quality.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         beta: ≥ 0, as in `maps`.
-        geometry: weight ≥ 0 of the other maps, a mean over the cells where the teacher's quality is above ½.
+        geometry: weight ≥ 0 of the other maps, whose mean is taken over cells where the teacher's quality is above ½.
 
     Returns:
-        N values ≥ 0; 0, with zero gradient, for an image without weight.
+        N values ≥ 0, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of maps.
+        UserError: student and teacher have different numbers of maps.
     """
     student, teacher = pair(student, teacher)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student)

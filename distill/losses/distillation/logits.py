@@ -1,6 +1,6 @@
 """Distillation losses on logits (see `distill.losses.distillation.common` for what they share).
 
-Where these say "image without weight", their value there is 0, with zero gradient.
+An image without weight is one in which no pixel counts: all are void or without data.
 """
 
 from collections.abc import Callable
@@ -11,28 +11,29 @@ from torch.nn import functional as F
 
 from distill.losses.distillation.common import Pixels, cell_weight, image_mean, pair, weighted_kl
 
-# Pearson's correlation divides by a deviation that is 0 for a constant. Probabilities that vary by less than 1e-5,
-# among classes or cells, count as constant: the gradient stays finite, and float32 rounding is not taken for signal.
 LEAST_VARIANCE = 1e-10
+"""Added to variances, because Pearson's correlation divides by a deviation that is 0 for constants. Probabilities that
+vary by less than 1e-5, among classes or cells, count as constant: the gradient stays finite, and float32 rounding is
+not taken for signal."""
 
 
 def kl(student: Tensor, teacher: Tensor, pixels: Pixels, *, t: float = 1.0) -> Tensor:
     """Pixel-wise distillation: t² · KL(teacher ‖ student) over classes, mean over the pixels of an image.
 
-    Hinton et al. (arXiv:1503.02531) applied to each pixel as in Liu et al. (CVPR 2019, arXiv:1903.04197). The teacher's
-    entropy is kept, so the loss is 0 exactly where the two agree.
+    Hinton et al. (arXiv:1503.02531), applied to each pixel as in Liu et al. (CVPR 2019, arXiv:1903.04197). The
+    teacher's entropy is subtracted, so the loss is 0 exactly where the two agree.
 
     Args:
-        student: logits N×K×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: logits N×K×h×w, detached here.
-        pixels: labels and weights, at any size.
+        student: logits, floating N×K×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: logits, floating N×K×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         t: softmax temperature > 0.
 
     Returns:
-        N values in nats, ≥ 0; 0, with zero gradient, for an image without weight.
+        N values ≥ 0 in nats, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of classes.
+        UserError: student and teacher have different numbers of classes.
     """
     divergence = _divergence(*pair(student, teacher), t)
     return image_mean(divergence, cell_weight(pixels, divergence.shape[-2:]).to(divergence))
@@ -42,19 +43,19 @@ def cwd(student: Tensor, teacher: Tensor, pixels: Pixels, *, t: float = 4.0) -> 
     """Channel-wise distillation: t²/C · Σ_c KL(teacher ‖ student) over the positions of each map.
 
     Shu et al. (ICCV 2021, arXiv:2011.13256). Each map becomes a distribution over the image in which a cell counts by
-    its weight w, p_i ∝ w_i · exp(x_i / t): tells where a class (or feature) is, whatever its scale of evidence.
+    its weight w, p_i ∝ w_i · exp(x_i / t). It tells where a class or feature is, whatever the level of its map.
 
     Args:
-        student: logits or features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: logits or features N×C×h×w, detached here.
-        pixels: labels and weights, at any size.
+        student: logits or features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: logits or features, floating N×C×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         t: softmax temperature > 0.
 
     Returns:
-        N values in nats, ≥ 0; 0 for an image without weight.
+        N values ≥ 0 in nats, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of maps.
+        UserError: student and teacher have different numbers of maps.
     """
     student, teacher = pair(student, teacher)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student).flatten(1)
@@ -66,15 +67,15 @@ def mse(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
     """Mean squared difference over maps and the pixels of an image (Ba & Caruana, arXiv:1312.6184, on logits).
 
     Args:
-        student: logits or features N×C×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: logits or features N×C×h×w, detached here.
-        pixels: labels and weights, at any size.
+        student: logits or features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: logits or features, floating N×C×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
 
     Returns:
-        N values ≥ 0; 0 for an image without weight.
+        N values ≥ 0, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of maps.
+        UserError: student and teacher have different numbers of maps.
     """
     student, teacher = pair(student, teacher)
     difference = (student - teacher).square().mean(1)
@@ -92,24 +93,25 @@ def dist(
 ) -> Tensor:
     """DIST: t² · (inter · (1 - r over classes) + intra · (1 - r over pixels)), r Pearson's correlation.
 
-    Huang et al. (NeurIPS 2022, arXiv:2205.10536), of softmax probabilities. `inter` correlates the classes at each
+    Huang et al. (NeurIPS 2022, arXiv:2205.10536), on softmax probabilities. `inter` correlates the classes at each
     pixel, mean over the pixels of an image; `intra` correlates the weighted pixels of the image for each class, mean
-    over classes; no image is compared with another. 1 - r is computed as half the squared difference of standardized
-    values, which is the same and stays finite for constants: two of them agree, one with a varying map makes ½.
+    over classes. No image is compared with another. 1 - r is computed as half the squared difference of standardized
+    values, which is equal and stays finite for constants: it is 0 for two constants, ½ for a constant and a map that
+    varies.
 
     Args:
-        student: logits N×K×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: logits N×K×h×w, detached here.
-        pixels: labels and weights, at any size.
+        student: logits, floating N×K×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: logits, floating N×K×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         t: softmax temperature > 0.
         inter: weight ≥ 0 of the correlation over classes.
         intra: weight ≥ 0 of the correlation over pixels.
 
     Returns:
-        N values from 0 to 2t²·(inter + intra); 0 for an image without weight.
+        N values from 0 to 2t²·(inter + intra), float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of classes.
+        UserError: student and teacher have different numbers of classes.
     """
     student, teacher = pair(student, teacher)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student)
@@ -139,26 +141,26 @@ def boundary(
 ) -> Tensor:
     """Boundary-aware distillation: `edge` · mean `kl` of pixels at label boundaries + (1 - `edge`) · that of the rest.
 
-    After the separate edge and body terms of BPKD (Liu et al., arXiv:2306.08075). A pixel is at a boundary where
-    another valid class is at most `radius` pixels away (see `near_boundary`); a cell counts to both parts by the
-    weight of its pixels in each. Where an image has pixels of one part only, that part counts alone.
+    After the separate edge and body terms of BPKD (Liu et al., arXiv:2306.08075). A pixel is at a boundary if a valid
+    pixel of another class is at most `radius` pixels away (see `near_boundary`); a cell counts in both parts, by the
+    weight of its pixels in each. If an image has pixels in one part only, that part counts alone.
 
-    Tiling an image leaves the loss unchanged as far as tiling leaves its boundaries: where opposite sides of the image
-    carry different classes, the seams are new boundaries.
+    Tiling an image changes the loss only if it adds boundaries: where opposite sides of the image have different
+    classes, the seams are new boundaries.
 
     Args:
-        student: logits N×K×h×w; resized bilinearly to the teacher's h×w where strides differ.
-        teacher: logits N×K×h×w, detached here.
-        pixels: labels and weights, at any size.
+        student: logits, floating N×K×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: logits, floating N×K×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         t: softmax temperature > 0.
-        radius: pixels of the label, ≥ 1.
-        edge: share of the boundary, 0 to 1.
+        radius: in pixels of the label, ≥ 1.
+        edge: weight of the boundary, 0 to 1.
 
     Returns:
-        N values in nats, ≥ 0; 0 for an image without weight.
+        N values ≥ 0 in nats, float32 or float64; 0, with zero gradient, for an image without weight.
 
     Raises:
-        UserError: the two have different numbers of classes.
+        UserError: student and teacher have different numbers of classes.
     """
     divergence = _divergence(*pair(student, teacher), t)
     at_edge = near_boundary(pixels.label, pixels.weight > 0, radius)
@@ -174,14 +176,14 @@ def boundary(
 
 
 def near_boundary(label: Tensor, valid: Tensor, radius: int) -> Tensor:
-    """Valid pixels that have a valid pixel of another class in the square of ±radius around them.
+    """Find the valid pixels that have a valid pixel of another class in the square of ±radius around them.
 
-    Neither the frame of the image nor the rim of void is a boundary.
+    Neither the border of the image nor the edge of void is a boundary.
 
     Args:
-        label: int64 N×H×W.
+        label: int64 N×H×W, any value where not valid.
         valid: bool N×H×W.
-        radius: ≥ 1.
+        radius: in pixels, ≥ 1.
 
     Returns:
         bool N×H×W.
@@ -189,7 +191,7 @@ def near_boundary(label: Tensor, valid: Tensor, radius: int) -> Tensor:
     ids = label.float()  # exact up to 2^24 classes
 
     def highest(x: Tensor) -> Tensor:
-        # a square is a row of columns; what pads the frame is -inf
+        # the maximum over a square is separable; padding is -inf
         for kernel in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
             x = F.max_pool2d(x, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
         return x
@@ -200,13 +202,13 @@ def near_boundary(label: Tensor, valid: Tensor, radius: int) -> Tensor:
 
 
 def _divergence(student: Tensor, teacher: Tensor, t: float) -> Tensor:
-    """t² · KL(teacher ‖ student) over classes of each cell: N×h×w."""
+    """t² · KL(teacher ‖ student) over the classes of each cell: N×h×w."""
     log_q = F.log_softmax(student / t, dim=1)
     log_p = F.log_softmax(teacher / t, dim=1)
     return (log_p.exp() * (log_p - log_q)).sum(1) * t**2
 
 
 def _standardized(x: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
-    """`x` with mean 0 and variance 1 over what `mean` averages; 0 where it is constant."""
+    """`x` with mean 0 and variance 1 over the axes that `mean` averages; 0 where it is constant."""
     centered = x - mean(x)
     return centered / (mean(centered.square()) + LEAST_VARIANCE).sqrt()

@@ -1,0 +1,1 @@
+"""Losses of a network against labels or target maps."""

@@ -13,19 +13,20 @@ def boundary(logits: Tensor, label: Tensor, valid: Tensor, class_weights: Tensor
 
     Kervadec et al. (arXiv:1812.07032): Σ φ·(p - g) / pixels, φ the signed distance to the class's contour
     (`signed_distances`) and g its one-hot; mean over the classes of an image, then over images by valid pixels. The
-    paper drops the constant Σ φ·g; with it the loss is ≥ 0, and 0 for the label itself. As there, it belongs beside
-    a loss of regions or pixels, with a small weight, for it counts in pixels: `dice + 0.01*boundary`.
+    paper drops the constant Σ φ·g; with it, the loss is ≥ 0, and 0 for the label itself. As in the paper, add it to a
+    loss of regions or pixels, with a small weight because its unit is pixels: `dice + 0.01*boundary`.
 
-    The distances are computed on the CPU in every step: two exact transforms for each class of each image.
+    The distances are computed on the CPU in every step, by two exact transforms per class and image.
 
     Args:
-        logits: N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        logits: floating N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
         label: N×H×W int64, any value where not valid.
-        valid: N×H×W bool.
-        class_weights: K positive weights of the classes in the mean.
+        valid: N×H×W bool, False for void, no data and padding.
+        class_weights: floating, K positive weights of the classes in the mean.
 
     Returns:
-        A scalar in pixels; 0, with zero gradient, where no pixel is valid or every image is of one class.
+        A scalar ≥ 0 in pixels, float32 or float64; 0, with zero gradient, if no pixel is valid or every image has only
+        one class.
     """
     regions = regions_of(logits, label, valid)
     distance = signed_distances(label, valid, logits.shape[1]).flatten(2).to(regions.logits)
@@ -36,10 +37,10 @@ def boundary(logits: Tensor, label: Tensor, valid: Tensor, class_weights: Tensor
 
 @torch.compiler.disable()
 def signed_distances(label: Tensor, valid: Tensor, num_classes: int) -> Tensor:
-    """Euclidean distance of each pixel's center to the contour of each class, negative within the class.
+    """Euclidean distance of each pixel's center to the contour of each class, negative inside the class.
 
-    A contour runs between pixels of the class and valid pixels of another, half a pixel from both; neither the frame
-    of the image nor the rim of void is one.
+    A contour runs between pixels of the class and valid pixels of another, half a pixel from both. Neither the border
+    of the image nor the edge of void is a contour.
 
     Args:
         label: int64 N×H×W, 0..num_classes-1, any value where not valid.
@@ -47,7 +48,7 @@ def signed_distances(label: Tensor, valid: Tensor, num_classes: int) -> Tensor:
         num_classes: K.
 
     Returns:
-        float32 N×K×H×W in pixels, on the label's device; 0 where not valid, and for classes without contour.
+        float32 N×K×H×W in pixels, on the label's device; 0 where not valid, and for classes without a contour.
     """
     ids = torch.where(valid, label, -1).cpu().numpy()
     distances = np.zeros((len(ids), num_classes, *ids.shape[1:]), np.float32)

@@ -1,4 +1,4 @@
-"""Losses of each pixel against its label, beside `distill.losses.common.cross_entropy`."""
+"""Losses of single pixels against their labels; `distill.losses.common.cross_entropy` is another."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,17 @@ from distill.losses.common import at_size_of, members, weighted_mean
 def balanced_ce(logits: Tensor, label: Tensor, valid: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Cross-entropy in which all classes of the batch weigh alike: mean over classes of the mean over their pixels.
 
-    That is cross-entropy weighted by the inverse frequency of each class over the batch's valid pixels. The batch is
-    what a process sees at once, so the step depends on how a batch is divided into micro-batches and processes.
+    This is cross-entropy weighted by the inverse frequency of each class among the batch's valid pixels. The batch is
+    what one process sees at once, so the loss depends on how a batch is divided into micro-batches and processes.
 
     Args:
-        logits: N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        logits: floating N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
         label: N×H×W int64, any value where not valid.
-        valid: N×H×W bool.
-        class_weights: K positive weights of the classes in the mean.
+        valid: N×H×W bool, False for void, no data and padding.
+        class_weights: floating, K positive weights of the classes in the mean.
 
     Returns:
-        A scalar in nats; 0, with zero gradient, where no pixel is valid.
+        A scalar in nats, float32 or float64; 0, with zero gradient, if no pixel is valid.
     """
     logits = at_size_of(label, logits)
     target = torch.where(valid, label, 0)
@@ -41,19 +41,19 @@ def focal(
 ) -> Tensor:
     """Focal loss: (1 - p)^γ · cross-entropy, p the softmax probability of the label; mean over valid pixels.
 
-    Lin et al. (arXiv:1708.02002), for softmax instead of the paper's sigmoids. With γ = 0 it is cross-entropy.
+    Lin et al. (arXiv:1708.02002), with softmax in place of the paper's sigmoids. With γ = 0 it is cross-entropy.
 
     Args:
-        logits: N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        logits: floating N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
         label: N×H×W int64, any value where not valid.
-        valid: N×H×W bool.
-        class_weights: K positive weights; the mean is then weighted as in `cross_entropy`.
-        gamma: ≥ 0; the higher, the less do pixels count that are right already.
-        alpha: 0 to 1: weight in the mean of every class but class 0, the background, which weighs 1 - `alpha`. Only
-            the ratio counts: 0.5 leaves all alike.
+        valid: N×H×W bool, False for void, no data and padding.
+        class_weights: floating, K positive weights; the mean is then weighted as in `cross_entropy`.
+        gamma: ≥ 0; the higher, the less pixels count that are already right.
+        alpha: 0 to 1, weight in the mean of all classes but class 0, the background, which weighs 1 - `alpha`. Only the
+            ratio matters: at 0.5 all classes weigh alike.
 
     Returns:
-        A scalar in nats; 0, with zero gradient, where no pixel is valid.
+        A scalar in nats, float32 or float64; 0, with zero gradient, if no pixel is valid.
     """
     target = torch.where(valid, label, 0)
     log_p = -F.cross_entropy(at_size_of(label, logits), target, reduction="none")

@@ -1,8 +1,8 @@
 """Losses of the overlap of regions: Dice, generalized Dice, Tversky.
 
-They compare whole regions, so they are taken in each image over the classes that its valid labels hold; images then
-weigh by their valid pixels. Thus a batch can be divided into micro-batches and processes, and the loss stays the same.
-With `per_image=0` the regions are those of all images that a process sees at once, and it does not.
+They compare whole regions: in each image, over the classes that its valid labels contain. Images then weigh by their
+valid pixels, so the loss does not depend on how a batch is divided into micro-batches and processes. With `per_image=0`
+the regions are those of all images that one process sees at once, and the loss does depend on it.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from distill.losses.common import at_size_of, members, weighted_mean
 
 
 class Regions(NamedTuple):
-    """What is predicted and what is true of B images (or of one, made of the whole batch) of P pixels."""
+    """Predicted and true regions of B images of P pixels; with `per_image=0`, B is 1 and the batch is one image."""
 
     logits: Tensor
     """Floating B×K×P."""
@@ -31,13 +31,13 @@ class Regions(NamedTuple):
 
 
 def regions_of(logits: Tensor, label: Tensor, valid: Tensor, per_image: int = 1) -> Regions:
-    """The regions of each image, or of the whole batch as one image; logits are upsampled bilinearly to the label.
+    """Collect the regions of each image, or of the whole batch as one image.
 
     Args:
-        logits: N×K×h×w.
+        logits: floating N×K×h×w; upsampled bilinearly to the label.
         label: N×H×W int64, any value where not valid.
-        valid: N×H×W bool.
-        per_image: 1 or 0.
+        valid: N×H×W bool, False for void, no data and padding.
+        per_image: 1 for the regions of each image, 0 for those of the batch as one image.
     """
     logits = at_size_of(label, logits)
     maps = (logits, members(label, valid, logits.shape[1]), valid.unsqueeze(1))
@@ -49,7 +49,16 @@ def regions_of(logits: Tensor, label: Tensor, valid: Tensor, per_image: int = 1)
 
 
 def mean_over_classes(losses: Tensor, regions: Regions, class_weights: Tensor | None) -> Tensor:
-    """Mean of losses B×K over the classes of each image, then over images, which weigh by their valid pixels."""
+    """Mean over the classes of each image, then over images, which weigh by their valid pixels.
+
+    Args:
+        losses: floating B×K, the loss of each class.
+        regions: those that were compared.
+        class_weights: floating, K positive weights of the classes in the mean; None weighs all alike.
+
+    Returns:
+        A scalar; 0, with zero gradient, if no pixel is valid.
+    """
     weight = regions.truth.any(2).to(losses)
     if class_weights is not None:
         weight = weight * class_weights.to(losses)
@@ -69,19 +78,19 @@ def dice(
 ) -> Tensor:
     """Soft Dice loss: 1 - 2·Σ p·g / (Σ p + Σ g), g the label's one-hot; mean over the classes of an image.
 
-    Milletari et al. (V-Net, arXiv:1606.04797). The paper squares what it adds up in the denominator, which is `p=2`;
-    plain sums are the form that Tversky generalizes. No smoothing term: only classes that are there count.
+    Milletari et al. (V-Net, arXiv:1606.04797). The paper squares the terms of the denominator, which is `p=2` here;
+    plain sums are the form that Tversky generalizes. There is no smoothing term: absent classes do not count.
 
     Args:
-        logits: N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        logits: floating N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
         label: N×H×W int64, any value where not valid.
-        valid: N×H×W bool.
-        class_weights: K positive weights of the classes in the mean.
-        p: ≥ 1, exponent of probabilities in the denominator.
-        per_image: 0 takes the regions of all images together.
+        valid: N×H×W bool, False for void, no data and padding.
+        class_weights: floating, K positive weights of the classes in the mean.
+        p: exponent ≥ 1 of the probabilities in the denominator.
+        per_image: 1 computes the loss of each image, 0 that of all images taken as one.
 
     Returns:
-        A scalar from 0 to 1; 0, with zero gradient, where no pixel is valid.
+        A scalar from 0 to 1, float32 or float64; 0, with zero gradient, if no pixel is valid.
     """
     regions = regions_of(logits, label, valid, per_image)
     probability, size = regions.probability, regions.truth.sum(2)
@@ -102,20 +111,20 @@ def tversky(
 ) -> Tensor:
     """Tversky loss: 1 - hit / (hit + α·false + β·missed), in probability; mean over the classes of an image.
 
-    Salehi et al. (arXiv:1706.05721), who recommend the defaults: what is missed costs more than false alarms. With
-    α = β = ½ it is `dice`, with α = β = 1 the soft Jaccard loss.
+    Salehi et al. (arXiv:1706.05721), who recommend the defaults, with which missed pixels cost more than false alarms.
+    With α = β = ½ it is `dice`, with α = β = 1 the soft Jaccard loss.
 
     Args:
-        logits: N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        logits: floating N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
         label: N×H×W int64, any value where not valid.
-        valid: N×H×W bool.
-        class_weights: K positive weights of the classes in the mean.
+        valid: N×H×W bool, False for void, no data and padding.
+        class_weights: floating, K positive weights of the classes in the mean.
         alpha: 0 to 1, cost of probability outside the region.
-        beta: ≥ 0, cost of probability that is missing within.
-        per_image: 0 takes the regions of all images together.
+        beta: ≥ 0, cost of probability that is missing inside the region.
+        per_image: 1 computes the loss of each image, 0 that of all images taken as one.
 
     Returns:
-        A scalar from 0 to 1; 0, with zero gradient, where no pixel is valid.
+        A scalar from 0 to 1, float32 or float64; 0, with zero gradient, if no pixel is valid.
     """
     regions = regions_of(logits, label, valid, per_image)
     probability = regions.probability
@@ -135,19 +144,19 @@ def gdice(
     *,
     per_image: int = 1,
 ) -> Tensor:
-    """Generalized Dice loss: one Dice over all classes of an image, each weighing by 1 / (its pixels)².
+    """Generalized Dice loss: one Dice over all classes of an image, each weighted by 1 / (its pixels)².
 
-    Sudre et al. (arXiv:1707.03237): 1 - 2·Σ_c w_c Σ p·g / Σ_c w_c Σ (p + g). Classes that the image has not weigh 0.
+    Sudre et al. (arXiv:1707.03237): 1 - 2·Σ_c w_c Σ p·g / Σ_c w_c Σ (p + g). Classes absent from the image weigh 0.
 
     Args:
-        logits: N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
+        logits: floating N×K×h×w; upsampled bilinearly to the label, as the deployed graph does.
         label: N×H×W int64, any value where not valid.
-        valid: N×H×W bool.
-        class_weights: K positive weights, which multiply w.
-        per_image: 0 takes the regions of all images together.
+        valid: N×H×W bool, False for void, no data and padding.
+        class_weights: floating, K positive factors of w.
+        per_image: 1 computes the loss of each image, 0 that of all images taken as one.
 
     Returns:
-        A scalar from 0 to 1; 0, with zero gradient, where no pixel is valid.
+        A scalar from 0 to 1, float32 or float64; 0, with zero gradient, if no pixel is valid.
     """
     regions = regions_of(logits, label, valid, per_image)
     probability = regions.probability

@@ -52,7 +52,7 @@ def make_memory(filled=True) -> MemoryBank:
 
 
 def compute(name, student, teacher, pixels, **options):
-    """The losses of the method of that name, one an image."""
+    """The losses of the loss of that name, one per image."""
     if DISTILLATION_LOSSES[name].memory:
         options.setdefault("memory", make_memory())
     return DISTILLATION_LOSSES[name].function(student, teacher, pixels, **options)

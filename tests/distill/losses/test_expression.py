@@ -82,7 +82,7 @@ def test_whole_numbers_stay_whole():
         ("at(layer3, layer4)", r"at\(layer3, layer4\): name one feature"),
         ("at(*layers)", "name one feature"),
         ("cwd(4)", "name one feature"),
-        ("kl(layer4)", r"kl\(layer4\): kl takes the output alone; .* compared by cwd, mse, feature, at"),
+        ("kl(layer4)", r"kl\(layer4\): kl takes no feature; .* compared by cwd, mse, feature, at"),
         ("kl(4)", "options as name=number"),
         ("kl - mse", "kl - mse is not a loss; write a sum, with weights above 0"),
         ("mse + -kl", "-kl is not a loss"),
@@ -105,9 +105,14 @@ def test_mistakes_are_named_in_one_line(text, message):
     assert "\n" not in str(error.value)
 
 
-def options_of(method):
-    parameters = inspect.signature(method.function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+def test_options_are_the_keywords_with_a_number():
+    assert DISTILLATION_LOSSES["boundary"].options == {"t": 1.0, "radius": 3, "edge": 0.5}
+    assert "memory" not in DISTILLATION_LOSSES["cirkd"].options
+    assert SEGMENTATION_LOSSES["ce"].options == {}
+    for loss in [*DISTILLATION_LOSSES.values(), *SEGMENTATION_LOSSES.values(), *GRASP_LOSSES.values()]:
+        parameters = inspect.signature(loss.function).parameters.values()
+        keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert loss.options.keys() == keywords - {"memory"}
 
 
 def a_number(name, default):
@@ -122,7 +127,7 @@ def a_term(draw):
     on = DISTILLATION_LOSSES[name].on
     names = st.sampled_from(["layer3", "layer4", "head"])
     feature = draw({"logits": st.none(), "features": names, "either": st.none() | names}[on])
-    numbers = {key: a_number(key, default) for key, default in options_of(DISTILLATION_LOSSES[name]).items()}
+    numbers = {key: a_number(key, default) for key, default in DISTILLATION_LOSSES[name].options.items()}
     options = draw(st.fixed_dictionaries({}, optional=numbers))
     return Term(draw(st.floats(1e-30, 1e30)), name, feature, options)
 
@@ -153,23 +158,21 @@ def test_other_losses_can_be_summed():
     def dice(logits, label, valid, *, smooth=1.0, weights=None):
         raise NotImplementedError
 
-    methods = {"ce": Loss(cross_entropy, on="logits"), "dice": Loss(dice, on="logits")}
-    assert parse_terms("ce + 0.5*dice(smooth=0)", methods) == (
+    losses = {"ce": Loss(cross_entropy, on="logits"), "dice": Loss(dice, on="logits")}
+    assert parse_terms("ce + 0.5*dice(smooth=0)", losses) == (
         Term(1, "ce"),
         Term(0.5, "dice", None, {"smooth": 0}),
     )
     with pytest.raises(UserError, match="no loss is called kl; there are ce, dice"):
-        parse_terms("kl", methods)
+        parse_terms("kl", losses)
     with pytest.raises(UserError, match="dice has no option weights; it has smooth"):
-        parse_terms("dice(weights=1)", methods)
-    with pytest.raises(
-        UserError, match=r"ce\(layer4\): ce takes the output alone; write options as name=number$"
-    ):
-        parse_terms("ce(layer4)", methods)
+        parse_terms("dice(weights=1)", losses)
+    with pytest.raises(UserError, match=r"ce\(layer4\): ce takes no feature; write options as name=number$"):
+        parse_terms("ce(layer4)", losses)
 
 
 def test_task_losses():
-    assert parse_task_terms("ce + 0.5*dice(p=2) + 2*lovasz(per_image=0)") == (
+    assert parse_task_terms("ce + 0.5*dice(p=2) + 2*lovasz(per_image=0)", SEGMENTATION_LOSSES) == (
         Term(1, "ce"),
         Term(0.5, "dice", None, {"p": 2}),
         Term(2, "lovasz", None, {"per_image": 0}),
@@ -189,33 +192,33 @@ def test_task_losses():
         ("lovasz(per_image=2)", "per_image must be a whole number, 0 or 1; the default is 1"),
         ("focal(alpha=2)", "alpha must be a number, from 0 to 1; the default is 0.5"),
         ("focal(gamma=-1)", "gamma must be a number, 0 or more; the default is 2"),
-        ("dice(layer4)", "dice takes the output alone; write options as name=number$"),
+        ("dice(layer4)", "dice takes no feature; write options as name=number$"),
         ("dice*0.5", r"write the weight as a number before the loss, as in ce \+ 0\.5\*dice"),
     ],
 )
 def test_mistakes_in_task_losses(text, message):
     with pytest.raises(UserError, match=message) as error:
-        parse_task_terms(text)
+        parse_task_terms(text, SEGMENTATION_LOSSES)
     assert str(error.value).startswith("--loss.task: ")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", DISTILLATION_LOSSES)
 def test_every_default_may_be_written(name):
-    method = DISTILLATION_LOSSES[name]
-    feature = "layer4" if method.on == "features" else None
-    term = Term(1, name, feature, options_of(method) if not method.memory else {"t": 0.1})
+    loss = DISTILLATION_LOSSES[name]
+    feature = "layer4" if loss.on == "features" else None
+    term = Term(1, name, feature, loss.options if not loss.memory else {"t": 0.1})
     assert parse_terms(format_terms([term])) == (term,)
 
 
-@pytest.mark.parametrize("methods", [SEGMENTATION_LOSSES, GRASP_LOSSES])
-def test_every_default_of_a_task_loss_may_be_written(methods):
-    for name, method in methods.items():
-        term = Term(1, name, None, options_of(method))
-        assert parse_terms(format_terms([term]), methods) == (term,)
+@pytest.mark.parametrize("losses", [SEGMENTATION_LOSSES, GRASP_LOSSES])
+def test_every_default_of_a_task_loss_may_be_written(losses):
+    for name, loss in losses.items():
+        term = Term(1, name, None, loss.options)
+        assert parse_terms(format_terms([term]), losses) == (term,)
 
 
 def test_every_range_is_that_of_an_option():
-    methods = [*DISTILLATION_LOSSES.values(), *SEGMENTATION_LOSSES.values(), *GRASP_LOSSES.values()]
-    known = {option for method in methods for option in options_of(method)}
+    losses = [*DISTILLATION_LOSSES.values(), *SEGMENTATION_LOSSES.values(), *GRASP_LOSSES.values()]
+    known = {option for loss in losses for option in loss.options}
     assert set(RANGES) <= known

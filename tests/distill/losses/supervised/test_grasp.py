@@ -143,13 +143,13 @@ class TestQuality:
             quality_kind(["smooth_l1", "bce", "mse"])
 
     def test_a_teachers_quality_is_read_as_it_is_given(self):
-        for method, kind in (
+        for loss, kind in (
             ("maps", "clamp"),
             ("cwd", "clamp"),
             ("grasp_kl", "sigmoid"),
             ("cwd", "sigmoid"),
         ):
-            check_taught("--distill.loss", method, kind)
+            check_taught("--distill.loss", loss, kind)
         with pytest.raises(
             UserError, match=r"^--distill.aux maps: takes the quality as a number.*; use grasp_kl$"
         ):
@@ -161,7 +161,7 @@ class TestQuality:
 def test_sums_are_written_as_for_labels(scene):
     terms = parse_task_terms("smooth_l1(beta=0.5) + 2*mse", GRASP_LOSSES)
     expected = smooth_l1(*scene, beta=0.5) + 2 * mse(*scene)
-    torch.testing.assert_close(task_loss(terms, *scene, methods=GRASP_LOSSES), expected)
+    torch.testing.assert_close(task_loss(terms, GRASP_LOSSES, *scene), expected)
     with pytest.raises(
         UserError, match=r"^--loss.task: no loss is called kl; there are smooth_l1, mse, bce$"
     ):

@@ -1,4 +1,4 @@
-"""Every loss against labels: right gradients, void without influence, finite at the extremes, sums over a batch."""
+"""Rules of every supervised loss: right gradients, void without influence, finite at extremes, sums over a batch."""
 
 import pytest
 import torch
@@ -193,5 +193,5 @@ def test_terms_are_added_up_by_weight():
     scene = (*make_scene("ce"), WEIGHTS)
     terms = (Term(1, "ce"), Term(0.5, "dice", None, {"p": 2.0}))
     expected = cross_entropy(*scene) + 0.5 * SEGMENTATION_LOSSES["dice"].function(*scene, p=2.0)
-    torch.testing.assert_close(task_loss(terms, *scene), expected)
-    assert task_loss(terms[:1], *scene).equal(cross_entropy(*scene))
+    torch.testing.assert_close(task_loss(terms, SEGMENTATION_LOSSES, *scene), expected)
+    assert task_loss(terms[:1], SEGMENTATION_LOSSES, *scene).equal(cross_entropy(*scene))
