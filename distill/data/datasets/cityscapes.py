@@ -10,7 +10,7 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from distill.config import DataConfig
 from distill.data.datasets.masks import Legend
-from distill.data.datasets.pairs import Pair, PairReader, checked_pairs, find_root
+from distill.data.datasets.pairs import RGB_CHANNELS, Pair, PairReader, checked_pairs, find_root
 from distill.data.splits import Splits
 
 CLASSES = (
@@ -47,10 +47,14 @@ GET = (
 
 
 def open_cityscapes(config: DataConfig, seed: int) -> Splits:
-    """The published train and val cities. The test labels are secret, so `test` is `val`. `seed` is not used."""
+    """The published train and val cities. The test labels are not public, so `test` is `val`. `seed` is not used.
+
+    Raises:
+        UserError: files are missing.
+    """
     root = find_root(config, GET)
     train, val = (_read_split(root, split) for split in ("train", "val"))
-    return Splits("cityscapes", CLASSES, ("R", "G", "B"), optical=True, train=train, val=val, test=val)
+    return Splits("cityscapes", CLASSES, RGB_CHANNELS, optical=True, train=train, val=val, test=val)
 
 
 def _read_split(root: Path, split: str) -> PairReader:

@@ -1,16 +1,18 @@
-"""Your own data: a folder of images and one of masks.
+"""Your own data: a folder of images and a folder of masks.
 
     {train,val,test}/images/STEM.*  {train,val,test}/masks/STEM.*      your split (without test/, val is used), or
     images/STEM.*  masks/STEM.*                                        split 70/15/15 by a hash of the stem
     classes.json                                                       optional
 
-Images are png, jpg, bmp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all of the same channels; a TIFF may
-have any number of bands of any kind, and name the number that means no data (`deploy.files.tiff`). Masks hold
-class ids, 255 = void, or colors. `classes.json` is a list of class names or of entries such as
-`{"name": "water", "color": [0, 0, 255], "value": 255}`, where `color` and `value` (the number in the mask; default: the
-position in the list) can be left out; or an object with such a list as `classes`, `ignore` (another number in the mask
-that is void) and `channels` (names of the image channels; else what the first TIFF calls its bands). Without it the ids
-in the masks are counted.
+Images are png, jpg, bmp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all with the same channels. A TIFF
+may have any number of bands of any type, and define a no-data value (`deploy.files.tiff`). Masks hold class ids
+(255 = void) or colors.
+
+`classes.json` is a list of class names or of entries such as `{"name": "water", "color": [0, 0, 255], "value": 255}`,
+where `color` and `value` (the number in the mask; default: the position in the list) are optional. Or it is an object
+with such a list as `classes`, and optionally `ignore` (another value in the masks that means void) and `channels`
+(names of the image channels; default: the band names of the first TIFF). Without the file, classes are the ids in the
+masks.
 """
 
 import hashlib
@@ -28,14 +30,14 @@ from deploy.files.tiff import band_names, read_bands
 from deploy.visualize import palette
 from distill.config import DataConfig
 from distill.data.datasets.masks import Legend, shorten
-from distill.data.datasets.pairs import Pair, PairReader, checked_pairs, find_root
+from distill.data.datasets.pairs import RGB_CHANNELS, Pair, PairReader, checked_pairs, find_root
 from distill.data.sample import IGNORE
 from distill.data.splits import Splits
 
 GET = "it should hold images/ and masks/, or train/, val/ and test/ with these two in each"
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
-SHARES = {"train": 0.70, "val": 0.85, "test": 1.0}
-"""Upper bound of each split on the scale of hashes, 0..1."""
+UPPER_BOUNDS = {"train": 0.70, "val": 0.85, "test": 1.0}
+"""Upper bound of the hashes of each split, on a scale of 0..1."""
 
 
 class ClassEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +59,10 @@ class ClassesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def open_folder(config: DataConfig, seed: int) -> Splits:
     """The data in `config.root`. `seed` is not used: the split is the same in every run.
 
-    A hash of the stem alone decides the split of an image, so that adding files moves none of the others.
+    If there is no `train/`, a hash of the stem decides the split of an image, so adding files never moves others.
+
+    Raises:
+        UserError: the folder, its masks or `classes.json` are not as described above.
     """
     splits, classes, legend, settings = read_folder(find_root(config, GET))
     first = read_bands(splits["train"][0].image)
@@ -66,7 +71,7 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
         settings.channels if settings else None, first.shape[2], splits["train"][0].image
     )
     train, val, test = (
-        PairReader(splits[split], legend, channels=len(channels), optical=optical) for split in SHARES
+        PairReader(splits[split], legend, channels=len(channels), optical=optical) for split in UPPER_BOUNDS
     )
     if splits["test"] is splits["val"]:
         test = val
@@ -76,7 +81,14 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
 def read_folder(
     root: Path,
 ) -> tuple[dict[str, tuple[Pair, ...]], tuple[ClassInfo, ...], Legend, ClassesFile | None]:
-    """The pairs of each split, the classes, how masks spell them, and `classes.json` if there is one."""
+    """Find the files of a labeled folder, and its classes.
+
+    Returns:
+        The pairs of each split, the classes, how masks encode them, and `classes.json` if there is one.
+
+    Raises:
+        UserError: the folder, its masks or `classes.json` are not as described above.
+    """
     splits = _find_pairs(root)
     settings = _read_classes(root / "classes.json")
     classes, legend = _describe(settings) if settings else _infer(splits, root)
@@ -100,7 +112,7 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
     stems = [image.stem for image in images]
     for before, after in pairwise(images):
         if before.stem == after.stem:
-            raise UserError(f"{before} and {after.name} have one name: which of them belongs to the mask?")
+            raise UserError(f"{before} and {after.name} share one mask name; rename or remove one of them")
     pairs = (
         Pair(stem, image, _mask_of(folder / "masks", stem)) for stem, image in zip(stems, images, strict=True)
     )
@@ -113,14 +125,14 @@ def _mask_of(folder: Path, stem: str) -> Path:
 
 
 def _split_by_hash(pairs: tuple[Pair, ...], root: Path) -> dict[str, tuple[Pair, ...]]:
-    splits: dict[str, list[Pair]] = {split: [] for split in SHARES}
+    splits: dict[str, list[Pair]] = {split: [] for split in UPPER_BOUNDS}
     for pair in pairs:
         place = int.from_bytes(hashlib.sha256(pair.id.encode()).digest()[:8]) / 2**64
-        splits[next(split for split, end in SHARES.items() if place < end)].append(pair)
+        splits[next(split for split, end in UPPER_BOUNDS.items() if place < end)].append(pair)
     for split, chosen in splits.items():
         if not chosen:
             raise UserError(
-                f"{root}: {len(pairs)} images are too few to split by chance ({split} got none); "
+                f"{root}: {len(pairs)} images are too few to split at random ({split} got none); "
                 "lay them out as train/, val/ and test/"
             )
     return {split: tuple(chosen) for split, chosen in splits.items()}
@@ -139,7 +151,7 @@ def _read_classes(path: Path) -> ClassesFile | None:
 
 
 def _check_classes(settings: ClassesFile) -> None:
-    """ValueError for fewer than two classes, or two with one name, value or color."""
+    """Raise ValueError if there are fewer than two classes, or two with the same name, value or color."""
     classes, legend = _describe(settings)
     if len(classes) < 2:
         raise ValueError(f"names {len(classes)} classes; segmentation needs two or more")
@@ -161,13 +173,13 @@ def _describe(settings: ClassesFile) -> tuple[tuple[ClassInfo, ...], Legend]:
     return classes, Legend(
         values,
         ignore=(settings.ignore,),
-        # Masks in colors need one for every class.
+        # Colored masks can be read only if every class has a color.
         colors=colors if len(colors) == len(entries) else (),
     )
 
 
 def _infer(splits: dict[str, tuple[Pair, ...]], root: Path) -> tuple[tuple[ClassInfo, ...], Legend]:
-    """Classes from the ids in the masks of all splits."""
+    """Classes from the ids that occur in the masks of all splits."""
     found: set[int] = set()
     for pair in dict.fromkeys(pair for pairs in splits.values() for pair in pairs):
         mask = read_mask(pair.mask)
@@ -195,6 +207,6 @@ def _name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tu
         return names
     return (
         band_names(image)
-        or {1: ("grey",), 3: ("R", "G", "B")}.get(count)
+        or {1: ("grey",), 3: RGB_CHANNELS}.get(count)
         or tuple(f"band_{i}" for i in range(count))
     )

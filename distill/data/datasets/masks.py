@@ -1,4 +1,4 @@
-"""What the numbers or colors in label files mean. `deploy.files.images.read_mask` reads the files."""
+"""The meaning of the numbers or colors in label files, which `deploy.files.images.read_mask` reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,29 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Legend:
-    """How the label files of a data set spell its classes."""
+    """How the label files of a data set encode its classes."""
 
     values: tuple[int, ...]
     """Stored value of each class."""
     ignore: tuple[int, ...] = ()
-    """Stored values that mean void; 255 does too unless it is the value of a class."""
+    """Stored values that mean void; so does 255, unless it is the value of a class."""
     colors: tuple[RGB, ...] = ()
-    """Color of each class, for files that hold colors; empty where none may."""
+    """Color of each class, for files that hold colors; empty if files must hold class ids."""
     ignore_colors: tuple[RGB, ...] = ()
+    """Colors that mean void."""
 
     def ids(self, mask: np.ndarray, path: Path) -> np.ndarray:
-        """Class ids of what `read_mask` read from `path`: int64 H×W, 255 at void.
+        """Convert a mask to class ids.
 
-        Raises UserError naming the file and what it holds beyond the legend.
+        Args:
+            mask: what `read_mask` returned: integers H×W or colors H×W×3.
+            path: its file, for error messages.
+
+        Returns:
+            int64 H×W, 255 at void pixels.
+
+        Raises:
+            UserError: the mask holds a value or color that is not in the legend.
         """
         if mask.ndim == 3:
             return self._from_colors(mask, path)
@@ -59,7 +68,7 @@ class Legend:
 
 
 _CODE = np.array([65536, 256, 1])
-"""R, G, B as one number."""
+"""Combines R, G and B into one number."""
 
 
 def _code(color: RGB) -> int:
@@ -67,8 +76,8 @@ def _code(color: RGB) -> int:
 
 
 def _look_up(values: np.ndarray, targets: dict[int, int]) -> np.ndarray:
-    """`targets` of each value, int64; -1 where there is none."""
-    if values.dtype == np.uint8:  # a table of all values is the fastest
+    """The target of each value, int64; -1 if it has none."""
+    if values.dtype == np.uint8:  # a table of all 256 values is fastest
         return _search(np.arange(256), targets)[values]
     return _search(values, targets)
 
@@ -81,5 +90,5 @@ def _search(values: np.ndarray, targets: dict[int, int]) -> np.ndarray:
 
 
 def shorten(values: Sequence[object], most: int = 5) -> str:
-    """Values as text, cut after `most`."""
+    """Values as text, at most `most` of them."""
     return ", ".join(str(value) for value in values[:most]) + (", …" if len(values) > most else "")

@@ -1,11 +1,11 @@
-"""OMBRIA, Sentinel-1: floods seen by radar before and after (Drakonakis et al., IEEE JSTARS 2022).
+"""OMBRIA, Sentinel-1: radar images before and after floods (Drakonakis et al., IEEE JSTARS 2022).
 
 {train,test}/before/ID.png    8-bit gray, 256×256, each tile stretched to 0..255
 {train,test}/after/ID.png
 {train,test}/mask/ID.png      0 = dry, else flooded
 
-The authors' test split is the test split. Validation is the tenth of their training tiles whose names have the lowest
-hashes, 62 of 624: they publish none. No pixel is marked as without data: 0 is the darkest of its tile.
+The test split is the published one. No validation split is published, so it is the tenth of the training tiles whose
+names have the lowest hashes: 62 of 624. No pixel is marked as no data: 0 is the darkest value of its tile.
 """
 
 import hashlib
@@ -56,13 +56,17 @@ class OmbriaReader:
 
 
 def open_ombria(config: DataConfig, seed: int) -> Splits:
-    """Before and after, in this order. `seed` is not used: the split is the same in every run."""
+    """Images with the channels before and after. `seed` is not used: the split is the same in every run.
+
+    Raises:
+        UserError: files are missing, or too few to split.
+    """
     root = find_root(config, GET)
     known, test = _ids(root / "train"), _ids(root / "test")
     count = max(1, round(VALIDATION * len(known)))
-    held_back = set(sorted(known, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
-    train = tuple(name for name in known if name not in held_back)
-    val = tuple(name for name in known if name in held_back)
+    held_out = set(sorted(known, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
+    train = tuple(name for name in known if name not in held_out)
+    val = tuple(name for name in known if name in held_out)
     if not train:
         raise UserError(f"{root / 'train'}: one tile is too few to train and validate; {GET}")
     return Splits(
@@ -77,7 +81,7 @@ def open_ombria(config: DataConfig, seed: int) -> Splits:
 
 
 def _ids(folder: Path) -> tuple[str, ...]:
-    """Names of the tiles, of which all files are there."""
+    """Names of the tiles, after a check that all their files exist."""
     names = tuple(path.stem for path in list_images(folder / "mask"))
     for name in names:
         for channel in CHANNELS:
@@ -89,7 +93,7 @@ def _ids(folder: Path) -> tuple[str, ...]:
 
 
 def _gray(path: Path) -> np.ndarray:
-    """uint8 H×W×1."""
+    """Read an 8-bit gray image as H×W×1."""
     image = read_image(path)
     if image.shape[2] != 1 or image.dtype != np.uint8:
         raise UserError(f"{path}: holds {image.shape[2]} channel(s) of {image.dtype}, should be 8-bit gray")

@@ -1,4 +1,4 @@
-"""Data sets kept as image files beside label files."""
+"""Data sets stored as image files and label files: locating, listing and reading them."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,9 @@ from distill.config import DataConfig
 from distill.data.datasets.masks import Legend
 from distill.data.sample import Sample, make_sample
 
+RGB_CHANNELS = ("R", "G", "B")
+"""Channel names of color images."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -26,7 +29,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairReader:
-    """Reads pairs of files; every image must have `channels` channels, and be uint8 exactly if `optical`."""
+    """Reads pairs of files; every image must have `channels` channels, and be uint8 if and only if `optical`."""
 
     pairs: tuple[Pair, ...]
     legend: Legend
@@ -59,20 +62,39 @@ class PairReader:
 
 
 def checked_pairs(pairs: Iterable[Pair], where: Path) -> tuple[Pair, ...]:
-    """The pairs, if there are any and all their files exist; otherwise a UserError that names what is missing."""
-    kept = tuple(pairs)
-    if not kept:
+    """Check that there are pairs and that all their files exist.
+
+    Args:
+        pairs: the pairs.
+        where: the list or folder that they come from, for error messages.
+
+    Returns:
+        The pairs as a tuple.
+
+    Raises:
+        UserError: there are no pairs, or a file is missing.
+    """
+    checked = tuple(pairs)
+    if not checked:
         raise UserError(f"{where}: lists no images")
-    for pair in kept:
+    for pair in checked:
         if not pair.image.is_file():
             raise UserError(f"{pair.image}: no such image, though {where} lists it")
         if not pair.mask.is_file():
             raise UserError(f"image {pair.image} has no mask: {pair.mask} does not exist")
-    return kept
+    return checked
 
 
 def data_folder(config: DataConfig, where_to_get: str) -> Path:
-    """Where a data set should be: `config.root`, or `$EDGEDISTILL_DATA/<name>`; UserError when neither is given."""
+    """Where a data set should be: `config.root`, or `$EDGEDISTILL_DATA/<name>`.
+
+    Args:
+        config: name and root of the data set.
+        where_to_get: the hint that ends error messages.
+
+    Raises:
+        UserError: neither is set.
+    """
     if config.root is not None:
         return Path(config.root)
     base = os.environ.get("EDGEDISTILL_DATA")
@@ -85,7 +107,11 @@ def data_folder(config: DataConfig, where_to_get: str) -> Path:
 
 
 def find_root(config: DataConfig, where_to_get: str) -> Path:
-    """The folder of a data set; UserError with `where_to_get` when there is none."""
+    """The folder of a data set (see `data_folder`).
+
+    Raises:
+        UserError: no folder is given, or it does not exist.
+    """
     root = data_folder(config, where_to_get)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; {where_to_get}")
@@ -93,11 +119,28 @@ def find_root(config: DataConfig, where_to_get: str) -> Path:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list of files, without blanks; UserError when it is missing or not text."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; it lists the images of a split") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file") from error
+    """The lines of a list of files, stripped; blank lines are skipped.
+
+    Raises:
+        UserError: the file is missing or not text.
+    """
+    lines = read_text(path, "it lists the images of a split").splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def read_text(path: Path, purpose: str = "") -> str:
+    """The text of a UTF-8 file.
+
+    Args:
+        path: the file.
+        purpose: what the file is for, for the message if it is missing.
+
+    Raises:
+        UserError: the file is missing or not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file{purpose and f'; {purpose}'}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file; get it again") from error

@@ -1,11 +1,11 @@
-"""Sen1Floods11, hand-labeled: chips of 512×512 of Sentinel-1, VV and VH in dB (Bonafilia et al., CVPR Workshops 2020).
+"""Sen1Floods11, hand-labeled: Sentinel-1 chips of 512×512, VV and VH in dB (Bonafilia et al., CVPR Workshops 2020).
 
 S1Hand/CHIP_S1Hand.tif          two bands of float32, NaN where there is no data
 LabelHand/CHIP_LabelHand.tif    int16: -1 = not labeled, 0 = dry, 1 = water
-flood_{train,valid,test}_data.csv    rows of the names of an image and a label, as published
+flood_{train,valid,test}_data.csv    as published: each row names an image and a label
 
-as in v1.1/data/flood_events/HandLabeled and v1.1/splits/flood_handlabeled; the lists may lie in the folder or in
-splits/ below it.
+The files are those of v1.1/data/flood_events/HandLabeled and v1.1/splits/flood_handlabeled; the lists may lie in the
+folder itself or in splits/ below it.
 """
 
 import csv
@@ -55,7 +55,11 @@ class Sen1FloodsReader:
 
 
 def open_sen1floods11(config: DataConfig, seed: int) -> Splits:
-    """The published split. `seed` is not used."""
+    """The published split. `seed` is not used.
+
+    Raises:
+        UserError: files are missing, or a list is malformed.
+    """
     root = find_root(config, GET)
     train, val, test = (_read_list(root, name) for name in LISTS.values())
     return Splits("sen1floods11", CLASSES, CHANNELS, optical=False, train=train, val=val, test=test)

@@ -11,7 +11,15 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from distill.config import DataConfig
 from distill.data.datasets.masks import RGB, Legend
-from distill.data.datasets.pairs import Pair, PairReader, checked_pairs, data_folder, find_root, read_lines
+from distill.data.datasets.pairs import (
+    RGB_CHANNELS,
+    Pair,
+    PairReader,
+    checked_pairs,
+    data_folder,
+    find_root,
+    read_lines,
+)
 from distill.data.splits import Splits
 
 NAMES = (
@@ -45,7 +53,7 @@ GET = (
 
 
 def voc_color(index: int) -> RGB:
-    """The color of a class in VOC's palette: its bits are dealt to R, G and B in turn, highest place first."""
+    """The color of a class in VOC's palette: its bits go to R, G and B in turn, starting at their highest bits."""
     red = green = blue = 0
     for place in range(8):
         red |= (index >> 3 * place & 1) << 7 - place
@@ -58,13 +66,16 @@ CLASSES = tuple(ClassInfo(name, voc_color(index)) for index, name in enumerate(N
 
 
 def open_voc(config: DataConfig, seed: int) -> Splits:
-    """The published train and val lists. VOC keeps its test labels, so `test` is `val`. `seed` is not used.
+    """The published train and val lists. The test labels are not public, so `test` is `val`. `seed` is not used.
 
-    With `config.download` torchvision fetches the data (2 GB) into the root first, if it is not there.
+    With `config.download`, torchvision first downloads the data (2 GB) into the root, unless it is there already.
+
+    Raises:
+        UserError: files are missing, or the download fails.
     """
     root = _download(config) if config.download else find_root(config, GET)
     train, val = (_read_split(root / FOLDER, split) for split in ("train", "val"))
-    return Splits("voc", CLASSES, ("R", "G", "B"), optical=True, train=train, val=val, test=val)
+    return Splits("voc", CLASSES, RGB_CHANNELS, optical=True, train=train, val=val, test=val)
 
 
 def _read_split(folder: Path, split: str) -> PairReader:
@@ -84,13 +95,13 @@ def _read_split(folder: Path, split: str) -> PairReader:
 
 
 def _download(config: DataConfig) -> Path:
-    from torchvision.datasets import VOCSegmentation
+    from torchvision.datasets import VOCSegmentation  # start-up time: only a download needs it
 
     root = data_folder(config, GET)
     if not (root / FOLDER).is_dir():
         try:
             root.mkdir(parents=True, exist_ok=True)
             VOCSegmentation(str(root), year="2012", image_set="train", download=True)
-        except (OSError, RuntimeError) as error:  # no network, no room, broken archive
+        except (OSError, RuntimeError) as error:  # no network, disk full, broken archive
             raise UserError(f"{root}: VOC 2012 could not be downloaded ({error}); {GET}") from error
     return root

@@ -10,7 +10,7 @@ from PIL import Image
 from deploy.errors import UserError
 from deploy.files.images import write_png
 from distill.config import DataConfig
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from tests.distill.data.datasets.dataset_files import (
     HEIGHT,
     WIDTH,
@@ -52,7 +52,7 @@ def test_folder_splits_by_hash_so_that_new_files_move_no_old_ones(tmp_path):
 
 
 def test_folder_too_small_to_split(tmp_path):
-    with pytest.raises(UserError, match="2 images are too few to split by chance"):
+    with pytest.raises(UserError, match="2 images are too few to split at random"):
         open_at("folder", make_folder(tmp_path, {"a": ids(0, 1), "b": ids(0, 1)}))
 
 
