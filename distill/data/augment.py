@@ -1,8 +1,8 @@
-"""Random changes of a training sample: zoom, crop, flips, and color jitter for optical images.
+"""Random augmentation of a training sample: zoom, crop, flips, and color jitter for optical images.
 
-Image and label move together, and the valid mask follows from the label. Every random number comes from the generator
-passed in, and never from torch's global one, so a sample depends on its own key alone. This runs beside the training
-for every sample, so it takes few passes, and one thread.
+Image and label are transformed together, and the valid mask follows from the label. Every random number comes from the
+generator passed in, never from torch's global one, so a sample depends only on its key. This runs for every sample
+while the network trains, so it makes few passes over the pixels and uses one thread.
 """
 
 from collections.abc import Sequence
@@ -15,32 +15,39 @@ from torch.nn import functional
 from deploy.errors import UserError
 from deploy.inference.preprocess import resize_nearest
 from distill.config import AugmentConfig
-from distill.data.crops import choose_window, cut
+from distill.data.crops import choose_window, clip_window
 from distill.data.sample import IGNORE, Sample
 
 GRAY = (0.2989, 0.587, 0.114)
-"""Weights of R, G and B in brightness, those of torchvision."""
+"""Weights of R, G and B in gray, as in torchvision."""
 
 
-def augment(
+def augment_sample(
     sample: Sample,
     config: AugmentConfig,
     rng: np.random.Generator,
     mean: Sequence[float],
     optical: bool,
-    wanted: int | None = None,
+    target_class: int | None = None,
 ) -> Sample:
     """A random variant of `sample`, exactly `config.crop` pixels in size.
 
-    `sample.image` is uint8 or float32 C×H×W without NaN, uint8 of three channels best with strides of H×W×C; the result
-    is float32 in the same units. The zoom is relative to the size of `sample`. What the crop takes from outside the
-    image has the channel mean, label 255 and valid False. Photometric jitter changes only optical images of three
-    channels. The class `wanted`, if any, is in the crop where the sample has it.
+    Args:
+        sample: its image is uint8 or float32 C×H×W without NaN; uint8 of three channels is fastest when stored as
+            H×W×C.
+        config: strength of the changes; the zoom is relative to the size of `sample`.
+        rng: source of all random numbers.
+        mean: fills what the crop covers outside the image, per channel; there the label is 255 and valid is False.
+        optical: the image is in 0..255; color jitter applies if it has three channels.
+        target_class: a class that the crop should contain, if the sample has it.
+
+    Returns:
+        The variant; its image is float32 in the units of the sample.
     """
-    window = choose_window(sample, config, rng, wanted)
-    inside, place = cut(sample.label.shape[0], sample.label.shape[1], window, config.crop)
+    window = choose_window(sample, config, rng, target_class)
+    inside, place = clip_window(sample.label.shape[0], sample.label.shape[1], window, config.crop)
     size = (place[0].stop - place[0].start, place[1].stop - place[1].start)
-    pixels = _zoomed(sample.image.numpy()[:, *inside], size)
+    pixels = _resized(sample.image.numpy()[:, *inside], size)
     if optical and pixels.shape[2] == 3 and config.photometric > 0:
         pixels = jitter_colors(pixels.astype(np.float32), config.photometric, rng)
     mirror = slice(None, None, -1 if config.flip and rng.random() < 0.5 else 1)
@@ -50,7 +57,7 @@ def augment(
     if size != config.crop:
         image[...] = np.asarray(mean, np.float32)[:, None, None]
         label.fill(IGNORE)
-    # Written to as they look before the flips: place, flips, types and order of channels in one pass.
+    # Writing through flipped, transposed views places, flips, converts and reorders the pixels in one pass.
     image.transpose(1, 2, 0)[turn, mirror][place] = pixels
     label[turn, mirror][place] = resize_nearest(sample.label.numpy()[inside], *size)
     valid = label != IGNORE
@@ -58,7 +65,11 @@ def augment(
 
 
 def check_augment(config: AugmentConfig) -> None:
-    """Raise UserError naming the field of `config` that makes no sense."""
+    """Check the ranges of all fields.
+
+    Raises:
+        UserError: a field is out of range; the message names it.
+    """
     if min(config.crop) < 1:
         raise UserError(f"--augment.crop {config.crop}: sides must be positive")
     if not 0 < config.scale[0] <= config.scale[1]:
@@ -72,23 +83,31 @@ def check_augment(config: AugmentConfig) -> None:
             raise UserError(f"--augment.{name} {share}: is a share, from 0 to 1")
 
 
-def _zoomed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """C×H×W as H×W×C of that size: bilinear, with antialiasing, pixel centers at half positions."""
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """C×H×W resized to H×W×C of that size: bilinear, antialiased, pixel centers at half positions."""
     pixels = image.transpose(1, 2, 0)
     if pixels.shape[:2] == size:
         return pixels
-    if image.dtype == np.uint8:  # torch has a kernel of its own for channels that lie together in memory
+    if image.dtype == np.uint8:  # torch has a faster kernel for channels that are contiguous in memory
         pixels = np.ascontiguousarray(pixels)
     planes = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-    zoomed = functional.interpolate(planes, size, mode="bilinear", antialias=True)
-    return zoomed[0].permute(1, 2, 0).numpy()
+    resized = functional.interpolate(planes, size, mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def jitter_colors(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Change brightness, contrast and saturation, in random order, each by a factor in 1 ± `strength`.
 
-    `image` is float32 H×W×3 in 0..255, and so is the result. This is torchvision's ColorJitter with numbers from `rng`,
-    to within rounding. OpenCV multiplies by small matrices, as BLAS may start threads for it that training needs.
+    Up to rounding, this is torchvision's ColorJitter with random numbers from `rng`. OpenCV does the small matrix
+    products, because BLAS may start threads that compete with the training.
+
+    Args:
+        image: float32 H×W×3 in 0..255.
+        strength: 0..1.
+        rng: source of all random numbers.
+
+    Returns:
+        The changed image, of the same type and range.
     """
     changes = (_brightness, _contrast, _saturation)
     low = max(0.0, 1 - strength)
@@ -103,7 +122,7 @@ def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the mean gray, which is the gray of the mean color."""
+    """Blend with the mean gray, which is the gray of the mean color."""
     gray = np.dot(GRAY, cv2.mean(image)[:3])
     changed = image * np.float32(factor)
     changed += np.float32((1 - factor) * gray)
@@ -111,5 +130,5 @@ def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the gray of each pixel."""
+    """Blend with the gray of each pixel."""
     return cv2.transform(image, factor * np.eye(3) + (1 - factor) * np.asarray(GRAY))

@@ -1,4 +1,4 @@
-"""Which channels of an image a network sees."""
+"""Selection of the image channels that a network receives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,10 @@ from distill.data.splits import Reader, Splits
 
 @dataclass(frozen=True)
 class ChannelReader:
-    """Samples of another reader with some of their channels. Where any channel lacks data, the pixel stays without."""
+    """Samples of another reader, reduced to some of their channels.
+
+    A pixel without data in any channel of the original stays invalid.
+    """
 
     reader: Reader
     indices: tuple[int, ...]
@@ -29,12 +32,15 @@ class ChannelReader:
 
 
 def choose_channels(splits: Splits, wanted: Sequence[str]) -> Splits:
-    """The same data with the channels `wanted`, in that order: names, or positions from 0; none = all.
+    """The same data with only some channels.
 
-    An item may be a list with commas, as it comes from a command line (`0,1`).
+    Args:
+        splits: the data with all channels.
+        wanted: names, or positions from 0, in the new order; an item may be a comma-separated list (`0,1`), as on a
+            command line. Empty selects all channels.
 
     Raises:
-        UserError: no such channel, or one twice.
+        UserError: a channel does not exist, or is named twice.
     """
     names = [name.strip() for item in wanted for name in item.split(",")]
     if not names:

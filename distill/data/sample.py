@@ -1,4 +1,4 @@
-"""The one sample type: an image, its labels and which pixels count."""
+"""The sample type of segmentation: an image, its labels, and a mask of valid pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,14 +11,14 @@ from torch import Tensor
 from deploy.errors import UserError
 
 IGNORE = 255
-"""Label of every pixel that does not count."""
+"""Label of every invalid pixel: void, without data, or padding."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One labeled image.
 
-    `label == 255` exactly where `valid` is False: at void labels and wherever the image has no data.
+    `label == 255` exactly where `valid` is False: at void labels and where the image has no data.
     """
 
     image: Tensor
@@ -32,7 +32,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one size, stacked."""
+    """Samples of the same size, stacked."""
 
     image: Tensor
     """float32 N×C×H×W in raw units, without NaN."""
@@ -42,7 +42,7 @@ class Batch:
     """bool N×H×W."""
     ids: tuple[str, ...]
     keys: tuple[tuple[int, int], ...] = ()
-    """Epoch and index of each sample, where it comes from a `TrainView`."""
+    """Epoch and index of each sample, if it comes from a `TrainView` or `GraspView`."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -55,11 +55,20 @@ class Batch:
 def make_sample(
     image: np.ndarray, label: np.ndarray, *, id: str, num_classes: int, source: str | Path | None = None
 ) -> Sample:
-    """Check an image and its labels and join them.
+    """Check an image and its labels, and combine them into a sample.
 
-    `image` is H×W×C in raw units and `label` an integer H×W with 255 at void pixels. Infinite pixels (the dB of zero
-    power) become NaN; a pixel with NaN in any channel has no data. An image without one valid pixel is legal.
-    Raises UserError naming `source` (default: the id) when the sizes differ or a label is outside 0..num_classes-1.
+    An image without a single valid pixel is allowed.
+
+    Args:
+        image: H×W×C in raw units. Infinite values (the dB of zero power) become NaN; a pixel with NaN in any channel
+            has no data.
+        label: integer H×W, 255 at void pixels.
+        id: name of the sample.
+        num_classes: number of classes.
+        source: what error messages name; default: the id.
+
+    Raises:
+        UserError: the sizes differ, labels are not integers, or a label is neither in 0..num_classes-1 nor 255.
     """
     name = str(source or id)
     if label.shape != image.shape[:2]:
@@ -95,7 +104,11 @@ def _check_ids(label: np.ndarray, num_classes: int, name: str) -> None:
 
 
 def stack(samples: Sequence[Sample]) -> Batch:
-    """Samples as one batch; UserError naming two ids when their sizes differ."""
+    """Stack samples into one batch.
+
+    Raises:
+        UserError: two images differ in size; the message names both.
+    """
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape:

@@ -1,1 +1,1 @@
-"""Data for grasp detection: readers of data sets, splits, target maps, and augmented views."""
+"""Data for grasp detection: readers, splits, target maps and augmented views."""

@@ -1,7 +1,7 @@
-"""Moving grasps together with the image they lie in, by one affine matrix.
+"""Affine transforms that apply to an image and its grasps alike.
 
-A matrix is float64 2×3 and takes a point (x, y) of the image before to its place after; pixel (column, row) has its
-center at (column, row), as in `deploy.tasks.grasp.geometry` and in `cv2.warpAffine`.
+A matrix is float64 2×3 and maps a point (x, y) of the source image to the target image. The center of pixel
+(column, row) is the point (column, row), as in `deploy.tasks.grasp.geometry` and `cv2.warpAffine`.
 """
 
 import numpy as np
@@ -9,12 +9,11 @@ import numpy as np
 from deploy.tasks.grasp.geometry import ANGLE, HEIGHT, WIDTH, X, Y, wrap_angle
 
 
-def moved(grasps: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Grasps N×5 where `matrix` brings them: a turn turns them, a mirror negates their angle, a zoom scales their size.
+def transform_grasps(grasps: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply an affine matrix to grasps N×5: rotation adds to their angle, mirroring negates it, zoom scales their size.
 
-    Exact where the matrix keeps angles. Where it stretches one side of the image more than the other, a rectangle
-    becomes a parallelogram; then the opening keeps its direction and length in the new image, and the jaws their
-    length.
+    Exact if the matrix preserves angles. If it stretches the axes differently, a rectangle becomes a parallelogram;
+    then the direction and length of the opening and the length of the jaws are those of its sides.
     """
     grasps = np.asarray(grasps, np.float64).reshape(-1, 5)
     linear, shift = matrix[:, :2], matrix[:, 2]
@@ -29,20 +28,25 @@ def moved(grasps: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return result
 
 
-def turning(
-    before: tuple[float, float],
-    after: tuple[float, float],
+def similarity_matrix(
+    source: tuple[float, float],
+    target: tuple[float, float],
     angle: float,
     zoom: float,
     flips: tuple[bool, bool],
 ) -> np.ndarray:
-    """The matrix that brings the point `before` (x, y) to `after`: it mirrors, zooms and then turns around it.
+    """The matrix that mirrors, zooms and then rotates an image around a point, and moves that point.
 
     Args:
-        angle: radians, counterclockwise as the image is looked at.
-        zoom: 2 shows everything twice as large.
-        flips: left-right, top-bottom.
+        source: the point (x, y) in the source image.
+        target: the same point in the target image.
+        angle: radians, counterclockwise as seen in the image.
+        zoom: 2 makes everything twice as large.
+        flips: mirror left-right, top-bottom.
+
+    Returns:
+        float64 2×3.
     """
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     linear = np.array([[cos, sin], [-sin, cos]]) * np.where(flips, -1.0, 1.0)
-    return np.column_stack([linear, np.array(after) - linear @ np.array(before)])
+    return np.column_stack([linear, np.array(target) - linear @ np.array(source)])

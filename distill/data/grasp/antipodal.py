@@ -1,8 +1,8 @@
 """Grasps of a parallel gripper from the geometry of a scene.
 
-Two points of an object's outline can be held between two fingers when the line between them lies in the friction cones
-of both (Nguyen, "Constructing force-closure grasps", IJRR 1988), the gripper opens wide enough, and both fingers find
-room beside the object to go down.
+Two fingers can hold an object at two points of its outline if the line between the points lies in the friction cones of
+both (Nguyen, "Constructing force-closure grasps", IJRR 1988), the gripper opens wide enough, and there is clearance for
+both fingers beside the object.
 """
 
 from dataclasses import dataclass
@@ -12,33 +12,34 @@ import numpy as np
 from distill.data.grasp.objects import Contour
 
 CORNER = np.cos(np.radians(40))
-"""Where a contour turns by more it has no normal, and no finger can rely on it."""
+"""Cosine of the largest turn of a smooth contour; a sharper corner has no normal, so no finger is placed there."""
 
 
 @dataclass(frozen=True)
 class Gripper:
-    """A parallel gripper that comes from above; meters."""
+    """A parallel gripper that approaches from above; lengths in meters."""
 
     friction: float = 0.4
-    """Coefficient between finger and object."""
+    """Friction coefficient between finger and object."""
     opening: float = 0.1
-    """Widest distance between the fingers."""
-    least: float = 0.006
-    """Thinnest object that it holds."""
+    """Largest distance between the fingers."""
+    min_width: float = 0.006
+    """Thinnest object that it can hold."""
     margin: float = 0.005
-    """Room between finger and object on either side before it closes."""
+    """Clearance between finger and object on either side before the gripper closes."""
     thickness: float = 0.01
-    """Of a finger, along the opening."""
+    """Thickness of a finger, along the opening."""
     jaw: float = 0.02
     """Width of a finger, across the opening."""
     reach: float = 0.025
-    """How far below an object's top the fingertips go, if the table is not nearer."""
+    """How far the fingertips go below an object's top, unless they reach the table first."""
     above_table: float = 0.005
+    """Smallest distance between fingertips and table."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeightMap:
-    """Heights above the table, float32 H×W in meters; `pixel` meters a pixel, (0, 0) at the scene's upper left."""
+    """Heights above the table, float32 H×W in meters; a pixel is `pixel` meters, (0, 0) is the scene's upper left."""
 
     heights: np.ndarray
     pixel: float
@@ -58,29 +59,34 @@ def antipodal_grasps(
     scene: HeightMap,
     gripper: Gripper,
     rng: np.random.Generator,
-    most: int,
+    max_grasps: int,
 ) -> np.ndarray:
-    """Up to `most` grasps of an object, chosen by chance among all: float64 N×4, x, y, angle, width in meters.
+    """A random selection of the possible grasps of an object.
 
     Args:
-        contours: of the object where it lies, outline first, then holes; points at even distances.
+        contours: contours of the object at its place in the scene, the outline first, then holes; evenly spaced points.
         scene: heights of all objects.
+        gripper: the gripper.
+        rng: source of all random numbers.
+        max_grasps: largest number of grasps.
 
-    `width` is the distance of the contacts and the margin on both sides; the angle is as in `deploy.tasks.grasp.geometry`.
+    Returns:
+        float64 N×4: x, y, angle, width, in meters and radians. The width is the distance of the contacts plus the
+        margin on both sides; the angle is as in `deploy.tasks.grasp.geometry`.
     """
     points, normals = _boundary(contours)
     first, second = _pairs(points, normals, gripper)
-    order = rng.permutation(len(first))[: 8 * most]
+    order = rng.permutation(len(first))[: 8 * max_grasps]
     first, second = points[first[order]], points[second[order]]
-    free = _finds_room(first, second, scene, gripper)
-    first, second = first[free][:most], second[free][:most]
+    free = _has_clearance(first, second, scene, gripper)
+    first, second = first[free][:max_grasps], second[free][:max_grasps]
     along, middle = second - first, (first + second) / 2
     width = np.linalg.norm(along, axis=1) + 2 * gripper.margin
     return np.column_stack([middle, np.arctan2(-along[:, 1], along[:, 0]), width])
 
 
 def _boundary(contours: tuple[Contour, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Points of all contours but sharp corners, and their unit normals into the object, both P×2."""
+    """Points of all contours except sharp corners, and their unit normals into the object, both P×2."""
     points, normals = [], []
     for index, contour in enumerate(contours):
         before, after = contour - np.roll(contour, 1, axis=0), np.roll(contour, -1, axis=0) - contour
@@ -99,10 +105,10 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _pairs(points: np.ndarray, normals: np.ndarray, gripper: Gripper) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of two points each that can be held, in a fixed order."""
+    """Indices of the first and second point of each pair that can be held, in a fixed order."""
     along = points[None] - points[:, None]
     distance = np.linalg.norm(along, axis=2)
-    held = (distance >= gripper.least) & (distance + 2 * gripper.margin <= gripper.opening)
+    held = (distance >= gripper.min_width) & (distance + 2 * gripper.margin <= gripper.opening)
     cone = np.cos(np.arctan(gripper.friction)) * distance
     held &= (along * normals[:, None]).sum(axis=2) >= cone
     held &= -(along * normals[None]).sum(axis=2) >= cone
@@ -110,11 +116,11 @@ def _pairs(points: np.ndarray, normals: np.ndarray, gripper: Gripper) -> tuple[n
     return first, second
 
 
-def _finds_room(first: np.ndarray, second: np.ndarray, scene: HeightMap, gripper: Gripper) -> np.ndarray:
-    """Whether both fingers of each grasp can go down: bool N."""
+def _has_clearance(first: np.ndarray, second: np.ndarray, scene: HeightMap, gripper: Gripper) -> np.ndarray:
+    """Whether both fingers of each grasp can be lowered without a collision: bool N."""
     along = _unit(second - first)
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    # what the fingers hold, and how deep they may go for it
+    # Height of what lies between the fingers, and of the lowered fingertips.
     top = scene.at(first[:, None] + (second - first)[:, None] * np.linspace(0.05, 0.95, 7)[None, :, None])
     tip = np.maximum(top.max(axis=1) - gripper.reach, gripper.above_table)
     outwards = np.linspace(gripper.margin, gripper.margin + gripper.thickness, 4)

@@ -1,7 +1,7 @@
-"""Random changes of a grasp image: turn, zoom, shift, flips, and color jitter.
+"""Random augmentation of a grasp image: rotation, zoom, shift, flips, and color jitter.
 
-Image and grasps move by one matrix, and the image is interpolated once. Every random number comes from the generator
-passed in, so a sample depends on its own key alone.
+One matrix transforms image and grasps, so the image is interpolated only once. Every random number comes from the
+generator passed in, so a sample depends only on its key.
 """
 
 from collections.abc import Sequence
@@ -11,53 +11,81 @@ import numpy as np
 
 from distill.config import AugmentConfig
 from distill.data.augment import jitter_colors
-from distill.data.grasp.affine import turning
+from distill.data.crops import random_zoom
+from distill.data.grasp.affine import similarity_matrix
 
 
 def random_matrix(height: int, width: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """A matrix (see `distill.data.grasp.affine`) from an image of that size to a training crop.
+    """A random matrix (see `distill.data.grasp.affine`) from an image of that size to a training crop.
 
-    The crop, as large as the zoom makes it in the image, lies anywhere in the image (or the image in the crop, along a
-    side where it is smaller); then all turns around its middle by up to `config.rotate` degrees either way, evenly.
+    The crop, at the size that the zoom gives it in the image, lies at a random position inside the image (or the image
+    inside the crop, along a side where it is smaller). It is then rotated around its center by a uniform angle of up to
+    `config.rotate` degrees either way.
     """
-    # Uniform in the logarithm, so that halving is as likely as doubling.
-    zoom = float(np.exp(rng.uniform(np.log(config.scale[0]), np.log(config.scale[1]))))
+    zoom = random_zoom(config.scale, rng)
     y, x = (
-        _start(side, crop / zoom, rng) + crop / zoom / 2 - 0.5
+        _random_start(side, crop / zoom, rng) + crop / zoom / 2 - 0.5
         for side, crop in zip((height, width), config.crop, strict=True)
     )
     angle = np.radians(rng.uniform(-config.rotate, config.rotate))
     flips = (config.flip and rng.random() < 0.5, config.vertical_flip and rng.random() < 0.5)
     middle = ((config.crop[1] - 1) / 2, (config.crop[0] - 1) / 2)
-    return turning((x, y), middle, angle, zoom, flips)
+    return similarity_matrix((x, y), middle, angle, zoom, flips)
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """H×W×C of uint8 or float32 moved by `matrix` to `size`, bilinearly; H×W stays H×W.
+    """Transform an image by an affine matrix with bilinear interpolation; its border is repeated outside.
 
-    Outside the image its border is repeated. There is no smoothing before a zoom out, which loses little down to 1/2.
+    There is no smoothing before a zoom out, which costs little down to a zoom of 1/2.
+
+    Args:
+        image: H×W×C or H×W, uint8 or float32.
+        matrix: see `distill.data.grasp.affine`.
+        size: height and width of the result.
+
+    Returns:
+        The transformed image, of the same type and number of axes.
     """
     return cv2.warpAffine(
         image, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
 
 
-def covered(matrix: np.ndarray, before: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Of the pixels of an image of `size`, which come from inside the image `before`, moved by `matrix`: bool H×W."""
+def valid_mask(matrix: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of a transformed image come from inside the source image.
+
+    Args:
+        matrix: see `distill.data.grasp.affine`.
+        source: height and width of the source image.
+        size: height and width of the transformed image.
+
+    Returns:
+        bool H×W of `size`.
+    """
     inverse = np.linalg.inv(matrix[:, :2])
     dx = np.arange(size[1]) - matrix[0, 2]
     dy = np.arange(size[0])[:, None] - matrix[1, 2]
     inside = np.ones(size, bool)
-    for (a, b), side in zip(inverse, (before[1], before[0]), strict=True):
+    for (a, b), side in zip(inverse, (source[1], source[0]), strict=True):
         place = a * dx + b * dy
         inside &= (place >= -0.5) & (place <= side - 0.5)
     return inside
 
 
-def jittered(
+def jitter_rgb(
     image: np.ndarray, colors: Sequence[int], strength: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """H×W×C with the brightness, contrast and saturation of channels R, G, B changed; the others stay."""
+    """Change brightness, contrast and saturation of the color channels of H×W×C; the other channels stay.
+
+    Args:
+        image: H×W×C, colors in 0..255.
+        colors: indices of R, G and B; without all three nothing changes.
+        strength: see `jitter_colors`.
+        rng: source of all random numbers.
+
+    Returns:
+        The changed image, or `image` itself.
+    """
     if len(colors) != 3 or strength <= 0:
         return image
     if image.shape[2] == 3:
@@ -67,7 +95,7 @@ def jittered(
     return changed
 
 
-def _start(available: float, wanted: float, rng: np.random.Generator) -> float:
-    """A random start such that what is wanted lies in what is available, or the other way round."""
-    spare = available - wanted
+def _random_start(available: float, extent: float, rng: np.random.Generator) -> float:
+    """A random start such that the extent lies inside what is available, or the other way round."""
+    spare = available - extent
     return float(rng.uniform(min(spare, 0.0), max(spare, 0.0)))

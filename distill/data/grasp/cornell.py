@@ -2,11 +2,11 @@
 
 01/ … 10/
     pcdNNNNr.png       colors
-    pcdNNNNd.tiff      depth in meters, where GG-CNN's generate_cornell_depth.py was run; otherwise
+    pcdNNNNd.tiff      depth in meters, as written by GG-CNN's generate_cornell_depth.py; if it is missing:
     pcdNNNN.txt        the point cloud (see `distill.data.grasp.point_cloud`)
     pcdNNNNcpos.txt    good grasps: four lines "x y" each, the first edge along the opening, as GG-CNN reads them
-    pcdNNNNcneg.txt    bad grasps, of the same form; not used
-processedData/z.txt    or z.txt: "NNNN object …", a line for each image; needed to split by object
+    pcdNNNNcneg.txt    bad grasps, in the same format; not used
+processedData/z.txt    or z.txt: "NNNN object …", one line per image; needed to split by object
 backgrounds/           ignored
 """
 
@@ -19,11 +19,11 @@ import numpy as np
 from deploy.errors import UserError
 from deploy.tasks.grasp.geometry import X, Y, from_corners
 from distill.config import DataConfig
-from distill.data.datasets.pairs import find_root
-from distill.data.grasp.files import Channels, join, read_depth, read_rgb, read_rows, read_text
-from distill.data.grasp.point_cloud import read_cloud
+from distill.data.datasets.pairs import find_root, read_text
+from distill.data.grasp.files import Channels, join_channels, read_depth, read_rgb, read_rows
+from distill.data.grasp.point_cloud import depth_from_cloud
 from distill.data.grasp.sample import GraspSample, make_grasp_sample
-from distill.data.grasp.splits import SplitBy, split
+from distill.data.grasp.splits import SplitBy, split_reader
 from distill.data.splits import Splits
 
 SIZE = (480, 640)
@@ -48,13 +48,13 @@ class CornellItem:
 
 @dataclass(frozen=True)
 class CornellReader:
-    """Images of Cornell, whole or cut to a square around their grasps."""
+    """Images of Cornell, whole or cropped to a square around their grasps."""
 
     items: tuple[CornellItem, ...]
     channels: Channels
     crop: int = 0
-    """Side of a square around the mean center of the grasps, moved into the image, as GG-CNN cuts (300); 0 = whole
-    images. The cut looks at the truth, in tests too: it makes scores comparable, and is no way to deploy."""
+    """Side of a square crop around the mean center of the grasps, moved inside the image, as in GG-CNN (300); 0 = whole
+    images. The crop uses the ground truth, at test time too: it makes scores comparable, but a device cannot do it."""
 
     @property
     def ids(self) -> list[str]:
@@ -63,7 +63,7 @@ class CornellReader:
 
     @property
     def objects(self) -> list[str]:
-        """Object of each image as `z.txt` numbers it."""
+        """Object of each image, numbered as in `z.txt`."""
         return [item.object for item in self.items]
 
     def __len__(self) -> int:
@@ -72,8 +72,8 @@ class CornellReader:
     def __getitem__(self, index: int) -> GraspSample:
         item = self.items[index]
         rgb = None if self.channels == "depth" else read_rgb(item.path("r.png"))
-        depth = None if self.channels == "rgb" else _depth(item)
-        image, grasps = join(rgb, depth, item.path("r.png")), read_rectangles(item.path("cpos.txt"))
+        depth = None if self.channels == "rgb" else _read_depth(item)
+        image, grasps = join_channels(rgb, depth, item.path("r.png")), read_rectangles(item.path("cpos.txt"))
         if self.crop:
             image, grasps = crop_around(image, grasps, self.crop)
         source = item.path("cpos.txt")
@@ -87,7 +87,18 @@ def open_cornell(
     by: SplitBy = "object",
     crop: int = 300,
 ) -> Splits:
-    """Cornell, split 80/10/10 by object or by image; `seed` is not used: the split is the same in every run."""
+    """Cornell, split 80/10/10 by object or by image.
+
+    Args:
+        config: where the data is.
+        seed: not used: the split is the same in every run.
+        channels: what the network receives.
+        by: no object in two splits, or images at random.
+        crop: side of the crop around the grasps (see `CornellReader.crop`).
+
+    Raises:
+        UserError: files are missing, or the objects are unknown.
+    """
     root = find_root(config, GET)
     items = find_items(root)
     for item in items:
@@ -96,11 +107,15 @@ def open_cornell(
         raise UserError(
             f"{root / 'processedData/z.txt'}: is needed to split by object; {GET}, or split by image"
         )
-    return split("cornell", CornellReader(items, channels, crop), channels, by)
+    return split_reader("cornell", CornellReader(items, channels, crop), channels, by)
 
 
 def find_items(root: Path) -> tuple[CornellItem, ...]:
-    """All images below `root`, by number; their object is "" where there is no `z.txt`. UserError for no image."""
+    """All images below `root`, by number; their object is "" if there is no `z.txt`.
+
+    Raises:
+        UserError: there is no image.
+    """
     found = {}
     for path in root.glob("*/pcd*"):
         if match := _NAME.fullmatch(path.name):
@@ -112,9 +127,10 @@ def find_items(root: Path) -> tuple[CornellItem, ...]:
 
 
 def read_rectangles(path: Path) -> np.ndarray:
-    """Grasps N×5 of a `cpos.txt` or `cneg.txt`; those with NaN or without area, as some files have, are skipped.
+    """Grasps N×5 of a `cpos.txt` or `cneg.txt`; rectangles with NaN or without area, found in some files, are skipped.
 
-    Raises UserError naming the file when it is missing or damaged.
+    Raises:
+        UserError: the file is missing or damaged.
     """
     points = read_rows(path, 2)
     if len(points) % 4:
@@ -125,16 +141,22 @@ def read_rectangles(path: Path) -> np.ndarray:
 
 
 def crop_around(image: np.ndarray, grasps: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A square of H×W×C around the mean center of `grasps` (without any, around its middle), and the grasps there.
+    """Crop a square around the mean center of the grasps, or around the image center if there are none.
 
-    The square is moved into the image; a side of the image that is shorter is kept whole.
+    Args:
+        image: H×W×C.
+        grasps: N×5 in pixels of the image.
+        side: side of the square in pixels; it is moved inside the image, and clipped along a side that is shorter.
+
+    Returns:
+        The crop, and the grasps in its pixels.
     """
     height, width = image.shape[:2]
     x, y = grasps[:, [X, Y]].mean(axis=0) if len(grasps) else (width / 2, height / 2)
     left, top = (max(0, min(int(at) - side // 2, most - side)) for at, most in ((x, width), (y, height)))
-    moved = grasps.copy()
-    moved[:, [X, Y]] -= left, top
-    return image[top : top + side, left : left + side], moved
+    shifted = grasps.copy()
+    shifted[:, [X, Y]] -= left, top
+    return image[top : top + side, left : left + side], shifted
 
 
 def _check_files(item: CornellItem, channels: Channels) -> None:
@@ -146,13 +168,13 @@ def _check_files(item: CornellItem, channels: Channels) -> None:
         raise UserError(f"{item.path('.txt')}: no such file, nor …d.tiff; {GET}, or use --data.channels rgb")
 
 
-def _depth(item: CornellItem) -> np.ndarray:
-    made = item.path("d.tiff")
-    return read_depth(made) if made.is_file() else read_cloud(item.path(".txt"), *SIZE)
+def _read_depth(item: CornellItem) -> np.ndarray:
+    converted = item.path("d.tiff")
+    return read_depth(converted) if converted.is_file() else depth_from_cloud(item.path(".txt"), *SIZE)
 
 
 def _read_objects(root: Path) -> dict[str, str]:
-    """Object by image number; the file has an image more than once where it shows several."""
+    """The first object listed for each image number; an image with several objects has several lines."""
     path = next((p for p in (root / "processedData/z.txt", root / "z.txt") if p.is_file()), None)
     objects: dict[str, str] = {}
     for number, line in enumerate(read_text(path).splitlines() if path else (), start=1):

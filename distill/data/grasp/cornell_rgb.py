@@ -1,11 +1,11 @@
-"""Cornell in colors alone, as one derived repository has it: 1416 images of 224×224, turned and shifted beforehand.
+"""Cornell in colors only, as in a derived repository: 1416 images of 224×224, rotated and shifted in advance.
 
-grasps.csv           image,split,cx,cy,theta_deg,opening,jaw: one grasp a line, in pixels, and degrees counterclockwise
+grasps.csv           image,split,cx,cy,theta_deg,opening,jaw: a grasp per line, in pixels and degrees counterclockwise
 images/IMAGE.jpg
 
-An image is pcdNNNN_K, the K-th variant of image NNNN of Cornell. Angles are rounded to 10°, so a network can be no
-better than 5°. The split is by blocks of 20 consecutive NNNN, as Cornell numbers views of one object consecutively;
-which of them show one object is not told, so a block counts as an object.
+Image pcdNNNN_K is the K-th variant of image NNNN of Cornell. Angles are rounded to 10°, so no network can be more
+accurate than 5°. The split is by blocks of 20 consecutive NNNN, because Cornell numbers the views of an object
+consecutively. The objects themselves are not given, so each block counts as one object.
 """
 
 import csv
@@ -18,8 +18,8 @@ import numpy as np
 
 from deploy.errors import UserError
 from distill.config import DataConfig
-from distill.data.datasets.pairs import find_root
-from distill.data.grasp.files import read_rgb, read_text
+from distill.data.datasets.pairs import find_root, read_text
+from distill.data.grasp.files import read_rgb
 from distill.data.grasp.sample import GraspSample, make_grasp_sample
 from distill.data.grasp.splits import grasp_splits
 from distill.data.splits import Splits
@@ -37,7 +37,7 @@ class CornellRgbReader:
 
     folder: Path
     grasps: dict[str, np.ndarray]
-    """Grasps N×5 by name of the image."""
+    """Grasps N×5 by image name."""
 
     @property
     def ids(self) -> list[str]:
@@ -62,7 +62,7 @@ class CornellRgbReader:
 
 
 def open_cornell_rgb(config: DataConfig, seed: int) -> Splits:
-    """The data set's own split: 968 train, 196 val and 252 test images. `seed` is not used."""
+    """The published split: 968 train, 196 val and 252 test images. `seed` is not used."""
     root = find_root(config, GET)
     table = read_table(root / "grasps.csv")
     for name in (name for images in table.values() for name in images):
@@ -76,14 +76,17 @@ def open_cornell_rgb(config: DataConfig, seed: int) -> Splits:
 def read_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Grasps N×5 by split and image, in the order of the file.
 
-    A line with an image and a split alone says that there is nothing to grasp. Raises UserError naming file and line.
+    A line with only an image and a split stands for an image without grasps.
+
+    Raises:
+        UserError: the header or a line is malformed, or a split is empty.
     """
     lines = csv.reader(io.StringIO(read_text(path)))
     if tuple(next(lines, ())) != COLUMNS:
         raise UserError(f"{path}: its first line should be {','.join(COLUMNS)}")
     rows: dict[str, dict[str, list[list[float]]]] = {split: {} for split in SPLITS}
     for line in lines:
-        name, split, grasp = _parsed(line, f"{path}, line {lines.line_num}")
+        name, split, grasp = _parse(line, f"{path}, line {lines.line_num}")
         rows[split].setdefault(name, []).extend(grasp)
     empty = next((split for split in SPLITS if not rows[split]), None)
     if empty:
@@ -94,8 +97,8 @@ def read_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def _parsed(line: list[str], where: str) -> tuple[str, str, list[list[float]]]:
-    """Image, split and the grasp, or none, of a line."""
+def _parse(line: list[str], where: str) -> tuple[str, str, list[list[float]]]:
+    """Image and split of a line, and a list of its grasp, empty if it has none."""
     try:
         name, split, *cells = line
         numbers = [float(cell) for cell in cells if cell]

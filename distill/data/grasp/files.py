@@ -1,4 +1,4 @@
-"""What the readers of grasp data share: which channels are read, files of numbers, images and depth."""
+"""Shared by the readers of grasp data: choice of channels, and reading of images, depth and tables of numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,31 +10,40 @@ from deploy.errors import UserError
 from deploy.files.images import read_image
 from deploy.inference.depth import warn_of_millimeters
 from distill.config import DataConfig
+from distill.data.datasets.pairs import RGB_CHANNELS, read_text
 
 DEPTH = "depth"
-"""Name of the channel that holds depth."""
+"""Name of the depth channel."""
 
 Channels = Literal["depth", "rgb", "rgbd"]
-"""What the network sees."""
+"""What the network receives."""
 
-NAMES: dict[Channels, tuple[str, ...]] = {
+CHANNEL_NAMES: dict[Channels, tuple[str, ...]] = {
     "depth": (DEPTH,),
-    "rgb": ("R", "G", "B"),
-    "rgbd": ("R", "G", "B", DEPTH),
+    "rgb": RGB_CHANNELS,
+    "rgbd": (*RGB_CHANNELS, DEPTH),
 }
-"""Name of each image channel, in order."""
+"""Names of the image channels, in order."""
 
 
 def channels_of(config: DataConfig) -> Channels:
-    """What `--data.channels` says for grasp data; UserError where it says anything else."""
+    """The channels that `--data.channels` selects of grasp data.
+
+    Raises:
+        UserError: grasp data has no such channels.
+    """
     chosen = " ".join(config.channels) or DEPTH
-    if chosen not in NAMES:
-        raise UserError(f"--data.channels {chosen}: grasp data has {', '.join(NAMES)}")
+    if chosen not in CHANNEL_NAMES:
+        raise UserError(f"--data.channels {chosen}: grasp data has {', '.join(CHANNEL_NAMES)}")
     return chosen
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Colors uint8 H×W×3; UserError naming the file when it holds anything else."""
+    """Read colors as uint8 H×W×3.
+
+    Raises:
+        UserError: the image has another type or number of channels.
+    """
     image = read_image(path)
     if image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(f"{path}: holds {image.shape[2]} channel(s) of {image.dtype}, should be RGB of uint8")
@@ -42,23 +51,31 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """Depth float32 H×W in meters, NaN in holes; UserError naming the file when it has several channels."""
+    """Read depth as float32 H×W in meters, NaN in holes.
+
+    Raises:
+        UserError: the image has several channels.
+    """
     image = read_image(path)
     if image.shape[2] != 1:
         raise UserError(f"{path}: holds {image.shape[2]} channels, should hold depth alone")
-    return with_holes(image[..., 0])
+    return mark_holes(image[..., 0])
 
 
-def with_holes(depth: np.ndarray) -> np.ndarray:
-    """Depth H×W as float32 with NaN where nothing was measured: where it is 0, negative or not finite."""
+def mark_holes(depth: np.ndarray) -> np.ndarray:
+    """Depth H×W as float32 with NaN where it is 0, negative or not finite: nothing was measured there."""
     depth = depth.astype(np.float32)
     depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
     warn_of_millimeters(depth)
     return depth
 
 
-def join(rgb: np.ndarray | None, depth: np.ndarray | None, name: str | Path) -> np.ndarray:
-    """H×W×C of colors H×W×3, of depth H×W, or of both; UserError with `name` when their sizes differ."""
+def join_channels(rgb: np.ndarray | None, depth: np.ndarray | None, name: str | Path) -> np.ndarray:
+    """Colors H×W×3, depth H×W, or both, as one image H×W×C.
+
+    Raises:
+        UserError: their sizes differ; the message begins with `name`.
+    """
     planes = [plane for plane in (rgb, None if depth is None else depth[..., None]) if plane is not None]
     if len({plane.shape[:2] for plane in planes}) > 1:
         sizes = " and ".join(f"{plane.shape[0]}×{plane.shape[1]}" for plane in planes)
@@ -67,9 +84,18 @@ def join(rgb: np.ndarray | None, depth: np.ndarray | None, name: str | Path) -> 
 
 
 def read_rows(path: Path, columns: int, separator: str | None = None) -> np.ndarray:
-    """Numbers of a text file, float64 rows × `columns`, NaN allowed; blank lines are skipped.
+    """Read the numbers of a text file, NaN included; blank lines are skipped.
 
-    Raises UserError naming the file and the line that holds anything else.
+    Args:
+        path: the file.
+        columns: numbers per line.
+        separator: what separates them; default: white space.
+
+    Returns:
+        float64 rows × `columns`.
+
+    Raises:
+        UserError: the file is missing, or a line does not hold that many numbers.
     """
     rows = [
         _numbers(line, columns, separator, f"{path}, line {number}")
@@ -77,16 +103,6 @@ def read_rows(path: Path, columns: int, separator: str | None = None) -> np.ndar
         if line.strip()
     ]
     return np.array(rows, np.float64).reshape(-1, columns)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file; UserError naming it when it is missing or not text."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file; get it again") from error
 
 
 def _numbers(line: str, columns: int, separator: str | None, where: str) -> list[float]:

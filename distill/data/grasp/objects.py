@@ -1,57 +1,58 @@
-"""The built-in catalog of things on a table: outlines and heights, each a pure function of (seed, number).
+"""The built-in catalog of tabletop objects: outlines and heights, each a pure function of (seed, number).
 
-Eight families, from boxes to things as irregular as a splash; sizes are those of household objects that a parallel
-gripper can hold, along one direction at least.
+There are eight families, from boxes to shapes as irregular as a splash. Sizes are those of household objects that a
+parallel gripper can hold in at least one direction.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from distill.data.seeding import generator
 
 CATALOG = 480
-"""Different objects."""
+"""Number of different objects."""
 SHARES = (0.7, 0.1, 0.2)
-"""Training, validation, test: of the objects, so that no object is in two splits."""
+"""Shares of the objects in training, validation and test; no object is in two splits."""
 
 Contour = np.ndarray
-"""float64 P×2 in meters around the object's middle, (x right, y down), P points on a closed curve."""
+"""float64 P×2 in meters around the object's center (x right, y down): P points on a closed curve."""
 
 
 @dataclass(frozen=True, eq=False)
-class Thing:
-    """An object that lies on the table."""
+class TabletopObject:
+    """An object on the table."""
 
     contours: tuple[Contour, ...]
-    """Its outline, and those of its holes."""
+    """Its outline, then those of its holes."""
     height: float
-    """Meters above the table, at its highest."""
+    """Height of its highest point above the table, in meters."""
     profile: Literal["flat", "domed", "stepped"]
     color: tuple[int, int, int]
 
     @property
     def radius(self) -> float:
-        """Of the circle around it, in meters."""
+        """Radius of its bounding circle, in meters."""
         return float(np.linalg.norm(self.contours[0], axis=1).max())
 
 
 def object_split(seed: int) -> dict[str, tuple[int, ...]]:
-    """Numbers of the objects of each split."""
+    """Numbers of the objects in each split."""
     order = generator("tabletop objects", seed).permutation(CATALOG)
     first, second = (round(CATALOG * share) for share in np.cumsum(SHARES)[:2])
     parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
     return {name: tuple(sorted(part.tolist())) for name, part in parts.items()}
 
 
-def make_object(seed: int, number: int) -> Thing:
-    """Object `number`, 0..CATALOG-1; families follow one another, so that any few numbers hold all of them."""
+def make_object(seed: int, number: int) -> TabletopObject:
+    """Object `number`, 0..CATALOG-1; families alternate, so any eight consecutive numbers contain all of them."""
     rng = generator("tabletop object", seed, number)
     contours = FAMILIES[number % len(FAMILIES)](rng)
     middle = (contours[0].min(axis=0) + contours[0].max(axis=0)) / 2
-    return Thing(
+    return TabletopObject(
         contours=tuple(contour - middle for contour in contours),
         height=float(rng.uniform(0.015, 0.035)),
         profile=rng.choice(["flat", "flat", "domed", "stepped"]).item(),  # pyright: ignore[reportArgumentType]
@@ -69,10 +70,10 @@ def _disc(rng: np.random.Generator) -> list[Contour]:
 
 
 def _ring(rng: np.random.Generator) -> list[Contour]:
-    """A cup or a roll of tape from above; some have a handle."""
+    """A cup or a roll of tape seen from above; some have a handle."""
     wide = rng.uniform(0.06, 0.095)
     outer = _ellipse(wide, wide)
-    if rng.random() < 0.5:  # points within the handle's angle are pulled out
+    if rng.random() < 0.5:  # pull the points within the handle's angle outwards
         angle = np.arctan2(outer[:, 1], outer[:, 0])
         outer = np.where((np.abs(angle) < 0.22)[:, None], outer * rng.uniform(1.5, 1.8), outer)
     inner = wide * rng.uniform(0.45, 0.75)
@@ -80,7 +81,7 @@ def _ring(rng: np.random.Generator) -> list[Contour]:
 
 
 def _angled(rng: np.random.Generator) -> list[Contour]:
-    """L, T, U or plus."""
+    """The shape of an L, T, U or plus sign."""
     a, b = rng.uniform(0.08, 0.14, 2)
     t = rng.uniform(0.018, 0.035)
     bars = {
@@ -93,15 +94,15 @@ def _angled(rng: np.random.Generator) -> list[Contour]:
 
 
 def _bottle(rng: np.random.Generator) -> list[Contour]:
-    """Lying: a body and a neck, the shoulder between them."""
+    """A lying bottle: a body and a neck, with a shoulder between them."""
     long, wide = rng.uniform(0.1, 0.18), rng.uniform(0.035, 0.07)
     neck, shoulder = wide * rng.uniform(0.25, 0.6), long * rng.uniform(0.5, 0.75)
     half = [(0, wide / 2), (shoulder, wide / 2), (shoulder + 0.15 * long, neck / 2), (long, neck / 2)]
-    return [_dense(np.array([*half, *[(x, -y) for x, y in reversed(half)]]))]
+    return [_densify(np.array([*half, *[(x, -y) for x, y in reversed(half)]]))]
 
 
 def _tool(rng: np.random.Generator) -> list[Contour]:
-    """A handle and a shaft, as of a screwdriver or a brush, or a head across it, as of a hammer."""
+    """A handle and a shaft, like a screwdriver or brush, in half of the cases with a head across it, like a hammer."""
     handle, thick = rng.uniform(0.06, 0.09), rng.uniform(0.018, 0.032)
     shaft, thin = rng.uniform(0.06, 0.1), rng.uniform(0.008, 0.014)
     bars = [(0, -thick / 2, handle, thick), (handle, -thin / 2, shaft, thin)]
@@ -147,7 +148,7 @@ FAMILIES: tuple[Callable[[np.random.Generator], list[Contour]], ...] = (
 
 
 def _rectangle(wide: float, long: float) -> Contour:
-    return _dense(np.array([(0, 0), (wide, 0), (wide, long), (0, long)]))
+    return _densify(np.array([(0, 0), (wide, 0), (wide, long), (0, long)]))
 
 
 def _ellipse(wide: float, long: float) -> Contour:
@@ -156,9 +157,7 @@ def _ellipse(wide: float, long: float) -> Contour:
 
 
 def _union(bars: list[tuple[float, float, float, float]]) -> Contour:
-    """The outline of touching upright rectangles (x, y, width, height), drawn at half a millimeter and traced."""
-    import cv2
-
+    """The outline of touching axis-aligned rectangles (x, y, width, height), traced in a half-millimeter raster."""
     scale, margin = 2000.0, 4
     origin = np.min([bar[:2] for bar in bars], axis=0)
     far = np.max([(x + w, y + h) for x, y, w, h in bars], axis=0)
@@ -168,11 +167,11 @@ def _union(bars: list[tuple[float, float, float, float]]) -> Contour:
         left, top = np.round((np.array((x, y)) - origin) * scale).astype(int) + margin
         canvas[top : top + round(h * scale), left : left + round(w * scale)] = 1
     (outline, *_), _ = cv2.findContours(canvas, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return _dense((outline[:, 0].astype(np.float64) - margin) / scale + origin)
+    return _densify((outline[:, 0].astype(np.float64) - margin) / scale + origin)
 
 
-def _dense(corners: Contour, step: float = 0.004) -> Contour:
-    """Points at most `step` meters apart along a polygon, its corners among them."""
+def _densify(corners: Contour, step: float = 0.004) -> Contour:
+    """Points at most `step` meters apart along a polygon, including its corners."""
     parts = []
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         count = max(1, int(np.ceil(np.linalg.norm(end - start) / step)))

@@ -1,30 +1,42 @@
-"""Point clouds of Cornell as depth images."""
+"""Point clouds of Cornell, converted to depth images."""
 
 from pathlib import Path
 
 import numpy as np
 
 from deploy.errors import UserError
-from distill.data.grasp.files import read_text, with_holes
+from distill.data.datasets.pairs import read_text
+from distill.data.grasp.files import mark_holes
 
 _FIELDS = ("x", "y", "z", "index")
 _MILLIMETERS = 1000.0
 
 
-def read_cloud(path: Path, height: int, width: int) -> np.ndarray:
-    """Depth of a PCD file: float32 H×W in meters, NaN where the cloud has no point.
+def depth_from_cloud(path: Path, height: int, width: int) -> np.ndarray:
+    """Read a PCD file as a depth image.
 
-    The file is ASCII with FIELDS x y z rgb index, where row and column of a point's pixel are index // width and
+    The file is ASCII with FIELDS x y z rgb index, where the row and column of a point's pixel are index // width and
     index % width, both from 0, and x, y, z are millimeters from the base of the robot. As in GG-CNN
     (generate_cornell_depth.py), depth is the distance from that origin. Points that are not finite are skipped.
 
-    Raises UserError naming the file when it is missing, not such a cloud, or has a point outside the image.
+    Args:
+        path: the file.
+        height: height of the image.
+        width: width of the image.
+
+    Returns:
+        float32 H×W in meters, NaN where the cloud has no point.
+
+    Raises:
+        UserError: the file is missing, has another format, or has a point outside the image.
     """
     text = read_text(path)
     header, found, data = text.partition("DATA ascii")
     fields = next((line.split()[1:] for line in header.splitlines() if line.startswith("FIELDS")), [])
     if not found or not set(_FIELDS) <= set(fields):
-        raise UserError(f"{path}: is no ASCII point cloud (PCD) of x y z rgb index; get the file again")
+        raise UserError(
+            f"{path}: is not an ASCII point cloud (PCD) with the fields x y z rgb index; get the file again"
+        )
     points = _points(data, len(fields), path)[:, [fields.index(name) for name in _FIELDS]]
     points = points[np.isfinite(points).all(axis=1)]
     pixel = points[:, 3].astype(np.int64)
@@ -33,11 +45,11 @@ def read_cloud(path: Path, height: int, width: int) -> np.ndarray:
         raise UserError(f"{path}: pixel {wrong} lies outside an image of {height}×{width} pixels")
     depth = np.full(height * width, np.nan)
     depth[pixel] = np.linalg.norm(points[:, :3], axis=1) / _MILLIMETERS
-    return with_holes(depth.reshape(height, width))
+    return mark_holes(depth.reshape(height, width))
 
 
 def _points(data: str, columns: int, path: Path) -> np.ndarray:
-    """Numbers float64 N×`columns` of the lines after the header."""
+    """Numbers float64 N×`columns` from the lines after the header."""
     lines = data.split("\n")[1:]
     try:
         numbers = np.array(" ".join(lines).split(), np.float64)

@@ -1,4 +1,4 @@
-"""An image and the grasps that are known to work in it."""
+"""The sample type of grasp detection: an image and its known good grasps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +16,31 @@ class GraspSample:
     """One image with its grasps."""
 
     image: Tensor
-    """float32 C×H×W in raw units: colors 0..255, depth in meters; NaN where there is no data (holes of depth)."""
+    """float32 C×H×W in raw units: colors 0..255, depth in meters; NaN where there is no data (holes in depth)."""
     grasps: np.ndarray
     """float64 N×5 in pixels of the image (see `deploy.tasks.grasp.geometry`); N = 0: nothing to grasp."""
     id: str
     object: str
-    """Identity of what is seen: images of one object share it."""
+    """Identity of the object: all images of one object share it."""
 
 
 def make_grasp_sample(
     image: np.ndarray, grasps: np.ndarray, *, id: str, object: str, source: str | Path | None = None
 ) -> GraspSample:
-    """Check an image and its grasps and join them.
+    """Check an image and its grasps, and combine them into a sample.
 
-    `image` is H×W×C in raw units, and infinite pixels become NaN; `grasps` is N×5, angles of any turn. A grasp whose
-    rectangle has no part in the image (that is, whose bounding box has none) is dropped. One whose center alone lies
-    outside is kept: it can still be matched by a prediction, and `distill.data.grasp.targets` draws its part inside.
-    Raises UserError naming `source` (default: the id) where an array has another shape, a grasp is not finite, or a
-    size is not above 0.
+    A grasp whose bounding box lies outside the image is dropped. If only its center lies outside, it stays: a
+    prediction can still match it, and `distill.data.grasp.targets` draws the part inside.
+
+    Args:
+        image: H×W×C in raw units; infinite pixels become NaN.
+        grasps: N×5, angles in any range.
+        id: name of the sample.
+        object: identity of the object.
+        source: what error messages name; default: the id.
+
+    Raises:
+        UserError: an array has another shape, a grasp is not finite, or a size is not above 0.
     """
     name = str(source or id)
     if image.ndim != 3 or image.size == 0:
@@ -41,12 +48,12 @@ def make_grasp_sample(
     checked = _checked(grasps, name)
     pixels = image.transpose(2, 0, 1).astype(np.float32, order="C")
     pixels[~np.isfinite(pixels)] = np.nan
-    kept = checked[touches(checked, image.shape[0], image.shape[1])]
-    return GraspSample(torch.from_numpy(pixels), kept, id, object)
+    visible = checked[overlaps_image(checked, image.shape[0], image.shape[1])]
+    return GraspSample(torch.from_numpy(pixels), visible, id, object)
 
 
-def touches(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Of grasps N×5, whether the bounding box of each has a part in an image of that size: bool N."""
+def overlaps_image(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Whether the bounding box of each of the grasps N×5 overlaps an image of that size: bool N."""
     ring = corners(grasps)
     low, high = ring.min(axis=1), ring.max(axis=1)
     return ((high > -0.5) & (low < (width - 0.5, height - 0.5))).all(axis=1)

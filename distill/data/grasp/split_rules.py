@@ -1,7 +1,7 @@
-"""Dividing a data set into parts: by image, or by object, so that no part shares an object with another.
+"""Rules that split a data set: by image, or by object, so that no two parts share an object.
 
-Lenz et al. (IJRR 2015, arXiv:1301.3592) name these the image-wise and the object-wise split of Cornell. All is a pure
-function of the arguments, and never of the order in which a file system lists.
+Lenz et al. (IJRR 2015, arXiv:1301.3592) call these the image-wise and the object-wise split of Cornell. All functions
+are pure: the result never depends on the order of a directory listing.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,24 @@ from deploy.errors import UserError
 from distill.data.seeding import generator
 
 FRACTIONS = (0.8, 0.1, 0.1)
-"""Training, validation, test."""
+"""Of training, validation and test."""
 
 Indices = tuple[int, ...]
 
 
 def image_wise(count: int, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> tuple[Indices, ...]:
-    """Indices 0..count-1 divided by chance into parts of these fractions; each part in ascending order.
+    """Divide the indices 0..count-1 at random.
 
-    Raises UserError where the fractions are not positive with sum 1, or a part stays empty.
+    Args:
+        count: number of images.
+        fractions: the size of each part.
+        seed: determines the parts.
+
+    Returns:
+        The indices of each part, in ascending order.
+
+    Raises:
+        UserError: the fractions are not positive with sum 1, or a part is empty.
     """
     return _divide([str(index) for index in range(count)], fractions, seed)
 
@@ -28,18 +37,37 @@ def image_wise(count: int, fractions: Sequence[float] = FRACTIONS, seed: int = 0
 def object_wise(
     objects: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> tuple[Indices, ...]:
-    """Indices of `objects`, the identity of what each image shows, divided so that parts share no object.
+    """Divide images so that no two parts share an object.
 
-    Whole objects in random order fill part after part, so a part has about its fraction of the images. Raises UserError
-    as `image_wise` does.
+    Objects in random order fill one part after the other, so each part has about its fraction of the images.
+
+    Args:
+        objects: identity of the object in each image.
+        fractions: the size of each part.
+        seed: determines the parts.
+
+    Returns:
+        The indices of each part, in ascending order.
+
+    Raises:
+        UserError: the fractions are not positive with sum 1, or a part is empty.
     """
     return _divide(objects, fractions, seed)
 
 
 def folds(objects: Sequence[str], count: int, seed: int = 0) -> tuple[Indices, ...]:
-    """`count` parts of about equal size that share no object, for cross-validation; each serves as test once.
+    """Divide images into folds of about equal size that share no object, for cross-validation.
 
-    For folds by image give each image an identity of its own.
+    Args:
+        objects: identity of the object in each image; for folds by image, give each image its own.
+        count: number of folds.
+        seed: determines the folds.
+
+    Returns:
+        The indices of each fold, in ascending order.
+
+    Raises:
+        UserError: fewer than two folds, or a fold is empty.
     """
     if count < 2:
         raise UserError(f"cross-validation needs 2 folds or more, not {count}")
@@ -51,7 +79,7 @@ def _divide(objects: Sequence[str], fractions: Sequence[float], seed: int) -> tu
         raise UserError(f"fractions {tuple(fractions)}: must be above 0 with sum 1")
     names, which, sizes = np.unique(np.array(objects, str), return_inverse=True, return_counts=True)
     order = generator("grasp split", seed).permutation(len(names))
-    # An object belongs to the part where its middle image falls, all laid out in random order.
+    # With the images of all objects laid out in random order, an object belongs to the part of its middle image.
     middle = np.cumsum(sizes[order]) - sizes[order] / 2
     part_of = np.empty(len(names), int)
     part_of[order] = np.searchsorted(np.cumsum(fractions)[:-1] * len(objects), middle, side="right")

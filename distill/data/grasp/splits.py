@@ -1,23 +1,23 @@
-"""From a reader of all images to the three splits of a data set."""
+"""The three splits of a grasp data set, from a reader of all its images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from deploy.bundle.manifest import ClassInfo
-from distill.data.grasp.files import NAMES, Channels
+from distill.data.grasp.files import CHANNEL_NAMES, Channels
 from distill.data.grasp.sample import GraspSample
 from distill.data.grasp.split_rules import FRACTIONS, image_wise, object_wise
 from distill.data.splits import Splits
 
 CLASSES = (ClassInfo("background", (60, 60, 60)), ClassInfo("graspable", (70, 200, 90)))
-"""What the labels of a grasp network mean."""
+"""Classes of a grasp network's quality map."""
 
 SplitBy = Literal["object", "image"]
 
 
 class GraspReader(Protocol):
-    """Samples by position, and what each of them shows."""
+    """Samples by position, and the object in each."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -35,8 +35,8 @@ class GraspReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some samples of a reader."""
+class Subset:
+    """Some of the samples of a reader."""
 
     reader: GraspReader
     indices: Sequence[int]
@@ -60,15 +60,17 @@ class Part:
         return self.reader[self.indices[index]]
 
 
-def split(name: str, reader: GraspReader, channels: Channels, by: SplitBy) -> Splits:
-    """80 % training, 10 % validation and 10 % test of a data set without a split of its own; the same in every run."""
+def split_reader(name: str, reader: GraspReader, channels: Channels, by: SplitBy) -> Splits:
+    """Split a data set without a published split 80/10/10 into training, validation and test, the same in every run."""
     parts = object_wise(reader.objects) if by == "object" else image_wise(len(reader), FRACTIONS)
-    return grasp_splits(name, channels, *(Part(reader, indices) for indices in parts))
+    return grasp_splits(name, channels, *(Subset(reader, indices) for indices in parts))
 
 
 def grasp_splits(
     name: str, channels: Channels, train: GraspReader, val: GraspReader, test: GraspReader
 ) -> Splits:
-    """The splits of a grasp data set; images are uint8 (`optical`) only where all channels are colors."""
+    """The splits of a grasp data set; images are uint8 (`optical`) only if all channels are colors."""
     optical = channels == "rgb"
-    return Splits(name, CLASSES, NAMES[channels], optical, train=train, val=val, test=test, task="grasp")
+    return Splits(
+        name, CLASSES, CHANNEL_NAMES[channels], optical, train=train, val=val, test=test, task="grasp"
+    )

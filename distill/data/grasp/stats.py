@@ -1,4 +1,4 @@
-"""Statistics of grasp images as the network sees them."""
+"""Statistics of grasp images as the network receives them."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,19 @@ from distill.data.stats import Stats, compute_stats
 
 
 def grasp_stats(reader: GraspReader, size: tuple[int, int], channels: Sequence[str]) -> Stats:
-    """Channel means and deviations at network scale, of depth about its mean; pixels without and with a good grasp.
+    """Channel means and deviations at network scale (depth is centered), and pixels without and with a good grasp.
 
-    Raises UserError when no image has a valid pixel.
+    Raises:
+        UserError: no image has a valid pixel.
     """
     view = GraspView(
-        reader, size=size, channels=channels, augment=None, mean=[0.0] * len(channels), cache=False
+        reader, size=size, channels=channels, augment=None, mean=(0.0,) * len(channels), cache=False
     )
     return compute_stats(_Labeled(view), len(CLASSES))
 
 
 class _Labeled:
-    """A view with class ids as labels: 1 where a grasp is good."""
+    """A view with class ids as labels: 1 where a good grasp is drawn."""
 
     def __init__(self, view: GraspView) -> None:
         self.view = view

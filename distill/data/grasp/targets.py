@@ -1,32 +1,42 @@
-"""What a grasp network should give: maps of quality, angle and width, drawn from the grasps of an image."""
+"""Target maps of a grasp network: quality, angle and width, drawn from the grasps of an image."""
 
 import numpy as np
 
 from deploy.tasks.grasp.geometry import MAPS, corners
 
-SHARE = 1 / 3
-"""Part of the opening, around the center, where a grasp is drawn."""
+CENTER_SHARE = 1 / 3
+"""Share of the opening, around the center, where a grasp is drawn."""
 
 _EDGE = 1e-6
-"""Pixels by which a rectangle is widened, so that centers right on its edge count on both sides whatever the turn."""
+"""Pixels by which a rectangle is widened, so that pixel centers on its edges count on both sides at any angle."""
 
 
 def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Draw grasps N×5 as float32 4×H×W: quality, cos 2θ, sin 2θ, width; 0 where there is no grasp.
+    """Draw grasps as maps of quality, cos 2θ, sin 2θ and width.
 
-    A pixel belongs to a grasp when its center lies in the middle third of the rectangle's opening, over the whole
-    height of the jaws (GG-CNN, Morrison et al., RSS 2018, arXiv:1804.05172); at least the pixel nearest to the grasp's
-    center does. Its quality is 1, and its width is the opening as a share of half the shorter side of the image, at
-    most 1: in GG-CNN's 300×300 that is width / 150. Where grasps overlap, a pixel has angle and width of the one whose
-    center is nearest, the first of those equally near: so order does not matter, and each grasp can be read at its own
-    center (in GG-CNN the last of the file covers the others). Parts outside the image are cut off. The middle of its
-    pixels is a grasp's center to a pixel, unless its jaws are wider than its opening.
+    A pixel belongs to a grasp if its center lies in the middle third of the rectangle's opening, over the full height
+    of the jaws (GG-CNN, Morrison et al., RSS 2018, arXiv:1804.05172), or if it is the pixel nearest to the grasp's
+    center. Its quality is 1, and its width is the opening as a share of half the shorter side of the image, at most 1:
+    in GG-CNN's 300×300 images that is width / 150.
+
+    Where grasps overlap, a pixel takes angle and width from the grasp with the nearest center, the first among equals.
+    So the order of the grasps does not matter, and each can be read at its own center; in GG-CNN the last grasp of a
+    file covers the others. Parts outside the image are clipped. The centroid of a grasp's pixels is its center to
+    within a pixel, unless its jaws are wider than its opening.
+
+    Args:
+        grasps: N×5 in pixels.
+        height: height of the maps.
+        width: width of the maps.
+
+    Returns:
+        float32 4×H×W; 0 where there is no grasp.
     """
     maps = np.zeros((len(MAPS), height, width), np.float32)
     distance = np.full((height, width), np.inf, np.float32)
     drawn = np.array(grasps, np.float64).reshape(-1, 5)
     values = _values(drawn, min(height, width) / 2)
-    drawn[:, 3] *= SHARE
+    drawn[:, 3] *= CENTER_SHARE
     for grasp, ring, value in zip(drawn, corners(drawn), values, strict=True):
         rows, columns = _box(ring, grasp, height, width)
         inside, squared = _inside(grasp, rows, columns)
@@ -38,7 +48,7 @@ def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _values(grasps: np.ndarray, unit: float) -> np.ndarray:
-    """What the four maps hold in each grasp: N×4."""
+    """Values of the four maps inside each grasp: N×4."""
     angle, opening = grasps[:, 2], grasps[:, 3]
     return np.column_stack(
         [np.ones(len(grasps)), np.cos(2 * angle), np.sin(2 * angle), np.minimum(opening / unit, 1)]
@@ -46,7 +56,7 @@ def _values(grasps: np.ndarray, unit: float) -> np.ndarray:
 
 
 def _box(ring: np.ndarray, grasp: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of the pixels that may lie in a rectangle 4×2, and of the one nearest to its center."""
+    """Rows and columns that contain the rectangle `ring` (4×2) and the pixel nearest to its center."""
     low = np.floor(np.minimum(ring.min(axis=0), grasp[:2]))
     high = np.ceil(np.maximum(ring.max(axis=0), grasp[:2])) + 1
     (left, top), (right, bottom) = (
@@ -56,7 +66,7 @@ def _box(ring: np.ndarray, grasp: np.ndarray, height: int, width: int) -> tuple[
 
 
 def _inside(grasp: np.ndarray, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels of a box lie in a rectangle, or nearest to its center; and their squared distances from it."""
+    """Which pixels of a box lie in a grasp or nearest to its center, and their squared distances from that center."""
     x, y, angle, opening, jaws = grasp
     dx = np.arange(columns.start, columns.stop) - x
     dy = np.arange(rows.start, rows.stop)[:, None] - y

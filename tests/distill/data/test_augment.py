@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as tf
 
 from deploy.errors import UserError
 from distill.config import AugmentConfig
-from distill.data.augment import augment, check_augment, jitter_colors
+from distill.data.augment import augment_sample, check_augment, jitter_colors
 from distill.data.sample import Sample
 
 GEOMETRY = AugmentConfig(crop=(24, 40), scale=(0.5, 2.0), flip=True, vertical_flip=True, photometric=0.0)
@@ -30,7 +30,9 @@ def coordinates(height=30, width=36, void=True) -> Sample:
 
 def variants(config, count=60, sample=None, optical=False, mean=MEAN):
     sample = sample or coordinates()
-    return [augment(sample, config, np.random.default_rng(seed), mean, optical) for seed in range(count)]
+    return [
+        augment_sample(sample, config, np.random.default_rng(seed), mean, optical) for seed in range(count)
+    ]
 
 
 def test_output_is_exactly_the_crop_in_the_contracted_types():
@@ -70,7 +72,7 @@ def test_masks_are_not_shifted_against_the_image():
     height, width = 30, 36
     y = torch.arange(height)[:, None].expand(height, width)
     sample = Sample(y[None].float(), y.clone(), torch.ones(height, width, dtype=torch.bool), "rows")
-    result = augment(sample, config, np.random.default_rng(0), (0.0,), optical=False)
+    result = augment_sample(sample, config, np.random.default_rng(0), (0.0,), optical=False)
     offset = result.label.float() - result.image[0]
     assert result.valid.all()
     assert 0.4 < offset.abs().mean() < 0.6  # two source rows per output row: the center lies between them
@@ -118,7 +120,7 @@ def test_flips_happen_in_half_of_the_samples_and_only_when_asked():
 def test_whole_image_comes_back_untouched_without_changes():
     config = AugmentConfig(crop=(30, 36), scale=(1.0, 1.0), flip=False, photometric=0.0)
     source = coordinates()
-    result = augment(source, config, np.random.default_rng(0), MEAN, optical=True)
+    result = augment_sample(source, config, np.random.default_rng(0), MEAN, optical=True)
     assert torch.equal(result.image, source.image)
     assert torch.equal(result.label, source.label)
 
@@ -185,7 +187,7 @@ def test_the_zoom_is_torchvisions_bit_by_bit(zoom, channels, optical, lies):
     crop = (round(40 * zoom), round(60 * zoom))
     config = AugmentConfig(crop=crop, scale=(zoom, zoom), flip=False, photometric=0.0)
     source = Sample(image, torch.zeros(40, 60).byte(), torch.ones(40, 60).bool(), "a")
-    result = augment(source, config, np.random.default_rng(0), (0.0,) * channels, optical)
+    result = augment_sample(source, config, np.random.default_rng(0), (0.0,) * channels, optical)
     expected = tf.resize_image(image.contiguous(), list(crop), antialias=True)
     assert torch.equal(result.image, expected.float())
     assert result.image.is_contiguous()
@@ -194,12 +196,12 @@ def test_the_zoom_is_torchvisions_bit_by_bit(zoom, channels, optical, lies):
 
 def test_randomness_comes_from_the_generator_alone():
     before = torch.random.get_rng_state()
-    first = augment(coordinates(), AugmentConfig(), np.random.default_rng(5), MEAN, optical=True)
+    first = augment_sample(coordinates(), AugmentConfig(), np.random.default_rng(5), MEAN, optical=True)
     torch.manual_seed(999)
-    second = augment(coordinates(), AugmentConfig(), np.random.default_rng(5), MEAN, optical=True)
+    second = augment_sample(coordinates(), AugmentConfig(), np.random.default_rng(5), MEAN, optical=True)
     assert torch.equal(first.image, second.image)
     torch.random.set_rng_state(before)
-    augment(coordinates(), AugmentConfig(), np.random.default_rng(6), MEAN, optical=True)
+    augment_sample(coordinates(), AugmentConfig(), np.random.default_rng(6), MEAN, optical=True)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -59,7 +59,7 @@ def test_damaged_clouds_are_named(tmp_path, points, message):
 def test_a_file_that_is_no_cloud_is_named(tmp_path):
     make_cornell(tmp_path, count=1, cloud=True)
     (tmp_path / "01" / "pcd0100.txt").write_text("FIELDS x y z\nDATA ascii\n1 2 3\n")
-    with pytest.raises(UserError, match=r"pcd0100\.txt: is no ASCII point cloud"):
+    with pytest.raises(UserError, match=r"pcd0100\.txt: is not an ASCII point cloud"):
         cornell(tmp_path)[0]
 
 

@@ -73,7 +73,7 @@ def test_grasps_lie_on_what_stands_out_and_fit_the_gripper():
 
 def test_fingers_find_room():
     """Checked by drawing both fingers into the heights, instead of by sampling points."""
-    from distill.data.grasp.tabletop import _heights, _object, _place, _spaced
+    from distill.data.grasp.tabletop import _heights, _object, _place, _thin_out
 
     rng = np.random.default_rng(3)
     extent = np.array((0.5, 0.5))
@@ -81,7 +81,7 @@ def test_fingers_find_room():
     fine = HeightMap(_heights(placed, extent, PIXEL), PIXEL)
     checked = 0
     for _, thing, contours in placed:
-        grasps = antipodal_grasps(_spaced(contours), fine, GRIPPER, rng, 15)
+        grasps = antipodal_grasps(_thin_out(contours), fine, GRIPPER, rng, 15)
         for x, y, angle, width in grasps:
             half = width / 2 + (GRIPPER.thickness) / 2
             for sign in (-1, 1):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deploy.tasks.grasp.decode import to_image
 from deploy.tasks.grasp.geometry import MAPS, angle_between
-from distill.data.grasp.affine import moved, turning
+from distill.data.grasp.affine import similarity_matrix, transform_grasps
 from distill.data.grasp.targets import encode
 
 SIDE = 120
@@ -112,24 +112,24 @@ def test_a_quarter_turn_of_the_grasps_is_one_of_the_maps():
         [rng.uniform(0, 119, (9, 2)), rng.uniform(-1.5, 1.5, 9), rng.uniform(9, 50, (9, 2))]
     )
     middle = (SIDE - 1) / 2, (SIDE - 1) / 2
-    turn = turning(middle, middle, np.pi / 2, 1, (False, False))
+    turn = similarity_matrix(middle, middle, np.pi / 2, 1, (False, False))
     maps = encode(grasps, SIDE, SIDE)
     expected = np.rot90(maps, axes=(1, 2)) * np.array([1, -1, -1, 1])[:, None, None]
-    assert np.allclose(encode(moved(grasps, turn), SIDE, SIDE), expected, atol=1e-6)
+    assert np.allclose(encode(transform_grasps(grasps, turn), SIDE, SIDE), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("flips", "axis"), [((True, False), 2), ((False, True), 1)])
 def test_a_mirror_negates_the_angle(flips, axis):
     middle = (SIDE - 1) / 2, (SIDE - 1) / 2
     one = grasp(40, 50, 0.4)
-    mirrored = moved(one, turning(middle, middle, 0, 1, flips))
+    mirrored = transform_grasps(one, similarity_matrix(middle, middle, 0, 1, flips))
     assert mirrored[0, 2:] == pytest.approx([-0.4, 30, 10])
     expected = np.flip(encode(one, SIDE, SIDE), axis) * np.array([1, 1, -1, 1])[:, None, None]
     assert np.allclose(encode(mirrored, SIDE, SIDE), expected, atol=1e-6)
 
 
 def test_a_zoom_scales_the_sizes_and_a_turn_adds_to_the_angle():
-    one = moved(grasp(70, 50, 0.3), turning((60, 50), (10, 20), 0.5, 2, (False, False)))
+    one = transform_grasps(grasp(70, 50, 0.3), similarity_matrix((60, 50), (10, 20), 0.5, 2, (False, False)))
     assert one[0] == pytest.approx([10 + 20 * np.cos(0.5), 20 - 20 * np.sin(0.5), 0.8, 60, 20])
 
 

@@ -9,8 +9,8 @@ import torch
 from deploy.errors import UserError
 from deploy.tasks.grasp.geometry import angle_between
 from distill.config import AugmentConfig
-from distill.data.grasp.affine import moved, turning
-from distill.data.grasp.augment import covered, random_matrix, warp
+from distill.data.grasp.affine import similarity_matrix, transform_grasps
+from distill.data.grasp.augment import random_matrix, valid_mask, warp
 from distill.data.grasp.sample import make_grasp_sample
 from distill.data.grasp.stats import grasp_stats
 from distill.data.grasp.targets import encode
@@ -97,8 +97,8 @@ def test_turning_an_image_and_its_grasps_commutes_with_drawing():
     grasps = Bars().truth(1)
     for _ in range(10):
         angle, zoom = rng.uniform(-np.pi, np.pi), rng.uniform(0.8, 1.3)
-        matrix = turning((30, 33), (34, 30), angle, zoom, (False, False))
-        first = encode(moved(grasps, matrix), SIDE, SIDE)
+        matrix = similarity_matrix((30, 33), (34, 30), angle, zoom, (False, False))
+        first = encode(transform_grasps(grasps, matrix), SIDE, SIDE)
         quality, cos, sin, width = warp(
             encode(grasps, SIDE, SIDE).transpose(1, 2, 0), matrix, (SIDE, SIDE)
         ).transpose(2, 0, 1)
@@ -122,7 +122,7 @@ def test_valid_pixels_are_those_that_come_from_the_image():
         matrix = random_matrix(50, 70, replace(CROP, scale=(0.5, 1.5)), rng)
         seen = warp(np.full((50, 70), 255, np.uint8), matrix, CROP.crop)
         assert seen.shape == CROP.crop
-        inside = covered(matrix, (50, 70), CROP.crop)
+        inside = valid_mask(matrix, (50, 70), CROP.crop)
         back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
         for row, column in rng.integers(0, SIDE, (50, 2)):
             x, y, _ = back @ (column, row, 1)
