@@ -1,4 +1,4 @@
-"""Where training crops are taken: as ever by default, around classes, and with enough that counts."""
+"""Where training crops are taken: by default, around classes, and with enough valid pixels."""
 
 from collections import Counter
 from dataclasses import replace
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from deploy.errors import UserError
 from distill.config import AugmentConfig
-from distill.data.augment import augment, check_augment
+from distill.data.augment import augment_sample, check_augment
 from distill.data.crops import TRIES, _offset, choose_window
-from distill.data.loader import train_batches
+from distill.data.loader import Shard, train_batches
 from distill.data.sample import Sample, make_sample
 from distill.data.stats import compute_stats, images_by_class
 from distill.data.train_view import TrainView
@@ -94,7 +94,7 @@ def test_where_none_is_good_enough_the_best_is_taken():
         best = min(drawn, key=lambda window: not_counting(sample, window))
         assert choose_window(sample, limited, np.random.default_rng(seed)) == best
     nothing = labeled(torch.full((30, 30), 255))
-    assert not augment(nothing, limited, np.random.default_rng(0), [0.0], False).valid.any()
+    assert not augment_sample(nothing, limited, np.random.default_rng(0), [0.0], False).valid.any()
 
 
 def test_what_lies_outside_the_image_does_not_count():
@@ -174,7 +174,9 @@ def test_a_crop_depends_on_its_key_alone():
 
 def test_two_processes_share_the_batch_of_one():
     (whole,) = train_batches(view(0.6), 8, 0, 3, 1)
-    parts = [next(iter(train_batches(view(0.6), 8, 0, 3, 1, rank=rank, world=2))) for rank in range(2)]
+    parts = [
+        next(iter(train_batches(view(0.6), 8, 0, 3, 1, shard=Shard(rank, world=2)))) for rank in range(2)
+    ]
     assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
     assert sum((part.ids for part in parts), ()) == whole.ids
 

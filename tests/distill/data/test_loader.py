@@ -13,8 +13,8 @@ from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.inference.preprocess import prepare
 from distill.config import AugmentConfig, DataConfig
-from distill.data.loader import step_indices, train_batches
-from distill.data.registry import open_splits
+from distill.data.loader import Shard, step_indices, train_batches
+from distill.tasks.registry import open_splits
 from distill.data.sample import Batch, Sample, make_sample
 from distill.data.train_view import TrainView
 
@@ -113,7 +113,7 @@ def test_resuming_continues_the_uninterrupted_run():
 def test_processes_and_micro_batches_share_the_batch_in_order():
     whole = list(train_batches(view(), 8, seed=0, start_step=2, steps=3))
     parts = [
-        list(train_batches(view(), 8, seed=0, start_step=2, steps=3, rank=rank, world=2, micro=2))
+        list(train_batches(view(), 8, seed=0, start_step=2, steps=3, shard=Shard(rank, world=2, micro=2)))
         for rank in (0, 1)
     ]
     assert [len(part) for part in parts] == [6, 6]
@@ -292,7 +292,7 @@ class Mixed:
 
 def test_indivisible_batch_and_empty_split_are_refused_at_once():
     with pytest.raises(UserError, match="batch of 6 does not divide"):
-        train_batches(view(), 6, seed=0, start_step=0, steps=1, world=2, micro=2)
+        train_batches(view(), 6, seed=0, start_step=0, steps=1, shard=Shard(world=2, micro=2))
     empty = view()
     empty.reader.reader = []
     with pytest.raises(UserError, match="no images"):
