@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
 
-# A slow machine is no failure, and CI must not fail by luck: there every run draws the same examples.
+# A slow machine is not a failure, and CI must not fail by chance: there every run draws the same examples.
 hypothesis.settings.register_profile("edgedistill", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("edgedistill")
 
@@ -36,7 +36,7 @@ def reason_to_skip(root: str | None, sets: tuple[str, ...]) -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a `realdata` test whose data are not here."""
+    """Skip a `realdata` test whose data are missing."""
     for marker in item.iter_markers("realdata"):
         if reason := reason_to_skip(os.environ.get("EDGEDISTILL_DATA"), marker.args):
             pytest.skip(reason)

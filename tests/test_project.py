@@ -18,12 +18,12 @@ from tests.conftest import ROOT, reason_to_skip, run_python
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests")
 SHIPPED = sorted(set(PACKAGES) - {"benchmarks"})
-# What `import` calls the dependencies, where that is not their name.
+# Import names of dependencies that differ from the name of the package.
 IMPORT_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL"}
 
 
 def import_names(requirements: list[str]) -> list[str]:
-    """What one imports of them."""
+    """The names by which these dependencies are imported."""
     names = [re.split(r"[^\w-]", requirement)[0] for requirement in requirements]
     return [IMPORT_NAMES.get(name, name) for name in names]
 
@@ -86,7 +86,7 @@ def test_deploy_imports_only_base_dependencies():
     imported = {name: file for file in files for name in imported_at_module_level(file)}
 
     assert {name: str(file) for name, file in imported.items() if name not in allowed} == {}
-    assert allowed & set(imported) >= {"numpy", "msgspec"}  # the walk sees something
+    assert allowed & set(imported) >= {"numpy", "msgspec"}  # the search found something
 
 
 def test_import_deploy_is_light():

@@ -32,5 +32,5 @@ def images(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def int8_bundle(tmp_path_factory) -> Path:
-    """A bundle whose INT8 model calls red what is green."""
+    """A bundle whose INT8 model labels green as red."""
     return make_precisions(tmp_path_factory.mktemp("int8_bundle") / "bundle", "int8")

@@ -1,4 +1,4 @@
-"""A tiny bundle with labeled data beside it, as a run leaves them."""
+"""A tiny bundle with labeled data beside it, as a run writes them."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def scene(seed: int) -> np.ndarray:
 
 
 def make_labeled_bundle(folder: Path) -> Path:
-    """A bundle with data beside it whose labels are what the fp32 model says, a few pixels left out."""
+    """A bundle with data beside it, labeled by the fp32 model, with a few invalid pixels."""
     data = folder.parent / "data"
     make_bundle(folder)
     model = load(folder, "onnxruntime")
@@ -34,7 +34,7 @@ def make_labeled_bundle(folder: Path) -> Path:
 
 
 def make_hard(data: Path, bundle: Path, split: str) -> None:
-    """Put images into a split in which the classes nearly tie: a little noise around the means."""
+    """Add images to a split in which the classes nearly tie: a little noise around the means."""
     for path in [*(data / split / "masks").iterdir(), *(data / split / "images").iterdir()]:
         path.unlink()
     model, rng = load(bundle, "onnxruntime"), np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Tiny bundles with more than one precision, whose answers tell which file was opened, and engines that are none."""
+"""Tiny bundles with several precisions, whose outputs tell which file was opened, and fake engines."""
 
 import time
 from pathlib import Path
@@ -13,11 +13,11 @@ from tests.deploy.tiny import WEIGHTS, make_bundle, make_model
 FILES = {"fp16": FP16, "int8": INT8_CPU}
 RED = np.full((32, 48, 3), (255, 0, 0), np.uint8)
 ANSWERS = {"fp32": 0, "int8": 1, "fp16": 2}
-"""What the model of each precision calls a red image."""
+"""The class that the model of each precision gives a red image."""
 
 
 def make_precisions(folder: Path, *precisions: str) -> Path:
-    """A bundle with more precisions than fp32, whose models call red something else: see ANSWERS."""
+    """A bundle with precisions besides fp32, whose models label red differently: see ANSWERS."""
     make_bundle(folder)
     spec = read_manifest(folder).input
     models = {
@@ -28,7 +28,7 @@ def make_precisions(folder: Path, *precisions: str) -> Path:
 
 
 def add_engine(folder: Path, backend: str = "tensorrt", precision: str = "fp32", name: str = "") -> Path:
-    """Something that looks like an engine of the bundle until one opens it."""
+    """Add a file that looks like an engine of the bundle but cannot be opened."""
     sidecar = Sidecar(
         source="model.onnx",
         source_sha256=read_manifest(folder).files["model.onnx"].sha256,
@@ -47,7 +47,7 @@ def add_engine(folder: Path, backend: str = "tensorrt", precision: str = "fp32",
 
 
 class FakeEngine:
-    """Gives one label everywhere, after `wait` seconds."""
+    """Returns one label everywhere, after `wait` seconds."""
 
     def __init__(
         self, name: str = "fake fp32", label: int = 0, wait: float = 0.0, file: Path | None = None

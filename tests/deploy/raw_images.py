@@ -1,4 +1,4 @@
-"""Image files of kinds that Pillow does not write, by hand."""
+"""Image files in formats that Pillow does not write."""
 
 import struct
 import zlib
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def make_tiff(values: np.ndarray, order: str, sample_format: int, extra: int = 0) -> bytes:
-    """An uncompressed TIFF H×W or H×W×C by hand, of kinds that Pillow does not write; C above 1 is RGB and more."""
+    """An uncompressed TIFF H×W or H×W×C in a format that Pillow does not write; C above 1 is RGB and more."""
     height, width, channels = (*values.shape, 1)[:3]
     bits = 8 * values.itemsize
     entries = {

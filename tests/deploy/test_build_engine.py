@@ -1,4 +1,4 @@
-"""build_engine.py: what is compiled is proved, mistakes are refused before anything is made."""
+"""build_engine.py: compiled engines are verified; mistakes are refused before anything is built."""
 
 import json
 import re
@@ -38,11 +38,11 @@ class FakeGpu:
 
 
 class TestCompiled:
-    """The engine that was just built is the one that is proved."""
+    """The engine that was just built is the one that is verified."""
 
     @pytest.fixture
     def built(self, bundle, monkeypatch):
-        """Compiling gives an engine, and opening it ONNX Runtime, or what `answer` says."""
+        """Compiling returns an engine file; opening it gives `Opened` around ONNX Runtime."""
         from deploy.backends.tensorrt_gpu import builder as trt_builder
         from deploy.backends.tensorrt_gpu import engine as trt
 
@@ -109,7 +109,7 @@ class TestCompiled:
 
 
 class Opened:
-    """An engine of TensorRT, played by another; `wrong`: one that gives other labels."""
+    """Another engine in the role of TensorRT's; if `wrong`, its labels differ."""
 
     wrong = False
 

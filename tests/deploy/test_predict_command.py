@@ -127,7 +127,7 @@ def test_predict_goes_on_after_a_file_that_cannot_be_read(bundle, images, tmp_pa
 @pytest.mark.parametrize("kind", ["bands", "raw", "tiff_lzw", "tiff_deflate"])
 def test_predict_says_one_line_about_a_bad_file(bundle, tmp_path, kind):
     path = tmp_path / "bad.tif"
-    if kind == "bands":  # libtiff has something to say itself of what stops early
+    if kind == "bands":  # libtiff prints its own message about truncated files
         path.write_bytes(make_tiff(np.zeros((32, 48, 9), np.uint8), "<", sample_format=1))
     else:
         Image.fromarray(make_image()).save(path, compression=kind)

@@ -1,4 +1,4 @@
-"""A tiny bundle of two classes whose scores want another threshold, with labeled data beside it."""
+"""A tiny bundle of two classes that is better with another threshold, with labeled data beside it."""
 
 from pathlib import Path
 

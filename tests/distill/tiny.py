@@ -16,7 +16,7 @@ from teacher.pspnet import Output
 
 
 class TinyNet(nn.Module):
-    """Stride 4, with dropout, batch norm and an auxiliary head: everything that training has to get right."""
+    """Stride 4, with dropout, batch norm and an auxiliary head: everything that training must handle."""
 
     def __init__(self, in_channels: int = 2, num_outputs: int = 2) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def tiny_net(seed: int = 0, **options: int) -> TinyNet:
 def distillation(
     teacher: nn.Module, student: nn.Module, accelerator: Accelerator, loss: str = "kl(t=2)", **options: Any
 ) -> Distillation:
-    """The teacher in every step, by the losses of an expression; `options` are fields of `DistillConfig`."""
+    """Online distillation with the losses of an expression; `options` are fields of `DistillConfig`."""
     config = DistillConfig(loss=loss, **options)
     terms = parse_terms(loss)
     distillation_loss = build_distillation_loss(config, terms, teacher, student)
@@ -56,4 +56,4 @@ RUN = (
     "--student.head-channels=16",
     "--precision=fp32",
 )
-"""A run with the smallest of backbones: `parse([*RUN, "--out", …])`."""
+"""A run with the smallest backbones: `parse([*RUN, "--out", …])`."""

@@ -1,11 +1,11 @@
-"""The students besides PSPNet, small."""
+"""Small versions of the students other than PSPNet."""
 
 import torch
 from torch import Tensor, nn
 
 from student.zoo import STUDENTS, build_network
 
-# as narrow as makes the tests fast: what is tested does not depend on the width
+# narrow to keep the tests fast; what is tested does not depend on the width
 SMALL: dict[str, dict[str, object]] = {
     "ggcnn": {},
     "ggcnn2": {},
@@ -20,13 +20,13 @@ assert set(SMALL) == {name for name in STUDENTS if not name.startswith("pspnet/"
 
 
 def small(arch: str, in_channels: int = 2, num_outputs: int = 4, **options: object) -> nn.Module:
-    """A small one, the same at every call."""
+    """A small network with the same weights at every call."""
     torch.manual_seed(0)
     return build_network(arch, in_channels, num_outputs, **SMALL[arch] | options)
 
 
 def settled(network: nn.Module, images: Tensor) -> nn.Module:
-    """In evaluation mode, with statistics of `images` in the batch norms and biases that are not all 0."""
+    """The network in evaluation mode, with statistics of `images` in the batch norms and nonzero biases."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, std=0.3)

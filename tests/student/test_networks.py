@@ -1,4 +1,4 @@
-"""What every student has in common, and what the papers say of each."""
+"""What all students have in common, and what the papers publish about each."""
 
 import pytest
 import torch

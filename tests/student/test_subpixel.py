@@ -1,4 +1,4 @@
-"""Transposed convolutions as plain ones compute the same."""
+"""Transposed convolutions replaced by plain ones compute the same."""
 
 from itertools import product
 

@@ -21,7 +21,7 @@ def test_the_backbone_starts_from_the_packages_weights():
     for name, value in backbone.state_dict().items():
         if "num_batches_tracked" not in name:
             assert torch.equal(value, state[name]), name
-    # renamed by position and still a network: running statistics fit the activations, so features keep their scale
+    # weights are matched by position and fit: running statistics suit the activations, so features keep their scale
     features = backbone(torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0)))
     assert all(0.01 < maps.std() < 100 for maps in features)
 

@@ -1,4 +1,4 @@
-"""Pyramid pooling against torch, for every size a feature map may have."""
+"""Pyramid pooling compared with torch, for every size a feature map may have."""
 
 import pytest
 import torch

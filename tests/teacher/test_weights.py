@@ -1,4 +1,4 @@
-"""Local weights: what fits is loaded, what does not is reported, and nothing is unpickled."""
+"""Local weights: matching ones are loaded, others reported, and nothing is unpickled."""
 
 import pickle
 

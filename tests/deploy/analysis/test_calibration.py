@@ -1,4 +1,4 @@
-"""Calibration error against a loop, and temperatures that are known."""
+"""Calibration error compared with a plain loop, and temperatures whose value is known."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Threshold sweeps against scikit-learn."""
+"""Threshold sweeps compared with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ EVERYWHERE = np.ones((40, 50), bool)
 
 
 def made_up(seed=0):
-    """Probabilities float32 40×50 and a truth that they hint at."""
+    """Probabilities float32 40×50 and a label that correlates with them."""
     random = np.random.default_rng(seed)
     truth = random.random((40, 50)) < 0.3
     scores = random.normal(np.where(truth, 0.8, -0.8), 1.5)

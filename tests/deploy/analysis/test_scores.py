@@ -1,4 +1,4 @@
-"""Scores of images against `deploy.evaluation.segmentation_metrics`, comparisons of models, maps of errors."""
+"""Scores of images compared with `deploy.evaluation.segmentation_metrics`, comparisons of models, error maps."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ class TestComparison:
         assert (result.wins, result.losses, result.ties, result.images) == (4, 2, 4, 10)
 
     def test_interval_covers_the_difference_of_all_images(self):
-        """Of intervals at 80 % from small samples about 80 % cover what a thousand images say."""
+        """About 80 % of the 80 % intervals from small samples cover the difference over a thousand images."""
         first, second = matrices(0.3, 1000), matrices(0.35, 1000, first=5000)
         truth = compare_images(first, second, resamples=2)
         covered = []

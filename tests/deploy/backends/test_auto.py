@@ -1,4 +1,4 @@
-"""`auto`: a TensorRT engine that fits, else the faster CPU backend, measured once and remembered."""
+"""`auto`: a suitable TensorRT engine, otherwise the faster CPU backend, measured once and remembered."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def bundle(tmp_path):
 
 
 class Machine:
-    """Two CPU backends of known speed; `opened` says which were opened, `fast` decides who wins."""
+    """Two CPU backends of known speed; `opened` lists those opened, `fast` is the faster one."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -149,7 +149,7 @@ def test_a_backend_that_fails_is_passed_over_with_a_warning(bundle, machine):
     machine.broken = {"openvino"}
     with pytest.warns(RuntimeWarning, match="openvino: is broken; running without it"):
         assert open_engine(bundle).name == "onnxruntime fp32"
-    assert not (bundle / "engines").exists()  # it may be mended
+    assert not (bundle / "engines").exists()  # it may be repaired
     machine.broken = {"openvino", "onnxruntime"}
     with pytest.raises(UserError, match="onnxruntime: is broken"):
         open_engine(bundle)
@@ -163,7 +163,7 @@ def test_a_remembered_backend_that_fails_is_replaced(bundle, machine):
 
 
 def test_a_fast_backend_that_is_wrong_is_not_taken(bundle, machine):
-    """As INT8 is on CPUs whose 16-bit sums overflow."""
+    """For example INT8 on CPUs whose 16-bit sums overflow."""
     golden = read_golden(bundle)["labels"][:1]
     most, least = np.bincount(golden.ravel(), minlength=3).argsort()[[-1, 0]]
     machine.labels = {"openvino": int(least), "onnxruntime": int(most)}
@@ -187,7 +187,7 @@ def test_without_a_golden_file_zeros_will_do(bundle, machine, golden):
 
 
 def test_measuring_takes_about_the_time_it_may(monkeypatch):
-    """By a clock that only goes on while an engine runs."""
+    """With a clock that advances only while an engine runs."""
     now = 0.0
 
     class Engine(FakeEngine):
@@ -206,7 +206,7 @@ def test_measuring_takes_about_the_time_it_may(monkeypatch):
     monkeypatch.setattr(choice.time, "perf_counter", lambda: now)
     assert runs(1.1 * choice.SECONDS) == [3, 3]  # to warm up, to wake up, and timed once
     assert runs(choice.SECONDS / 1000) == [1 + choice.BLOCKS * (1 + choice.BLOCK)] * 2
-    assert sum(runs(choice.SECONDS / 20)) <= 20 + 2 + 4  # a block more at most
+    assert sum(runs(choice.SECONDS / 20)) <= 20 + 2 + 4  # at most one more block
 
 
 TWO = """

@@ -1,4 +1,4 @@
-"""OpenVINO: the answers of ONNX Runtime, from any thread, and nothing said to anybody."""
+"""OpenVINO: the same outputs as ONNX Runtime, from any thread, and no telemetry."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_labels_and_logits_are_those_of_onnx_runtime(folder, name):
 
 @pytest.mark.parametrize("kind", ["rgb", "sar"])
 def test_fp32_stays_fp32_on_cpus_with_bf16(kind):
-    """bf16 keeps 8 bits: on such a CPU the logits would be off by some 1e-2."""
+    """bf16 has 8 bits of precision: with it the logits would be off by about 1e-2."""
     layers = np.random.default_rng(0).normal(size=WEIGHTS[kind].shape)
     model = make_model(SPECS[kind], layers)
     batch = make_image(kind)[None] if kind == "rgb" else np.moveaxis(make_image(kind), 2, 0)[None].copy()
@@ -175,7 +175,7 @@ assert convert_model is sys.modules["openvino.tools.ovc"].convert_model
 """
 
 
-def test_it_reports_to_nobody_and_writes_nothing_at_home(folder, tmp_path):
+def test_it_sends_no_telemetry_and_writes_nothing_at_home(folder, tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", QUIET, str(folder / "rgb")],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""build.py and build_engine.py: from a bundle to INT8, FP16 and engines, each proved; and what can go wrong."""
+"""build/steps.py: INT8 and FP16 models made from a bundle and verified, and what can go wrong."""
 
 import json
 from pathlib import Path
@@ -64,13 +64,13 @@ class TestInt8:
         run(bundle, "--redo", "--calibrators", "min-max")
         assert json.loads((bundle / QUANTIZATION).read_text())["calibrator"] == "min-max"
 
-    def test_sensitivity_is_printed_once_and_kept(self, bundle, capsys):
+    def test_sensitivity_is_printed_once_and_stored(self, bundle, capsys):
         run(bundle, "--sensitivity")
         assert capsys.readouterr().out.count("(all in float)") == 1
         assert (bundle / "sensitivity.svg").read_text().startswith("<svg")
         verify_files(bundle, read_manifest(bundle))
         run(bundle, "--redo")
-        assert not (bundle / "sensitivity.svg").exists()  # it was of the model before
+        assert not (bundle / "sensitivity.svg").exists()  # it belonged to the previous model
 
     @pytest.mark.parametrize("option", [["--sensitivity"], ["--calibrators", "min-max, mse"]])
     def test_options_that_need_another_model_make_one(self, bundle, capsys, option):
@@ -125,7 +125,7 @@ class TestFp16:
 
 
 @pytest.mark.parametrize("way", ["here", "link"])
-def test_the_bundle_may_be_given_in_other_words(bundle, tmp_path, monkeypatch, way):
+def test_the_bundle_may_be_given_by_another_path(bundle, tmp_path, monkeypatch, way):
     if way == "here":
         monkeypatch.chdir(bundle)
     else:

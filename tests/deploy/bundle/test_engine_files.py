@@ -1,4 +1,4 @@
-"""engines.py: an engine counts only with a sidecar that describes it."""
+"""engine_files.py: an engine is listed only with a sidecar that describes it."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""bundle.py: what is written is what is read, and every kind of damage is named."""
+"""manifest.py and bundle_files.py: a bundle is read as it was written, and every kind of damage is named."""
 
 import errno
 import json

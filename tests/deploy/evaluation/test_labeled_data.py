@@ -1,4 +1,4 @@
-"""labeled.py: what is written for a device is what the device reads, and damage is named."""
+"""labeled_data.py: a device reads exactly what was written for it, and damage is named."""
 
 import numpy as np
 import pytest

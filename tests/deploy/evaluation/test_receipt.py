@@ -1,4 +1,4 @@
-"""The receipt: hops that change labels or scores fail, and the right one is blamed."""
+"""The receipt: hops that change labels or scores fail, and the right one is named."""
 
 from functools import partial
 from types import SimpleNamespace

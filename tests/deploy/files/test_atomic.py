@@ -1,4 +1,4 @@
-"""errors.py and files.py: one line for the user, and no half-written file."""
+"""errors.py and atomic.py: one line for the user, and no half-written file."""
 
 import errno
 import hashlib

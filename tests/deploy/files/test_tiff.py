@@ -1,4 +1,4 @@
-"""TIFF files of any bands and numbers, read by rasterio, tifffile or Pillow."""
+"""TIFF files with any number of bands and any dtype, read by rasterio, tifffile or Pillow."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""TIFF files of many bands, written by tifffile or rasterio."""
+"""TIFF files with many bands, written by tifffile or rasterio."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from deploy.raster.geo import gdal
 
 
 def bands(count: int = 2, dtype: str = "float32", size: tuple[int, int] = (6, 8)) -> np.ndarray:
-    """H×W×C of different numbers."""
+    """An array H×W×C of distinct numbers."""
     return (np.arange(count * size[0] * size[1]).reshape(*size, count) - 20).astype(dtype)
 
 
 def write_tiff(path: Path, array: np.ndarray, nodata: float | None = None, planar: bool = True) -> None:
-    """H×W×C, each band in a plane of its own unless told otherwise; no georeference."""
+    """Write H×W×C without a georeference, by default each band in a plane of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tags = [] if nodata is None else [(42113, "s", 0, str(nodata), True)]
     if array.shape[2] == 1:

@@ -1,4 +1,4 @@
-"""Depth on its way to a network: holes filled from around them, and depth relative to its mean."""
+"""Depth before the network: holes filled from their surroundings, and depth relative to its mean."""
 
 import warnings
 

@@ -53,7 +53,7 @@ def test_shrinking_averages_areas():
 
 
 def weights(old: int, new: int, shrinks: bool) -> np.ndarray:
-    """new×old: what each pixel takes of the old ones, by the definition of Pillow's BOX and BILINEAR, in float64."""
+    """new×old: weights of the old pixels in a new one, by the definition of Pillow's BOX and BILINEAR, in float64."""
     scale = old / new
     distance = (np.arange(old) + 0.5) - (np.arange(new)[:, None] + 0.5) * scale
     kernel = np.abs(distance) < scale / 2 if shrinks else np.maximum(1 - np.abs(distance) / max(scale, 1), 0)
@@ -183,7 +183,7 @@ def test_any_labels_are_resized_to_the_nearest(dtype):
     assert large.dtype == dtype
     np.testing.assert_array_equal(large, labels.repeat(2, 0).repeat(2, 1))
     assert resize_nearest(labels, 2, 3) is labels
-    # A center between two pixels goes down and to the right, whatever the other axis does.
+    # A center between two pixels goes down and to the right, independent of the other axis.
     np.testing.assert_array_equal(resize_nearest(large, 2, 3), labels)
     counted = np.arange(6)[None]
     assert resize_nearest(counted, 1, 3).tolist() == [[1, 3, 5]]

@@ -128,7 +128,7 @@ def pair(**constants: np.generic | np.ndarray) -> bytes:
 
 
 def int32_bias() -> bytes:
-    """The bias quantized to int32, as onnxruntime.quantization does unless told otherwise."""
+    """The bias quantized to int32, as onnxruntime.quantization does by default."""
     nodes = "bd = DequantizeLinear <axis=0> (bq, bs) y = Conv(x, w, bd)"
     constants = {"w": weights(), "bq": np.ones(8, np.int32), "bs": np.full(8, 0.01, np.float32)}
     return simple(nodes, constants)

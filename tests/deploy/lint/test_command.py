@@ -1,4 +1,4 @@
-"""`edgedistill lint`: its output, its exit codes, and how it refuses what is no model."""
+"""`edgedistill lint`: its output, its exit codes, and its refusal of files that are not models."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the linter calls an error is refused by the real compilers, and what it leaves alone passes them."""
+"""The real compilers refuse what the linter calls an error, and accept what it does not report."""
 
 import pickle
 import subprocess
@@ -28,7 +28,7 @@ def rtx() -> Any:
 
 
 def compile_on_tensorrt(model: bytes) -> tuple[str | None, list[str]]:
-    """Compile ahead of time with TensorRT-RTX; say why it refuses (None when it does not), and all its messages."""
+    """Compile ahead of time with TensorRT-RTX; return the reason of a refusal (None without one) and all messages."""
     trt = rtx()
 
     class Log(trt.ILogger):
@@ -212,7 +212,7 @@ def test_no_false_error_on_the_models_of_the_onnx_project(target: str):
 
 @cache
 def onnx_node_models() -> dict[str, bytes]:
-    """The models of ONNX's backend tests, in a process of their own: computing them raises warnings."""
+    """The models of ONNX's backend tests, made in a separate process because computing them raises warnings."""
     code = """if True:
         import pickle, sys, warnings
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What the linter foretells of INT8 is what the real compilers make of the same graph."""
+"""The INT8 coverage that the linter predicts is that of the real compilers for the same graph."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ def between(name: str, zero: np.generic = SIGNED) -> bytes:
 
 
 def int8_on_tensorrt(model: bytes) -> int:
-    """Convolutions that read INT8 data and INT8 weights, by the message of TensorRT-RTX that lists the layers."""
+    """Convolutions that read INT8 data and INT8 weights, according to the list of layers of TensorRT-RTX."""
     refusal, messages = compile_on_tensorrt(model)
     assert refusal is None
     [layers] = [message for message in messages if message.startswith("Layers:")]
@@ -60,7 +60,7 @@ def int8_on_tensorrt(model: bytes) -> int:
 
 
 def int8_on_onnxruntime(model: bytes, folder: Path) -> int:
-    """QLinearConv in the model that ONNX Runtime makes of it."""
+    """Number of QLinearConv in the model as ONNX Runtime optimizes it."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -71,7 +71,7 @@ def int8_on_onnxruntime(model: bytes, folder: Path) -> int:
 
 
 def int8_on_openvino(model: bytes) -> int:
-    """Convolutions that read 8-bit data in the model that OpenVINO makes of it."""
+    """Convolutions that read 8-bit data in the model as OpenVINO compiles it."""
     openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 
     def text(value: Any) -> str:
@@ -85,46 +85,46 @@ def int8_on_openvino(model: bytes) -> int:
     return sum(kind in ("u8", "i8") for kind in kinds)
 
 
-def foretold(model: bytes, target: str) -> int:
+def predicted(model: bytes, target: str) -> int:
     return predict_int8_coverage(read_graph(model), target).int8_convolutions
 
 
 @pytest.mark.parametrize("name", BETWEEN)
-def test_tensorrt_as_foretold(name: str):
+def test_tensorrt_as_predicted(name: str):
     model = between(name)
-    assert foretold(model, "tensorrt-rtx") == int8_on_tensorrt(model)
+    assert predicted(model, "tensorrt-rtx") == int8_on_tensorrt(model)
 
 
 @pytest.mark.parametrize("name", BETWEEN)
 @pytest.mark.parametrize("zero", [np.int8(0), np.uint8(128)], ids=["s8", "u8"])
-def test_onnxruntime_as_foretold_by_what_precedes(name: str, zero: np.generic, tmp_path: Path):
+def test_onnxruntime_as_predicted_by_what_precedes(name: str, zero: np.generic, tmp_path: Path):
     model = between(name, zero)
-    assert foretold(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
+    assert predicted(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
 
 
 @pytest.mark.parametrize("name", AFTER)
 @pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS.keys())
-def test_onnxruntime_as_foretold_by_what_follows(name: str, zero: np.generic, tmp_path: Path):
+def test_onnxruntime_as_predicted_by_what_follows(name: str, zero: np.generic, tmp_path: Path):
     for output in (True, False):
         model = quantized(after=AFTER[name], zero=zero, output=output, **EDIT)
-        assert foretold(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
+        assert predicted(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
 
 
 @pytest.mark.parametrize("skip", ["a", "d"])
 @pytest.mark.parametrize("pair_on_main", [True, False])
 @pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS.keys())
-def test_onnxruntime_as_foretold_of_residuals(
+def test_onnxruntime_as_predicted_of_residuals(
     skip: str, pair_on_main: bool, zero: np.generic, tmp_path: Path
 ):
     model = residual(skip, pair_on_main, zero)
-    assert foretold(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
+    assert predicted(model, "onnxruntime") == int8_on_onnxruntime(model, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nothing", "MaxPool", "Transpose", "Concat"])
-def test_openvino_as_foretold(name: str):
+def test_openvino_as_predicted(name: str):
     for zero in ZEROS.values():
         model = between(name, zero)
-        assert foretold(model, "openvino") == int8_on_openvino(model)
+        assert predicted(model, "openvino") == int8_on_openvino(model)
 
 
 def test_figures():

@@ -1,4 +1,4 @@
-"""Odd models, such as no exporter writes, are linted or refused in one line; they never crash the linter."""
+"""Odd models, which no exporter writes, are linted or refused in one line; they never crash the linter."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +22,7 @@ LOOKED_AT = sorted({*LAYERS, *ON_TENSORRT, *MOVES, *CLAMPS, *INT8_OPS, *PAIR, "C
 
 
 def alone(op: str, inputs: list[str], domain: str, opset: int = 18, **attributes: Any) -> bytes:
-    """A model of this one operator, whose result a Conv and a Q read."""
+    """A model of one operator, whose result a Conv and a Q read."""
     nodes = [
         helper.make_node(op, inputs, ["t"], domain=domain, **attributes),
         helper.make_node("Conv", ["t", "w"], ["y"]),

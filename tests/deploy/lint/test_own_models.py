@@ -24,7 +24,7 @@ def exported() -> bytes:
     torch.manual_seed(0)
     network = build_network("pspnet/resnet18", 3, 5, output_stride=16, head_channels=32)
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # fresh ones hide what biases and zero branches do
+        if isinstance(module, torch.nn.BatchNorm2d):  # fresh norms hide errors in biases and zero branches
             torch.nn.init.uniform_(module.weight, 0.5, 2)
             torch.nn.init.normal_(module.bias)
     spec = InputSpec(("R", "G", "B"), 96, 144, "uint8", "NHWC", (110.0,) * 3, (60.0,) * 3)
@@ -37,7 +37,7 @@ def quantized(model: bytes, float_layers: tuple[str, ...] = ()) -> bytes:
 
 
 def complaints(model: bytes, *targets: str) -> set[str]:
-    """The rules that a model breaks for these targets, but for notes."""
+    """The rules that a model breaks for these targets, notes excluded."""
     return {finding.rule for target in targets for finding in lint(model, target) if finding.level != "note"}
 
 
@@ -64,12 +64,12 @@ def test_cpu_form_is_clean_for_cpus_and_refused_by_tensorrt(exported: bytes, tmp
     assert tensorrt_refuses(model)
 
 
-def test_mixed_precision_is_foretold(exported: bytes, tmp_path: Path):
+def test_mixed_precision_is_predicted(exported: bytes, tmp_path: Path):
     names = [layer.name for layer in layers(exported)]
     model = quantized(exported, tuple(names[::3]))
     assert predict_int8_coverage(read_graph(model), "tensorrt-rtx").int8_convolutions == int8_on_tensorrt(
         model
     )
     unsigned = cpu_form(model)
-    foretold = predict_int8_coverage(read_graph(unsigned), "onnxruntime").int8_convolutions
-    assert foretold == int8_on_onnxruntime(unsigned, tmp_path)
+    predicted = predict_int8_coverage(read_graph(unsigned), "onnxruntime").int8_convolutions
+    assert predicted == int8_on_onnxruntime(unsigned, tmp_path)

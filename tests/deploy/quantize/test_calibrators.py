@@ -1,4 +1,4 @@
-"""The calibrators against plain definitions on the raw data."""
+"""The calibrators compared with plain definitions on the raw data."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from deploy.quantize.calibrators import BINS, CALIBRATORS, LEVELS, Histogram, co
 
 
 def histogram(values: np.ndarray) -> Histogram:
-    """As `deploy.quantize.ranges.collect` counts."""
+    """A histogram as `deploy.quantize.ranges.collect` counts it."""
     magnitudes = np.abs(values[values != 0]).astype(np.float32)
     largest = float(magnitudes.max(initial=0.0))
     counts = count(magnitudes, largest) if magnitudes.size else np.zeros(BINS, np.int64)

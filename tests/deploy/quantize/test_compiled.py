@@ -1,4 +1,4 @@
-"""The INT8 and FP16 models in TensorRT-RTX, which compiles without a GPU: accepted, and run in the precision meant."""
+"""The INT8 and FP16 models in TensorRT-RTX, which compiles without a GPU: accepted, and run in that precision."""
 
 import re
 
@@ -15,7 +15,7 @@ TYPE = re.compile(r"Datatype: (\w+)")
 
 
 def compiled(model: bytes) -> list[tuple[str, str]]:
-    """Compile for Ampere; the types of activations and weights of every convolution in the engine."""
+    """Compile for Ampere and return the types of activations and weights of every convolution in the engine."""
     trt = pytest.importorskip("tensorrt_rtx")
 
     class Log(trt.ILogger):
@@ -92,7 +92,7 @@ def test_an_exported_student_runs_in_integers_everywhere(backbone, tmp_path):
     kinds = operators(file)
     assert (
         kinds.count("QLinearConv") == len(convolutions) - 1
-    )  # the classifier's result are the logits, in float
+    )  # the classifier's outputs are the logits, in float
     assert kinds.count("Conv") + kinds.count("FusedConv") == 1
 
     assert set(compiled(s8)) == {("Int8", "Int8")}

@@ -1,4 +1,4 @@
-"""The CPU's form of the INT8 model: the same values, and integers where it matters."""
+"""The CPU form of the INT8 model: the same values, and integers where it matters."""
 
 from collections import Counter
 
@@ -29,8 +29,8 @@ def test_computes_exactly_the_same_where_nothing_is_clipped(s8):
 
 
 @pytest.mark.parametrize("form", [bytes, cpu_form], ids=["s8", "u8"])
-def test_optimized_a_layer_rounds_a_few_values_to_the_step_beside(form):
-    """Integer kernels sum exactly and round once, where the oracle sums floats."""
+def test_an_optimized_layer_rounds_a_few_values_to_a_neighboring_step(form):
+    """Integer kernels sum exactly and round once, while the reference sums floats."""
     net = Net()
     x = net.op("Relu", net.conv(net.image(), "stem", 3, 16))
     copied = net.conv(x, "copy", 16, 16, 1, bias=False)
@@ -46,8 +46,8 @@ def test_optimized_a_layer_rounds_a_few_values_to_the_step_beside(form):
 
 
 @pytest.mark.parametrize("form", [bytes, cpu_form], ids=["s8", "u8"])
-def test_optimized_the_network_differs_by_such_roundings_only(fp32, s8, form):
-    """They pass from layer to layer, more so with few and random weights; the labels hardly notice."""
+def test_an_optimized_network_differs_by_such_roundings_only(fp32, s8, form):
+    """They propagate from layer to layer, more so with few and random weights, but hardly change the labels."""
     labels, logits = run(s8, images(), optimize=False)
     fast_labels, fast_logits = run(form(s8), images())
     error = np.sqrt(np.mean((logits - fast_logits) ** 2))
@@ -77,7 +77,7 @@ def test_onnx_runtime_computes_in_integers(s8, tmp_path):
 
 
 def test_channels_that_died_keep_their_bias():
-    """Their weights are almost 0; in units of their own scale the bias would be too coarse, or beyond INT32."""
+    """Their weights are almost 0; in units of their own scale the bias would be too coarse, or too large for INT32."""
     net = Net()
     x = net.op("Relu", net.conv(net.image(), "stem", 3, 8))
     x = net.conv(x, "dead", 8, 8)
@@ -107,7 +107,7 @@ def test_relu6_needs_no_float_convolution(tmp_path):
     run(cpu_form(quantized), images(1), dump=file)
     assert Counter(operators(file))["QLinearConv"] == 2
 
-    # The grid before the clipping takes nothing away: without it the values are the same.
+    # The grid before the clipping changes nothing: without it the values are the same.
     proto = onnx.load_model_from_string(quantized)
     for node in proto.graph.node:
         if node.op_type == "Clip":
@@ -132,8 +132,8 @@ def test_other_activations_need_no_float_convolution(tmp_path):
     assert (kinds["QLinearConv"], kinds["Conv"]) == (3, 1)
 
 
-def test_loads_in_the_way_for_cpus_without_vnni(s8):
-    """That way rewrites the weights, and stumbles over zero points that are shared or left out."""
+def test_loads_on_the_path_for_cpus_without_vnni(s8):
+    """That path rewrites the weights and fails on zero points that are shared or left out."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(cpu_form(s8), options, providers=["CPUExecutionProvider"])

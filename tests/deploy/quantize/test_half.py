@@ -1,4 +1,4 @@
-"""The half-precision model: typed throughout, outputs as they were."""
+"""The half-precision model: typed throughout, with unchanged outputs."""
 
 from collections import Counter
 
@@ -52,7 +52,7 @@ def test_the_same_input_gives_the_same_bytes(fp32):
 
 
 def test_the_normalization_and_sums_over_maps_stay_in_float32():
-    """The values around 3000 are fit for fp16, but not their sum over the 1536 pixels."""
+    """Values around 3000 fit into fp16, but their sum over the 1536 pixels does not."""
     net = Net()
     normal = net.image()
     x = net.conv(normal, "stem", 3, 8)

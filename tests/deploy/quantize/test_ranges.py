@@ -1,4 +1,4 @@
-"""What is counted of the activations, and what not."""
+"""Which activations are counted, and which are not."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""The record of what quantization found, as JSON, text and picture."""
+"""The report of a quantization, as JSON, text and picture."""
 
 from xml.etree import ElementTree
 

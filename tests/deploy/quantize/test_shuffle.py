@@ -1,4 +1,4 @@
-"""Grids pass through a shuffle of pixels, and what runs in float before and behind it."""
+"""Quantization grids pass through a pixel shuffle, and what runs in float before and after it."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""The stage of a pipeline, and progress."""
+"""Stages that work ahead of their consumer, and progress."""
 
 import io
 import threading

@@ -193,7 +193,7 @@ def test_interrupted_and_resumed_gives_the_same_file(bundles, tmp_path, monkeypa
 def test_a_file_that_cannot_be_made_leaves_a_run_to_resume(bundles, tmp_path, monkeypatch):
     path = write_tif(tmp_path / "in.tif", sar(100, 200))
     with monkeypatch.context() as patch:
-        patch.setattr(geotiff, "_fill", lambda *_: None)  # as a full disk does that GDAL says nothing of
+        patch.setattr(geotiff, "_fill", lambda *_: None)  # as with a full disk that GDAL does not report
         with pytest.raises(UserError, match=r"out\.tif: cannot be written \(it does not read back.*--resume"):
             command(bundles / "sar", path, tmp_path / "out.tif")
     assert not (tmp_path / "out.tif").exists()
@@ -259,4 +259,4 @@ def test_without_rasterio_it_says_what_to_install(bundles, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(UserError, match=r"pip install 'edgedistill\[geo\]'"):
         command(bundles / "sar", tmp_path / "in.tif", tmp_path / "out.tif")
-    assert geo.import_rasterio  # the module itself is there without it
+    assert geo.import_rasterio  # the module itself imports without it

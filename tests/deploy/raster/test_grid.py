@@ -45,7 +45,7 @@ def test_first_row_of_tiles(grid):
 
 @given(grid=grids(), narrow=st.integers(1, 40))
 def test_weights_do_not_depend_on_blocks(grid, narrow):
-    """Each pixel gets the same tiles in whatever blocks the raster is worked on."""
+    """Each pixel gets the same tiles, however the raster is divided into blocks."""
     overlap = min(grid.overlap)
     other = make_grid(grid.height, grid.width, grid.window, overlap, narrow)
     same = make_grid(grid.height, grid.width, grid.window, overlap, 10**6)
@@ -62,7 +62,7 @@ def test_blocks_are_about_as_wide_as_allowed():
     assert grid.tiles < 1.1 * make_grid(100, 10_000, (64, 64), 16, 10**6).tiles
 
 
-def test_weight_falls_smoothly_to_next_to_nothing():
+def test_weight_falls_smoothly_to_almost_zero():
     grid = make_grid(500, 500, (64, 64), 32, 10**6)
     middle = grid.weight(32, 32)
     assert middle[32, 32] == 1

@@ -1,4 +1,4 @@
-"""Interrupted runs: what is left on disk, and that going on gives the same bytes."""
+"""Interrupted runs: what is left on disk, and that resuming gives the same bytes."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ FINGERPRINT = {"bundle": "1234", "--overlap": None, "--min-valid": 0.5}
 
 
 class Interrupted(Exception):
-    """What the test throws."""
+    """Raised by the tests to interrupt a run."""
 
 
 def run(out, resume=False, stop_after=None, fingerprint=FINGERPRINT, engine=None, options=OPTIONS):
@@ -59,7 +59,7 @@ def test_a_run_resumed_after_any_piece_gives_the_same(tmp_path):
             assert stop >= 8
         except Interrupted:
             found = run(out, resume=True, engine=again)
-            assert again.tiles < engine.tiles or stop == 1  # the first row has a say in the second piece
+            assert again.tiles < engine.tiles or stop == 1  # the first row contributes to the second piece
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(one, other)
 

@@ -1,4 +1,4 @@
-"""Every configured data set can be opened by its name; a missing folder is told with where to get the data."""
+"""Every configured data set can be opened by its name; the error for a missing folder says where to get the data."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A student takes over its teacher's weights where the two are of one family, and nothing where they are not."""
+"""A student is initialized from its teacher's weights if both are of one family, and not at all otherwise."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from student.zoo import build_network
 def network(arch, head_channels=16, seed=0):
     torch.manual_seed(seed)
     built = build_network(arch, 2, 3, output_stride=16, head_channels=head_channels)
-    for buffer in built.buffers():  # batch norms that have seen something
+    for buffer in built.buffers():  # batch norms with statistics of images
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 1.5)
     return built
@@ -71,9 +71,9 @@ def test_the_teacher_stays_apart(resnet34):
     assert torch.equal(resnet34.state_dict()["backbone.conv1.weight"], before)
 
 
-@pytest.mark.parametrize(("start", "inherits"), [("teacher", True), ("own", False)])
-def test_the_configuration_decides(start, inherits, resnet34):
+@pytest.mark.parametrize(("start", "initialized"), [("teacher", True), ("own", False)])
+def test_the_configuration_decides(start, initialized, resnet34):
     student = network("pspnet/resnet18")
     init_student(resnet34, student, DistillConfig(start=start))
     same = torch.equal(student.get_parameter("backbone.conv1.weight"), resnet34.backbone.conv1.weight)
-    assert same == inherits
+    assert same == initialized

@@ -14,7 +14,7 @@ SPEC = InputSpec(("depth",), 8, 8, "float32", "NCHW", mean=(0.0,), std=(1.0,), n
 
 
 class Raw(nn.Module):
-    """Gives the same four maps at half the size, whatever it sees."""
+    """Returns the same four maps at half the size for any input."""
 
     def __init__(self, quality):
         super().__init__()

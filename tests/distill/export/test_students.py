@@ -1,4 +1,4 @@
-"""Every student as a device gets it: the same as in torch, close to it in INT8, and nothing for the linter to say."""
+"""Every student as deployed: equal to torch, close to it in INT8, and without findings of the linter."""
 
 from collections import Counter
 
@@ -63,7 +63,7 @@ def test_any_batch(exported):
 def test_int8_runs_in_integers_and_stays_close(exported, tmp_path):
     arch, _, _, model = exported
     images = depth_images(4)
-    most = 0.35 if arch not in DECODED else 0.65  # random weights, and fifty layers more to lose by
+    most = 0.35 if arch not in DECODED else 0.65  # random weights, and fifty more layers to lose accuracy in
     int8 = insert(model, ranges_of(model, images, 1.1))
     _, exact = run(model, images)
     for form in (int8, cpu_form(int8)):

@@ -131,7 +131,7 @@ def test_one_image_and_a_batch_agree(exported):
         assert (model(image).labels == labels).mean() >= 0.999
 
 
-def test_auxiliary_head_and_traces_stay_behind(exported):
+def test_auxiliary_head_and_traces_are_not_exported(exported):
     _, network, _, model, _ = exported
     loaded = onnx.load_from_string(model)
     stored = sum(int(np.prod(tensor.dims)) for tensor in loaded.graph.initializer)

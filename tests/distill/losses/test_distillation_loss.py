@@ -1,4 +1,4 @@
-"""The sum of distillation losses: how it weighs pixels and images, what it refuses, and several teachers."""
+"""The sum of distillation losses: how it weights pixels and images, what it refuses, and several teachers."""
 
 import pytest
 import torch

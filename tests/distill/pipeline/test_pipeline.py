@@ -1,4 +1,4 @@
-"""The command line and the whole context, on the smallest of networks."""
+"""The command line and the whole pipeline, on the smallest networks."""
 
 import json
 import os
@@ -39,12 +39,12 @@ def command(*arguments, **options):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run of the smoke preset with the smallest backbones."""
-    config = script.parse([*RUN, "--out", str(tmp_path_factory.mktemp("road") / "run")])
+    config = script.parse([*RUN, "--out", str(tmp_path_factory.mktemp("pipeline") / "run")])
     run(config)
     return config
 
 
-class TestRoad:
+class TestPipeline:
     def test_leaves_what_it_promises(self, finished):
         names = {path.name for path in finished.out.iterdir()}
         assert names >= {

@@ -1,4 +1,4 @@
-"""A network in simulated INT8 computes what an INT8 model does, whatever else training asks of it."""
+"""A network in simulated INT8 computes what an INT8 model does, under all conditions of training."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Large images cut into tiles: each pixel where it was, resumable, with its place on the earth."""
+"""Large images cut into tiles: each pixel where it was, resumable, with its georeference."""
 
 import csv
 import json
@@ -177,7 +177,7 @@ def test_geotiffs_keep_their_place(tmp_path, bands):
 
 
 def test_tiffs_without_rasterio(tmp_path, monkeypatch):
-    """They are read as a whole, and their tiles lie nowhere."""
+    """They are read as a whole, and their tiles have no georeference."""
     image = np.random.default_rng(1).integers(0, 255, (3, 20, 20), np.uint8)
     for split in ("train", "val"):
         write_tif(tmp_path / "src" / split / "images" / "a.tif", image, None)

@@ -21,7 +21,7 @@ class Direct(nn.BatchNorm2d):
 
 
 class Block(nn.Module):
-    """A block of a backbone, which a checkpoint computes again."""
+    """A block of a backbone, recomputed by activation checkpointing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Block(nn.Module):
 
 
 class Again(nn.Module):
-    """Keeps nothing for its backward pass."""
+    """Stores no activations for its backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
 
 
 def images(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A batch of 5 images of a mean other than zero, and random numbers, as many as a norm could want."""
+    """A batch of 5 images with a mean other than zero, and enough random numbers for any norm."""
     rng = torch.Generator().manual_seed(len(name))
     x = 3 + torch.randn(5, 3, 6, 5, generator=rng, dtype=torch.float64) * torch.rand(
         5, 3, 1, 1, generator=rng
@@ -67,14 +67,14 @@ def images(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def valid_pixels() -> Tensor:
-    """Of those images: none of two, the first among them, half of one, all of one, and a corner of the last."""
+    """Valid pixels of those images: none of two (the first is one), half of one, all of one, a corner of the last."""
     valid = torch.zeros(5, 6, 5, dtype=torch.bool)
     valid[1, :3] = valid[3] = valid[4, 4:, 2:] = True
     return valid
 
 
 class Device:
-    """What norms ask of an accelerator."""
+    """The part of an accelerator that norms use."""
 
     def __init__(self, num_processes: int, device: str = "cpu") -> None:
         self.num_processes, self.device = num_processes, torch.device(device)
@@ -101,7 +101,7 @@ def results(name: str, part: slice, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 SPLITS = ((2, torch.float64), (1, torch.float64), (4, torch.float32))
-"""Number of images that the first process has, the other having the rest, and their type."""
+"""Number of images in the first process (the second has the rest), and their dtype."""
 
 
 def in_process(rank: int) -> list[dict[str, dict[str, Tensor]]]:

@@ -1,4 +1,4 @@
-"""A stage of the training loop that a tiny network goes through in a second."""
+"""A stage of the training loop that takes a tiny network one second."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Two processes on the CPU walk the road together, whoever starts them."""
+"""Two processes on the CPU run the pipeline together, whatever launches them."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.distill.tiny import RUN
 
 
 def launch(*command):
-    """Run it and return what it printed and what it said."""
+    """Run it and return stdout and stderr."""
     result = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=500
     )
@@ -44,7 +44,7 @@ def test_two_processes_share_a_run(tmp_path):
 
 @pytest.mark.slow
 def test_accelerate_launches_two_processes(tmp_path):
-    """As far as to know how many there are: what follows is what torchrun starts."""
+    """Only checks the number of processes: what follows is the same as with torchrun."""
     accelerate = ("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1")
     options = ("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
     printed, _ = launch(

@@ -42,7 +42,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
 
 @pytest.mark.parametrize("task", ["ce", "focal + dice + gdice + tversky + lovasz + 0.1*boundary"])
 def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator, task):
-    """Without batch statistics and dropout accumulation changes nothing, however many pixels of a part are valid."""
+    """Without batch statistics and dropout, accumulation changes nothing, however many pixels of a part are valid."""
     stage = replace(stage, loss=LossConfig(task=task))
     stage.view.augment = None
     for index in range(10):

@@ -19,7 +19,7 @@ def new_norm(dtype=torch.float64, make=nn.BatchNorm2d):
 
 
 class TestStatistics:
-    """What counts is what is valid, whatever the rest holds."""
+    """Only valid positions count, whatever the others hold."""
 
     @pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
     def test_valid_positions_are_those_of_a_plain_norm_on_nothing_else(self, kind):
@@ -53,7 +53,7 @@ class TestStatistics:
         assert torch.equal(norms[0].running_var, norms[1].running_var)
 
     def test_all_positions_are_normalized_as_on_a_device(self):
-        """By one affine function of x, that of the valid ones."""
+        """By the same affine function of x as the valid ones."""
         x, valid = images("", torch.float64)[0], valid_pixels()
         norm = nn.BatchNorm2d(3, momentum=1.0).double()
         with counted(valid):
@@ -134,7 +134,7 @@ class TestGradient:
 
 
 class TestTooFew:
-    """Of nothing, or of one value, there is no variance."""
+    """No value, or a single one, has no variance."""
 
     @pytest.mark.parametrize("count", [0, 1])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

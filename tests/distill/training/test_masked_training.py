@@ -83,7 +83,7 @@ class TestTraining:
         )
         assert all(buffer.isfinite().all() for buffer in network.buffers())
 
-    def test_a_shallower_student_inherits_from_a_teacher_trained_so(self):
+    def test_a_shallower_student_is_initialized_from_a_teacher_trained_so(self):
         torch.manual_seed(0)
         teacher = PSPNet("resnet26", 2, 3, output_stride=32, head_channels=8).train()
         with counted(patches((2, 64, 64), seed=3) | (torch.arange(2) == 1)[:, None, None]):

@@ -1,4 +1,4 @@
-"""Optimisers in one fused pass, and the memory layout that they trust in."""
+"""Optimizers in one fused pass, and the memory layout that they rely on."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_rmsprop_is_torchs_with_its_groups():
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw", "rmsprop"])
 def test_what_is_restored_lies_in_memory_as_its_parameter(kind):
-    """The fused kernels go through gradient, state and parameter in the order of memory, and do not ask."""
+    """The fused kernels read gradient, state and parameter in the order of memory, without checking it."""
     network = tiny_net().to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, config(kind))
     network(torch.randn(2, 2, 16, 16)).logits.mean().backward()

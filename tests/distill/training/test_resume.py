@@ -33,7 +33,7 @@ def test_resuming_from_any_checkpoint_is_bit_exact(
     stage, tmp_path, accelerator, config, stop_after, monkeypatch
 ):
     straight = trained(stage, config, accelerator)
-    # A kill leaves whatever was last renamed into place: run on a copy of the stage that dies right after a checkpoint.
+    # A kill leaves the file that was last renamed into place: use a copy of a stage killed right after a checkpoint.
     killed = replace(stage, folder=tmp_path / "killed")
 
     class Killed(BaseException):
@@ -78,7 +78,7 @@ def test_balanced_sampling_is_resumed_exactly(stage, tmp_path, accelerator):
 
 @pytest.mark.parametrize("loss", ["feature(layer4) + cirkd(layer4)", "kl(t=2) + at(layer4)"])
 def test_what_distillation_trains_is_resumed_and_left_out_of_the_student(stage, tmp_path, accelerator, loss):
-    """Adapters and memories go on from the checkpoint bit for bit; the best weights hold neither, nor the teacher."""
+    """Adapters and memories continue bit for bit; the best weights contain neither these nor the teacher."""
     teacher = tiny_net(seed=9)
     straight = trained(stage, ADAMW, accelerator, teacher, loss)
     names = {name.split(".")[0] for name in load_checkpoint(stage.folder / "best.safetensors")[0]}
@@ -142,7 +142,7 @@ def test_the_best_score_survives_a_resume(stage, accelerator, monkeypatch):
 
 
 def test_a_plateau_is_resumed_where_it_was(stage, tmp_path, accelerator):
-    """Killed between two evaluations that are no better, the training goes on counting, and its rate falls."""
+    """Killed between two evaluations without improvement, the training continues to count, and its rate falls."""
     config = TrainConfig(
         steps=10, batch_size=4, optimizer="rmsprop", lr=0.01, schedule="plateau", plateau_patience=1,
         eval_every=1, checkpoint_every=1, log_every=1, warmup=3,

@@ -1,4 +1,4 @@
-"""Experiment logs: the configuration and the metrics of the JSON log, from one process, and never fatal on the way."""
+"""Experiment logs: the configuration and metrics of the JSON log, from one process, and never fatal during a run."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ TRAINING = TrainConfig(steps=4, batch_size=4, log_every=2, eval_every=2)
 
 
 class Fake(accelerates.GeneralTracker):
-    """What accelerate's trackers do, remembered."""
+    """Records the calls of accelerate's trackers."""
 
     name = "mlflow"
     requires_logging_directory = False
@@ -131,16 +131,16 @@ def test_one_that_fails_at_the_start_stops_before_training(fake, tmp_path):
 
 
 def test_a_run_that_fails_ends_its_log(fake, tmp_path, monkeypatch):
-    roads = []
+    trackers = []
 
     def broken(context):
-        roads.append(context.accelerator.trackers[0])
+        trackers.append(context.accelerator.trackers[0])
         raise UserError("an image is damaged")
 
     monkeypatch.setattr("distill.pipeline.pipeline.run_pipeline", broken)
     with pytest.raises(UserError, match="damaged"):
         run(config(tmp_path / "r", "mlflow"))
-    assert roads[0].ended
+    assert trackers[0].ended
 
 
 def test_one_that_fails_at_the_end_is_only_warned_of(fake, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Two processes train as one with the same batch does, to the rounding."""
+"""Two processes train like one with the same batch, up to rounding."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.distill.training.two_trainings import (
     STORED_VIEWS,
     VAL_IMAGES,
     all_trained,
-    open_road,
+    open_context,
     stored,
     trained,
     valid_pixels,
@@ -27,18 +27,18 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    """What each of two processes has after all trainings."""
+    """The results of each of two processes after all trainings."""
     return run_two(all_trained, folder / "results", folder / "two")
 
 
 @pytest.fixture(scope="module")
-def road(folder):
-    return open_road(folder / "one")
+def context(folder):
+    return open_context(folder / "one")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_weights_and_statistics_are_those_of_one_process(two, road, name):
-    alone = trained(name, road)
+def test_weights_and_statistics_are_those_of_one_process(two, context, name):
+    alone = trained(name, context)
     assert alone.keys() == two[0][name].keys()
     for key, expected in alone.items():
         assert torch.equal(two[0][name][key], two[1][name][key]), key
@@ -48,10 +48,10 @@ def test_weights_and_statistics_are_those_of_one_process(two, road, name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_log_has_the_losses_of_the_whole_batch(two, road, folder, name):
+def test_the_log_has_the_losses_of_the_whole_batch(two, context, folder, name):
     place = f"{name.replace(', ', '-')}/metrics.jsonl"
     if not (folder / "one" / place).exists():
-        trained(name, road)
+        trained(name, context)
     one, both = (
         [json.loads(line) for line in (folder / run / place).read_text().splitlines()]
         for run in ("one", "two")
@@ -63,16 +63,16 @@ def test_the_log_has_the_losses_of_the_whole_batch(two, road, folder, name):
 
 
 def test_the_plateau_was_one(two, folder):
-    """What its case above claims to cover: the rate fell, by the scores that all processes share."""
+    """Checks its case above: the rate did fall, by the scores that all processes share."""
     lines = (folder / "two" / "sgd-plateau" / "metrics.jsonl").read_text().splitlines()
     rates = [entry["lr"] for entry in map(json.loads, lines) if "lr" in entry]
     assert rates[-1] < CONFIGS["sgd, plateau"].lr
 
 
-def test_batches_are_uneven_and_some_are_void_in_one_process_only(road):
-    """What the tests above claim to cover."""
+def test_batches_are_uneven_and_some_are_void_in_one_process_only(context):
+    """Checks that the tests above cover these cases."""
     for config in CONFIGS.values():
-        counts = valid_pixels(road, config, world=2)
+        counts = valid_pixels(context, config, world=2)
         assert (counts[..., 0] != counts[..., 1]).any()
         assert ((counts.amin(-1) == 0) & (counts.amax(-1) > 0)).any()
     assert (counts.sum(-1) == 0).any(), "no micro-batch is void in all processes"
@@ -84,8 +84,8 @@ def test_each_process_scores_its_share(two):
         assert result["read"] == list(range(VAL_IMAGES))[rank::2] * times
 
 
-def test_one_cache_is_filled_by_both(two, road):
-    alone = stored(road)
+def test_one_cache_is_filled_by_both(two, context):
+    alone = stored(context)
     rows = STORED_VIEWS * 12
     asked = [int(result["stored"]["asked"]) for result in two]
     assert alone["asked"] == sum(asked) == rows

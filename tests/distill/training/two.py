@@ -12,7 +12,7 @@ WORLD = 2
 
 
 def run_two(work: Callable, folder: Path, *args: object) -> list:
-    """What `work(rank, *args)` returns in each of two processes; it is a function of a module, and so are `args`."""
+    """The results of `work(rank, *args)` in two processes; `work` and functions in `args` must be importable."""
     folder.mkdir(parents=True, exist_ok=True)
     multiprocessing.spawn(_process, (work, folder, args), nprocs=WORLD)
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]

@@ -1,4 +1,4 @@
-"""The libraries below `deploy.backends.tensorrt_gpu.cuda`, with memory of this process for a GPU."""
+"""Fakes of the libraries below `deploy.backends.tensorrt_gpu.cuda`, with memory of this process as GPU memory."""
 
 import ctypes
 import inspect
@@ -9,9 +9,9 @@ import numpy as np
 
 
 class FakeRuntime:
-    """`cuda.bindings.runtime` with memory of this process for a GPU. Each call must fit the real function's signature.
+    """`cuda.bindings.runtime` with memory of this process as GPU memory. Each call must fit the real signature.
 
-    `alive` maps what was not released to what it is; `fail` maps names of functions to the error they answer with.
+    `alive` maps unreleased handles to their kind; `fail` maps names of functions to the error that they return.
     """
 
     def __init__(self, real):
@@ -112,7 +112,7 @@ class FakeRuntime:
 
 
 class Thing:
-    """An object of pycuda: it releases itself when it dies, which must happen in its context."""
+    """An object of pycuda: it releases itself when it is collected, which must happen in its context."""
 
     def __init__(self, driver, size=8):
         driver.in_context()

@@ -1,4 +1,4 @@
-"""A GPU of numpy arrays."""
+"""A fake GPU of numpy arrays."""
 
 import itertools
 import threading
@@ -14,9 +14,9 @@ GPU = Device("Fake GPU", "8.6", 8 << 30, "13.0", "13.0", "fake")
 
 
 class MemoryCuda:
-    """`deploy.backends.tensorrt_gpu.cuda.Cuda` on arrays. Work is queued, and done when one waits for its stream.
+    """`deploy.backends.tensorrt_gpu.cuda.Cuda` on arrays. Work is queued, and done when its stream is synchronized.
 
-    `calls` lists what was done, in order; `alive` what was not released. What is released is overwritten.
+    `calls` lists all calls in order, `alive` unreleased handles. Released memory is overwritten.
     """
 
     def __init__(self, device: Device = GPU) -> None:

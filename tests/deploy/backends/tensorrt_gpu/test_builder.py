@@ -123,7 +123,7 @@ def test_damaged_engine_is_built_again(tmp_path, damage):
         first.path.with_suffix(".json").write_text("{")
     elif damage == "no sidecar":
         first.path.with_suffix(".json").unlink()
-    else:  # the name has but a part of it
+    else:  # the name contains only a part of it
         other = msgspec.structs.replace(first.sidecar, key=first.sidecar.key[:8] + "0" * 56)
         first.path.with_suffix(".json").write_bytes(msgspec.json.encode(other))
     again, said = build_ahead(folder)
@@ -155,7 +155,7 @@ def test_exported_network_compiles_and_every_convolution_is_found(tmp_path, batc
 
 
 def compiled(model: bytes, **options):
-    """What the compiler makes of the model, without a bundle around it."""
+    """The model compiled without a bundle."""
     with listen(trt) as messages:
         return compile_network(
             trt,
@@ -170,7 +170,7 @@ def compiled(model: bytes, **options):
 
 
 def test_compiles_to_the_same_bytes(tmp_path):
-    """With a fixed batch. With a range, TensorRT-RTX 1.7.1 numbers some values inside as it happens to."""
+    """With a fixed batch. With a range, TensorRT-RTX 1.7.1 numbers some internal values in no fixed order."""
     model = small_network("s8")
     first, second = compiled(model), compiled(model)
     assert hashlib.sha256(first.plan).hexdigest() == hashlib.sha256(second.plan).hexdigest()
@@ -209,7 +209,7 @@ exit_with_one_line(lambda: print(build_engine(Path(sys.argv[1]), options).sideca
     [("tensorrt-rtx", 0, "3"), ("tensorrt", 2, "error: backend tensorrt: no NVIDIA GPU can be used here")],
 )
 def test_a_fresh_process_without_driver_does_not_crash(bundle, backend, code, last):
-    """The real look for a GPU included; hidden from the process if this machine has one."""
+    """Includes the real search for a GPU, which is hidden from the process if this machine has one."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(bundle), backend]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)

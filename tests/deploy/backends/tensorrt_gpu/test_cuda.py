@@ -1,4 +1,4 @@
-"""CUDA's two providers, without a GPU: NVIDIA's bindings by their real signatures, pycuda by its documentation."""
+"""CUDA's two providers without a GPU: NVIDIA's bindings as their signatures say, pycuda as its documentation says."""
 
 import os
 import subprocess
@@ -203,7 +203,8 @@ def test_no_gpu(runtime, monkeypatch, answers, reason):
 
 
 def test_either_provider_suffices(runtime, driver, monkeypatch):
-    assert (cuda.probe() or pytest.fail("no GPU")).provider == "pycuda"  # `driver` leaves no cuda.bindings
+    # the fixture `driver` removes cuda.bindings
+    assert (cuda.probe() or pytest.fail("no GPU")).provider == "pycuda"
     monkeypatch.setattr(cuda, "import_module", lambda name: {"cuda.bindings.runtime": runtime}[name])
     assert (cuda.probe() or pytest.fail("no GPU")).provider == "cuda-bindings"
     assert cuda.why_not() == ""

@@ -1,4 +1,4 @@
-"""Running TensorRT engines, without a GPU: real types of TensorRT as contracts, memory of numpy."""
+"""Running TensorRT engines without a GPU: TensorRT's real types as contracts, numpy arrays as memory."""
 
 import numpy as np
 import pytest

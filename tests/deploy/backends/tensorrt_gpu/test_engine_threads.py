@@ -1,4 +1,4 @@
-"""TensorRT engines in several threads at once, closed in any state, failing at any point: nothing leaks or mixes."""
+"""TensorRT engines in several threads at once, closed in any state, failing at any point: no leaks, no mix-ups."""
 
 import gc
 import threading
@@ -52,7 +52,7 @@ def test_threads_have_contexts_of_their_own(fake, tmp_path, cuda_graph):
     assert not fake.cuda.alive
 
 
-def test_a_lane_in_use_is_nobody_elses(fake, tmp_path):
+def test_a_lane_in_use_is_not_shared(fake, tmp_path):
     engine = open_engine(fake, tmp_path)
     engine.run(images(1))
     network, others = fake.network, []

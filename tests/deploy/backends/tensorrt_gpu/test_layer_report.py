@@ -1,4 +1,4 @@
-"""trt_layers.py on `Layers:` messages: shortened ones of real builds, and lines in the form of other versions."""
+"""layer_report.py on `Layers:` messages: shortened ones of real builds, and lines in the format of other versions."""
 
 from types import SimpleNamespace
 
@@ -48,8 +48,8 @@ WORKS = {
     "node__to_copy_25": "conversion",
 }
 
-# Written after the form in which TensorRT 10 lists layers (NVIDIA/TensorRT issue 4020): the weights' type apart,
-# formats in words, and the constants of generated layers among their inputs. Not from a build of ours.
+# In the format in which TensorRT 10 lists layers (NVIDIA/TensorRT issue 4020): the weights' type is separate, formats
+# are words, and the inputs of generated layers include their constants. Not from a build of this project.
 FULL_10 = """\
 Layers:
 Name: image_Quantize, LayerType: Reformat, Inputs: [ { Name: image, Location: Device, Dimensions: [1,3,64,64], Format/Datatype: Row major linear FP32 }], Outputs: [ { Name: image_q, Location: Device, Dimensions: [1,3,64,64], Format/Datatype: Four wide channel vectorized row major Int8 format }], ParameterType: Reformat, Origin: QDQ, TacticValue: 0x00000000000003ea, StreamId: 0, Metadata: [ONNX Layer: image_Quantize]
@@ -119,7 +119,7 @@ def test_names_without_metadata_come_from_the_layer():
 
 
 def test_what_is_hidden_counts_as_float():
-    """TensorRT 10 may put whole parts of a network into one layer that names nothing inside."""
+    """TensorRT 10 may put whole parts of a network into one layer that does not name its contents."""
     report = parse(FULL_10, {"/net/conv0/Conv": "convolution", "/net/lost/Conv": "convolution"})
     assert report is not None
     assert summary(report).int8_convolutions == 1

@@ -1,4 +1,4 @@
-"""The builder before any build: options that can never be, and packages that are not there."""
+"""Errors before any build: impossible options and missing packages."""
 
 import sys
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_broken_or_old_package(monkeypatch):
         ({"backend": "tensorrt-rtx", "optimization_level": 0}, "it compiles alike at every level"),
     ],
 )
-def test_refuses_options_that_can_never_be(options, expected):
+def test_refuses_impossible_options(options, expected):
     with pytest.raises(UserError) as error:
         BuildOptions(**options)
     assert expected in str(error.value)

@@ -1,4 +1,4 @@
-"""trt_progress.py and trt_log.py: the bar, stopping, and one logger for all."""
+"""progress.py and log.py: the bar, cancellation, and the shared logger."""
 
 import io
 import os
@@ -25,7 +25,7 @@ def test_nested_phases_add_up():
     progress.finish("optimize")
     progress.step("build", 1)
     assert progress.fraction == 0.5
-    progress.start("optimize", "build", 10)  # a name may come again
+    progress.start("optimize", "build", 10)  # a name may recur
     progress.step("optimize", 4)
     assert progress.fraction == pytest.approx(0.625)
     progress.step("build", 3)
@@ -94,7 +94,7 @@ def test_run_cancellable_passes_results_and_errors_on():
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C as in a terminal; a background job inherits that it is ignored."""
+    """Ctrl-C works as in a terminal; background jobs are started with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -102,7 +102,7 @@ def ctrl_c():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_work_to_end(capsys):
-    """Pressed twice: the second does not leave the work behind either."""
+    """Pressed twice: the second press does not abandon the work either."""
     ended = []
 
     def work(stop):
@@ -119,7 +119,7 @@ def test_ctrl_c_waits_for_the_work_to_end(capsys):
 
 
 def test_ctrl_c_is_not_for_other_threads():
-    """Python gives it to the main thread; a build in another one goes on."""
+    """Python delivers it to the main thread; a build in another thread continues."""
     results = []
     thread = threading.Thread(target=lambda: results.append(run_cancellable(lambda stop: 7)))
     thread.start()

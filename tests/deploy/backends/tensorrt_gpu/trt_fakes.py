@@ -1,4 +1,4 @@
-"""TensorRT on the GPU of `gpu_fakes`: types of the real library, held to the signatures that it documents."""
+"""TensorRT on the GPU of `gpu_fakes`: types of the real library, checked against the signatures that it documents."""
 
 import inspect
 import re
@@ -28,7 +28,7 @@ TENSORS = {
     "labels": ("UINT8", (-1, 32, 48), False),
     "logits": ("FLOAT", (-1, 3, 4, 6), False),
 }
-"""Of the bundle of `tiny.make_bundle`: type, shape with the batch axis (-1, or its size), whether it is an input."""
+"""Tensors of the bundle of `tiny.make_bundle`: type, shape with the batch axis (-1 or its size), whether an input."""
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,7 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 
 
 def make_sidecar(**changes: Any) -> Sidecar:
-    """The sidecar of an INT8 engine that was built on the fake GPU, but for the changes."""
+    """The sidecar of an INT8 engine that was built on the fake GPU, except for the changes."""
     fields: dict[str, Any] = {
         "source": MODEL,
         "source_sha256": "",
@@ -64,7 +64,7 @@ def open_engine(fake: "FakeTensorRT", folder: Path, cuda_graph: bool = False, **
 
 
 def assert_same(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """The same values, in the types that every backend gives."""
+    """Assert equal values, in the types that every backend returns."""
     assert {name: array.dtype for name, array in outputs.items()} == {
         "labels": np.uint8,
         "logits": np.float32,
@@ -76,7 +76,7 @@ def assert_same(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray])
 class FakeTensorRT:
     """A module like `real` (tensorrt_lean, tensorrt_rtx) whose engine computes the ONNX `network`, on a fake GPU.
 
-    What the code under test calls are autospecs of the real types, and every call is checked against the signature.
+    The code under test calls autospecs of the real types; every call is checked against the signature.
     """
 
     def __init__(
@@ -187,13 +187,13 @@ TYPES: dict[str, Any] = {
     "typing.SupportsInt": int,
     "typing_extensions.Buffer": (bytes, bytearray, memoryview),
 }
-"""Annotations of pybind11, and what one may give for them."""
+"""Annotations of pybind11, and the types that it accepts for them."""
 
 
 def checked(method: Any, does: Callable[..., Any]) -> Callable[..., Any]:
-    """`does`, after checking that `method` of a compiled class could be called so.
+    """`does`, after checking that `method` of a compiled class accepts these arguments.
 
-    `create_autospec` cannot check that: compiled methods have no signature but the one in their documentation.
+    `create_autospec` cannot check that: only the documentation of compiled methods gives their signature.
     """
     signatures = documented_signatures(method)
 

@@ -1,4 +1,4 @@
-"""Peaks, angles and widths of maps: what was drawn is found, and smoothing is SciPy's."""
+"""Peaks, angles and widths of maps: drawn grasps are found, and smoothing equals SciPy's."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ SIDE = 300
 @pytest.mark.parametrize("shape", [(40, 57), (9, 8)])
 def test_smoothing_is_scipys(sigma, shape):
     plane = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    if 3 * sigma < min(shape):  # numpy mirrors once, SciPy again and again
+    if 3 * sigma < min(shape):  # numpy mirrors once, SciPy repeatedly
         np.testing.assert_allclose(
             smoothed(plane, sigma), gaussian_filter(plane, sigma, truncate=3), atol=1e-6
         )
@@ -55,7 +55,7 @@ def test_several_grasps_come_by_falling_quality():
 
 
 def test_peaks_are_scikit_images():
-    """On a surface without flat ground, to the pixel."""
+    """On a surface without plateaus, to the pixel."""
     rng = np.random.default_rng(1)
     for _ in range(5):
         surface = gaussian_filter(rng.random((120, 150)).astype(np.float32), 3)
@@ -65,7 +65,7 @@ def test_peaks_are_scikit_images():
         )
         found = find_peaks(surface, None, 6, 8, 0.6)
         assert len(found) == len(expected)
-        # they may move a little over ground that is as high
+        # they may move a little on a plateau
         assert np.abs(found - expected).max() < 8
         heights = surface[tuple(np.rint(found).astype(int).T)]
         assert (heights >= 0.94 * surface[tuple(expected.T)]).all()

@@ -1,4 +1,4 @@
-"""Rectangles and angles: exact at the wrap, and back again."""
+"""Rectangles and angles: conversions are exact at the wrap-around, and reversible."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A grasp model around an engine that gives known maps: grasps come out in pixels of the image."""
+"""A grasp model with an engine that returns known maps: grasps are in pixels of the image."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +21,7 @@ GRASP_AT = np.array([[60.0, 30.0, 0.5, 32.0, 14.0]])
 
 
 class Drawn:
-    """An engine whose maps are those of known grasps, whatever it sees; it keeps what it saw."""
+    """An engine that returns the maps of known grasps for any input, and records its inputs."""
 
     name, file = "drawn fp32", None
 

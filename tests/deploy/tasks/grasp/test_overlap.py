@@ -12,7 +12,7 @@ from deploy.tasks.grasp.overlap import iou
 
 def by_shapely(a, b):
     one, other = (shapely.Polygon(corners(np.array([g]))[0]) for g in (a, b))
-    # on a grid: where edges all but lie on each other, GEOS loses the whole intersection without one
+    # on a grid: without one GEOS loses the whole intersection where edges nearly coincide
     shared = shapely.intersection(one, other, grid_size=1e-9).area
     union = one.area + other.area - shared
     return shared / union if union > 0 else 0.0

@@ -1,4 +1,4 @@
-"""From pixels to meters: a camera that projects what comes out gives back what went in."""
+"""From pixels to meters: projecting a pose with the camera gives the grasp again."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""runtime.py, backends and `deploy.load`: a bundle answers as its network must, from any thread, without torch."""
+"""SegmentationModel, backends and `deploy.load`: the right outputs of a bundle, from any thread, without torch."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Data sets of rasters in small: a folder of GeoTIFFs and OMBRIA."""
+"""Small data sets of rasters: a folder of GeoTIFFs and OMBRIA."""
 
 from pathlib import Path
 

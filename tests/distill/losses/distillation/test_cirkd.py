@@ -1,4 +1,4 @@
-"""The memory of CIRKD: what comes in, what goes out, and that it is saved."""
+"""The memory of CIRKD: what enters, what leaves, and that it is saved."""
 
 from dataclasses import replace
 

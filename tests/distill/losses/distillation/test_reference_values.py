@@ -1,4 +1,4 @@
-"""Distillation losses against independent computations: scipy, scikit-learn, torch's own, slow loops."""
+"""Distillation losses compared with independent computations: scipy, scikit-learn, torch's own, slow loops."""
 
 import itertools
 
@@ -155,7 +155,7 @@ def test_pairwise(features, pool):
         difference = (cosine_similarity(a.T) - cosine_similarity(b.T)) ** 2
         return np.average(difference, weights=np.outer(each, each))
 
-    if pool == 9:  # one block, which is like itself
+    if pool == 9:  # one block, which equals itself
         assert compute("skd", *features, pool=pool).max() <= 1e-9
     else:
         Reference(features).check("skd", expected, features, rel=1e-6, pool=pool)

@@ -1,4 +1,4 @@
-"""Losses against labels: identities, and agreement with independent implementations."""
+"""Supervised losses: identities, and agreement with independent implementations."""
 
 import numpy as np
 import pytest
