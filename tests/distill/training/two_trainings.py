@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, TrainConfig
-from distill.data.loader import train_batches
+from distill.data.loader import Shard, train_batches
 from distill.data.sample import Batch, Sample
 from distill.data.splits import Reader
 from distill.distillation.teachers import cached_teacher, online_teacher
@@ -38,12 +38,12 @@ CONFIGS = {
 LOSS = "kl(t=2) + feature(layer4) + at(layer4)"
 VAL_IMAGES = 5
 VOID = {0, 1, 2, 3, 4, 5, 7, 8}
-"""Training images without a valid pixel, of 12: batches of 4, of which now one process has nothing, and now all."""
+"""Training images without a valid pixel, of 12 in batches of 4: sometimes one process has nothing, sometimes all."""
 
 
 @dataclass
 class Recorded:
-    """A reader that remembers what was read and makes some samples void."""
+    """A reader that records what was read and makes some samples void."""
 
     reader: Reader
     void: Sequence[int] | set[int] = ()
@@ -64,8 +64,9 @@ class Recorded:
 
 
 def exact_net(seed: int) -> TinyNet:
-    """Without dropout, whose random numbers are each process' own, and without a bias that a norm takes away again:
-    its gradient is nothing but rounding, which AdamW makes as large as any other.
+    """A network without dropout, whose random numbers differ by process, and without a bias before a norm.
+
+    The gradient of such a bias is only rounding error, which AdamW would scale to full steps.
     """
     network = tiny_net(seed)
     network.dropout.p = 0.0
@@ -73,8 +74,8 @@ def exact_net(seed: int) -> TinyNet:
     return network
 
 
-def open_road(out: Path) -> RunContext:
-    """The smoke run on small scenes, some of them void, with readers that remember."""
+def open_context(out: Path) -> RunContext:
+    """The smoke run on small scenes, some of them void, with readers that record."""
     config = smoke()
     training = replace(config.student_train, batch_size=8)
     config = replace(
@@ -113,10 +114,13 @@ def trained(name: str, context: RunContext) -> dict[str, Tensor]:
 
 
 def all_trained(rank: int, out: Path) -> dict:
-    """What `trained` gives for every configuration, the validation images that this process read for the first (`read`)
-    and how an evaluation ended that met a bad image (`failing`).
+    """The results of all trainings in one process.
+
+    Returns:
+        The result of `trained` for every configuration, the validation images that this process read for the first one
+        (`read`), and the error of an evaluation with a bad image (`failing`).
     """
-    context = open_road(out)
+    context = open_context(out)
     assert context.accelerator.process_index == rank
     results: dict = {}
     for name in CONFIGS:
@@ -129,7 +133,7 @@ STORED_VIEWS = 6
 
 
 def stored(context: RunContext) -> dict[str, Tensor]:
-    """All that the processes stored of a teacher together, and how many views this one asked it about."""
+    """All teacher outputs that the processes cached together, and for how many views this one ran the teacher."""
     stage = training_stage(context, "stored", context.config.student, views=STORED_VIEWS)
     teach = online_teacher([exact_net(seed=9)], context.accelerator)
     asked: list[int] = []
@@ -143,7 +147,7 @@ def stored(context: RunContext) -> dict[str, Tensor]:
     keys = tuple((view, index) for view in range(STORED_VIEWS) for index in range(len(stage.view)))
     empty = torch.zeros(0)
     logits = recall(Batch(empty, empty, empty, (), keys), empty).logits
-    return {"logits": logits, "asked": torch.tensor(sum(asked) - 1)}  # the first is asked for its shapes
+    return {"logits": logits, "asked": torch.tensor(sum(asked) - 1)}  # the first one is for the shapes
 
 
 def valid_pixels(context: RunContext, config: TrainConfig, world: int) -> Tensor:
@@ -153,7 +157,7 @@ def valid_pixels(context: RunContext, config: TrainConfig, world: int) -> Tensor
         [
             int(batch.valid.sum())
             for batch in train_batches(
-                view, config.batch_size, 0, 0, config.steps, rank=rank, world=world, micro=config.accumulate
+                view, config.batch_size, 0, 0, config.steps, shard=Shard(rank, world, config.accumulate)
             )
         ]
         for rank in range(world)
@@ -162,7 +166,7 @@ def valid_pixels(context: RunContext, config: TrainConfig, world: int) -> Tensor
 
 
 def failing_evaluation(context: RunContext) -> str:
-    """The message of the error with which an evaluation ends that meets a damaged image in the second process."""
+    """The error message of an evaluation with a damaged image in the second process."""
 
     class Damaged(Recorded):
         def __getitem__(self, index):
