@@ -99,8 +99,7 @@ def cirkd(
     contributes 0.
 
     Args:
-        student: features, floating N×C×h×w, already mapped to the teacher's C channels; resized bilinearly to the
-            teacher's h×w if strides differ.
+        student: features, floating N×C×h×w, mapped to the teacher's channels; resized to its h×w if strides differ.
         teacher: features, floating N×C×h×w; detached.
         pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         memory: of as many classes as `pixels` and as many channels as `teacher`.

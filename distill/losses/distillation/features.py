@@ -21,8 +21,7 @@ def feature(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
     Romero et al. (arXiv:1412.6550).
 
     Args:
-        student: features, floating N×C×h×w, already mapped to the teacher's C channels; resized bilinearly to the
-            teacher's h×w if strides differ.
+        student: features, floating N×C×h×w, mapped to the teacher's channels; resized to its h×w if strides differ.
         teacher: features, floating N×C×h×w; detached.
         pixels: labels and weights, at any size; a weight of 0 marks void and no data.
 
