@@ -14,6 +14,7 @@ from time import perf_counter, process_time
 import msgspec
 import numpy as np
 
+from deploy.errors import UserError, exit_with_one_line
 from deploy.inference.preprocess import to_network
 from deploy.latency.cold_process import peak_rss
 from deploy.loading import load
@@ -52,9 +53,14 @@ def main() -> None:
 
     The arguments of the process are: bundle, raster, output, batch, MB of memory, backend, threads (0: the backend's
     choice), and the seconds for which the bare engine is measured, before the raster and again after it.
+
+    Raises:
+        UserError: the bundle is not for segmentation.
     """
     bundle, raster, out, batch, memory, backend, threads, seconds = sys.argv[1:]
     model = load(bundle, backend, int(threads) or None)
+    if not isinstance(model, SegmentationModel):
+        raise UserError(f"{bundle}: is not for segmentation; give --bundle one that is")
     source, options = GeoSource(Path(raster)), Options(batch=int(batch), memory=int(memory))
     inputs = _inputs(model, source, options.batch)
     loaded = peak_rss()
@@ -114,4 +120,4 @@ def _bare(model: SegmentationModel, inputs: list[np.ndarray], seconds: float) ->
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_one_line(main)
