@@ -1,1 +1,1 @@
-"""The engines that can run a bundle. A library is imported only when its backend is asked for."""
+"""The engines that can run a bundle. A backend's library is imported only when that backend is requested."""

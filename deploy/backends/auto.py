@@ -1,6 +1,6 @@
-"""What `auto` takes: a TensorRT engine that fits this machine, else the fastest CPU backend, measured once.
+"""What `auto` chooses: a TensorRT engine that fits this machine, else the fastest CPU backend, measured once.
 
-The outcome is kept in the bundle's folder `engines/`, for this machine, these versions and these settings. It is no
+The choice is stored in the bundle's folder `engines/`, for this machine, these versions and these settings. It is not
 part of the bundle: where it cannot be read or written, `auto` measures again.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 from deploy import host
 from deploy.backends.cpu import open_cpu
 from deploy.backends.engine import CPU, TENSORRT, Engine, cpu_precision
+from deploy.backends.tensorrt_gpu import cuda
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import SUFFIX, engines_folder, list_engines
 from deploy.bundle.manifest import GOLDEN, Manifest
@@ -27,21 +28,21 @@ from deploy.files.atomic import write_json
 
 FILE = "auto.json"
 SECONDS = 1.0
-"""About how long to measure, beyond the runs that warm up."""
+"""About how long to measure, not counting the warm-up runs."""
 BLOCK, BLOCKS = 3, 7
-"""Runs before the other backend has its turn, and turns; fewer where time is up."""
+"""Consecutive runs of a backend in one turn, and turns of each; fewer when the time is up."""
 TOLERANCE = 0.02
-"""Share of the golden labels by which a backend may be worse than the best and still be taken for its speed."""
+"""Share of the golden labels by which a backend may be worse than the best and still be chosen for its speed."""
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A backend, and why."""
+    """The chosen backend, and the measurements behind the choice."""
 
     backend: str
     milliseconds: dict[str, float]
-    """Median of one inference, by backend."""
+    """Median time of one inference, by backend."""
     agreement: dict[str, float]
-    """Share of the golden labels that each gave; 1 where there are none."""
+    """Share of the golden labels that each backend reproduced; 1 where there are none."""
 
 
 class Choices(msgspec.Struct, frozen=True):
@@ -50,17 +51,17 @@ class Choices(msgspec.Struct, frozen=True):
     bundle: str
     """Digest of the manifest that the choices are for."""
     choices: dict[str, Choice] = {}
-    """By all else that they depend on, in words."""
+    """Choices by everything else that they depend on, in words."""
 
 
 def open_best(folder: Path, threads: int | None, precision: str) -> Engine:
-    """What `auto` takes; see `deploy.backends.open_engine`.
+    """Open what `auto` chooses; arguments and errors are those of `deploy.backends.open.open_engine`.
 
-    A TensorRT engine that is there but cannot be used is passed over with a warning that says why.
+    A TensorRT engine that exists but cannot be used is skipped with a warning that says why.
     """
     damaged: list[str] = []
     for backend in tensorrt_here(folder, precision, damaged):
-        from deploy.backends.tensorrt_gpu.engine import open_trt
+        from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
 
         try:
             return open_trt(folder, backend, precision)
@@ -72,8 +73,8 @@ def open_best(folder: Path, threads: int | None, precision: str) -> Engine:
 
 
 def open_or_fall_back(folder: Path, backend: str, threads: int | None, precision: str) -> Engine:
-    """A TensorRT backend or, with a warning that says why, the fastest CPU backend in its stead."""
-    from deploy.backends.tensorrt_gpu.engine import open_trt
+    """Open a TensorRT backend or, with a warning that says why, the fastest CPU backend instead."""
+    from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
 
     try:
         return open_trt(folder, backend, precision)
@@ -83,15 +84,16 @@ def open_or_fall_back(folder: Path, backend: str, threads: int | None, precision
 
 
 def tensorrt_here(folder: Path, precision: str, damaged: list[str] | None = None) -> list[str]:
-    """TensorRT backends that the bundle has an engine for, on a machine with a GPU; which is asked only if it has any.
+    """List the TensorRT backends that the bundle has an engine for; none on a machine without a GPU.
 
-    To `damaged` is added what is wrong with sidecars that cannot be read; they do not count.
+    The GPU is probed only if the bundle has an engine.
+
+    Args:
+        folder: folder of the bundle.
+        precision: one of `deploy.backends.engine.PRECISIONS`.
+        damaged: a list to which the reasons are added why sidecars cannot be read; their engines are left out.
     """
-    if not any(engines_folder(folder).glob(f"*{SUFFIX}")):
-        return []
-    from deploy.backends.tensorrt_gpu.cuda import probe
-
-    if probe() is None:
+    if not any(engines_folder(folder).glob(f"*{SUFFIX}")) or cuda.probe() is None:
         return []
     wanted = None if precision == "auto" else precision
     refusals = [] if damaged is None else damaged
@@ -99,9 +101,12 @@ def tensorrt_here(folder: Path, precision: str, damaged: list[str] | None = None
 
 
 def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:
-    """The network on the CPU backend that is fastest here; measured where several are installed, once.
+    """Open the network on the CPU backend that is fastest here, measured once if several are installed.
 
-    A backend that cannot open the model is passed over with a warning, unless no other can: its `UserError` is raised.
+    A backend that cannot open the model is skipped with a warning.
+
+    Raises:
+        UserError: no backend is installed, none can open the model, or the bundle lacks the precision.
     """
     precision = cpu_precision(folder, precision)
     backends = installed()
@@ -124,7 +129,7 @@ def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:
 
 
 def installed() -> list[str]:
-    """The CPU backends of this installation; nothing is imported. `UserError` if there are none."""
+    """List the CPU backends of this installation without importing them; `UserError` if there are none."""
     found = [name for name in CPU if find_spec(name)]
     if not found:
         raise UserError(f"no backend is installed; pip install {CPU[0]}")
@@ -132,19 +137,24 @@ def installed() -> list[str]:
 
 
 def measure(engines: Mapping[str, Engine], batch: np.ndarray, labels: np.ndarray | None) -> Choice:
-    """Run the engines in turns for about a second; the one with the smallest median is chosen.
+    """Run the engines in turns for about a second and choose the one with the smallest median time.
 
-    Unless it is wrong: some CPUs overflow in INT8, and then it is fast for nothing. `labels` are the right ones.
+    An engine whose labels are wrong is not chosen: some CPUs overflow in INT8.
+
+    Args:
+        engines: the engines to compare, by backend.
+        batch: input of one image.
+        labels: the labels that are correct for it; None: unknown.
     """
     times: dict[str, list[float]] = {name: [] for name in engines}
     agreement = {}
     for name, engine in engines.items():
-        given = engine.run(batch)["labels"]  # the first run is slower than the others
+        given = engine.run(batch)["labels"]  # warm-up: the first run is slower than the others
         agreement[name] = 1.0 if labels is None else float(np.mean(given == labels))
     end = time.perf_counter() + SECONDS
     for _ in range(BLOCKS):
         for name, engine in engines.items():
-            engine.run(batch)  # not counted: meanwhile the other's threads go to sleep
+            engine.run(batch)  # not counted: the threads of the other engine go to sleep during it
             for _ in range(BLOCK):
                 start = time.perf_counter()
                 engine.run(batch)
@@ -176,7 +186,7 @@ def _open_all(
 
 
 def _example(folder: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
-    """A golden input of one image and its labels; without a fitting golden file zeros, and no labels."""
+    """A golden input of one image and its labels; zeros and no labels if no golden file fits."""
     spec = manifest.input
     size, channels = (spec.height, spec.width), len(spec.channels)
     zeros = np.zeros((1, *size, channels) if spec.layout == "NHWC" else (1, channels, *size), spec.dtype)
@@ -190,8 +200,8 @@ def _example(folder: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray |
 
 
 def _key(backends: Sequence[str], threads: int | None, precision: str) -> str:
-    """All that the speed depends on, beside the model."""
-    from importlib.metadata import PackageNotFoundError, version
+    """Everything that the speed depends on, apart from the model."""
+    from importlib.metadata import PackageNotFoundError, version  # start-up time: only for several backends
 
     def versioned(name: str) -> str:
         try:
@@ -199,7 +209,7 @@ def _key(backends: Sequence[str], threads: int | None, precision: str) -> str:
         except PackageNotFoundError:  # a build under another name, such as onnxruntime-gpu
             return name
 
-    # A virtual machine may be able to do less than the model of its CPU.
+    # A virtual machine may lack features of its CPU model.
     flags = hashlib.sha256(" ".join(sorted(host.cpu_flags())).encode()).hexdigest()[:8]
     quota = f" of which {share:g} at a time" if (share := host.cpu_quota()) else ""
     name = host.device() or host.cpu_name()
@@ -208,7 +218,7 @@ def _key(backends: Sequence[str], threads: int | None, precision: str) -> str:
 
 
 def _read(path: Path, bundle: str) -> Choices:
-    """What is remembered for this bundle: nothing where the file is missing, damaged, or for another."""
+    """The stored choices for this bundle; none where the file is missing, damaged, or for another bundle."""
     try:
         choices = msgspec.json.decode(path.read_bytes(), type=Choices)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -217,7 +227,7 @@ def _read(path: Path, bundle: str) -> Choices:
 
 
 def _remember(path: Path, bundle: str, key: str, choice: Choice) -> None:
-    # Of two processes that do this at once, one may lose its entry, and measure again another time.
+    # If two processes do this at once, one may lose its entry and measure again later.
     choices = _read(path, bundle).choices | {key: choice}
-    with suppress(UserError, OSError):  # in a read-only folder the choice holds for this process only
+    with suppress(UserError, OSError):  # in a read-only folder the choice lasts for this process only
         write_json(path, Choices(bundle, choices))

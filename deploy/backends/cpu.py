@@ -8,7 +8,7 @@ from deploy.backends.openvino_cpu import OvEngine
 
 
 def open_cpu(folder: Path, backend: str, threads: int | None, precision: str) -> Engine:
-    """Open the bundle's network on one of the `CPU` backends. Raises as `open_engine` does."""
+    """Open the bundle's network on one of the `CPU` backends. Arguments and errors are those of `open_engine`."""
     precision = cpu_precision(folder, precision)
     file, name = folder / CPU_MODELS[precision], f"{backend} {precision}"
     if backend == "openvino":

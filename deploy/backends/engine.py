@@ -1,4 +1,4 @@
-"""What an engine is, the backends and precisions by name, and the file of a bundle that each runs."""
+"""The interface of an engine, the names of backends and precisions, and the file of a bundle that each runs."""
 
 from pathlib import Path
 from typing import Protocol
@@ -11,17 +11,17 @@ from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL
 from deploy.errors import UserError
 
 CPU = ("onnxruntime", "openvino")
-"""Backends that run the bundle's ONNX files; the packages have the same names."""
+"""Backends that run the bundle's ONNX files; their packages have the same names."""
 TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Backends that run an engine which `deploy/build_engine.py` compiled, and the Python module of each."""
+"""Backends that run an engine compiled by `edgedistill build`, and the Python module of each."""
 BACKENDS = ("auto", *CPU, *TENSORRT)
 
 CPU_MODELS = {"int8": INT8_CPU, "fp16": FP16, "fp32": MODEL}
-"""The ONNX of the bundle that a CPU runs in each precision, in the order in which "auto" takes them."""
+"""The bundle's ONNX file that a CPU runs in each precision, in the order in which "auto" tries them."""
 TENSORRT_MODELS = CPU_MODELS | {"int8": INT8}
-"""The one that TensorRT compiles."""
+"""The bundle's ONNX file that TensorRT compiles for each precision."""
 OUTPUTS = ("labels", "logits")
-"""What every model gives: see `Engine.run`."""
+"""Outputs of every model: see `Engine.run`."""
 PRECISIONS = ("auto", *CPU_MODELS)
 
 
@@ -30,38 +30,53 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Backend and precision, such as "onnxruntime int8"; what to call it in reports."""
+        """Backend and precision, such as "onnxruntime int8"; its name in reports."""
         ...
 
     @property
     def file(self) -> Path | None:
-        """The file that it runs, an ONNX or an engine; None where it was given the bytes."""
+        """The ONNX or engine file that it runs; None where it was created from bytes."""
         ...
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a batch, uint8 N×H×W×C or float32 N×C×H×W in raw image units, exactly as the bundle's input says.
+        """Run a batch.
 
-        Returns "labels", uint8 N×H×W, and "logits", float32 N×K×h×w at the network's stride.
+        Args:
+            batch: uint8 N×H×W×C or float32 N×C×H×W in raw image units, exactly as the bundle's input says.
+
+        Returns:
+            "labels", uint8 N×H×W, and "logits", float32 N×K×h×w at the network's stride.
         """
         ...
 
 
 def cpu_precision(folder: Path, precision: str) -> str:
-    """What "auto" means for this bundle on a CPU; `UserError` for a precision that it lacks."""
+    """Resolve "auto" to the precision in which a CPU runs this bundle.
+
+    Raises:
+        UserError: the bundle lacks the precision.
+    """
     files = read_manifest(folder).files
     if precision == "auto":
         return "int8" if INT8_CPU in files else "fp32"
     if precision != "fp32" and CPU_MODELS[precision] not in files:
-        command = f"python deploy/build_engine.py {folder} --precision {precision}"
+        command = f"edgedistill build {folder} --precision {precision}"
         raise UserError(f"{folder}: has no {precision} model ({CPU_MODELS[precision]}); make it: {command}")
     return precision
 
 
 def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
-    """The file that there is for `backend`, which is not "auto": one of the bundle's ONNX files, or the newest engine.
+    """The file that `backend` would run: one of the bundle's ONNX files, or the newest engine.
 
-    Whether that engine fits this machine is found out only by opening it: the opened one is `engine.file`. Raises
-    `UserError` as `open_engine` does.
+    Whether that engine fits this machine is known only once it is opened: the opened one is `engine.file`.
+
+    Args:
+        folder: folder of the bundle.
+        backend: one of `BACKENDS`, but not "auto".
+        precision: one of `PRECISIONS`.
+
+    Raises:
+        UserError: as `open_engine` does.
     """
     check_choice(backend, precision)
     if backend in CPU:
@@ -70,13 +85,13 @@ def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
     lowest = next((one for one in CPU_MODELS if one in engines), precision)
     wanted = lowest if precision == "auto" else precision
     if wanted not in engines:
-        command = f"python deploy/build_engine.py {folder} --backend {backend}"
+        command = f"edgedistill build {folder} --backend {backend}"
         raise UserError(f"{folder}: has no engine for {backend} {precision}; build one: {command}")
     return engines[wanted]
 
 
 def engine_files(folder: Path, backend: str) -> dict[str, Path]:
-    """The newest engine of each precision that the bundle has for a TensorRT backend, but none that failed its gate."""
+    """The bundle's newest engine of each precision for a TensorRT backend, without those that failed their gate."""
     newest_last = reversed(list_engines(folder, backend, refusals=[]))
     return {sidecar.precision: path for path, sidecar in newest_last if sidecar.passed is not False}
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the engine that every installation has."""
+"""ONNX Runtime on the CPU: the engine of every installation."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ from deploy.host import cpu_flags
 class OrtEngine:
     """An ONNX model in ONNX Runtime; one session serves any number of threads.
 
-    `model` is a file or its bytes. `threads` is the number of threads inside one call (None: one per physical core).
-    `optimize=False` runs the graph as written, operator by operator: slow, and the oracle for what optimizing changes.
-    Raises `UserError` where ONNX Runtime is not installed, and for a model that does not load or lacks the outputs
-    `labels` and `logits`.
+    Args:
+        model: a file or its bytes.
+        threads: number of threads inside one call; None: one per physical core.
+        optimize: False runs the graph as written, operator by operator: slow, and the reference for the optimized one.
+        name: `Engine.name`.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or the model does not load or lacks the outputs `labels` and `logits`.
     """
 
     def __init__(
@@ -29,14 +33,14 @@ class OrtEngine:
         onnxruntime = import_onnxruntime()
         self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: warnings about folded constants mean nothing to a user
+        options.log_severity_level = 3  # errors only: warnings about folded constants are of no use to a user
         options.intra_op_num_threads = threads or 0
-        # Else the threads spin on after a call and slow down whatever comes next on their cores: another model, or the
-        # program itself. Measured with two models taking turns: 4.9 → 3.3 ms; with one alone no difference.
+        # Otherwise the threads keep spinning after a call and slow down what runs next on their cores: another model,
+        # or the program itself. Measured with two models taking turns: 4.9 → 3.3 ms; with a single one no difference.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-        if sums_overflow():  # the slower way that does not; it would halve the speed of CPUs with VNNI, too
+        if sums_overflow():  # slower, without overflow; it would also halve the speed of CPUs with VNNI
             options.add_session_config_entry("session.x64quantprecision", "1")
         source = model if isinstance(model, bytes) else str(model)
         what = self.file or "the model"
@@ -55,26 +59,25 @@ class OrtEngine:
         self._input = self._session.get_inputs()[0].name
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """See `deploy.backends.Engine.run`."""
+        """See `deploy.backends.engine.Engine.run`."""
         labels, logits = self._session.run(OUTPUTS, {self._input: batch})
         return {"labels": np.asarray(labels), "logits": np.asarray(logits)}
 
 
 def import_onnxruntime() -> Any:
-    """The module; `UserError` where it cannot be imported."""
+    """Import ONNX Runtime; `UserError` where it cannot be imported."""
     try:
-        import onnxruntime
-    except (ImportError, OSError) as error:  # OSError: it is installed, but not the libraries it loads
+        import onnxruntime  # start-up time: only when an engine needs it
+    except (ImportError, OSError) as error:  # OSError: it is installed, but lacks a library that it loads
         raise UserError(f"onnxruntime: cannot be imported ({error}); pip install onnxruntime") from error
     return onnxruntime
 
 
 def sums_overflow() -> bool:
-    """Whether this is an x86 CPU without VNNI: it adds products of u8 and s8 in 16 bits, which may overflow unseen.
+    """Whether this is an x86 CPU without VNNI, which adds products of u8 and s8 in 16 bits and may overflow silently.
 
-    See onnxruntime_session_options_config_keys.h. False where the system does not tell.
+    See onnxruntime_session_options_config_keys.h. False where the system does not report the CPU's features.
     """
     flags = cpu_flags()
-    return "sse2" in flags and not any(
-        "vnni" in flag for flag in flags
-    )  # sse2: what no ARM has, nor the fault
+    is_x86 = "sse2" in flags  # ARM CPUs have neither sse2 nor the overflow
+    return is_x86 and not any("vnni" in flag for flag in flags)

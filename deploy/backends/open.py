@@ -1,4 +1,4 @@
-"""Open a bundle's network on the backend that was asked for."""
+"""Open a bundle's network on the requested backend."""
 
 from pathlib import Path
 
@@ -15,12 +15,18 @@ def open_engine(
     precision: str = "auto",
     fallback: bool = False,
 ) -> Engine:
-    """Open the bundle's network on `backend`, one of `BACKENDS`; "auto" takes the fastest (`deploy.backends.auto`).
+    """Open the bundle's network on a backend.
 
-    `threads` is the number of CPU threads of one call; None leaves it to the backend. `precision` "auto" is INT8 where
-    the bundle has it, which means that it passed its gate, else fp32; of TensorRT engines the lowest there is.
-    `fallback`: where a TensorRT backend cannot run, warn and take the fastest CPU backend.
-    Raises `UserError` for an unknown choice, a precision that the bundle lacks, or a model that does not load.
+    Args:
+        folder: folder of the bundle.
+        backend: one of `BACKENDS`; "auto" chooses the fastest (`deploy.backends.auto`).
+        threads: number of CPU threads of one call; None leaves it to the backend.
+        precision: one of `PRECISIONS`; "auto" is INT8 where the bundle has it, which means that it passed its gate,
+            else fp32; for TensorRT the lowest precision that has an engine.
+        fallback: where a TensorRT backend cannot run, warn and use the fastest CPU backend.
+
+    Raises:
+        UserError: the choice is unknown, the bundle lacks the precision, or the model does not load.
     """
     check_choice(backend, precision)
     if threads is not None and threads < 1:

@@ -17,11 +17,16 @@ _one_at_a_time = Lock()
 
 
 class OvEngine:
-    """An ONNX model in OpenVINO, compiled for single images; for larger batches, too, when the first one comes.
+    """An ONNX model in OpenVINO, compiled for single images, and for larger batches when the first one arrives.
 
-    `model` is a file or its bytes. `threads` is the number of threads inside one call (None: one per physical core).
-    Raises `UserError` where OpenVINO is not installed, and for a model that it cannot load or that lacks the outputs
-    `labels` and `logits`.
+    Args:
+        model: a file or its bytes.
+        threads: number of threads inside one call; None: one per physical core.
+        name: `Engine.name`.
+
+    Raises:
+        UserError: OpenVINO is not installed, or it cannot load the model, or the model lacks the outputs `labels` and
+            `logits`.
     """
 
     def __init__(self, model: str | Path | bytes, threads: int | None = None, name: str = "openvino") -> None:
@@ -47,13 +52,13 @@ class OvEngine:
             )
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """See `deploy.backends.Engine.run`."""
+        """See `deploy.backends.engine.Engine.run`."""
         form = self._form(len(batch))
-        try:  # taking from and adding to a list are atomic, so no two threads ever hold one request
+        try:  # pop and append of a list are atomic, so no two threads ever share a request
             request = form.idle.pop()
         except IndexError:
             request = form.network.create_infer_request()
-        # Outputs are copied: the request's own memory is used again.
+        # Outputs are copied, because the request reuses its own memory.
         results = request.infer({0: batch}, share_inputs=True, share_outputs=False)
         outputs = {name: results[name] for name in OUTPUTS}
         form.idle.append(request)
@@ -74,18 +79,18 @@ class OvEngine:
 
 
 class _Form(NamedTuple):
-    """A compiled network, and requests that no call is using."""
+    """A compiled network, and the requests that no call is using."""
 
     network: Any
     idle: list[Any]
 
 
 def import_openvino() -> Any:
-    """The module; `UserError` where it cannot be imported.
+    """Import OpenVINO, an optional dependency; `UserError` where it cannot be imported.
 
-    Its model converter is hidden meanwhile: OpenVINO would import it only to report that to Intel over the network and
-    into ~/intel (openvino/tools/ovc/__init__.py), taking most of the time. `openvino.convert_model` is there all the
-    same, and imported when somebody asks for it.
+    Its model converter is hidden during the import: OpenVINO imports it only to report that to Intel over the network
+    and into ~/intel (openvino/tools/ovc/__init__.py), which takes most of the time. `openvino.convert_model` still
+    works: it is imported on first use.
     """
     converter = "openvino.tools.ovc"
     hidden = "openvino" not in sys.modules
@@ -93,7 +98,7 @@ def import_openvino() -> Any:
         sys.modules[converter] = None  # pyright: ignore[reportArgumentType] - makes its import an ImportError
     try:
         import openvino
-    except (ImportError, OSError) as error:  # OSError: it is installed, but not the libraries it loads
+    except (ImportError, OSError) as error:  # OSError: it is installed, but lacks a library that it loads
         hint = "pip install 'edgedistill[openvino]'"
         raise UserError(f"openvino: cannot be imported ({error}); {hint}") from error
     finally:
@@ -105,24 +110,24 @@ def import_openvino() -> Any:
 
 
 def _converter(name: str) -> Any:
-    """The `__getattr__` of the module: what its converter would have put there."""
+    """The `__getattr__` of the module: supplies the function that its converter would have added."""
     if name != "convert_model":
         raise AttributeError(f"module 'openvino' has no attribute {name!r}")
     return getattr(import_module("openvino.tools.ovc"), name)
 
 
 def _core() -> Any:
-    with _one_at_a_time:  # two threads at once would make two
+    with _one_at_a_time:  # two threads at once would create two
         return _make_core()
 
 
 @cache
 def _make_core() -> Any:
-    """One for the whole process, never released.
+    """One core for the whole process, never released.
 
     With its first model a core gives the calling thread another stack for signals (`SigAltStackSetup` in OpenVINO's CPU
-    plugin), and puts back the former one at its end. Of two cores, when the older ends first, the thread is left with a
-    stack that is no more, and the next Ctrl-C is a segmentation fault.
+    plugin), and restores the former one when it is destroyed. If the older of two cores is destroyed first, the thread
+    is left with a freed stack, and the next Ctrl-C is a segmentation fault.
     """
     return import_openvino().Core()
 
@@ -130,16 +135,16 @@ def _make_core() -> Any:
 def _config(threads: int | None) -> dict[str, object]:
     config: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
-        # Left alone it takes bf16 where the CPU has it, also for models whose fp32 accuracy was proved.
+        # By default it uses bf16 where the CPU has it, even for models whose accuracy was verified in fp32.
         "INFERENCE_PRECISION_HINT": "f32",
-        # Pinned, the first thread of every process runs on core 0: two processes would share it.
+        # With pinning, the first thread of every process runs on core 0: two processes would share it.
         "ENABLE_CPU_PINNING": False,
     }
     return config if threads is None else config | {"INFERENCE_NUM_THREADS": threads}
 
 
 def _reason(error: RuntimeError) -> str:
-    """What an OpenVINO error says of the model, on one line: without the lines on where in OpenVINO it happened."""
+    """What an OpenVINO error says about the model, in one line: without the lines on where in OpenVINO it occurred."""
     noise = ("Exception from", "Check '", "FrontEnd API", "While validating", "Summary:", "To facilitate")
     lines = (line.strip(" -") for line in str(error).splitlines())
     telling = " ".join(line for line in lines if line and not line.startswith(noise))

@@ -1,9 +1,9 @@
-"""Engines: compiled forms of a bundle's model, for one kind of device, in the bundle's folder `engines/`.
+"""Engines: a bundle's model compiled for one kind of device, in the bundle's folder `engines/`.
 
     engines/<name>.engine    what the compiler wrote
-    engines/<name>.json      its sidecar: what it was made from, by what, for what, and the checksum of the engine
+    engines/<name>.json      its sidecar: source, compiler, target device, and the checksum of the engine
 
-They are not part of the bundle: they can be made again from it at any time, and they do not move between machines.
+They are not part of the bundle: they can be rebuilt from it at any time, and they are not portable between machines.
 """
 
 from contextlib import suppress
@@ -22,65 +22,82 @@ SCHEMA_VERSION = 1
 TensorRT = Literal["tensorrt", "tensorrt-rtx"]
 
 
+class RebuildNeeded(UserError):
+    """An engine that cannot be used, and has to be built again from its bundle."""
+
+
 class LayerSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the compiler made of the network (see `deploy.backends.tensorrt_gpu.layer_report`)."""
+    """Layers of the compiled network (see `deploy.backends.tensorrt_gpu.layer_report`)."""
 
     convolutions: int
     int8_convolutions: int
-    """Of them, those that read INT8 activations and INT8 weights."""
+    """Convolutions that read INT8 activations and INT8 weights."""
     conversions: int
-    """Layers that do nothing but change the type or memory format."""
+    """Layers that only change the type or memory format."""
     float_layers: tuple[str, ...]
-    """Convolutions and matrix products that stayed in floating point, by the names that they have in the ONNX."""
+    """Convolutions and matrix products that stayed in floating point, by their names in the ONNX."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What must be known of an engine before it is loaded."""
+    """Facts about an engine that are needed before it is loaded."""
 
     schema_version: int = SCHEMA_VERSION
     source: str
-    """Name of the ONNX file in the bundle, and its checksum."""
+    """Name of the ONNX file in the bundle."""
     source_sha256: str
     sha256: str
-    """Checksum and size of the engine file."""
+    """Checksum of the engine file."""
     bytes: int
+    """Size of the engine file."""
     backend: TensorRT
     version: str
-    """Of the library that built it, such as "10.3.0" or "1.7.1.116"."""
+    """Version of the library that built it, such as "10.3.0" or "1.7.1.116"."""
     precision: Literal["fp32", "fp16", "int8"]
     gpu: str = ""
     """Name of the GPU that it was built on; empty when it was built ahead of time."""
     compute_capability: str = ""
-    """Of that GPU, such as "8.7"."""
+    """Compute capability of that GPU, such as "8.7"."""
     targets: tuple[str, ...] = ()
     """Compute capabilities that it was built for ahead of time, such as ("sm86", "sm89")."""
     batch: tuple[int, int, int]
     """Smallest, best and largest batch."""
     options: dict[str, str | int | float | bool | None] = {}
     key: str
-    """Hash of all that decides what the engine is: source, backend, version, device, options."""
+    """Hash of everything that determines the engine: source, backend, version, device, options."""
     build_seconds: float
     layers: LayerSummary | None = None
-    """None where the compiler did not tell."""
+    """None where the compiler did not report them."""
     passed: bool | None = None
-    """Whether it passed its accuracy gate (`record_verdict`); None: not judged."""
+    """Whether it passed its accuracy gate (`record_verdict`); None: not checked."""
 
 
 class _Version(msgspec.Struct):
-    """All that is read of a sidecar of any schema."""
+    """The one field that is read from a sidecar of any schema."""
 
     schema_version: int = SCHEMA_VERSION
 
 
 def engines_folder(bundle: Path) -> Path:
-    """Where the engines of a bundle lie."""
+    """The folder of a bundle's engines."""
     return bundle / ENGINES
 
 
 def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sidecar) -> Path:
-    """Write `engines/<name>.engine` and its sidecar, whole or not at all; return the engine's path.
+    """Write `engines/<name>.engine` and its sidecar, completely or not at all.
 
-    `sidecar.sha256` and `.bytes` are filled in here. The engine comes first: without a sidecar it does not count.
+    The engine is written first: without a sidecar it is ignored.
+
+    Args:
+        bundle: folder of the bundle.
+        name: name of the engine, without a suffix.
+        data: content of the engine file.
+        sidecar: its sidecar; `sha256` and `bytes` are filled in here.
+
+    Returns:
+        Path of the engine.
+
+    Raises:
+        UserError: as `deploy.files.atomic.atomic_write` does.
     """
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
     path.with_suffix(".json").unlink(missing_ok=True)
@@ -96,7 +113,11 @@ def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sid
 
 
 def read_sidecar(engine: Path) -> Sidecar:
-    """The sidecar of an engine file. `UserError` where it is missing or malformed."""
+    """Read the sidecar of an engine file.
+
+    Raises:
+        UserError: it is missing, malformed, or has a newer schema.
+    """
     path = engine.with_suffix(".json")
     if not path.is_file():
         raise UserError(f"{engine}: has no sidecar {path.name} beside it; build it again")
@@ -119,7 +140,7 @@ def record_verdict(engine: Path, passed: bool) -> None:
 
 
 def _newest_first(bundle: Path) -> list[Path]:
-    """Engine files of a bundle that have a sidecar, newest first; what vanishes meanwhile does not count."""
+    """Engine files of a bundle that have a sidecar, newest first; files that disappear meanwhile are left out."""
     times: dict[Path, int] = {}
     for path in engines_folder(bundle).glob(f"*{SUFFIX}"):
         with suppress(OSError):  # a dangling link, or just removed
@@ -131,9 +152,19 @@ def _newest_first(bundle: Path) -> list[Path]:
 def list_engines(
     bundle: Path, backend: str, precision: str | None = None, refusals: list[str] | None = None
 ) -> list[tuple[Path, Sidecar]]:
-    """Engines of a bundle for a backend (and precision), newest first; those without a sidecar do not count.
+    """List the engines of a bundle for a backend, newest first; those without a sidecar are ignored.
 
-    `UserError` for a sidecar that cannot be read; with `refusals` the reason is added there, and the engine left out.
+    Args:
+        bundle: folder of the bundle.
+        backend: "tensorrt" or "tensorrt-rtx".
+        precision: only engines of this precision; None: of any.
+        refusals: a list to which the reasons are added why sidecars cannot be read; their engines are left out.
+
+    Returns:
+        Paths of the engines and their sidecars.
+
+    Raises:
+        UserError: a sidecar cannot be read, and `refusals` is None.
     """
     found: list[tuple[Path, Sidecar]] = []
     for path in _newest_first(bundle):
@@ -150,10 +181,14 @@ def list_engines(
 
 
 def verify_engine(engine: Path, sidecar: Sidecar) -> None:
-    """Raise `UserError` when the engine file is not the one that the sidecar describes."""
+    """Check that the engine file is the one that the sidecar describes.
+
+    Raises:
+        RebuildNeeded: it is another, or cannot be read.
+    """
     try:
         same = engine.stat().st_size == sidecar.bytes and sha256_file(engine) == sidecar.sha256
     except OSError as error:
-        raise UserError(f"{engine}: cannot be read ({error.strerror}); build it again") from error
+        raise RebuildNeeded(f"{engine}: cannot be read ({error.strerror}); build it again") from error
     if not same:
-        raise UserError(f"{engine}: differs from what was built (checksum mismatch); build it again")
+        raise RebuildNeeded(f"{engine}: differs from what was built (checksum mismatch); build it again")

@@ -122,7 +122,7 @@ def test_whole_report(bundle, machine, capsys):
     assert all(hop["score"] == hop["agreement_first"] == 1 for hop in report["receipt"]["hops"])
     refusals = report["refusals"]
     assert len(refusals) == 6
-    assert all("deploy/build_engine.py" in error and "\n" not in error for error in refusals.values())
+    assert all("edgedistill build " in error and "\n" not in error for error in refusals.values())
     out = capsys.readouterr().out
     assert "19 of 20" in out
     assert f"written to {bundle.parent / 'gpu.json'}" in out

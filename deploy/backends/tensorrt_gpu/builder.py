@@ -1,4 +1,4 @@
-"""Engines for TensorRT 10 and 11 and TensorRT-RTX: built once from a bundle's ONNX and kept in its `engines/`."""
+"""Build engines for TensorRT 10 and 11 and TensorRT-RTX from a bundle's ONNX, and keep them in its `engines/`."""
 
 import hashlib
 import importlib
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from deploy.backends.engine import TENSORRT, TENSORRT_MODELS
+from deploy.backends.tensorrt_gpu import cuda
 from deploy.backends.tensorrt_gpu.compile import Compiled, compile_network, name_of, write_timing_cache
 from deploy.backends.tensorrt_gpu.errors import Unexplained
 from deploy.backends.tensorrt_gpu.layer_report import summary, table
@@ -34,16 +35,16 @@ from deploy.files.atomic import atomic_write
 __all__ = ["BuildOptions", "Built", "build_engine", "import_tensorrt"]
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
-"""What to install for each backend."""
+"""The optional dependencies of edgedistill that each backend needs."""
 
-_one_at_a_time = threading.Lock()  # builds side by side would hear each other's messages
+_one_at_a_time = threading.Lock()  # concurrent builds would receive each other's messages
 
 
 class Say(Protocol):
-    """Where a line for the user goes."""
+    """A function that shows a line to the user."""
 
     def __call__(self, text: str, /) -> object:
-        """Take a line."""
+        """Show a line."""
         ...
 
 
@@ -54,20 +55,26 @@ class Built:
     path: Path
     sidecar: Sidecar
     reused: bool
-    """It had been built earlier, from the same model, for the same device, with the same options and TensorRT."""
+    """Whether it was built earlier, from the same model, for the same device, with the same options and TensorRT."""
     log: Path
-    """What was fused, and all that the builder said, when it was built."""
+    """The fused layers and all messages of the builder, from when it was built."""
 
 
 def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, say: Say = print) -> Built:
     """Compile a bundle's model, unless that was done before, and keep the engine in its folder `engines/`.
 
-    Nothing but the finished engine, its sidecar and its log is ever written there; where TensorRT fails for a reason
-    that is not understood here, the log alone. `progress` draws a bar on stderr where that is a terminal.
+    Only the finished engine, its sidecar and its log are written there; if TensorRT fails for an unknown reason, only
+    the log.
+
+    Args:
+        bundle: folder of the bundle.
+        options: how to build.
+        progress: draw a progress bar on stderr, if that is a terminal.
+        say: shows lines to the user.
 
     Raises:
         UserError: no such bundle or precision, no TensorRT, no GPU where one is needed, a model that is damaged or
-            that TensorRT refuses, an option that is not offered here, a full disk.
+            that TensorRT refuses, an option that is not available here, a full disk.
         KeyboardInterrupt: the user stopped it.
     """
     bundle, source = Path(bundle), TENSORRT_MODELS[options.precision]
@@ -79,7 +86,7 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     log = path.with_suffix(".log")
     if kept := _kept(path, sidecar.key, say):
         with suppress(OSError):  # in a folder that cannot be written
-            path.touch()  # of several engines the newest is taken
+            path.touch()  # of several engines the newest is used
         say(f"{path}: built before from the same model, options and versions; used again")
         return Built(path, kept, True, log)
 
@@ -97,12 +104,16 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
 
 
 def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Device | None]:
-    """What a build needs of this machine: the module, the targets, and the GPU where one matters.
+    """Check what a build needs of this machine.
 
-    Raises `UserError` for a missing package or GPU, and for targets that do not exist.
+    Returns:
+        TensorRT's module, the compute capabilities to compile for, and this machine's GPU if it matters.
+
+    Raises:
+        UserError: a package or GPU is missing, or a target does not exist.
     """
-    # Without a driver TensorRT may crash instead of failing, so CUDA is asked before TensorRT is touched.
-    device = None if options.targets and CURRENT not in options.targets else _probe()
+    # Without a driver TensorRT may crash instead of raising an error, so the GPU is probed before it is imported.
+    device = None if options.targets and CURRENT not in options.targets else cuda.probe()
     if options.backend == "tensorrt" and device is None:
         raise UserError(
             "backend tensorrt: no NVIDIA GPU can be used here (no driver, no GPU, or neither cuda-bindings nor"
@@ -113,7 +124,11 @@ def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Device |
 
 
 def import_tensorrt(backend: str) -> Any:
-    """The module of a backend. `UserError` where it is missing, cannot be loaded, or is too old."""
+    """Import the module of a backend.
+
+    Raises:
+        UserError: it is missing, cannot be loaded, or is too old.
+    """
     module, extra = TENSORRT[backend], EXTRAS[backend]
     what = f"backend {backend}: the package {module.replace('_', '-')}"
     try:
@@ -121,19 +136,13 @@ def import_tensorrt(backend: str) -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             raise UserError(f"{what} is not installed; pip install 'edgedistill[{extra}]'") from error
-        # It is there, but a library of its own is missing or does not fit.
+        # It is installed, but a library that it needs is missing or does not fit.
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{what} cannot be loaded ({why}); install it again") from error
     version = getattr(trt, "__version__", "0")
     if backend == "tensorrt" and int(version.split(".")[0]) < 10:
         raise UserError(f"backend tensorrt: version {version} is too old; install 10.3 or later")
     return trt
-
-
-def _probe() -> Device | None:
-    from deploy.backends.tensorrt_gpu.cuda import probe
-
-    return probe()
 
 
 def _model(bundle: Path, source: str, options: BuildOptions) -> tuple[bytes, str]:
@@ -144,7 +153,7 @@ def _model(bundle: Path, source: str, options: BuildOptions) -> tuple[bytes, str
         remedy = (
             "copy the whole folder again"
             if source in manifest.files
-            else f"make it: python deploy/build_engine.py {bundle} --precision {options.precision}"
+            else f"make it: edgedistill build {bundle} --precision {options.precision}"
         )
         raise UserError(f"{path}: the bundle has no {options.precision} model; {remedy}")
     model = path.read_bytes()
@@ -164,7 +173,7 @@ def _sidecar(
     targets: tuple[str, ...],
     device: Device | None,
 ) -> Sidecar:
-    """The sidecar as far as it is known before the build, with the key of all that decides what the engine is."""
+    """The sidecar as far as it is known before the build, with the key of everything that determines the engine."""
     here = device if CURRENT in targets else None
     sidecar = Sidecar(
         source=source,
@@ -187,7 +196,7 @@ def _sidecar(
 
 
 def _kept(path: Path, key: str, say: Say) -> Sidecar | None:
-    """The sidecar of an engine that was built before with this key and is whole; None where there is none."""
+    """The sidecar of an engine that was built before with this key and is undamaged; None if there is none."""
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
     try:
@@ -200,10 +209,10 @@ def _kept(path: Path, key: str, say: Say) -> Sidecar | None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Say now, not after a build of many minutes, that the engine could not be kept."""
+    """Refuse a read-only folder now, not after a build of many minutes."""
     place = folder if folder.exists() else folder.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(f"{folder}: cannot be written; copy the bundle to a place that can")
+        raise UserError(f"{folder}: cannot be written; copy the bundle to a writable folder")
 
 
 def _compile(
@@ -215,7 +224,7 @@ def _compile(
     log: Path,
     progress: bool,
 ) -> tuple[Compiled, str]:
-    """The engine and the text of its log. A failure that is not understood leaves the log on disk, and names it."""
+    """The engine and the text of its log. After an unexplained failure the log is on disk, and the error names it."""
     bar = Progress(sys.stderr if progress and sys.stderr.isatty() else None)
     with _one_at_a_time, listen(trt) as messages:
         try:
@@ -224,7 +233,7 @@ def _compile(
             )
         except Unexplained as error:
             _write_log(log, as_text(messages))
-            raise UserError(f"{error}; all that it said is in {log}") from error
+            raise UserError(f"{error}; the complete log is in {log}") from error
         finally:
             bar.close()
     told = f"{table(compiled.layers)}\n\n" if compiled.layers else ""

@@ -1,21 +1,18 @@
-"""Whether an engine can run on this machine, and what to type for one that can."""
+"""Whether an engine can run on this machine, and the command that builds one that can."""
 
 import re
 from pathlib import Path
 
 from deploy.backends.tensorrt_gpu.cuda import Device
-from deploy.bundle.engine_files import Sidecar, verify_engine
+from deploy.bundle.engine_files import RebuildNeeded, Sidecar, verify_engine
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 
-AGAIN = "build it again"
-"""The remedy that `build_command` is added to."""
-
 
 def build_command(bundle: Path, like: Sidecar, gpu: Device) -> str:
-    """What to type for a new engine like the one of the sidecar, for this GPU too."""
+    """The command line that builds a new engine like that of the sidecar, also for this GPU."""
     least, best, most = like.batch
-    command = f"python deploy/build_engine.py {bundle} --backend {like.backend} --precision {like.precision}"
+    command = f"edgedistill build {bundle} --backend {like.backend} --precision {like.precision}"
     options = [] if most == 1 else ["--batch", str(best) if least == most else f"{least},{best},{most}"]
     if like.targets:
         options += ["--targets", ",".join(dict.fromkeys((*like.targets, _target(gpu))))]
@@ -31,28 +28,43 @@ def build_command(bundle: Path, like: Sidecar, gpu: Device) -> str:
 def check_fits(
     engine: Path, sidecar: Sidecar, manifest: Manifest, gpu: Device, version: str, *, judged: bool
 ) -> None:
-    """Raise `UserError` where the engine cannot run here, or should not. The cheap checks come first."""
+    """Check that an engine can run here, and should. The cheap checks come first.
+
+    Args:
+        engine: path of the engine.
+        sidecar: its sidecar.
+        manifest: the manifest of its bundle.
+        gpu: this machine's GPU.
+        version: version of the TensorRT on this machine.
+        judged: accept an engine that failed its accuracy gate.
+
+    Raises:
+        RebuildNeeded: it was built from another model, by another version or for another GPU, or is damaged.
+        UserError: it failed its accuracy gate.
+    """
     source = manifest.files.get(sidecar.source)
     if source is None or source.sha256 != sidecar.source_sha256:
-        raise UserError(f"{engine}: was built from another {sidecar.source} than the bundle's; {AGAIN}")
+        raise RebuildNeeded(
+            f"{engine}: was built from another {sidecar.source} than the bundle's; build it again"
+        )
     if sidecar.passed is False and not judged:
         raise UserError(
             f"{engine}: failed its accuracy gate when it was built; choose another precision or backend"
         )
     if not fits_version(sidecar, version):
         made_by = f"{sidecar.backend} {sidecar.version}"
-        raise UserError(f"{engine}: was built by {made_by}, this machine has {version}; {AGAIN}")
+        raise RebuildNeeded(f"{engine}: was built by {made_by}, this machine has {version}; build it again")
     if not fits_gpu(sidecar, gpu):
         made_for = (
             ", ".join(sidecar.targets) or f"{sidecar.gpu} (compute capability {sidecar.compute_capability})"
         )
         here = f"{gpu.name} (compute capability {gpu.compute_capability})"
-        raise UserError(f"{engine}: was built for {made_for}, this machine has {here}; {AGAIN}")
+        raise RebuildNeeded(f"{engine}: was built for {made_for}, this machine has {here}; build it again")
     verify_engine(engine, sidecar)
 
 
 def fits_version(sidecar: Sidecar, version: str) -> bool:
-    """The same version, or a later one of the same major version where the engine was built for that."""
+    """Whether the version is the same, or a later one of the same major version if the engine was built for that."""
     built, here = (list(map(int, re.findall(r"\d+", text))) for text in (sidecar.version, version))
     later = here[:1] == built[:1] and here > built
     return version == sidecar.version or (bool(sidecar.options.get("version_compatible")) and later)
@@ -63,7 +75,7 @@ def _target(gpu: Device) -> str:
 
 
 def fits_gpu(sidecar: Sidecar, gpu: Device) -> bool:
-    """One of the targets it was built for ahead of time; else the compute capability it was built on."""
+    """Whether the GPU is among the targets of an engine built ahead of time, or is like the one it was built on."""
     if sidecar.targets:
         return _target(gpu) in sidecar.targets
     if sidecar.options.get("hardware_compatible") == "ampere+":

@@ -1,6 +1,6 @@
-"""ONNX → engine, for TensorRT 10 and 11 and TensorRT-RTX: the calls into the library, and their order.
+"""Compile ONNX to an engine with TensorRT 10 or 11 or TensorRT-RTX: the calls into the library, and their order.
 
-Precision is in the ONNX: networks are strongly typed, which TensorRT 10 must be asked for and the others always are.
+The ONNX defines the precision: networks are strongly typed, which TensorRT 10 has to be told; the others always do it.
 """
 
 import threading
@@ -26,9 +26,9 @@ class Compiled:
 
     plan: memoryview
     layers: LayerReport | None
-    """None where the builder did not tell."""
+    """None where the builder did not report them."""
     timing_cache: bytes | None
-    """What to write to `BuildOptions.timing_cache`."""
+    """New content of the file `BuildOptions.timing_cache`."""
     seconds: float
 
 
@@ -44,19 +44,18 @@ def compile_network(
 ) -> Compiled:
     """Compile the ONNX `model`, read from `source`, with the module `trt`.
 
-    `targets` is what `resolve_targets` gave; `messages` fills with what TensorRT says (`trt_log.listen`); setting
-    `stop` ends the build soon.
+    Args:
+        targets: what `resolve_targets` returned.
+        messages: a list that fills with what TensorRT logs (`log.listen`).
+        stop: once set, the build ends soon.
 
     Raises:
-        UserError: a model that is none or that TensorRT refuses, an option that this machine does not offer.
+        UserError: the model is no ONNX file, TensorRT refuses it, or an option is not available on this machine.
         KeyboardInterrupt: `stop` was set.
     """
     check_onnx(model, source)
     start, title = time.perf_counter(), name_of(trt, options)
-    try:
-        builder = trt.Builder(logger(trt))
-    except (TypeError, RuntimeError) as error:  # how a null pointer from C++ arrives here
-        raise failure(messages, source, None, title) from error
+    builder = _create_builder(trt, messages, source, title)
     network = builder.create_network(_network_flags(trt, options))
     parser = trt.OnnxParser(network, logger(trt))
     if not parser.parse(model):
@@ -67,7 +66,7 @@ def compile_network(
     _configure(trt, builder, config, options, targets)
     _set_batch(builder, network, config, options.batch, source)
     cache = _timing_cache(config, options.timing_cache)
-    watcher = monitor(trt, progress, stop)  # a name keeps it alive: TensorRT only borrows it
+    watcher = monitor(trt, progress, stop)  # the name keeps it alive: TensorRT holds no reference
     config.progress_monitor = watcher
     plan = None if stop.is_set() else builder.build_serialized_network(network, config)
     if stop.is_set():
@@ -91,19 +90,30 @@ def name_of(trt: Any, options: BuildOptions) -> str:
 
 
 def check_onnx(model: bytes, source: Path) -> None:
-    """Refuse what is no ONNX file: TensorRT's parser takes an empty file, or a picture, for an empty network."""
+    """Refuse what is no ONNX file: TensorRT's parser reads an empty file, or a picture, as an empty network.
+
+    Raises:
+        UserError: the bytes are not those of an ONNX file.
+    """
     if not model:
         raise UserError(f"{source}: is empty; copy or export the bundle again")
-    # Protobuf field 1, `ModelProto.ir_version`: always written, and in the order of numbers.
+    # Protobuf field 1, `ModelProto.ir_version`: always written, and first.
     if model[:1] != b"\x08":
         raise UserError(f"{source}: is no ONNX file; export the bundle again")
 
 
-def _clear(trt: Any) -> None:
-    """Build next to nothing, after a build for Turing failed.
+def _create_builder(trt: Any, messages: Sequence[Message], source: Path, title: str) -> Any:
+    try:
+        return trt.Builder(logger(trt))
+    except (TypeError, RuntimeError) as error:  # raised for a null pointer from C++
+        raise failure(messages, source, None, title) from error
 
-    Most times TensorRT-RTX 1.7.1 then compiles the next network of the process for Turing too, without INT8, whatever
-    its targets are: 67 of 80 times here, and 0 of 80 with this in between.
+
+def _clear(trt: Any) -> None:
+    """Build a trivial network after a build for Turing failed.
+
+    Otherwise TensorRT-RTX 1.7.1 usually compiles the next network of the process for Turing too, without INT8 and
+    regardless of its targets: 67 of 80 times in a measurement, and 0 of 80 with this in between.
     """
     builder = trt.Builder(logger(trt))
     network = builder.create_network(0)
@@ -113,7 +123,7 @@ def _clear(trt: Any) -> None:
 
 
 def write_timing_cache(path: Path, data: bytes) -> None:
-    """Keep what the build measured for the next one."""
+    """Save the measurements of a build for the next one."""
     with atomic_write(path) as file:
         file.write(data)
 
@@ -159,7 +169,7 @@ def _set_batch(builder: Any, network: Any, config: Any, batch: tuple[int, int, i
 
 
 def _configure(trt: Any, builder: Any, config: Any, options: BuildOptions, targets: Sequence[str]) -> None:
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the log tells no types
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # otherwise the log has no types
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     if options.optimization_level is not None:
@@ -202,7 +212,7 @@ def _use_dla(trt: Any, builder: Any, config: Any, options: BuildOptions) -> None
 
 
 def _timing_cache(config: Any, path: Path | None) -> Any:
-    """Give the builder what was measured earlier; of another GPU or TensorRT, or damaged, it is of no use."""
+    """Give the builder earlier measurements; a cache that is damaged or of another GPU or TensorRT is not used."""
     if path is None:
         return None
     try:

@@ -1,10 +1,10 @@
-"""What the TensorRT backend needs of CUDA, as a small interface with two providers: cuda-bindings and pycuda.
+"""The parts of CUDA that the TensorRT backend needs: a small interface with two providers, cuda-bindings and pycuda.
 
-Either suffices, and neither is imported before it is asked for. Everything happens on the first GPU that the process
-sees; the environment variable CUDA_VISIBLE_DEVICES picks another. Nothing here needs TensorRT, so that one can look for
-a GPU first: without a driver, TensorRT crashes the process.
+Either suffices, and neither is imported before it is requested. The GPU is the first one that the process sees; the
+environment variable CUDA_VISIBLE_DEVICES selects another. This module does not need TensorRT, so a GPU can be looked
+for first: without a driver, TensorRT crashes the process.
 
-Not run on this project's CI, which has no GPU: its tests hold the calls to the signatures of the real libraries.
+Not run on this project's CI, which has no GPU: its tests check the calls against the signatures of the real libraries.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from deploy.errors import UserError
 
 
 class CudaError(UserError):
-    """A CUDA call failed: the message says what it was for, and why. The GPU may be of no more use to this process."""
+    """A CUDA call failed; the message says what it was for, and why. The process may be unable to use the GPU again."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Device:
 
     name: str
     compute_capability: str
-    """Such as "8.6"."""
+    """The compute capability, such as "8.6"."""
     total_memory: int
     """In bytes."""
     driver: str
-    """Newest CUDA that the driver serves, such as "13.0"."""
+    """Newest CUDA version that the driver supports, such as "13.0"."""
     runtime: str
-    """CUDA that the provider was built for."""
+    """CUDA version that the provider was built for."""
     provider: str
     """"cuda-bindings" or "pycuda"."""
 
@@ -45,15 +45,15 @@ class Device:
 class Cuda(Protocol):
     """Memory, streams, events and graphs of one GPU. Addresses and handles are integers, sizes are in bytes.
 
-    Every method belongs inside a `with cuda.current()` of the calling thread. What one creates is released by the
-    `owner` that it gives, so that a failure half-way leaks nothing. Calls that fail raise `CudaError`; where memory is
-    short, or the provider has no CUDA graphs, just `UserError`.
+    Every method must be called inside a `with cuda.current()` of the calling thread. What a method creates is released
+    by the `owner` passed to it, so a failure halfway leaks nothing. Failed calls raise `CudaError`; exhausted memory,
+    or a provider without CUDA graphs, raises a plain `UserError`.
     """
 
     @property
     def device(self) -> Device: ...
 
-    # Make the GPU the one that this thread works with, until the block ends.
+    # Select the GPU for this thread, until the block ends.
     def current(self) -> AbstractContextManager[None]: ...
 
     # Free and total memory of the GPU.
@@ -62,10 +62,10 @@ class Cuda(Protocol):
     # Allocate on the GPU; returns the address.
     def malloc(self, owner: ExitStack, size: int) -> int: ...
 
-    # An array in page-locked memory, which the GPU copies without a detour. Not to be touched after its release.
+    # An array in page-locked memory, which the GPU copies directly. Must not be used after its release.
     def host_empty(self, owner: ExitStack, shape: Sequence[int], dtype: np.dtype) -> np.ndarray: ...
 
-    # Queue a copy of a contiguous page-locked array, or into one.
+    # Queue a copy from, or into, a contiguous page-locked array.
     def to_device(self, address: int, array: np.ndarray, stream: int) -> None: ...
     def to_host(self, array: np.ndarray, address: int, stream: int) -> None: ...
 
@@ -73,12 +73,12 @@ class Cuda(Protocol):
     def stream(self, owner: ExitStack) -> int: ...
     def sync(self, stream: int) -> None: ...
 
-    # A mark; queue a note of the time when the stream gets here; milliseconds between two marks that it has passed.
+    # An event; queue its recording on the stream; milliseconds between two recorded events.
     def event(self, owner: ExitStack) -> int: ...
     def record(self, event: int, stream: int) -> None: ...
     def elapsed(self, start: int, end: int) -> float: ...
 
-    # A function that queues, in one call, all that `work` queues on the stream. Now nothing of it runs.
+    # A function that queues, in one call, everything that `work` queues on the stream. The capture itself runs nothing.
     def capture(self, owner: ExitStack, stream: int, work: Callable[[], None]) -> Callable[[], None]: ...
 
 
@@ -89,13 +89,17 @@ def probe() -> Device | None:
 
 
 def why_not() -> str:
-    """In words, why `probe` finds no GPU; empty if it finds one."""
+    """Why `probe` finds no GPU, in words; "" if it finds one."""
     found = _find("auto")
     return found if isinstance(found, str) else ""
 
 
 def open_cuda(provider: str = "auto") -> Cuda:
-    """CUDA by way of "cuda-bindings", "pycuda", or ("auto") the first of them that finds a GPU; else `UserError`."""
+    """Open CUDA through "cuda-bindings", "pycuda", or ("auto") the first of them that finds a GPU.
+
+    Raises:
+        UserError: the provider is unknown, or finds no GPU.
+    """
     if provider not in ("auto", *PROVIDERS):
         raise UserError(f"unknown CUDA provider {provider!r}; choose one of auto, {', '.join(PROVIDERS)}")
     found = _find(provider)
@@ -105,25 +109,25 @@ def open_cuda(provider: str = "auto") -> Cuda:
 
 
 def _find(provider: str) -> Cuda | str:
-    """CUDA, or in one line why there is none."""
+    """CUDA, or one line that says why there is none."""
     missing, reasons = [], []
     for name in PROVIDERS if provider == "auto" else [provider]:
         try:
             return PROVIDERS[name]()
         except ModuleNotFoundError:
             missing.append(name)
-        except Exception as error:  # of whatever type: a driver in disrepair must not end the program
+        except Exception as error:  # of any type: a broken driver must not end the program
             reasons.append(f"{name}: {' '.join(str(error).split())}")
     return "; ".join(reasons) or f"{' and '.join(missing)} not installed (pip install cuda-bindings)"
 
 
 def _version(number: int) -> str:
-    """CUDA writes 13.5 as 13050."""
+    """Format CUDA's version number, such as 13050 for 13.5."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 class CudaBindings:
-    """NVIDIA's bindings of the CUDA runtime. Every call answers with an error code first, which `_call` reads."""
+    """NVIDIA's bindings of the CUDA runtime. Every call returns an error code first, which `_call` checks."""
 
     def __init__(self) -> None:
         self._cuda: Any = import_module("cuda.bindings.runtime")
@@ -139,7 +143,7 @@ class CudaBindings:
         self.device = Device(gpu.name.decode(), capability, gpu.totalGlobalMem, *versions, "cuda-bindings")
 
     def _call(self, what: str, function: Callable[..., tuple[Any, ...]], *arguments: object) -> Any:
-        """The value or values that `function` gives; where it fails, an error that says `what` cannot be done."""
+        """Return the value or values of `function`; if it fails, raise an error that says `what` cannot be done."""
         error, *values = function(*arguments)
         if error != self._cuda.cudaError_t.cudaSuccess:
             reason = self._cuda.cudaGetErrorString(error)[1].decode()
@@ -198,13 +202,13 @@ class CudaBindings:
         return self._call("measure a time", self._cuda.cudaEventElapsedTime, start, end)
 
     def capture(self, owner: ExitStack, stream: int, work: Callable[[], None]) -> Callable[[], None]:
-        # Thread-local: what other threads do meanwhile, such as allocating memory, does not spoil the capture.
+        # Thread-local: what other threads do meanwhile, such as allocating memory, does not invalidate the capture.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("begin a graph", self._cuda.cudaStreamBeginCapture, stream, mode)
         try:
             work()
         except BaseException:
-            self._cuda.cudaStreamEndCapture(stream)  # fails, too, but frees the stream for other use
+            self._cuda.cudaStreamEndCapture(stream)  # fails as well, but makes the stream usable again
             raise
         graph = self._call("capture a graph", self._cuda.cudaStreamEndCapture, stream)
         with ExitStack() as template:
@@ -215,10 +219,10 @@ class CudaBindings:
 
 
 class PyCuda:
-    """pycuda, in the primary context: the one that the CUDA runtime works in, and with it TensorRT.
+    """pycuda, in the primary context, which the CUDA runtime and therefore TensorRT use.
 
-    Its contexts belong to a thread while they are current, so they are pushed for a call and popped after it. Its
-    objects release what they hold when they die, so they are kept here, by their handles, until the owner lets go.
+    A context belongs to a thread while it is current, so it is pushed for a call and popped after it. pycuda's objects
+    release their resources when they are deleted, so they are kept here, by their handles, until the owner closes.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""TensorRT and TensorRT-RTX: engines that `build_engine` compiled for this very GPU.
+"""TensorRT and TensorRT-RTX: run engines that `edgedistill build` compiled for this GPU.
 
-CUDA is asked for a GPU before TensorRT is imported: on a machine without a driver, TensorRT's runtime ends the process
-with a segmentation fault. Not run on this project's CI, which has no GPU: its tests hold every call to the signatures
-of the real libraries.
+The GPU is probed before TensorRT is imported: on a machine without a driver, TensorRT's runtime ends the process with a
+segmentation fault. Not run on this project's CI, which has no GPU: its tests check every call against the signatures of
+the real libraries.
 """
 
 import json
@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from deploy.backends.tensorrt_gpu.builder import import_tensorrt
-from deploy.backends.tensorrt_gpu.compatibility import AGAIN, build_command, check_fits
+from deploy.backends.tensorrt_gpu.compatibility import build_command, check_fits
 from deploy.backends.tensorrt_gpu.cuda import Cuda, open_cuda
 from deploy.backends.tensorrt_gpu.execution_lane import Lane, Tensor, first_error
 from deploy.backends.tensorrt_gpu.log import listen, logger
 from deploy.bundle.bundle_files import read_manifest
-from deploy.bundle.engine_files import Sidecar, list_engines, read_sidecar
+from deploy.bundle.engine_files import RebuildNeeded, Sidecar, list_engines, read_sidecar
 from deploy.errors import UserError, warn
 
 PRECISIONS = ("int8", "fp16", "fp32")
-"""In the order in which "auto" takes them."""
+"""In the order in which "auto" tries them."""
 OUTPUTS = {"labels": np.uint8, "logits": np.float32}
-"""As `run` gives them, whatever the engine's own types are."""
+"""Outputs of `run` and their types, which do not depend on the engine's own types."""
 
 
 def open_trt(
@@ -39,13 +39,19 @@ def open_trt(
     provider: str = "auto",
     cuda_graph: bool = False,
 ) -> "TrtEngine":
-    """Open the bundle's newest engine for `backend` ("tensorrt" or "tensorrt-rtx") that fits this machine.
+    """Open the bundle's newest engine that fits this machine and did not fail its accuracy gate.
 
-    `precision` "auto" takes the lowest that has a fitting engine, with a warning where that is not the lowest there is.
-    An engine that failed its accuracy gate is not taken. `engine` opens that very one, whether it passed or not.
-    `provider` is one of `deploy.backends.tensorrt_gpu.cuda`. `cuda_graph` starts the whole network in one call: faster where it is
-    small. Raises `UserError`, with the command that builds a fitting engine, when there is none or none fits: another
-    model, version or GPU, or a damaged file. Also where there is no GPU, or the library is not installed.
+    Args:
+        bundle: folder of the bundle.
+        backend: "tensorrt" or "tensorrt-rtx".
+        precision: "auto" takes the lowest that has a fitting engine, with a warning if the bundle has a lower one.
+        engine: open this engine, whether it passed its gate or not.
+        provider: one of `deploy.backends.tensorrt_gpu.cuda.PROVIDERS`, or "auto".
+        cuda_graph: start the whole network in one call, which is faster for a small network.
+
+    Raises:
+        UserError: there is no engine, or none fits (another model, version or GPU, or a damaged file); the message then
+            has the command that builds one. Also if there is no GPU, or the library is not installed.
     """
     manifest = read_manifest(bundle)
     candidates = _candidates(bundle, backend, precision, engine)
@@ -55,11 +61,13 @@ def open_trt(
         try:
             check_fits(path, side, manifest, cuda.device, library.__version__, judged=engine is not None)
             opened = TrtEngine(path, side, cuda, library, cuda_graph)
-        except UserError as error:
-            again = f": {build_command(bundle, side, cuda.device)}" if str(error).endswith(AGAIN) else ""
-            refusals.append((side, f"{error}{again}"))
+        except RebuildNeeded as error:
+            refusals.append((side, f"{error}: {build_command(bundle, side, cuda.device)}"))
             continue
-        # An engine of another machine beside one of this machine is nothing to talk about.
+        except UserError as error:
+            refusals.append((side, str(error)))
+            continue
+        # An engine for another machine beside one for this machine needs no warning.
         passed_over = [
             why for other, why in refusals if other.precision != side.precision or other.passed is False
         ]
@@ -70,10 +78,10 @@ def open_trt(
 
 
 class TrtEngine:
-    """An engine, loaded. `run` may be called from several threads at once (see `deploy.backends.Engine`).
+    """A loaded engine. `run` may be called from several threads at once (see `deploy.backends.engine.Engine`).
 
-    Each call has an execution context, a stream and buffers for itself. They are made when first needed, kept for later
-    calls, and released by `close`: there are as many as there were calls at the same time.
+    Each call has an execution context, a stream and buffers of its own. They are created when first needed, kept for
+    later calls, and released by `close`: there are as many as there were concurrent calls.
     """
 
     def __init__(
@@ -83,7 +91,7 @@ class TrtEngine:
         self._cuda, self._library = cuda, library
         self._lock, self._closed = Lock(), False
         self._idle: dict[int, list[Lane]] = defaultdict(list)
-        # TensorRT-RTX captures graphs by itself, when it has compiled its kernels for the shape that it meets.
+        # TensorRT-RTX captures graphs by itself, once it has compiled its kernels for a shape.
         self._captures_itself = cuda_graph and hasattr(library, "CudaGraphStrategy")
         self._capture = cuda_graph and not self._captures_itself
         with cuda.current():
@@ -92,14 +100,16 @@ class TrtEngine:
                 self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
             if self._engine is None:
                 version = f"{sidecar.backend} {library.__version__}"
-                raise UserError(f"{engine}: {version} cannot load it ({first_error(messages)}); {AGAIN}")
+                why = first_error(messages)
+                raise RebuildNeeded(f"{engine}: {version} cannot load it ({why}); build it again")
             self._tensors = _read_tensors(engine, self._engine, library)
             self.smallest_batch, self.largest_batch = _read_batches(self._engine, self._tensors[0].name)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """See `deploy.backends.Engine.run`. A batch may have any size: it is run in parts where it is too large.
+        """Run a batch of any size, in parts if it is too large for the engine; see `deploy.backends.engine.Engine.run`.
 
-        Raises `UserError` for an empty batch, another dtype or shape than the engine's, and where memory is short.
+        Raises:
+            UserError: the batch is empty, its dtype or shape is not the engine's, or memory is exhausted.
         """
         self._check(batch)
         with self._cuda.current():
@@ -110,9 +120,15 @@ class TrtEngine:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def time(self, batch: np.ndarray, runs: int, *, copies: bool = True) -> np.ndarray:
-        """Milliseconds of GPU time that each of `runs` runs of a batch takes, float64, by CUDA events; none warms up.
+        """Time runs of a batch by CUDA events, without a warm-up.
 
-        With the copies to the GPU and back, or without. The batch is at most `largest_batch`.
+        Args:
+            batch: at most `largest_batch` images.
+            runs: number of runs.
+            copies: include the copies to the GPU and back.
+
+        Returns:
+            Milliseconds of GPU time of each run, float64.
         """
         self._check(batch)
         assert len(batch) <= self.largest_batch
@@ -130,13 +146,13 @@ class TrtEngine:
         return np.array(times)
 
     def inspect(self) -> dict[str, Any]:
-        """What TensorRT's engine inspector tells of the layers; their names only, unless built to tell more."""
+        """Output of TensorRT's engine inspector: names of the layers, and more if the engine was built with them."""
         with self._cuda.current():
             inspector = self._engine.create_engine_inspector()
             return json.loads(inspector.get_engine_information(self._library.LayerInformationFormat.JSON))
 
     def close(self) -> None:
-        """Release all that lies on the GPU; calls that are under way release theirs when they end."""
+        """Release everything on the GPU; calls in progress release theirs when they end."""
         with self._lock:
             self._closed = True
             lanes = [lane for lanes in self._idle.values() for lane in lanes]
@@ -148,7 +164,7 @@ class TrtEngine:
             self._engine = self._runtime = None
 
     def __del__(self) -> None:
-        with suppress(Exception):  # half-made, or the interpreter is going down
+        with suppress(Exception):  # not completely initialized, or the interpreter is shutting down
             self.close()
 
     def _check(self, batch: np.ndarray) -> None:
@@ -159,7 +175,7 @@ class TrtEngine:
             raise UserError(f"{self.name}: takes {wanted.dtype} {takes}, got {batch.dtype} {got}")
 
     def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """At most the largest batch."""
+        """Run a batch of at most `largest_batch` images."""
         with self._lane(len(batch)) as (lane, size):
             lane.fill(batch, size)
             lane.queue()
@@ -167,9 +183,9 @@ class TrtEngine:
 
     @contextmanager
     def _lane(self, images: int) -> Iterator[tuple[Lane, int]]:
-        """A lane that nobody else uses meanwhile, and the batch to run there, which may be more than the `images`."""
+        """Reserve a lane; yield it and the batch size to run there, which may be larger than `images`."""
         batch = max(images, self.smallest_batch)
-        capacity = batch if self._capture else self.largest_batch  # a captured graph is for one size
+        capacity = batch if self._capture else self.largest_batch  # a captured graph works for one size only
         with self._lock:
             if self._closed:
                 raise UserError(f"{self.name}: was closed; load the bundle again")
@@ -178,7 +194,7 @@ class TrtEngine:
         with ExitStack() as discard:
             discard.callback(lane.close)
             yield lane, batch
-            discard.pop_all()  # after a failure it may be in any state, now it is as good as new
+            discard.pop_all()  # after a failure its state is unknown, so it is closed; without one it is reusable
         with self._lock:
             if not self._closed:
                 self._idle[capacity].append(lane)
@@ -203,27 +219,25 @@ class TrtEngine:
 def _candidates(
     bundle: Path, backend: str, precision: str, engine: Path | None
 ) -> list[tuple[Path, Sidecar]]:
-    """The engines asked for, in the order in which they are tried. `UserError` where there are none."""
+    """The requested engines, in the order in which they are tried. Raises `UserError` if there are none."""
     damaged: list[str] = []
     found = [(engine, read_sidecar(engine))] if engine else list_engines(bundle, backend, refusals=damaged)
     wanted = PRECISIONS if precision == "auto" else (precision,)
     found = [one for one in found if one[1].backend == backend and one[1].precision in wanted]
     if found:
         return sorted(found, key=lambda one: wanted.index(one[1].precision))
-    if damaged:  # who knows what it was for
+    if damaged:  # its backend and precision are unknown
         raise UserError(damaged[0])
     which = backend if precision == "auto" else f"{backend} {precision}"
-    command = f"python deploy/build_engine.py {bundle} --backend {backend} --precision {wanted[0]}"
+    command = f"edgedistill build {bundle} --backend {backend} --precision {wanted[0]}"
     raise UserError(f"{engine or bundle}: has no engine for {which}; build one: {command}")
 
 
 def _make_runtime(library: Any, sidecar: Sidecar) -> Any:
     try:
         runtime = library.Runtime(logger(library))
-    except (
-        TypeError,
-        RuntimeError,
-    ) as error:  # "factory function returned nullptr": the driver does not suit it
+    # "factory function returned nullptr": the driver does not fit this version
+    except (TypeError, RuntimeError) as error:
         version, why = f"{sidecar.backend} {library.__version__}", " ".join(str(error).split())
         raise UserError(f"{version} cannot start on this GPU ({why}); update the GPU's driver") from error
     runtime.engine_host_code_allowed = bool(sidecar.options.get("version_compatible"))
@@ -233,7 +247,7 @@ def _make_runtime(library: Any, sidecar: Sidecar) -> Any:
 
 
 def _read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
-    """The one input, then the outputs. `UserError` where they are not what `Engine.run` needs."""
+    """The input, then the outputs. Raises `RebuildNeeded` if they are not those that `Engine.run` needs."""
     found: dict[bool, list[Tensor]] = {True: [], False: []}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
@@ -242,13 +256,12 @@ def _read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
         found[is_input].append(Tensor(name, dtype, tuple(engine.get_tensor_shape(name))[1:]))
     tensors = [*found[True], *found[False]]
     names = {tensor.name for tensor in found[False]}
-    if (
-        len(found[True]) != 1
-        or not names >= OUTPUTS.keys()
-        or any(min(t.shape, default=1) < 1 for t in tensors)
-    ):
+    varying = any(min(tensor.shape, default=1) < 1 for tensor in tensors)
+    if len(found[True]) != 1 or not names >= OUTPUTS.keys() or varying:
         listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors)
-        raise UserError(f"{path}: has {listed}; needs one input, labels and logits of fixed size; {AGAIN}")
+        raise RebuildNeeded(
+            f"{path}: has {listed}; needs one input, labels and logits of fixed size; build it again"
+        )
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""What TensorRT says when it refuses a network, in one line that a user can act on."""
+"""Turn TensorRT's messages about a refused network into one line that a user can act on."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from deploy.bundle.manifest import INT8
 from deploy.errors import UserError
 
 LONGEST = 240
+"""Length to which a reason is cut, in characters."""
 
 
 class Unexplained(UserError):
-    """A failure of which only the whole log may tell more."""
+    """A failure that only the complete log may explain."""
 
 
 def refusal(parser: Any, source: Path, title: str) -> UserError:
-    """Why the ONNX parser refused `source`. `title` is TensorRT's name and version."""
+    """The error that says why the ONNX parser refused `source`. `title` is TensorRT's name and version."""
     if not parser.num_errors:
         return UserError(f"{source}: {title} cannot read it and does not say why; export the bundle again")
     error = parser.get_error(0)
@@ -32,16 +33,26 @@ def refusal(parser: Any, source: Path, title: str) -> UserError:
     for pattern, remedy in _REMEDIES:
         if re.search(pattern, said):
             return UserError(f"{where}: {reason(said)}; {remedy}")
-    # An operator that it does not implement at all, or one of somebody's own.
+    # An operator that TensorRT does not implement, or a custom one.
     if said in ("", "false") or "Plugin not found" in said:
         said = "the operator is not supported"
     return UserError(f"{where}: {reason(said)}; {_AVOID}")
 
 
 def failure(messages: Sequence[Message], source: Path, workspace_mb: int | None, title: str) -> UserError:
-    """Why the builder gave no engine of `source`, from what it logged."""
+    """The error that says why the builder returned no engine, from what it logged.
+
+    Args:
+        messages: what TensorRT logged.
+        source: path of the ONNX.
+        workspace_mb: `BuildOptions.workspace_mb`.
+        title: TensorRT's name and version.
+
+    Returns:
+        An `Unexplained` where the log has no known reason.
+    """
     errors = [text for severity, text in messages if severity <= ERROR]
-    # Without a driver each error has the echo that CUDA has none, which is why it is compiled for elsewhere.
+    # Without a driver, CUDA adds an error of its own to each error; such machines compile for others.
     errors = [text for text in errors if "cudaError 35" not in text] or errors
     whole = "\n".join(errors)
     if target := re.search(r"Cannot compile operation '(.+?)' for .*?\((SM\d+)\): (.+?)\. In ", whole):
@@ -59,7 +70,7 @@ def failure(messages: Sequence[Message], source: Path, workspace_mb: int | None,
 def not_int8(
     report: LayerReport | None, source: Path, targets: Sequence[str], title: str
 ) -> UserError | None:
-    """What to say of an engine that was to be INT8 and has not one convolution in it; None where all is well."""
+    """The error for an engine that should run in INT8 but has no INT8 convolution; None for any other engine."""
     kinds = [product.precision for product in report.products if product.convolution] if report else []
     if not kinds or {"int8", "?"} & set(kinds):
         return None
@@ -75,7 +86,7 @@ def not_int8(
 
 
 def reason(said: str) -> str:
-    """The telling part of a message: no error codes, no source files, no failed conditions."""
+    """The informative part of a message, without error codes, source files and failed conditions."""
     text = max(said.splitlines() or [""], key=lambda line: "Error Code" in line)
     if match := re.search(r"Error Code \d+: [^(]*(?:\((.*)\))?", text):
         text = match[1] or match[0]
@@ -99,7 +110,7 @@ _REMEDIES = (
         "cast the uint8 image to float before anything else is done with it: export the bundle again",
     ),
 )
-"""What in a message calls for which remedy."""
+"""Patterns in a message, and the remedy for each."""
 
 
 def _out_of_memory(said: str, source: Path, workspace_mb: int | None, title: str) -> UserError:

@@ -1,4 +1,4 @@
-"""Running a TensorRT engine: what one call at a time needs for itself."""
+"""Running a TensorRT engine: the resources that each concurrent call needs for itself."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,11 +19,11 @@ class Tensor:
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-    """Of one image, without the batch axis."""
+    """Shape for one image, without the batch axis."""
 
 
 class Lane:
-    """An execution context with a stream, and buffers for every tensor here and on the GPU.
+    """An execution context with a stream, and buffers for every tensor on the host and on the GPU.
 
     For one thread at a time, inside a `with cuda.current()`.
     """
@@ -37,9 +37,15 @@ class Lane:
         capacity: int,
         capture: bool = False,
     ) -> None:
-        """`tensors` are the input, then the outputs; `capacity` is the largest batch.
+        """Allocate buffers, and bind them to the context.
 
-        With `capture` the network starts as one CUDA graph, which holds for batches of `capacity` only.
+        Args:
+            cuda: the GPU.
+            library: the module `tensorrt` or `tensorrt_rtx`.
+            context: the execution context.
+            tensors: the input, then the outputs.
+            capacity: the largest batch.
+            capture: start the network as one CUDA graph, which works for batches of `capacity` only.
         """
         self._cuda, self._library, self._context = cuda, library, context
         self._input, *self._outputs = tensors
@@ -48,8 +54,7 @@ class Lane:
             self.stream = cuda.stream(owner)
             self._here = {t.name: cuda.host_empty(owner, (capacity, *t.shape), t.dtype) for t in tensors}
             self._there = {name: cuda.malloc(owner, array.nbytes) for name, array in self._here.items()}
-            # The last to come is the first to go: the context before the memory that it uses, and nothing at all while
-            # the GPU is at work.
+            # Released in reverse order: first wait for the GPU, then release the context, then the memory it uses.
             owner.callback(setattr, self, "_context", None)
             owner.callback(cuda.sync, self.stream)
             for name, address in self._there.items():
@@ -63,14 +68,14 @@ class Lane:
         self._owner.close()
 
     def fill(self, images: np.ndarray, batch: int) -> None:
-        """Take the images of a run; where `batch` is more than there are, the last one is repeated."""
+        """Set the images of a run; if `batch` is larger than their number, the last one is repeated."""
         here = self._here[self._input.name]
         here[: len(images)] = images
         here[len(images) : batch] = images[-1]
         self._resize(batch)
 
     def queue(self, copies: bool = True) -> None:
-        """Start a run, with the copies to the GPU and back or without."""
+        """Start a run, with or without the copies to the GPU and back."""
         if copies:
             source = self._input.name
             self._cuda.to_device(self._there[source], self._here[source][: self._batch], self.stream)
@@ -80,7 +85,7 @@ class Lane:
             self._cuda.to_host(here, self._there[output.name], self.stream)
 
     def take(self, name: str, images: int, dtype: type[np.generic]) -> np.ndarray:
-        """An output of the run, waited for, of the first so many images, in an array of its own."""
+        """Wait for the run and return an output for its first `images` images, as a new array."""
         self._cuda.sync(self.stream)
         return np.array(self._here[name][:images], dtype)
 
@@ -95,7 +100,7 @@ class Lane:
 
     def _captured(self, owner: ExitStack, batch: int) -> Callable[[], None]:
         self._resize(batch)
-        self._enqueue()  # the first run prepares for the shape, which is not for a graph to repeat
+        self._enqueue()  # the first run prepares for the shape, which must not become part of the graph
         self._cuda.sync(self.stream)
         try:
             return self._cuda.capture(owner, self.stream, self._enqueue)
@@ -110,6 +115,6 @@ class Lane:
 
 
 def first_error(messages: Sequence[Any]) -> str:
-    """The first error that TensorRT spoke of, in one line."""
+    """The first error that TensorRT logged, in one line."""
     errors = (" ".join(message.text.split()) for message in messages if message.severity <= ERROR)
     return next(errors, "it does not say why")

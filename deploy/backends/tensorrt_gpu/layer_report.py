@@ -1,8 +1,8 @@
-"""What the compiler made of a network: TensorRT's `Layers:` message, read.
+"""Read how TensorRT compiled a network from its `Layers:` message.
 
 With detailed profiling verbosity the builder logs one verbose message that lists every fused layer with the types that
-it reads and writes: the proof that a convolution runs in INT8. It has no documented grammar. TensorRT-RTX 1.7 and
-TensorRT 11 list weights as `Constants`; TensorRT 10 gives them as `Weights: {"Type": …}` or among the inputs.
+it reads and writes: the evidence that a convolution runs in INT8. Its format is not documented. TensorRT-RTX 1.7 and
+TensorRT 11 list weights as `Constants`; TensorRT 10 lists them as `Weights: {"Type": …}` or among the inputs.
 """
 
 import re
@@ -14,14 +14,14 @@ from deploy.bundle.engine_files import LayerSummary
 from deploy.table import format_table
 
 HEADING = "Layers:"
-"""How the message begins."""
+"""First word of the message."""
 
 Work = Literal["convolution", "product", "conversion", "other"]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the engine. Types are named as numpy names them: "int8", "float32", …"""
+    """One layer of the engine. Types have numpy's names: "int8", "float32", …"""
 
     name: str
     kind: str
@@ -40,11 +40,11 @@ class Product:
     onnx: str
     convolution: bool
     layer: Layer | None
-    """None where the compiler does not tell (TensorRT 10 hides what is inside a `ForeignNode`)."""
+    """None where the compiler does not report it (TensorRT 10 hides the content of a `ForeignNode`)."""
 
     @property
     def precision(self) -> str:
-        """ "int8" if both activations and weights are, else the type that it computes in; "?" if unknown."""
+        """The type that it computes in: "int8" if both activations and weights are INT8; "?" if unknown."""
         if self.layer is None:
             return "?"
         activations, weights = self.layer.inputs[:1], self.layer.weights
@@ -55,12 +55,12 @@ class Product:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """All that the message tells; `products` in the order of the network where it was given."""
+    """The content of the message; `products` are in the order of the network, if that was given."""
 
     layers: tuple[Layer, ...]
     products: tuple[Product, ...]
     conversions: tuple[Layer, ...]
-    """Layers that do nothing but change the type or the memory format."""
+    """Layers that only change the type or the memory format."""
 
 
 def operators(network: Any) -> dict[str, Work]:
@@ -70,16 +70,21 @@ def operators(network: Any) -> dict[str, Work]:
         layer = network.get_layer(index)
         work: Work = _WORK.get(layer.type.name, "other")
         for name in _onnx_names(layer.metadata):
-            # A node may become several layers: the weightiest of them says what it does.
+            # A node may become several layers: the first of them in `_WEIGHT` says what it does.
             found[name] = _WEIGHT[min(_WEIGHT.index(work), _WEIGHT.index(found.get(name, work)))]
     return found
 
 
 def parse(message: str, works: Mapping[str, Work] | None = None) -> LayerReport | None:
-    """Read a `Layers:` message; None where no layer is found in it.
+    """Read a `Layers:` message.
 
-    `works` (see `operators`) makes the report complete and name the network's own nodes; without it, convolutions and
-    products are those that the compiler calls so.
+    Args:
+        message: the message.
+        works: what `operators` returned. With it the report is complete and names the network's own nodes; without it,
+            convolutions and products are those that the compiler calls so.
+
+    Returns:
+        The report; None if the message contains no layer.
     """
     lines = message.split("\n")  # not splitlines, for which a record separator ends a line too
     layers = tuple(layer for line in lines if (layer := _layer(line)) and layer.outputs)
@@ -93,7 +98,7 @@ def parse(message: str, works: Mapping[str, Work] | None = None) -> LayerReport 
 
 
 def summary(report: LayerReport) -> LayerSummary:
-    """The report in the few figures that a sidecar holds. What is unknown counts as floating point."""
+    """Summarize the report for a sidecar. Unknown precision counts as floating point."""
     convolutions = [product for product in report.products if product.convolution]
     return LayerSummary(
         convolutions=len(convolutions),
@@ -104,7 +109,7 @@ def summary(report: LayerReport) -> LayerSummary:
 
 
 def table(report: LayerReport, most: int = 6) -> str:
-    """The report in a few lines for a human; of long lists of names the first `most`."""
+    """Format the report as a few lines of text; long lists of names are cut to the first `most`."""
     precisions = sorted({product.precision for product in report.products})
     rows = []
     for title, wanted in (("convolutions", True), ("matrix products", False)):
@@ -125,6 +130,7 @@ def table(report: LayerReport, most: int = 6) -> str:
 
 
 _WEIGHT: tuple[Work, ...] = ("convolution", "product", "other", "conversion")
+"""Kinds of work, the most important first."""
 
 _WORK: dict[str, Work] = {
     "CONVOLUTION": "convolution",
@@ -136,7 +142,7 @@ _WORK: dict[str, Work] = {
     "QUANTIZE": "conversion",
     "DEQUANTIZE": "conversion",
 }
-"""By the name of a `tensorrt.LayerType`; all others do "other" work."""
+"""Work by the name of a `tensorrt.LayerType`; all others do "other" work."""
 
 _TENSORS = r"\[(?P<{}>(?:.*?\}})??)\], "
 _LINE = re.compile(
@@ -166,7 +172,8 @@ _COMPUTES = {
 
 _MOVES = {"Cast", "Conc", "Copy", "Move", "Repl", "Resh", "Tran"}
 _SCALES = {"Max", "Min", "Mul", "Roun"}
-"""Steps in the names of generated kernels that only move or cast; with those that scale, they (de)quantize."""
+"""Steps in the names of generated kernels: those that only move or cast, and those that scale; together they quantize
+or dequantize."""
 
 
 def _layer(line: str) -> Layer | None:
@@ -182,7 +189,7 @@ def _layer(line: str) -> Layer | None:
         weights = [_type(kind) for name, kind in inputs if "const" in name]
         inputs = [(name, kind) for name, kind in inputs if "const" not in name]
     onnx = _onnx_names(rest.partition("Metadata: ")[2])
-    if not onnx and not match["name"].startswith("__my"):  # before TensorRT 10.3 only the layer's name tells
+    if not onnx and not match["name"].startswith("__my"):  # before TensorRT 10.3 only the name has them
         onnx = tuple(match["name"].split(" + "))
     return Layer(
         name=match["name"],
@@ -199,7 +206,7 @@ def _onnx_names(metadata: str) -> tuple[str, ...]:
 
 
 def _type(text: str) -> str:
-    """The type in words such as "Float" or "Thirty-two wide channel vectorized row major Int8 format"."""
+    """Extract the type from text such as "Float" or "Thirty-two wide channel vectorized row major Int8 format"."""
     match = _TYPE.search(text)
     name = match[0].lower() if match else text.strip().lower()
     return _TYPES.get(name, name)
@@ -222,7 +229,7 @@ def _products(layers: Sequence[Layer], works: Mapping[str, Work]) -> tuple[Produ
 
 
 def _rank(layer: Layer, convolution: bool) -> int:
-    """How little the layer looks like the one that computes it: others pad its input or scale its output."""
+    """Rank of a layer as the one that computes it, best first: others pad its input or scale its output."""
     if _COMPUTES[convolution].search(layer.kind):
         return 0
     if _COMPUTES[not convolution].search(layer.kind) or layer.kind == "runtime_fusion":
@@ -241,14 +248,14 @@ def _named_products(layers: Sequence[Layer]) -> tuple[Product, ...]:
 
 
 def _converts(layer: Layer, works: Mapping[str, Work]) -> bool:
-    """Whether the layer, which computes no product, does nothing but change the type or the format."""
+    """Whether the layer, which computes no product, only changes the type or the format."""
     if "reformat" in layer.kind.lower():
         return True
     generated = _GENERATED.match(layer.name)
     if not generated:
         return False
     steps = set(re.findall(r"[A-Z][a-z]+", generated[1]))
-    # The ends of a product are named after it too; what else is in them decides.
+    # Kernels before and after a product carry its name too; the other nodes in them decide.
     others = [works[name] for name in layer.onnx if works.get(name, "product") in ("conversion", "other")]
     if not others:
         return steps <= _MOVES - {"Conc"} or steps == {"Repl", "Conc"}

@@ -1,7 +1,7 @@
 """One logger for everything that TensorRT does in a process.
 
-TensorRT keeps the logger of the first builder or runtime that is alive and ignores those given later, so a builder
-with a logger of its own would hear nothing while a runtime lives. Builder and runtime share this one, and listen.
+TensorRT keeps the logger of the first builder or runtime that is alive and ignores later ones, so a builder with a
+logger of its own would receive nothing while a runtime exists. Builder and runtime therefore share this one.
 """
 
 import threading
@@ -18,14 +18,14 @@ _lock = threading.Lock()
 
 
 class Message(NamedTuple):
-    """What TensorRT said."""
+    """A message that TensorRT logged."""
 
     severity: int
     text: str
 
 
 def logger(trt: Any) -> Any:
-    """The process's one `ILogger` of the module `tensorrt` or `tensorrt_rtx`; silent but for those who `listen`."""
+    """The process's only `ILogger` of the module `tensorrt` or `tensorrt_rtx`; it passes messages to `listen` only."""
     with _lock:
         if trt.ILogger not in _loggers:
 
@@ -35,7 +35,7 @@ def logger(trt: Any) -> Any:
                     self.listeners: list[list[Message]] = []
 
                 def log(self, severity: Any, msg: str) -> None:
-                    # Called from any thread, and nothing may be raised through TensorRT.
+                    # Called from any thread; no exception may pass through TensorRT.
                     for messages in tuple(self.listeners):
                         messages.append(Message(int(severity), msg))
 
@@ -45,7 +45,14 @@ def logger(trt: Any) -> Any:
 
 @contextmanager
 def listen(trt: Any) -> Iterator[list[Message]]:
-    """A list that grows by what TensorRT says, in any thread, while the block runs."""
+    """Collect what TensorRT logs, in any thread, while the block runs.
+
+    Args:
+        trt: the module `tensorrt` or `tensorrt_rtx`.
+
+    Yields:
+        The list of messages, which grows until the block ends.
+    """
     messages: list[Message] = []
     log = logger(trt)
     with _lock:
@@ -53,7 +60,7 @@ def listen(trt: Any) -> Iterator[list[Message]]:
     try:
         yield messages
     finally:
-        with _lock:  # by identity: two lists that heard the same are equal
+        with _lock:  # by identity: two lists with the same messages are equal
             log.listeners[:] = [other for other in log.listeners if other is not messages]
 
 

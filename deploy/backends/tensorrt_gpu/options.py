@@ -1,4 +1,4 @@
-"""What an engine is built for, and whether this TensorRT and this machine can do it."""
+"""Build options of an engine, and checks that TensorRT and this machine support them."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,39 +8,44 @@ from deploy.bundle.engine_files import TensorRT
 from deploy.errors import UserError
 
 TURING = "sm75"
-"""The one target that is never chosen by default: TensorRT-RTX 1.7.1 computes no convolution in INT8 for it, has no
-fp32 matrix products (which a folded pyramid needs), and takes both from the other targets of the same engine."""
+"""The only target that is never chosen by default: TensorRT-RTX 1.7.1 computes no convolution in INT8 for it, has no
+fp32 matrix products (which a folded pyramid needs), and disables both for the other targets of the same engine."""
 
 CURRENT = "current"
 """Target: the GPU of this machine."""
 
 
 class Device(Protocol):
-    """A GPU as `deploy.backends.tensorrt_gpu.cuda.probe` tells of it."""
+    """A GPU, as described by `deploy.backends.tensorrt_gpu.cuda.probe`."""
 
     @property
     def name(self) -> str:
-        """Such as "Orin"."""
+        """The name, such as "Orin"."""
         ...
 
     @property
     def compute_capability(self) -> str:
-        """Such as "8.7"."""
+        """The compute capability, such as "8.7"."""
         ...
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build an engine. Raises `UserError` for what can never be; `check` knows this machine and TensorRT."""
+    """How to build an engine.
+
+    Raises:
+        UserError: the options are not possible on any machine. `deploy.backends.tensorrt_gpu.builder.check_machine`
+            checks them against this machine and its TensorRT.
+    """
 
     backend: TensorRT = "tensorrt"
     precision: Literal["fp32", "fp16", "int8"] = "int8"
     batch: tuple[int, int, int] = (1, 1, 1)
     """Smallest, best and largest batch. All equal: a fixed batch, which compiles to fewer and faster kernels."""
     workspace_mb: int | None = None
-    """Most scratch memory that a kernel may use, in MiB; None: all there is."""
+    """Limit of the scratch memory that a kernel may use, in MiB; None: no limit."""
     timing_cache: Path | None = None
-    """File of measured kernels, read before the build and updated after it. Only `tensorrt` measures."""
+    """`tensorrt`: file of measured kernels, read before the build and updated after it."""
     targets: tuple[str, ...] = ()
     """TensorRT-RTX: compute capabilities to compile for, such as ("sm86", "sm89"), or ("current",). Empty: this
     machine's GPU; where there is none, all that TensorRT-RTX lists from Ampere (sm80) on, in one engine."""
@@ -49,11 +54,11 @@ class BuildOptions:
     version_compatible: bool = False
     """`tensorrt`: run with later versions of the same major version too."""
     dla_core: int | None = None
-    """`tensorrt` on a Jetson: run on this deep learning accelerator."""
+    """`tensorrt` on a Jetson: run on this deep learning accelerator (DLA)."""
     allow_gpu_fallback: bool = True
     """With a DLA: layers that it cannot run go to the GPU instead of failing the build."""
     optimization_level: int | None = None
-    """`tensorrt`: 0..5, how long to search for fast kernels; None: TensorRT's default, 3."""
+    """`tensorrt`: how long to search for fast kernels, 0..5; None: TensorRT's default, 3."""
 
     def __post_init__(self) -> None:
         _one_of("backend", self.backend, ("tensorrt", "tensorrt-rtx"))
@@ -98,15 +103,24 @@ class BuildOptions:
                 raise UserError(f"{name}: tensorrt-rtx does not offer it ({why}); leave it out")
 
     def deciding(self) -> dict[str, str | int | float | bool | None]:
-        """The options that decide what the engine is, beside backend, precision, batch and device."""
+        """The options that determine the engine, apart from backend, precision, batch and device."""
         apart = ("backend", "precision", "batch", "targets", "timing_cache")
         return {name: value for name, value in asdict(self).items() if name not in apart}
 
 
 def resolve_targets(trt: Any, options: BuildOptions, device: Device | None) -> tuple[str, ...]:
-    """Compute capabilities to compile for ahead of time, sorted; ("current",) for this machine's GPU.
+    """Determine which compute capabilities to compile for.
 
-    `device` is this machine's GPU. Raises `UserError` for an unknown target, or "current" without a GPU.
+    Args:
+        trt: the module `tensorrt` or `tensorrt_rtx`.
+        options: the build options.
+        device: this machine's GPU; None if there is none.
+
+    Returns:
+        Compute capabilities to compile for ahead of time, sorted; or ("current",) for this machine's GPU.
+
+    Raises:
+        UserError: a target is unknown, or "current" is combined with others or requested without a GPU.
     """
     if options.backend == "tensorrt":
         return (CURRENT,)

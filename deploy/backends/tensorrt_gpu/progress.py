@@ -1,4 +1,4 @@
-"""A long build that shows how far it is and stops cleanly on Ctrl-C."""
+"""Progress bar of a long build, and a clean stop on Ctrl-C."""
 
 import sys
 import threading
@@ -13,19 +13,20 @@ REDRAW_SECONDS = 0.1
 
 
 class Progress:
-    """How far a build is, from the nested phases that TensorRT reports; thread-safe.
+    """Progress of a build, from the nested phases that TensorRT reports; thread-safe.
 
-    `stream` gets a bar on its last line; None for none.
+    Args:
+        stream: where a bar is drawn, on the last line; None: nowhere.
     """
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream, self._lock, self._drawn = stream, threading.Lock(), 0.0
         self._phases: dict[str, tuple[str | None, int, int]] = {}
         self.fraction = 0.0
-        """0..1, never falling."""
+        """From 0 to 1; never decreases."""
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins, inside a step of its parent."""
+        """A phase with this number of steps begins, inside a step of its parent."""
         with self._lock:
             self._phases[phase] = parent, max(steps, 1), 0
 
@@ -40,20 +41,19 @@ class Progress:
                 self._write(f"\r{bar(self.fraction)} {phase}\x1b[K")
 
     def finish(self, phase: str) -> None:
-        """The phase has ended, perhaps before its last step."""
+        """The phase has ended, possibly before its last step."""
         with self._lock:
             self._phases.pop(phase, None)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Erase the bar."""
         if self._stream and self._drawn:
             self._write("\r\x1b[K")
 
     def _fraction(self, phase: str) -> float:
         inner, name = 0.0, phase
-        for _ in range(
-            len(self._phases)
-        ):  # no phase is its own ancestor, but a loop here would hang the build
+        # No phase is its own ancestor; the bound keeps a mistake of TensorRT from hanging the build.
+        for _ in range(len(self._phases)):
             parent, steps, done = self._phases[name]
             inner = min((done + inner) / steps, 1.0)
             if parent not in self._phases:
@@ -62,19 +62,19 @@ class Progress:
         return inner
 
     def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # the terminal may have gone; the build goes on
+        with suppress(OSError, ValueError):  # the terminal may be closed; the build continues
             self._stream.write(text)  # pyright: ignore[reportOptionalMemberAccess]
             self._stream.flush()  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def bar(fraction: float) -> str:
-    """A bar of text and the per cent."""
+    """Format a progress bar with its percentage."""
     full = round(WIDTH * fraction)
     return f"[{'#' * full}{'.' * (WIDTH - full)}] {100 * fraction:3.0f} %"
 
 
 def monitor(trt: Any, progress: Progress, stop: threading.Event) -> Any:
-    """A TensorRT `IProgressMonitor` that reports to `progress`, and ends the build once `stop` is set."""
+    """Create a TensorRT `IProgressMonitor` that reports to `progress`, and ends the build once `stop` is set."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -94,10 +94,20 @@ def monitor(trt: Any, progress: Progress, stop: threading.Event) -> Any:
 
 
 def run_cancellable(work: Callable[[threading.Event], T]) -> T:
-    """Run `work` in a thread and return what it returns; on Ctrl-C set its event, wait for its end, and pass it on.
+    """Run `work` in a thread; on Ctrl-C tell it to stop and wait for it.
 
     TensorRT calls back into Python for messages and progress. Python raises `KeyboardInterrupt` in the main thread
-    only, and raised inside such a callback it would go through C++ and end the process; so the main thread just waits.
+    only, and raised inside such a callback it would pass through C++ and end the process; so it only waits.
+
+    Args:
+        work: a function of an event that is set on Ctrl-C, upon which it should return soon.
+
+    Returns:
+        What `work` returns.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; `work` has ended.
+        BaseException: what `work` raised.
     """
     stop, done = threading.Event(), threading.Event()
     results: list[T] = []
@@ -111,8 +121,8 @@ def run_cancellable(work: Callable[[threading.Event], T]) -> T:
         finally:
             done.set()
 
-    # An event instead of `Thread.join`, which Python 3.11 takes for finished once Ctrl-C interrupts it. The limit is
-    # for Windows, where Ctrl-C cannot end a wait without one.
+    # An event instead of `Thread.join`, which Python 3.11 considers finished once Ctrl-C interrupts it. The timeout is
+    # for Windows, where Ctrl-C cannot interrupt a wait without one.
     try:
         threading.Thread(target=run, name="build").start()
         while not done.wait(0.2):

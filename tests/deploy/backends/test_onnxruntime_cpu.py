@@ -1,4 +1,4 @@
-"""deploy.backends: which file is opened for a backend and a precision, and what is said where there is none."""
+"""deploy.backends: which file is opened for a backend and a precision, and the error if there is none."""
 
 import sys
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ def plain(tmp_path_factory):
 
 
 def opened(folder, backend="onnxruntime", precision="auto"):
-    """The precision whose model answers, and the engine's name for itself."""
+    """The precision of the model that was opened, and the engine's name."""
     model = deploy.load(folder, backend, threads=1, precision=precision)
     (label,) = np.unique(model(RED).labels)
     return next(name for name, answer in ANSWERS.items() if answer == label), model.engine.name
@@ -56,7 +56,7 @@ def test_a_missing_precision_names_the_command_that_makes_it(plain, precision):
     for backend in ("onnxruntime", "openvino", "auto"):
         with pytest.raises(UserError, match=f"has no {precision} model .* --precision {precision}") as caught:
             open_engine(plain, backend, precision=precision)
-        assert f"python deploy/build_engine.py {plain}" in str(caught.value)
+        assert f"edgedistill build {plain}" in str(caught.value)
 
 
 def test_a_stray_file_is_not_of_the_bundle(plain, tmp_path):

@@ -1,6 +1,6 @@
-"""The builder against full TensorRT 10 and 11, held to the real types: what it asks of each, and what it refuses.
+"""The builder with full TensorRT 10 and 11: what it requests of each, and what it refuses.
 
-They cannot run here. The stand-ins have the attributes of TensorRT-RTX's types, of which theirs are a superset.
+They need a GPU. The stand-ins have the attributes of TensorRT-RTX's types; those of the real types are a superset.
 """
 
 import sys
@@ -23,15 +23,15 @@ ORIN = SimpleNamespace(name="Orin", compute_capability="8.7")
 
 
 class Progress:
-    """What `IProgressMonitor` is to Python: a class to init_from_teacher from."""
+    """`IProgressMonitor` as Python sees it: a class to inherit from."""
 
 
 class Log:
-    """Likewise `ILogger`."""
+    """The same for `ILogger`."""
 
 
 def spec(kind, **attributes):
-    """A stand-in that has what the type has, and refuses what it has not."""
+    """A stand-in with the attributes of the type; it refuses all others."""
     mock = create_autospec(kind, instance=True, spec_set=True)
     for name, value in attributes.items():
         setattr(mock, name, value)
@@ -107,7 +107,7 @@ def bundle(tmp_path) -> Path:
 @pytest.fixture
 def build(bundle, monkeypatch):
     """Build with a stand-in for TensorRT on a machine with a GPU."""
-    monkeypatch.setattr(trt_builder, "_probe", lambda: ORIN)
+    monkeypatch.setattr(trt_builder.cuda, "probe", lambda: ORIN)
 
     def run(fake, **options):
         monkeypatch.setitem(sys.modules, "tensorrt", fake)
@@ -127,7 +127,7 @@ def test_strong_typing_is_asked_of_tensorrt_10_alone(build, version, flags):
     fake.last.builder.create_network.assert_called_once_with(flags)
     assert fake.last.config.profiling_verbosity == rtx.ProfilingVerbosity.DETAILED
     fake.last.config.set_compute_capability.assert_not_called()
-    # Precision is the network's alone: TensorRT 11 knows no flags for it, and 10 refuses them when strongly typed.
+    # Only the network decides the precision: TensorRT 11 has no flags for it, and 10 refuses them when strongly typed.
     fake.last.config.set_flag.assert_not_called()
     side = built.sidecar
     assert (side.version, side.gpu, side.compute_capability, side.targets) == (version, "Orin", "8.7", ())
@@ -192,7 +192,7 @@ def test_timing_cache_is_read_and_updated(build, tmp_path):
     build(Fake("11.4"), timing_cache=path)
     assert path.read_bytes() == b"afresh"
     fake = Fake("11.4")
-    assert build(fake, timing_cache=path).reused  # what was measured earlier does not make it another engine
+    assert build(fake, timing_cache=path).reused  # earlier timings do not make it another engine
     build(fake, timing_cache=path, optimization_level=1)
     fake.last.config.create_timing_cache.assert_called_once_with(b"afresh")
     assert path.read_bytes() == b"measured"
@@ -207,7 +207,7 @@ def test_another_gpu_or_version_makes_another_engine(build, monkeypatch):
     assert build(Fake("11.4")).reused
     for change in ({"name": "Thor"}, {"compute_capability": "8.9"}):
         monkeypatch.setattr(
-            trt_builder, "_probe", lambda change=change: SimpleNamespace(**vars(ORIN) | change)
+            trt_builder.cuda, "probe", lambda change=change: SimpleNamespace(**vars(ORIN) | change)
         )
         paths.add(build(Fake("11.4")).path)
     assert len(paths) == 4
@@ -236,7 +236,7 @@ def test_without_layers_message_there_is_no_summary(build):
             "IBuilder::buildSerializedNetwork: Error Code 9: Internal Error (node conv cannot run on DLA"
             " In validate at /_src/optimizer/dla.cpp:12)",
             {},
-            r"cannot build it \(node conv cannot run on DLA\); all that it said is in .*\.log",
+            r"cannot build it \(node conv cannot run on DLA\); the complete log is in .*\.log",
         ),
         (None, {}, "it does not say why"),
     ],
@@ -267,7 +267,7 @@ def test_builder_that_does_not_start(build):
 
 
 def test_full_tensorrt_needs_a_gpu_and_is_not_touched_without(bundle, monkeypatch):
-    monkeypatch.setattr(trt_builder, "_probe", lambda: None)
+    monkeypatch.setattr(trt_builder.cuda, "probe", lambda: None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(UserError, match=r"no NVIDIA GPU can be used here .*--backend tensorrt-rtx"):
         build_engine(bundle, BuildOptions("tensorrt"))

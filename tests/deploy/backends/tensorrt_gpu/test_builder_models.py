@@ -1,4 +1,4 @@
-"""Small networks in the shape of ours for the tests of the TensorRT builder, and that they are what they say."""
+"""Small networks shaped like the project's for the tests of the TensorRT builder, and a test of what they compute."""
 
 from pathlib import Path
 from typing import Literal
@@ -25,14 +25,14 @@ SCALE = np.float32(4 / 127)
 
 
 class Graph:
-    """Nodes and constants of a network in the making."""
+    """Nodes and constants of a network under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
 
     def add(self, operator: str, *inputs: str, name: str, **attributes) -> str:
-        """Append a node, and return its output, which is called after the node."""
+        """Append a node and return its output, which has the node's name."""
         self.nodes.append(helper.make_node(operator, inputs, [f"{name}.out"], name, **attributes))
         return f"{name}.out"
 
@@ -41,7 +41,7 @@ class Graph:
         return name
 
     def rounded(self, tensor: str, name: str, zero) -> str:
-        """The tensor through quantization and back."""
+        """The tensor quantized and dequantized."""
         grid = self.constant(f"{name}.scale", SCALE), self.constant(f"{name}.zero", zero)
         quantized = self.add("QuantizeLinear", tensor, *grid, name=f"{name}_QuantizeLinear")
         return self.add("DequantizeLinear", quantized, *grid, name=f"{name}_DequantizeLinear")
@@ -70,7 +70,7 @@ class Graph:
         return self.add("DequantizeLinear", *parts, name=f"{name}_DequantizeLinear", axis=0)
 
     def model(self, batch: Batch = "N", outputs: tuple[str, ...] = ("labels", "logits")) -> bytes:
-        """ONNX that reads uint8 32×48×3 `image` and has nodes for the outputs."""
+        """An ONNX model that reads uint8 32×48×3 `image`; its nodes must make the outputs."""
         shapes = {
             "labels": (TensorProto.UINT8, [batch, 32, 48]),
             "logits": (TensorProto.FLOAT, [batch, 3, 8, 12]),
@@ -98,7 +98,7 @@ def small_network(
     """Three convolutions, one matrix product, and head and tail as in our exports; 32×48×3 to 3 classes, stride 4.
 
     "s8" is INT8 as TensorRT takes it: signed, symmetric, float biases. "u8" is the CPU's form, "int32-bias" what
-    ONNX Runtime's quantizer writes unless told otherwise.
+    ONNX Runtime's quantizer writes by default.
     """
     rng = np.random.default_rng(0)
     real = np.float16 if kind == "fp16" else np.float32
@@ -136,7 +136,7 @@ def small_network(
 
 
 def network_of(operator: str, **attributes) -> bytes:
-    """A network with one node of the operator, on the image as float, but Transpose on the uint8 image itself."""
+    """A network with one node of the operator, on the image as float; only Transpose reads the uint8 image itself."""
     graph = Graph()
     if operator == "Transpose":
         tensor = graph.add(operator, "image", name="odd", **attributes)
@@ -164,15 +164,15 @@ def bundle_of_all(folder: Path) -> Path:
 
 
 def build_ahead(bundle: Path, precision="int8", targets=("sm86",), **options) -> tuple[Built, list[str]]:
-    """Build with TensorRT-RTX as on a machine without a GPU, whatever this one has; and what was said."""
+    """Build with TensorRT-RTX as on a machine without a GPU; also returns the messages."""
     said: list[str] = []
     options = BuildOptions("tensorrt-rtx", precision, targets=targets, **options)
-    with patch.object(trt_builder, "_probe", lambda: None):
+    with patch.object(trt_builder.cuda, "probe", lambda: None):
         return build_engine(bundle, options, progress=False, say=said.append), said
 
 
 def left(bundle: Path) -> list[str]:
-    """Names of all that is in the folder of engines, hidden files too."""
+    """Names of all files in the folder of engines, hidden ones included."""
     folder = bundle / "engines"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 

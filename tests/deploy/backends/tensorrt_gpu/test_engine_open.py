@@ -1,4 +1,4 @@
-"""Which engine is opened, and why an engine is refused: one line, with the command that builds a fitting one."""
+"""Which engine is opened, and why one is refused: in one line with the command that builds a suitable one."""
 
 import shlex
 import subprocess
@@ -17,7 +17,7 @@ from deploy.bundle.bundle_files import read_manifest, write_bundle
 from deploy.bundle.engine_files import record_verdict, write_engine
 from deploy.bundle.manifest import FP16, INT8, MODEL
 from deploy.errors import UserError
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 from tests.conftest import ROOT
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import ENGINE, FakeTensorRT, make_sidecar
 from tests.deploy.tiny import make_bundle, make_image
@@ -27,7 +27,7 @@ SOURCES = {"fp32": MODEL, "fp16": FP16, "int8": INT8}
 
 @pytest.fixture
 def bundle(tmp_path):
-    """With a file for each precision; they hold the same network."""
+    """A bundle with a file for each precision; all hold the same network."""
     folder = tmp_path / "bundle"
     manifest = make_bundle(folder)
     model = (folder / MODEL).read_bytes()
@@ -37,7 +37,7 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def library(bundle, monkeypatch):
-    """TensorRT and a GPU, as far as can be told."""
+    """TensorRT and a GPU, as far as the code can tell."""
     real = pytest.importorskip("tensorrt_lean")
     monkeypatch.setattr(real, "__version__", "11.4.0.106")
     fake = FakeTensorRT(real, bundle / MODEL)
@@ -47,7 +47,7 @@ def library(bundle, monkeypatch):
 
 
 def add_engine(bundle, name="int8", **changes):
-    """An engine that fits this GPU and library, but for the changes."""
+    """An engine that fits this GPU and library, except for the changes."""
     source = SOURCES[changes.get("precision", "int8")]
     fits = {"source": source, "source_sha256": read_manifest(bundle).files[source].sha256}
     return write_engine(bundle, name, ENGINE, make_sidecar(**fits | changes))
@@ -60,7 +60,8 @@ def test_opened_engine_predicts(bundle, library):
     manifest = read_manifest(bundle)
     image = make_image(size=(64, 50))
     on_gpu, on_cpu = (
-        Model(manifest.input, manifest.classes, one)(image) for one in (engine, OrtEngine(bundle / MODEL))
+        SegmentationModel(manifest.input, manifest.classes, one)(image)
+        for one in (engine, OrtEngine(bundle / MODEL))
     )
     np.testing.assert_array_equal(on_gpu.labels, on_cpu.labels)
 
@@ -76,7 +77,7 @@ def test_auto_takes_the_lowest_precision(bundle, library):
 
 def test_newest_engine_that_fits(bundle, library):
     add_engine(bundle, "here")
-    add_engine(bundle, "there", compute_capability="8.9")  # newer, but of another machine
+    add_engine(bundle, "there", compute_capability="8.9")  # newer, but from another machine
     assert trt.open_trt(bundle, "tensorrt").name == "tensorrt int8"
 
 
@@ -117,7 +118,7 @@ def test_refusals(bundle, library, changes, reason):
     add_engine(bundle, **changes)
     with pytest.raises(UserError, match=reason) as refused:
         trt.open_trt(bundle, "tensorrt")
-    command = f"build it again: python deploy/build_engine.py {bundle} --backend tensorrt --precision int8"
+    command = f"build it again: edgedistill build {bundle} --backend tensorrt --precision int8"
     assert f"{command} --batch 1,2,4" in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -141,16 +142,16 @@ def test_the_command_builds_an_engine_of_the_same_kind(bundle, library, changes,
         trt.open_trt(bundle, "tensorrt")
     assert str(refused.value).endswith(f"--precision int8{options}")
     _, _, *command = shlex.split(str(refused.value).partition("build it again: ")[2])
-    assert build_options.parse(command, "build_engine.py").backend == "tensorrt"  # it can be typed
+    assert (
+        build_options.parse(command, "edgedistill build").backend == "tensorrt"
+    )  # the shell reads it as one command
 
 
 def test_a_changed_engine_is_refused_before_tensorrt_reads_it(bundle, library):
     engine = add_engine(bundle)
     engine.write_bytes(b"an enginE")
     library.module.Runtime = None
-    with pytest.raises(
-        UserError, match=r"checksum mismatch\); build it again: python deploy/build_engine\.py"
-    ):
+    with pytest.raises(UserError, match=r"checksum mismatch\); build it again: edgedistill build"):
         trt.open_trt(bundle, "tensorrt")
 
 
@@ -173,19 +174,19 @@ def test_an_engine_refused_by_tensorrt(bundle, library):
     add_engine(bundle)
     library.loads = False
     with pytest.raises(
-        UserError, match=rf"cannot load it .* build it again: python .* {bundle} --backend tensorrt"
+        UserError, match=rf"cannot load it .* build it again: edgedistill build {bundle} --backend tensorrt"
     ):
         trt.open_trt(bundle, "tensorrt")
 
 
 def add_unloadable(bundle, name):
-    """An engine that fits by its sidecar, but that TensorRT cannot load."""
+    """An engine whose sidecar fits, but which TensorRT cannot load."""
     checksum = read_manifest(bundle).files[INT8].sha256
     return write_engine(bundle, name, b"rubbish", make_sidecar(source=INT8, source_sha256=checksum))
 
 
 class TestSeveral:
-    """Engines side by side: what one of them lacks does not hide the others."""
+    """Several engines: a defect of one does not hide the others."""
 
     @pytest.fixture(autouse=True)
     def here(self, monkeypatch, library):
@@ -231,7 +232,9 @@ class TestSeveral:
             assert open_engine(bundle).file == fp16
         with pytest.raises(UserError, match=r"int8\.engine: failed its accuracy gate when it was built; "):
             open_engine(bundle, "tensorrt", precision="int8")
-        assert trt.open_trt(bundle, "tensorrt", engine=failed).file == failed  # to be judged again
+        assert (
+            trt.open_trt(bundle, "tensorrt", engine=failed).file == failed
+        )  # so that it can be verified again
         fp16.unlink()
         monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
         with pytest.warns(RuntimeWarning, match="failed its accuracy gate"):
@@ -256,7 +259,7 @@ class TestSeveral:
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_without_a_gpu_nothing_crashes_and_tensorrt_is_not_touched(bundle, backend):
-    """FACTS: `Runtime(...).deserialize_cuda_engine` ends a process without a driver by a segmentation fault."""
+    """Without a driver `Runtime(...).deserialize_cuda_engine` would end the process with a segmentation fault."""
     add_engine(bundle, backend=backend)
     code = f"""
 import sys

@@ -1,4 +1,4 @@
-"""The builder where it must not build: what TensorRT-RTX refuses, Ctrl-C, full disks; and that nothing is left."""
+"""Builds that must fail: what TensorRT-RTX refuses, Ctrl-C, full disks; no files are left behind."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def bundle(tmp_path_factory) -> Path:
 
 
 def refused(bundle: Path, precision="int8", **options) -> str:
-    """The error of a build that must fail, be one line, and leave nothing."""
+    """The error of a build, which must fail with one line and leave no files behind."""
     before = left(bundle)
     with pytest.raises(UserError) as error:
         build_ahead(bundle, precision, **options)
@@ -116,7 +116,7 @@ def test_too_little_workspace(bundle):
 
 @pytest.mark.parametrize("batch", [3, 4, 8])
 def test_turing_without_fp32_products_and_what_comes_after(bundle, batch):
-    """After a failed build for Turing, TensorRT-RTX 1.7.1 mostly compiles the next network for Turing; not ours."""
+    """After a failed build for Turing, TensorRT-RTX 1.7.1 mostly builds the next one for Turing too; this one never."""
     line = refused(bundle, targets=("sm75", "sm86"))
     assert f"cannot compile {PRODUCT} for sm75 (FP32 GEMM is not supported); leave sm75 out" in line
     built, _ = build_ahead(bundle, batch=(batch,) * 3)
@@ -136,7 +136,7 @@ def test_int8_that_is_none_is_refused(tmp_path):
 
 
 def test_unexplained_failure_keeps_the_log(bundle, monkeypatch):
-    """For the user to search: here TensorRT is asked to keep a model that it has not got."""
+    """The user can search the log. Here TensorRT is asked for a library that is not installed."""
     monkeypatch.setattr(
         "deploy.backends.tensorrt_gpu.compile._configure",
         lambda trt, builder, config, *_: config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE),
@@ -147,7 +147,7 @@ def test_unexplained_failure_keeps_the_log(bundle, monkeypatch):
     ) as error:
         build_ahead(bundle, batch=(5, 5, 5))
     (log,) = sorted(set(left(bundle)) - set(before))
-    assert str(error.value).endswith(f"all that it said is in {bundle / 'engines' / log}")
+    assert str(error.value).endswith(f"the complete log is in {bundle / 'engines' / log}")
     assert "Unable to load library" in (bundle / "engines" / log).read_text(encoding="utf-8")
 
 
@@ -155,7 +155,7 @@ def test_missing_precision_names_the_command(tmp_path):
     folder = bundle_of(tmp_path / "bundle")
     line = refused(folder)
     assert "model.int8.onnx: the bundle has no int8 model" in line
-    assert line.endswith(f"python deploy/build_engine.py {folder} --precision int8")
+    assert line.endswith(f"edgedistill build {folder} --precision int8")
 
 
 def test_changed_model_is_refused(tmp_path):
@@ -169,7 +169,7 @@ def test_changed_model_is_refused(tmp_path):
 
 @pytest.mark.parametrize("room", range(5))
 def test_full_disk_leaves_nothing(bundle, monkeypatch, room):
-    """Wherever it is noticed: at the log, its folder, the engine, its folder, or the sidecar."""
+    """Wherever the error occurs: at the log, its folder, the engine, its folder, or the sidecar."""
     writes = []
 
     def full(descriptor):
@@ -197,7 +197,7 @@ def test_unwritable_place_is_found_before_the_build(tmp_path, monkeypatch):
 
 
 def test_cancelled_by_its_callback(bundle):
-    """What Ctrl-C sets in motion: `step_complete` answers False and TensorRT gives up."""
+    """As after Ctrl-C: `step_complete` returns False and TensorRT stops."""
     stop, seen = threading.Event(), []
 
     class Stopping(Progress):
@@ -215,7 +215,7 @@ def test_cancelled_by_its_callback(bundle):
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C as in a terminal; a background job inherits that it is ignored."""
+    """Ctrl-C works as in a terminal; background jobs are started with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
