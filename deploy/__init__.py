@@ -1,4 +1,4 @@
-"""Run an edgedistill bundle on a device: `deploy.load(folder)` gives a model, `model(image)` its prediction.
+"""Run an edgedistill bundle on a device: `deploy.load(folder)` returns a model, `model(image)` its prediction.
 
 Needs numpy, Pillow, ONNX Runtime and msgspec; never torch or onnx. Importing this package loads none of them.
 """

@@ -1,4 +1,4 @@
-"""The two ways a run ends badly, and the one place that turns them into a line on stderr."""
+"""Expected failures and warnings, and the one place that turns them into a line on stderr."""
 
 import errno
 import inspect
@@ -12,19 +12,19 @@ from typing import NoReturn
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, where, and the remedy."""
+    """An error the user can fix. The message is one line: what is wrong, where, and the remedy."""
 
     exit_code = 2
 
 
 class GateFailed(UserError):
-    """A check of quality was over its budget; everything else worked."""
+    """A quality check exceeded its budget; everything else worked."""
 
     exit_code = 1
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """A hint to append to a message: " (did you mean x?)", x the known word most like `word`; "" if none is similar."""
+    """Return " (did you mean x?)" to append to a message, with the most similar known word; "" if none is similar."""
     import difflib  # start-up time: needed for wrong words only
 
     close = difflib.get_close_matches(word, known, n=1)
@@ -35,7 +35,7 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its code; expected failures become one line on stderr instead of a traceback.
 
     Exit codes: 0 or what `main` returns, 1 for a failed gate, 2 for a user's mistake or a file that the system
-    refuses to read or write, 130 for Ctrl-C.
+    refuses to read or write, 130 for Ctrl-C, 141 when the reader of the output has exited.
     """
     try:
         code = main() or 0
@@ -47,7 +47,7 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        # The reader of our output (`| head`) has gone. Python would complain once more when it flushes at exit.
+        # The reader of our output (`| head`) has exited. Otherwise Python reports it again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except OSError as error:
@@ -61,7 +61,7 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
 
 
 def warn(message: str) -> None:
-    """Warn the caller of this package; the warning names the line from which the package was called."""
+    """Emit a `RuntimeWarning` that names the line from which this package was called."""
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_back and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
         level, frame = level + 1, frame.f_back
@@ -70,7 +70,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Warnings of the block, or of the function that this decorates, are a line on stderr each."""
+    """Print each warning of the block, or of the decorated function, as one line on stderr."""
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
         yield
@@ -81,6 +81,6 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""`OSError.errno` values that mean there is no room left for the file."""
+"""`OSError.errno` values of a full disk or an exhausted quota."""
 
 PACKAGE = Path(__file__).parent

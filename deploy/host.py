@@ -1,4 +1,4 @@
-"""What this machine is, as far as its system tells. Imports nothing heavy."""
+"""Facts about this machine, as far as the operating system reports them. Imports nothing heavy."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_text(path: str) -> str:
-    """A file of the system; "" where there is none."""
+    """Read a file of the system; "" where it cannot be read."""
     try:
         return Path(path).read_text()
     except OSError:
@@ -14,7 +14,7 @@ def read_text(path: str) -> str:
 
 
 def device() -> str:
-    """Model of the board, such as a Jetson's; "" on a PC."""
+    """Model of the board, such as a Jetson; "" on a PC."""
     return read_text("/proc/device-tree/model").strip("\0\n")
 
 
@@ -24,17 +24,17 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> tuple[str, ...]:
-    """What the CPU can do, by the kernel's names, such as "avx512_vnni"; empty where the system does not tell."""
+    """CPU features by the kernel's names, such as "avx512_vnni"; empty where the system does not report them."""
     return tuple((_field("flags") or _field("Features")).split())  # x86, ARM
 
 
 def usable_cores() -> int | None:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def cpu_quota() -> float | None:
-    """Cores' worth of time that the container may use; None where it is not limited (cgroup v2)."""
+    """CPU limit of the container in cores (cgroup v2); None where there is none."""
     quota, _, period = read_text("/sys/fs/cgroup/cpu.max").partition(" ")
     return int(quota) / int(period) if quota.isdigit() else None
 

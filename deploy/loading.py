@@ -1,4 +1,4 @@
-"""Open a bundle for inference: `load` gives the model of its task."""
+"""Open a bundle for inference: `load` returns the model of its task."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -22,17 +22,25 @@ def load(
     precision: str = "auto",
     fallback: bool = False,
 ) -> Model:
-    """Open the bundle in folder `path` for inference: a `Model`, or a `GraspModel` where its task is to find grasps.
+    """Open a bundle for inference. `model.engine.name` tells which backend and precision were chosen.
 
-    `backend` is "auto" (a TensorRT engine that fits this GPU, else the faster CPU backend, measured once and remembered
-    beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"; `threads` the number of CPU threads of
-    one call (None: the backend's choice). `precision` is "auto" (INT8 where the bundle has it, which means that it
-    passed its gate, else fp32), "fp32", "fp16" or "int8". With `fallback` a TensorRT backend that was asked for and
-    cannot run is replaced by the CPU, with a warning. What came of it all is in `model.engine.name`.
-    `verify=False` skips the checksums of the files that it needs (not those of the manifest and of engines) for a
-    faster start; `deploy.bundle.bundle_files.verify_files` checks all that the bundle has.
-    Raises `UserError` naming the file and the remedy when the bundle is incomplete, changed, or of a newer schema, and
-    where it or this machine has not what was asked for.
+    Args:
+        path: folder of the bundle.
+        backend: "auto" (a TensorRT engine that fits this GPU, else the faster CPU backend, measured once and remembered
+            beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
+        threads: number of CPU threads of one call; None: the backend's choice.
+        verify: check the checksums of the files to be opened. False starts faster; the manifest and engines are checked
+            all the same. `deploy.bundle.bundle_files.verify_files` checks every file of the bundle.
+        precision: "auto" (INT8 where the bundle has it, which means that it passed its gate, else fp32), "fp32", "fp16"
+            or "int8".
+        fallback: where the requested TensorRT backend cannot run, use the CPU and warn.
+
+    Returns:
+        The model of the bundle's task, for example a `deploy.tasks.segmentation.model.SegmentationModel`.
+
+    Raises:
+        UserError: the bundle is incomplete, changed, or of a newer schema; or the bundle or this machine lacks what was
+            asked for. The message names the file and the remedy.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
@@ -43,9 +51,9 @@ def load(
 
 
 def _needed(folder: Path, manifest: Manifest, precision: str) -> Manifest:
-    """The manifest of only what may be opened: the CPU's model, and the example that backends are compared on."""
+    """The manifest reduced to what may be opened: the CPU's model, and the example that backends are compared on."""
     names = {GOLDEN}
-    # without such a precision there may be an engine; where there is none either, `open_engine` says so
+    # A bundle without a model of this precision may have an engine; where it has neither, `open_engine` raises.
     with suppress(UserError, KeyError):
         names.add(CPU_MODELS[cpu_precision(folder, precision)])
     files = {name: entry for name, entry in manifest.files.items() if name in names}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of aligned columns under a header and a rule: the first column to the left, the others to the right."""
+    """Align columns under a header and a rule: the first column to the left, the others to the right."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     first, *others = [

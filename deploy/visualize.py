@@ -1,4 +1,4 @@
-"""Pictures of predictions for people to look at."""
+"""Pictures of predictions."""
 
 import colorsys
 from collections.abc import Sequence
@@ -9,17 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 from deploy.bundle.manifest import ClassInfo
 
 _ROW, _MARGIN, _SWATCH = 20, 8, 12
-"""Pixels of the legend: height of a line, space around, side of the colored square."""
+"""Sizes in the legend, in pixels: line height, margin, side of the colored square."""
 _LETTER = 12
-"""Height of the letters in pixels."""
+"""Font size in pixels."""
 _PAPER, _INK = 255, (30, 30, 30)
 
 
 def palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` RGB colors that are easy to tell apart, always the same ones; never black, which means no data."""
-    golden = (
-        0.618033988749895  # multiples of the golden ratio spread evenly over the circle of hues, however many
-    )
+    """Return `count` RGB colors that are easy to tell apart, always the same; never black, which means no data."""
+    golden = 0.618033988749895  # multiples of the golden ratio spread evenly over the hues, for any count
     tones = ((0.75, 0.9), (0.55, 1.0), (0.9, 0.65))  # saturation and value
     colors = []
     for index in range(count):
@@ -29,7 +27,7 @@ def palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def colorize(labels: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
-    """Label ids uint8 H×W → their colors uint8 H×W×3 (RGB); black for ids that are no class."""
+    """Map label ids uint8 H×W to colors, RGB uint8 H×W×3; an id that is no class becomes black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = [info.color for info in classes]
     return table[labels]
@@ -42,10 +40,18 @@ def overlay(
     legend: bool = True,
     opacity: float = 0.5,
 ) -> np.ndarray:
-    """Blend the colors of `labels` H×W into `image` H×W×C: uint8 H×W×3, without data unchanged.
+    """Blend the colors of a label map into its image.
 
-    With `legend` a panel at the right names the classes in the picture and their share of the pixels with data, so
-    the result is wider, and taller where the list is longer than the picture.
+    Args:
+        image: H×W×C, as `render` takes it.
+        labels: label ids uint8 H×W; pixels without data stay unchanged.
+        classes: name and color of each label id.
+        legend: add a panel at the right with the classes in the picture and their share of the pixels with data. The
+            result is then wider than the image, and taller where the list is.
+        opacity: weight of the class colors, from 0 to 1.
+
+    Returns:
+        RGB uint8 H×W×3.
     """
     picture = render(image)
     weight = np.float32(opacity) * (labels < len(classes))[..., None]
@@ -55,9 +61,9 @@ def overlay(
 
 
 def render(image: np.ndarray) -> np.ndarray:
-    """Any image H×W×C as RGB uint8 H×W×3: three channels or more show the first three, fewer the first as gray.
+    """Convert any image H×W×C to RGB uint8 H×W×3: its first three channels, or the first as gray if it has fewer.
 
-    Other dtypes than uint8 are stretched from their 2nd to their 98th percentile; pixels that are not finite are black.
+    Dtypes other than uint8 are stretched from their 2nd to their 98th percentile; pixels that are not finite are black.
     """
     shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     if shown.dtype != np.uint8:
@@ -66,7 +72,7 @@ def render(image: np.ndarray) -> np.ndarray:
 
 
 def shares(labels: np.ndarray, class_count: int) -> np.ndarray:
-    """Share of each class in the pixels whose label is a class, float64 of `class_count` values; zeros for no data."""
+    """Share of each class among the pixels labeled with a class: float64 of `class_count` values; zeros without any."""
     counts = np.bincount(labels.ravel(), minlength=class_count)[:class_count]
     return counts / max(1, counts.sum())
 

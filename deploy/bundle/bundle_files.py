@@ -1,4 +1,4 @@
-"""Read, write and check the files of a bundle (`deploy.bundle.manifest` says what they are)."""
+"""Read, write and check the files of a bundle (`deploy.bundle.manifest` describes them)."""
 
 import hashlib
 import os
@@ -32,12 +32,23 @@ def write_bundle(
     precision: Mapping[str, str] | None = None,
     keep: Iterable[str] = (),
 ) -> Manifest:
-    """Write a bundle, replacing an older bundle at `folder`, and return its finished manifest.
+    """Write a bundle, replacing an older one.
 
-    `files` maps names in the bundle to their bytes or to a file to copy; `precision` maps model files to "fp32", ….
-    Of an older bundle nothing stays but the folders that `keep` names.
-    Everything is staged in a hidden sibling and renamed into place, so a bundle at `folder` is always a whole one.
-    Raises `UserError` when `folder` holds something else than a bundle, or the disk is full.
+    Everything is staged in a hidden sibling and renamed into place, so a bundle at `folder` is always complete.
+
+    Args:
+        folder: folder of the bundle.
+        manifest: the manifest without `files` and `digest`.
+        files: for each name in the bundle its bytes, or a file to copy.
+        precision: for each model file its precision, such as "fp32".
+        keep: subfolders of an older bundle that stay; everything else of it is removed.
+
+    Returns:
+        The manifest with `files` and `digest`.
+
+    Raises:
+        UserError: `folder` holds something other than a bundle, the disk is full, or the manifest is invalid.
+        ValueError: a name in `files` is not a plain file name.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty_folder(folder):
@@ -65,10 +76,22 @@ def extend_bundle(
     metrics: Mapping[str, float | str] | None = None,
     drop: Iterable[str] = (),
 ) -> Manifest:
-    """Add files (and metrics) to a bundle, or replace some, and return its new manifest; its engines stay.
+    """Add or replace files and metrics of a bundle; its engines stay.
 
-    Files named by `drop` are left out, unless they are among the new ones. What stays must be undamaged. The bundle is
-    at any moment the old one or the new one. Raises `UserError` as `read_manifest` and `write_bundle` do.
+    At any moment the folder holds the old bundle or the new one.
+
+    Args:
+        folder: folder of the bundle. The files that stay must be undamaged.
+        files: as for `write_bundle`: the files to add or replace.
+        precision: as for `write_bundle`.
+        metrics: entries of `Manifest.metrics` to add or replace.
+        drop: names of files to remove, unless they are in `files`.
+
+    Returns:
+        The new manifest.
+
+    Raises:
+        UserError: as `read_manifest`, `verify_files` and `write_bundle` do.
     """
     folder = Path(folder).resolve()
     manifest, leaving = read_manifest(folder), {*files, *drop}
@@ -85,10 +108,20 @@ def set_decision(
     temperature: float | None,
     metrics: Mapping[str, float | str | None] | None = None,
 ) -> Manifest:
-    """Change what turns a bundle's scores into labels, and return its new manifest; all files but the manifest stay.
+    """Change how a bundle's scores become labels; all files but the manifest stay.
 
-    Of `metrics` those that are None are taken out. Raises `UserError` as `read_manifest` and `write_bundle` do, and for
-    a threshold or a temperature that cannot be; the bundle is then as it was.
+    Args:
+        folder: folder of the bundle.
+        threshold: new `Manifest.threshold`.
+        temperature: new `Manifest.temperature`.
+        metrics: entries of `Manifest.metrics` to add or replace, or to remove where the value is None.
+
+    Returns:
+        The new manifest.
+
+    Raises:
+        UserError: as `read_manifest` does; the threshold or the temperature is not possible; or the disk is full. The
+            bundle is then unchanged.
     """
     folder = Path(folder).resolve()
     manifest = read_manifest(folder)
@@ -107,7 +140,8 @@ def set_decision(
 def read_manifest(folder: str | Path) -> Manifest:
     """Read and check `manifest.json` (not the other files: see `verify_files`).
 
-    Raises `UserError` when `folder` is no bundle, the manifest was edited, is of a newer schema, or is malformed.
+    Raises:
+        UserError: `folder` is no bundle, or its manifest was edited, has a newer schema, or is malformed.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
@@ -132,9 +166,15 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] = ()) -> None:
-    """Raise `UserError` naming the first file that is missing, has another size, or another checksum.
+    """Check that every file of a bundle is there and unchanged.
 
-    Files named by `skip` are not looked at: they are about to be replaced.
+    Args:
+        folder: folder of the bundle.
+        manifest: its manifest.
+        skip: names of files that are not checked, because they are about to be replaced.
+
+    Raises:
+        UserError: a file is missing, or has another size or checksum; the message names the first one.
     """
     for name, entry in manifest.files.items():
         if name in skip:
@@ -152,9 +192,14 @@ def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] =
 
 
 def read_golden(folder: str | Path) -> dict[str, np.ndarray]:
-    """The fixed `inputs` of the network and the `labels` and `logits` that they gave at export; see `Engine.run`.
+    """Read the golden example of a bundle.
 
-    Raises `UserError` when the file is missing or does not hold the three.
+    Returns:
+        The fixed `inputs` of the network, and the `labels` and `logits` that it returned for them at export; see
+        `deploy.backends.engine.Engine.run`.
+
+    Raises:
+        UserError: the file is missing, or lacks one of the three.
     """
     path = Path(folder) / GOLDEN
     if not path.is_file():
@@ -174,7 +219,7 @@ def _digest(raw: Mapping[str, object]) -> str:
 
 
 def _sealed(manifest: Manifest) -> Manifest:
-    """The manifest with its digest, as `read_manifest` will see it (structs do not check types when built in code)."""
+    """The manifest with its digest, as `read_manifest` returns it (structs created in code do not check types)."""
     try:
         checked = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
         return msgspec.structs.replace(checked, digest=_digest(_written(checked)))
@@ -183,7 +228,7 @@ def _sealed(manifest: Manifest) -> Manifest:
 
 
 def _written(manifest: Manifest) -> dict[str, object]:
-    """The manifest as JSON has it: without a field of the decision that is not set, as if there were no choice."""
+    """The manifest as it is written: without those of `temperature` and `threshold` that are not set."""
     raw = msgspec.json.decode(msgspec.json.encode(manifest))
     optional = ("temperature", "threshold")
     return {name: value for name, value in raw.items() if value is not None or name not in optional}

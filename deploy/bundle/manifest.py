@@ -3,11 +3,12 @@
     manifest.json   this file's `Manifest`: task, classes, input, outputs, checksums, measured metrics, provenance
     model.onnx      the fp32 network, from raw pixels to labels: normalization and arg-max are in the graph
     model.int8.onnx, model.int8-cpu.onnx, model.fp16.onnx, quantization.json
-                    where they were made: other precisions of it (`deploy.quantize`), and how
-    golden.npz      fixed `inputs` and the `labels` and `logits` that they must give, at network level
+                    optional: the network in other precisions (`deploy.quantize`), and how they were made
+    golden.npz      fixed `inputs` of the network and the `labels` and `logits` that they must produce
     receipt.json    how the export was verified
 
-Engines compiled for a device lie in `engines/` (`deploy.bundle.engine_files`); they are not part of the bundle.
+Engines compiled for a device are in `engines/` (`deploy.bundle.engine_files`); they are not part of the bundle.
+`deploy.bundle.bundle_files` reads and writes all but those.
 """
 
 import math
@@ -22,13 +23,13 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 FP16 = "model.fp16.onnx"
 INT8 = "model.int8.onnx"
-"""Signed symmetric Q/DQ, as TensorRT parses it."""
+"""Signed symmetric Q/DQ, the form that TensorRT parses."""
 INT8_CPU = "model.int8-cpu.onnx"
-"""The same grid as unsigned activations, as CPUs run it fast."""
+"""The same quantization grid with unsigned activations, the form that CPUs run fast."""
 QUANTIZATION = "quantization.json"
 GOLDEN = "golden.npz"
 ENGINES = "engines"
-"""Folder of what was compiled from the bundle; not part of it."""
+"""Folder of the engines compiled from the bundle; not part of it."""
 RECEIPT = "receipt.json"
 
 
@@ -45,10 +46,10 @@ class ClassInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the network reads: either uint8 N×H×W×C or float32 N×C×H×W, in the raw units of the image.
+    """The network's input: either uint8 N×H×W×C or float32 N×C×H×W, in the raw units of the image.
 
-    Normalization by `mean` and `std` happens inside the graph; they are here as a record, and because `mean` is what
-    stands in for pixels without data.
+    Normalization by `mean` and `std` happens inside the graph; they are here as a record, and because `mean` replaces
+    pixels without data.
     """
 
     channels: tuple[str, ...]
@@ -60,15 +61,15 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: Literal["stretch", "tile"] = "stretch"
-    """How an image of another size meets the network: resized to it, or covered by a sliding window of its size."""
+    """How an image of another size is fitted to the network: resized, or covered by a sliding window."""
     nodata: Literal["nan"] | None = None
     """"nan": pixels that are not finite in any channel carry no data. None: such pixels are an error."""
     normalize: Literal["set", "image", "patch"] = "set"
-    """By which numbers: `mean` and `std`, or the image's or the patch's own (see `deploy.inference.normalize`); then `mean` is 0
-    and `std` 1."""
+    """Which statistics normalize the input: `mean` and `std`, or those of the image or of the patch itself (see
+    `deploy.inference.normalize`); `mean` is then 0 and `std` 1."""
     depth: int | None = None
-    """Position of a channel that is depth in meters: its holes are filled from around them, and the mean of the image
-    is taken off (see `deploy.inference.depth`), so that the height of the camera does not matter."""
+    """Position of a channel that is depth in meters: its holes are filled from their surroundings, and the mean of the
+    image is subtracted (see `deploy.inference.depth`), so that the height of the camera does not matter."""
 
     def __post_init__(self) -> None:
         count = len(self.channels)
@@ -100,13 +101,13 @@ class OutputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    """Sizes; a name stands for an axis that may vary, such as the batch."""
+    """Sizes; a name stands for an axis of variable size, such as the batch."""
     meaning: str
-    """What the numbers are, with their unit."""
+    """What the values mean, with their unit."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file of the bundle must be."""
+    """Checksum, size and precision of one file of the bundle."""
 
     sha256: str
     bytes: int
@@ -115,10 +116,11 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`manifest.json`. Build one without `files` and `digest` and give it to `write_bundle`, which fills them in."""
+    """`manifest.json`. Create it without `files` and `digest`: `write_bundle` fills them in."""
 
     schema_version: int = SCHEMA_VERSION
-    task: Literal["segmentation", "grasp"] = "segmentation"
+    task: str = "segmentation"
+    """One of `deploy.tasks.registry.TASKS`."""
     name: str
     classes: tuple[ClassInfo, ...]
     ignore_label: int = 255
@@ -127,15 +129,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     outputs: tuple[OutputSpec, ...]
     files: dict[str, FileEntry] = {}
     metrics: dict[str, float | str] = {}
-    """Measured figures with what they were measured on: {"dataset": "camvid", "split": "test", "miou": 0.61}."""
+    """Measured figures and what they were measured on: {"dataset": "camvid", "split": "test", "miou": 0.61}."""
     provenance: dict[str, str] = {}
     """Where the weights came from: command, versions, commit, seed."""
     temperature: float | None = None
     """Scores are divided by it before the softmax, so that probabilities are calibrated (see `deploy.analysis`)."""
     threshold: float | None = None
-    """Of two classes, the probability from which a pixel is the second; None: the larger score decides."""
+    """For two classes, the probability from which a pixel is the second class; None: the larger score decides."""
     digest: str = ""
-    """SHA-256 of the manifest without this field, as JSON with sorted keys: it shows later edits."""
+    """SHA-256 of the manifest without this field, as JSON with sorted keys; it reveals later edits."""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -147,7 +149,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def golden_metric(precision: str) -> str:
-    """The name in `Manifest.metrics` of the share of golden labels that a lower precision gave when it was made."""
+    """Key in `Manifest.metrics` of the share of golden labels that a lower precision reproduced when it was made."""
     return f"{precision} golden agreement"
 
 
@@ -157,11 +159,10 @@ def _check_decision(manifest: Manifest) -> None:
         raise ValueError(f"temperature: {temperature} is not positive")
     if threshold is not None and not (0 <= threshold <= 1 and len(manifest.classes) == 2):
         raise ValueError(f"threshold: {threshold} needs two classes and to be in 0..1")
-    if manifest.task != "segmentation" and (temperature, threshold) != (None, None):
-        raise ValueError(f"threshold and temperature: are for segmentation, not for {manifest.task}")
 
 
 def check_file_names(names: Iterable[str]) -> None:
+    """Raise `ValueError` for a name that is no plain file name, or is the manifest's own."""
     for name in names:
         if Path(name).name != name or name == MANIFEST:
             raise ValueError(f"files: {name!r} is not a plain file name that a bundle may hold")

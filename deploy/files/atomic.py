@@ -19,7 +19,16 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
     """Open `path` for writing so that it never exists half-written: the file appears, synced, when the block ends.
 
     Missing parent folders are created. Until the end everything goes to a hidden sibling, which any exception removes.
-    Text is UTF-8. Raises `UserError` naming `path` when the disk is full or the folder cannot be written.
+
+    Args:
+        path: the file to create or replace.
+        mode: "wb", or "w" for UTF-8 text.
+
+    Yields:
+        The open file.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the message names `path`.
     """
     path = Path(path)
     temporary = sibling(path)
@@ -39,17 +48,13 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
 
 @contextmanager
 def named_write_errors(path: Path, temporary: Path) -> Iterator[None]:
-    """Turn an `OSError` met while writing `path` by way of `temporary` into a one-line `UserError` naming `path`."""
+    """Turn an `OSError` raised while `path` is written via `temporary` into a one-line `UserError` naming `path`."""
     try:
         yield
     except OSError as error:
-        # An error that names another file came from reading it inside the block: not ours to explain.
-        if error.filename is not None and Path(error.filename) not in (
-            path,
-            *path.parents,
-            temporary,
-            *temporary.parents,
-        ):
+        written = (path, *path.parents, temporary, *temporary.parents)
+        # An error that names another file came from reading that file inside the block: it is passed on unchanged.
+        if error.filename is not None and Path(error.filename) not in written:
             raise
         if error.errno in DISK_FULL:
             raise UserError(f"{path}: the disk is full; free some space and run again") from error
@@ -59,12 +64,12 @@ def named_write_errors(path: Path, temporary: Path) -> Iterator[None]:
 
 
 def sibling(path: Path) -> Path:
-    """A fresh hidden name beside `path`, on the same file system, so that a rename to `path` is atomic."""
+    """Return a new hidden name beside `path`, on the same file system, so that a rename to `path` is atomic."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut (where the system can; elsewhere a no-op)."""
+    """Make renames inside `folder` survive a power failure; a no-op where the system cannot sync folders."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -81,15 +86,20 @@ def sha256_file(path: str | Path) -> str:
 
 
 def json_bytes(record: msgspec.Struct) -> bytes:
-    """A record as indented JSON, in the order of its fields, with a line break at the end."""
+    """Encode a record as indented JSON, in the order of its fields, with a trailing newline."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 def write_json(path: str | Path, obj: object) -> None:
     """Write `obj` as indented JSON with sorted keys, atomically.
 
-    Takes what JSON takes, dataclasses, msgspec structs, numpy scalars and paths. NaN and infinities raise `ValueError`:
-    they are not JSON.
+    Args:
+        path: the file to create or replace.
+        obj: JSON types, dataclasses, msgspec structs, numpy scalars and paths, nested in any way.
+
+    Raises:
+        ValueError: `obj` contains NaN or an infinity, which JSON cannot express.
+        UserError: as `atomic_write` does.
     """
     plain = msgspec.to_builtins(obj, enc_hook=_plain, str_keys=True)
     with atomic_write(path, "w") as file:

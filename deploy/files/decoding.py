@@ -1,4 +1,4 @@
-"""Image files as Pillow images that hold exactly what the file holds, or one line that says why not."""
+"""Decode image files with Pillow without changing a pixel, or say in one line why that is not possible."""
 
 import logging
 import threading
@@ -18,9 +18,9 @@ MAX_PIXELS = 2**30
 """Larger images are refused."""
 _LARGE = 2**26
 _MAX_PIXELS_PER_BYTE = 2000
-"""No PNG, BMP or JPEG holds more. A damaged header may claim so: beyond `_LARGE` pixels, too much for a device."""
+"""No PNG, BMP or JPEG holds more. A damaged header may claim to: beyond `_LARGE` pixels, too much for a device."""
 
-# What a file starts with, whatever its suffix says. Only these four of Pillow's many decoders ever see a file.
+# File type by its first bytes; the suffix is ignored. Only these four of Pillow's many decoders ever read a file.
 _FORMATS = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -29,7 +29,7 @@ _FORMATS = {
 }
 _BITS, _ORIENTATION, _SAMPLES, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 274, 277, 338, 339
 _PARTS = ((273, 279), (324, 325))
-"""Tags of a TIFF; those of its parts are offset and length of the strips, and of the tiles."""
+"""TIFF tags. `_PARTS` are the tags of offsets and lengths, of strips and of tiles."""
 _UNSIGNED, _SIGNED = 1, 2
 _PREMULTIPLIED = 1
 _TURN_BACK = {
@@ -41,16 +41,19 @@ _TURN_BACK = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""What undoes the turn that Pillow gives a TIFF of each orientation."""
+"""What undoes Pillow's turning of a TIFF, by the orientation that the file states."""
 _lock = threading.Lock()
 
 
 def decode(path: Path) -> tuple[Image.Image, int]:
-    """Decode a PNG, JPEG, BMP or TIFF file, the first image of several, and say how many bits a stored channel has.
+    """Decode a PNG, JPEG, BMP or TIFF file; of several images the first.
 
-    The image is not turned by its EXIF orientation. Raises `UserError` naming the file when it cannot be read, is
-    damaged or stops early, and when Pillow would change its pixels: it cuts colors of 16 bits to 8 and drops bands of
-    a TIFF.
+    Returns:
+        The image, not turned by its EXIF orientation, and the number of bits of a stored channel.
+
+    Raises:
+        UserError: the file cannot be read, is damaged or truncated, or Pillow would change its pixels: it cuts colors
+            of 16 bits to 8 and drops bands of a TIFF. The message names the file.
     """
     try:
         data = path.read_bytes()
@@ -84,11 +87,11 @@ def _open(data: bytes, kind: str) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's remarks on odd metadata, and without its limit on the size, for which there is `MAX_PIXELS`.
+    """Silence Pillow's warnings about odd metadata and lift its limit on the size, which `MAX_PIXELS` replaces.
 
-    All this is state of the process, so one thread at a time; of a PNG, JPEG or BMP only the header is read here.
+    These settings belong to the process, so one thread at a time; of a PNG, JPEG or BMP only the header is read here.
     """
-    handler = logging.NullHandler()  # without any handler Python prints what is logged
+    handler = logging.NullHandler()  # without any handler Python prints log messages
     logger = logging.getLogger("PIL")
     with _lock, warnings.catch_warnings():
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -108,7 +111,7 @@ def _stored_bits(image: Image.Image, data: bytes) -> int:
 
 
 def _problem(image: Image.Image, bits: int, length: int) -> str | None:
-    """Why the pixels would be wrong or too many, from the header alone; None when all is well."""
+    """Why the pixels would be wrong or too many, judged by the header alone; None when they would not."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         return f"{width}×{height} pixels are more than {MAX_PIXELS:,}; cut the image into parts"
@@ -131,10 +134,10 @@ def _problem(image: Image.Image, bits: int, length: int) -> str | None:
 
 
 def _load(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode the pixels, as they are stored; an error of any type when some are missing."""
+    """Decode the pixels as stored. Raises an error of any type when some are missing."""
     if isinstance(image, TiffImageFile):
         return _load_tiff(image, len(data))
-    if image.format == "PNG":  # Pillow decodes a file that lacks its end, and does not compare the checksums
+    if image.format == "PNG":  # Pillow decodes a truncated file and does not compare the checksums
         _open(data, "PNG").verify()
     elif image.format == "JPEG" and _is_cut_jpeg(data):
         raise ValueError("it stops before its end marker")
@@ -145,20 +148,20 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
 def _load_tiff(image: TiffImageFile, length: int) -> Image.Image:
     for offsets, lengths in _PARTS:
         ends = np.add(image.tag_v2.get(offsets, 0), image.tag_v2.get(lengths, 0))
-        if ends.max() > length:  # libtiff would print a line of its own
+        if ends.max() > length:  # libtiff would print a message of its own
             raise ValueError("parts of the image lie beyond the end")
     unsigned = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
-    with _quiet():  # only now Pillow reads the EXIF part, and looks at the size
+    with _quiet():  # Pillow reads EXIF and checks the size only now
         turn_back = _TURN_BACK.get(image.getexif().get(_ORIENTATION, 1))
         image.load()
     if image.mode == "I" and unsigned and np.asarray(image).min() < 0:
         raise ValueError("its unsigned values do not fit 31 bits")
-    # Of all formats Pillow turns a TIFF alone. Masks know no orientation, so an image must stay as it is, too.
+    # Pillow turns only TIFFs by their orientation. Masks have none, so images must stay as stored, too.
     return image if turn_back is None else image.transpose(turn_back)
 
 
 def _is_cut_jpeg(data: bytes) -> bool:
-    """Whether a JPEG stops before its end marker: decoders may fill up the missing part and say nothing."""
+    """Whether a JPEG stops before its end marker; decoders may fill in the missing part silently."""
     position, scan = 2, b"\xda"
     while data[position + 1 : position + 2] not in (scan, b""):  # from segment to segment
         position += 2 + int.from_bytes(data[position + 2 : position + 4])

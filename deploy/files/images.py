@@ -1,4 +1,4 @@
-"""Reading and writing image files as arrays, channels last, RGB."""
+"""Read and write image files as arrays, channels last, RGB."""
 
 from io import BytesIO
 from pathlib import Path
@@ -13,13 +13,14 @@ from deploy.files.decoding import decode
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES, ".npy")
 _COMPRESSION = 1
-"""zlib's level: the fastest; a PNG of labels is small all the same."""
+"""zlib level: the fastest; PNGs of labels are small anyway."""
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The image files directly inside `folder`, sorted by name; hidden files are skipped.
+    """List the image files directly inside `folder`, sorted by name, without hidden files.
 
-    Raises `UserError` when the folder is missing or has none.
+    Raises:
+        UserError: the folder is missing or has no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -35,14 +36,22 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as H×W×C, uint8, uint16 or float32, in the units of the file.
+    """Read an image file in the units of the file.
 
-    Three channels come in RGB order, a gray image as H×W×1, a palette as its colors. The alpha channel of a PNG is
-    dropped; that of a TIFF is kept. Pixels come as stored, without turning by EXIF, so that they match their masks.
-    Several channels of more than 8 bits come from `.npy` alone. Signed and 32-bit integers of a gray TIFF come as
+    Three channels are in RGB order, a gray image is H×W×1, a palette becomes its colors. The alpha channel of a PNG is
+    dropped; that of a TIFF is kept. Pixels are as stored, not turned by EXIF, so that they match their masks.
+    Several channels of more than 8 bits are read from `.npy` only. Signed and 32-bit integers of a gray TIFF become
     float32, if that holds them exactly.
-    `.npy` holds H×W, H×W×C or C×H×W: of the first and the last axis the shorter one is taken as the channels.
-    Raises `UserError` naming the file when it is missing, corrupt or of an unsupported type.
+
+    Args:
+        path: a file with one of `IMAGE_SUFFIXES`. `.npy` holds H×W, H×W×C or C×H×W: of the first and the last axis the
+            shorter one is taken as the channels.
+
+    Returns:
+        H×W×C, uint8, uint16 or float32.
+
+    Raises:
+        UserError: the file is missing, corrupt or of an unsupported type; the message names it.
     """
     path = Path(path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -57,11 +66,17 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Read a label image as it is stored: integers H×W, or uint8 H×W×3 (RGB) where it holds colors.
+    """Read a label image as stored: without an alpha channel, and not turned by EXIF.
 
-    A palette image gives its indices, gray of any depth the stored numbers (one bit: 0 and 1). An alpha channel is
-    dropped, and nothing is turned by EXIF. `.npy` holds integers H×W or H×W×1, or uint8 H×W×3.
-    Raises `UserError` naming the file when it is missing, corrupt or of another kind.
+    Args:
+        path: an image file, or `.npy` of integers H×W or H×W×1, or of uint8 H×W×3.
+
+    Returns:
+        Integers H×W: the indices of a palette image, the stored numbers of a gray image of any depth (one bit: 0 and
+        1); or RGB uint8 H×W×3 where the file holds colors.
+
+    Raises:
+        UserError: the file is missing, corrupt or of another kind; the message names it.
     """
     path = Path(path)
     _check_exists(path)
@@ -80,7 +95,16 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 
 def write_png(path: str | Path, array: np.ndarray) -> None:
-    """Write H×W or H×W×1 (gray) uint8 or uint16, or H×W×3 (RGB) uint8, as a PNG, atomically."""
+    """Write an array as a PNG, atomically.
+
+    Args:
+        path: the file to create or replace.
+        array: gray H×W or H×W×1, uint8 or uint16; or RGB H×W×3, uint8.
+
+    Raises:
+        ValueError: the array has another shape or dtype.
+        UserError: as `deploy.files.atomic.atomic_write` does.
+    """
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     is_gray = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
     is_color = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
@@ -125,9 +149,9 @@ def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _read_pixels(path: Path) -> np.ndarray:
-    """H×W×C of an encoded image."""
+    """Decode an image to H×W×C."""
     image, _ = decode(path)
-    image.info.pop("transparency", None)  # about which `convert` would have to warn
+    image.info.pop("transparency", None)  # `convert` would warn about it
     target = dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB") | {"1": "L"}
     if path.suffix.lower() not in TIFF_SUFFIXES:
         target |= {"RGBA": "RGB", "LA": "L"}
@@ -139,11 +163,11 @@ def _read_pixels(path: Path) -> np.ndarray:
 
 
 def _read_ids(path: Path) -> np.ndarray:
-    """H×W or H×W×C of an encoded mask."""
+    """Decode a mask to H×W or H×W×C."""
     image, bits = decode(path)
     target = {"PA": "P", "LA": "L", "RGBA": "RGB"}
     ids = _to_array(image.convert(target[image.mode]) if image.mode in target else image)
-    # Pillow spreads gray of two and four bits over 0..255.
+    # Pillow scales gray of two and four bits to 0..255.
     return ids // (255 // (2**bits - 1)) if image.mode == "L" and bits in (2, 4) else ids
 
 

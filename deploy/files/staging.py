@@ -1,4 +1,4 @@
-"""Folders that are replaced as a whole: what is at their place is at any moment the old one or the new one."""
+"""Replace a folder as a whole: at any moment its path holds either the old folder or the new one."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -10,9 +10,17 @@ from deploy.files.atomic import named_write_errors, sibling, sync_folder
 
 @contextmanager
 def staged(folder: Path, keep: Iterable[str] = ()) -> Iterator[Path]:
-    """An empty sibling of `folder` that takes its place when the block ends, and is removed when it fails.
+    """Create an empty sibling of `folder` that replaces it when the block ends, and is removed when the block fails.
 
-    The subfolders of the old folder that `keep` names move into the new one, and back should the exchange fail.
+    Args:
+        folder: the folder to create or replace.
+        keep: names of subfolders that move from the old folder into the new one, and back if the exchange fails.
+
+    Yields:
+        The sibling, to be filled.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the message names `folder`.
     """
     staging, old, keep = sibling(folder), sibling(folder), tuple(keep)
     with named_write_errors(folder, staging):

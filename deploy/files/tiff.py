@@ -1,10 +1,10 @@
-"""TIFF images of any number of bands and kind of numbers, read whole, with what they say of pixels without data.
+"""Read whole TIFF images with any number of bands and any type of numbers, and mark their pixels without data.
 
-Training and `edgedistill predict` read by it; `deploy.raster.geo` reads larger ones by windows, to the same numbers.
+Training and `edgedistill predict` use it; `deploy.raster.geo` reads larger files by windows, with the same results.
 
 GeoTIFF is read by rasterio where it is installed (`pip install 'edgedistill[geo]'`), else by tifffile, which training
-installs; where there is neither, by Pillow, as far as that goes (`deploy.files.decoding`). Neither a
-georeference nor a coordinate system is needed.
+installs; without either, by Pillow, with its limits (`deploy.files.decoding`). Neither a georeference nor a coordinate
+system is needed.
 """
 
 import warnings
@@ -20,16 +20,22 @@ from deploy.errors import UserError
 from deploy.files.images import TIFF_SUFFIXES, read_image
 
 _NODATA_TAG = 42113
-"""GDAL's tag of the number that means no data, as text."""
+"""GDAL's tag of the value that means no data, as text."""
 _METADATA_TAG = 42112
+"""GDAL's tag of its metadata, an XML text."""
 
 
 def read_bands(path: Path) -> np.ndarray:
-    """An image file as H×W×C in the units of the file: `deploy.files.images.read_image`, but TIFF with all of its bands.
+    """Read an image file in its own units: as `deploy.files.images.read_image` does, but all bands of a TIFF.
 
-    Of a TIFF, bytes and 16-bit numbers without sign come as they are; all others as float32, and so does any file whose
-    metadata name a number that means no data: NaN is in its place then. Of bytes it is none unless all bands are it, as
-    0 is a color, too. Scale and offset of the metadata are applied, but not to bytes.
+    Args:
+        path: an image file.
+
+    Returns:
+        H×W×C. A TIFF of uint8 or uint16 keeps its type; all others become float32, and so does a file whose metadata
+        name a no-data value, which is replaced by NaN. A pixel of uint8 counts as no data only where all of its bands
+        have that value, as 0 is a color, too. Scale and offset of the metadata are applied, in float32, except to
+        uint8.
 
     Raises:
         UserError: the file is missing or damaged, holds complex numbers, or bands of different sizes.
@@ -39,13 +45,13 @@ def read_bands(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     read = _reader()
-    if read is None:  # on a device: Pillow reads bytes of up to four bands, and says so of others
+    if read is None:  # on a device: Pillow reads uint8 of up to four bands, and refuses others with a message
         return read_image(path)
     try:
         bands, nodata, scales, offsets, _ = read(path)
     except UserError:
         raise
-    except Exception as error:  # damaged files raise all kinds in either library
+    except Exception as error:  # both libraries raise errors of any type for damaged files
         raise UserError(f"{path}: corrupt image, cannot be read as TIFF ({_first_line(error)})") from error
     if bands.dtype.kind not in "uif":
         raise UserError(f"{path}: pixels are {bands.dtype}; save them as integers or floating point")
@@ -62,16 +68,16 @@ def read_bands(path: Path) -> np.ndarray:
 
 
 def band_names(path: Path) -> tuple[str, ...] | None:
-    """What a TIFF calls its bands, such as VV and VH; None where it does not name them all, each otherwise.
+    """Names of a TIFF's bands, such as VV and VH; None unless all bands have names that differ.
 
-    The same libraries as in `read_bands` look; where there is neither, or the file cannot be read, the answer is None.
+    Also None where neither library of `read_bands` is installed, or the file cannot be read.
     """
     read = _reader() if path.suffix.lower() in TIFF_SUFFIXES else None
     if read is None:
         return None
     try:
         names = read(path).names
-    except Exception:  # `read_bands` says what is wrong
+    except Exception:  # `read_bands` reports what is wrong
         return None
     return tuple(names) if all(names) and len(set(names)) == len(names) else None
 
@@ -83,7 +89,7 @@ class _Content(NamedTuple):
     scales: Sequence[float]
     offsets: Sequence[float]
     names: Sequence[str]
-    """Of each band, "" where it has none."""
+    """One per band; "" where it has none."""
 
 
 def _reader() -> Callable[[Path], _Content] | None:
@@ -91,7 +97,7 @@ def _reader() -> Callable[[Path], _Content] | None:
 
 
 def _by_rasterio(path: Path) -> _Content:
-    import rasterio
+    import rasterio  # optional dependency
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings():
@@ -103,7 +109,7 @@ def _by_rasterio(path: Path) -> _Content:
 
 
 def _by_tifffile(path: Path) -> _Content:
-    import tifffile
+    import tifffile  # optional dependency
 
     with tifffile.TiffFile(path) as file:
         sizes = {page.shape[:2] for page in file.pages if page.shape}  # pyright: ignore[reportAttributeAccessIssue]
@@ -117,7 +123,7 @@ def _by_tifffile(path: Path) -> _Content:
         )
     if bands.ndim == 2:
         bands = bands[..., None]
-    elif not series.axes.endswith("S"):  # one page or plane a band
+    elif not series.axes.endswith("S"):  # one page or plane per band
         bands = bands.transpose(1, 2, 0)
     items = list(ElementTree.fromstring(metadata)) if metadata else []
     scales, offsets = (
@@ -129,7 +135,7 @@ def _by_tifffile(path: Path) -> _Content:
 
 
 def _by_band(items: Sequence[ElementTree.Element], role: str, bands: int) -> list[str]:
-    """What GDAL's metadata say of each band in that role, "" for nothing."""
+    """Text of GDAL's metadata for each band in that role; "" where there is none."""
     found = {int(i.get("sample", 0)): i.text or "" for i in items if i.get("role") == role}
     return [found.get(band, "") for band in range(bands)]
 

@@ -1,4 +1,4 @@
-"""What all models share: how a call is timed, and how its images are batched."""
+"""What the models of all tasks share: timings of a call, and its images as a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,17 @@ class Timings:
 
 
 def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], bool]:
-    """The images of a call, at least one and all of one shape, and whether they are a batch."""
+    """Turn the argument of a call into a sequence of images.
+
+    Args:
+        image: one image H×W or H×W×C, a batch N×H×W×C, or a sequence of images of one shape.
+
+    Returns:
+        The images, at least one and all of one shape; and whether they were given as a batch.
+
+    Raises:
+        UserError: anything else was given, or the batch is empty.
+    """
     if isinstance(image, np.ndarray):
         images, batched = (list(image), True) if image.ndim == 4 else ([image], False)
     elif isinstance(image, Sequence) and all(isinstance(one, np.ndarray) for one in image):
@@ -42,5 +52,5 @@ def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.nda
 
 
 def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack along a new first axis; without a copy where there is only one."""
+    """Stack arrays along a new first axis; a single one is not copied."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

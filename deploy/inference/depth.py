@@ -1,8 +1,8 @@
-"""Depth images as a grasp network reads them: holes filled, and depth relative to its mean. Numpy alone.
+"""Prepare depth images for a grasp network: fill holes, and make depth relative to its mean. Needs only numpy.
 
-Training and device call these very functions, in this order: `fill_holes` at the camera's resolution, resize to the
-network (`deploy.inference.preprocess.resize`), `center`. GG-CNN (Morrison et al., RSS 2018, arXiv:1804.05172) does the same with
-OpenCV's inpainting in place of `fill_holes`.
+Training and devices call the same functions, in this order: `fill_holes` at the camera's resolution, resize to the
+network (`deploy.inference.preprocess.resize`), `center`. GG-CNN (Morrison et al., RSS 2018, arXiv:1804.05172) does the
+same with OpenCV's inpainting in place of `fill_holes`.
 """
 
 import warnings
@@ -10,23 +10,23 @@ import warnings
 import numpy as np
 
 REACH = 1.0
-"""Depth farther than this from the mean is clipped, in meters; GG-CNN's."""
+"""Depth is clipped to this distance from the mean, in meters; the value of GG-CNN."""
 _MOST_METERS = 20.0
 _STRIDE = 4
 
 
 def fill_holes(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fill what a camera could not measure from what it measured around.
+    """Fill pixels that a camera could not measure from the measured ones around them.
 
-    Push-pull (Gortler et al., "The Lumigraph", SIGGRAPH 1996): halve the image by means of known pixels until nothing
-    is unknown, then fill each level from the coarser one, bilinearly. Known pixels keep their values, and filled ones
-    lie between the smallest and the largest of them. A few ms for 300×300, whatever the size of the holes.
+    Push-pull (Gortler et al., "The Lumigraph", SIGGRAPH 1996): halve the image by averaging known pixels until none is
+    unknown, then fill each level bilinearly from the coarser one. Known pixels keep their values, and filled ones lie
+    between the smallest and the largest of them. Takes a few ms for 300×300, for holes of any size.
 
     Args:
         depth: H×W in meters, of any real dtype; NaN, infinite, zero and negative pixels are holes.
 
     Returns:
-        The filled depth, float32 H×W and always a new array; and the bool mask H×W of pixels that were measured. Where
+        The filled depth, float32 H×W and always a new array; and the bool mask H×W of pixels that were measured. If
         none was, the depth is 0.
     """
     depth = np.asarray(depth)
@@ -42,21 +42,19 @@ def center(depth: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
 
     Args:
         depth: H×W in meters, without holes.
-        where: bool H×W: pixels that the mean is taken over; default all. Where none is, the result is 0.
+        where: bool H×W: pixels that the mean is taken over; default all. If there are none, the result is 0.
     """
     seen = depth if where is None else depth[where]
     if seen.size == 0:
         return np.zeros(depth.shape, np.float32)
-    # float64, as the mean must not depend on the size of the image
-    return np.clip(depth - np.float32(seen.mean(dtype=np.float64)), -REACH, REACH).astype(
-        np.float32, copy=False
-    )
+    mean = np.float32(seen.mean(dtype=np.float64))  # summed in float64: independent of the size of the image
+    return np.clip(depth - mean, -REACH, REACH).astype(np.float32, copy=False)
 
 
 def warn_of_millimeters(depth: np.ndarray) -> None:
-    """Emit a RuntimeWarning where depth H×W cannot be meters, from a sample of its pixels; it is not changed.
+    """Emit a `RuntimeWarning` if a sample of the pixels of depth H×W cannot be meters; the depth is not changed.
 
-    Python shows a warning once, unless told otherwise.
+    Python shows a warning once, unless configured otherwise.
     """
     sample = depth[::_STRIDE, ::_STRIDE]
     sample = sample[np.isfinite(sample) & (sample > 0)]
@@ -65,7 +63,7 @@ def warn_of_millimeters(depth: np.ndarray) -> None:
 
 
 def _fill(values: np.ndarray, known: np.ndarray) -> None:
-    """Fill, in place, pixels of float32 H×W that are not known; they are 0, and some pixel is known."""
+    """Fill, in place, the unknown pixels of float32 H×W, which are 0; at least one pixel is known."""
     holes = np.flatnonzero(~known)
     if holes.size == 0:
         return
@@ -75,7 +73,7 @@ def _fill(values: np.ndarray, known: np.ndarray) -> None:
 
 
 def _halve(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the known pixels of each 2×2, 0 where there is none; and where there is one."""
+    """The mean of the known pixels of each 2×2 block, 0 where there are none; and the mask of blocks that have one."""
     count = _sum_of_blocks(known.astype(np.float32))
     return _sum_of_blocks(values) / np.maximum(count, 1), count > 0
 
@@ -89,7 +87,7 @@ def _sum_of_blocks(plane: np.ndarray) -> np.ndarray:
 
 
 def _enlarged_at(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Pixels of `coarse` enlarged twice, bilinearly with pixel centers at half positions."""
+    """Pixels, at `rows` and `columns`, of `coarse` enlarged twice, bilinearly with pixel centers at half positions."""
     (near_row, far_row), (near_column, far_column) = (
         _neighbors(at, size) for at, size in zip((rows, columns), coarse.shape, strict=True)
     )
@@ -101,6 +99,6 @@ def _enlarged_at(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
 
 
 def _neighbors(fine: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Along one axis the coarse pixel that holds a fine one, and the next nearest; the border is repeated."""
+    """Along one axis, the coarse pixel that contains each fine one, and the next nearest; the border is repeated."""
     near = fine // 2
     return near, np.clip(near + 2 * (fine % 2) - 1, 0, size - 1)

@@ -1,13 +1,13 @@
-"""Images by their own mean and deviation: for radar and aerial images whose level differs from scene to scene.
+"""Normalize images by their own mean and standard deviation: for radar and aerial images whose level varies by scene.
 
-`InputSpec.normalize` says by which numbers the network's input is normalized:
+`InputSpec.normalize` says which statistics normalize the network's input:
 
     set      those of the training split, in the graph
     image    those of the whole image, at its own size, before it is resized or tiled
     patch    those of what the network sees at a time: the resized image, a window, a tile; in training the crop
 
-Training and device call these very functions. Only pixels with data count, and the others are 0 afterwards. Until then
-they are NaN where the numbers are a patch's.
+Training and devices call the same functions. Only pixels with data count, and the others are 0 afterwards. With "patch"
+they are NaN until then.
 """
 
 from typing import Literal
@@ -18,12 +18,14 @@ Normalize = Literal["set", "image", "patch"]
 
 
 def standardized(image: np.ndarray) -> np.ndarray:
-    """H×W×C less its mean and over its deviation, channel by channel, over the pixels that are finite in all channels.
+    """Standardize an image H×W×C channel by channel, by its pixels that are finite in all channels.
 
-    Float32, and 0 where a pixel is not finite. A constant channel is 0; so is an image without any data.
+    Returns:
+        Float32 H×W×C of mean 0 and standard deviation 1 per channel; 0 where a pixel is not finite in all channels.
+        A constant channel is 0, and so is an image without any data.
     """
     valid = np.all(np.isfinite(image), axis=2)
-    seen = image[valid].astype(np.float64)  # float32 would lose sums of large images
+    seen = image[valid].astype(np.float64)  # float32 loses precision in the sums of large images
     if not len(seen):
         return np.zeros(image.shape, np.float32)
     mean, std = seen.mean(axis=0), seen.std(axis=0)
@@ -33,13 +35,23 @@ def standardized(image: np.ndarray) -> np.ndarray:
 
 
 def filled(image: np.ndarray, valid: np.ndarray, fill: np.ndarray, normalize: Normalize) -> np.ndarray:
-    """An image float32 H×W×C with `fill` (see `fill_of`) where bool H×W `valid` is False; by "image", standardized."""
+    """Fill the pixels without data of an image; with "image", standardize it.
+
+    Args:
+        image: float32 H×W×C.
+        valid: bool H×W: pixels that carry data.
+        fill: the value for the others, as `fill_of` returns it.
+        normalize: see `InputSpec.normalize`.
+
+    Returns:
+        Float32 H×W×C; the image itself where there is nothing to change.
+    """
     if normalize == "image":
         return standardized(np.where(valid[..., None], image, np.float32(np.nan)))
     return image if valid.all() else np.where(valid[..., None], image, fill)
 
 
 def fill_of(mean: tuple[float, ...], normalize: Normalize) -> np.ndarray:
-    """What stands where there is no data before the network's last step: float32, one number a channel."""
+    """Value of pixels without data until `deploy.inference.preprocess.to_network`: float32, one number per channel."""
     value = {"set": mean, "image": (0.0,) * len(mean), "patch": (np.nan,) * len(mean)}[normalize]
     return np.asarray(value, np.float32)

@@ -6,7 +6,7 @@ from deploy.inference.preprocess import resize_nearest
 
 
 def restore_labels(labels: np.ndarray, valid: np.ndarray, ignore_label: int) -> np.ndarray:
-    """Bring label ids uint8 h×w to the size of `valid` H×W by the nearest pixel; `ignore_label` where not valid."""
+    """Resize label ids uint8 h×w to the size of `valid` H×W, by the nearest pixel; `ignore_label` where not valid."""
     labels = resize_nearest(labels, *valid.shape)
     return labels if valid.all() else np.where(valid, labels, np.uint8(ignore_label))
 
@@ -14,19 +14,27 @@ def restore_labels(labels: np.ndarray, valid: np.ndarray, ignore_label: int) -> 
 def probabilities(
     logits: np.ndarray, network_size: tuple[int, int], image_size: tuple[int, int]
 ) -> np.ndarray:
-    """Class probabilities float32 K×H×W of an image from the network's scores float32 K×h×w.
+    """Class probabilities of an image from the network's scores.
 
-    Scores are resized bilinearly to the network's size and from there to the image's, both (height, width), then a
-    softmax runs over the classes of each pixel. Where classes meet, their arg-max may differ by a pixel from the
-    labels, which were decided at the network's size.
+    Scores are resized bilinearly to the network's size and from there to the image's, then a softmax runs over the
+    classes of each pixel. At class boundaries the arg-max may differ by a pixel from the labels, which were computed at
+    the network's size.
+
+    Args:
+        logits: scores float32 K×h×w.
+        network_size: (height, width) of the network's input.
+        image_size: (height, width) of the image.
+
+    Returns:
+        Float32 K×H×W at the image's size.
     """
     return softmax(upsample(upsample(logits, network_size), image_size))
 
 
 def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear resize of float32 K×h×w to K×(height, width), as torch's `interpolate(align_corners=False)` does.
+    """Resize float32 K×h×w bilinearly to K×(height, width), as torch's `interpolate(align_corners=False)` does.
 
-    Pixel centers are at half positions, and nothing is smoothed where the size shrinks. Same size: no copy.
+    Pixel centers are at half positions, and shrinking does not smooth. Not copied if the size is equal.
     """
     if scores.shape[1:] == size:
         return scores
@@ -35,7 +43,7 @@ def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     wide += (scores.take(right, axis=2) - wide) * weight
     above, below, weight = _neighbors(scores.shape[1], size[0])
     resized = np.empty((len(scores), *size), scores.dtype)
-    for plane, target in zip(wide, resized, strict=True):  # one at a time stays in the cache
+    for plane, target in zip(wide, resized, strict=True):  # one plane at a time stays in the cache
         plane.take(above, axis=0, out=target)
         step = plane.take(below, axis=0)
         step -= target
@@ -45,7 +53,7 @@ def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Along one axis the two of `old` pixels around the center of each of `new`, and the weight of the second."""
+    """Along one axis, the two `old` pixels around the center of each `new` one, and the weight of the second."""
     where = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
     first = where.astype(np.intp)
     return first, np.minimum(first + 1, old - 1), (where - first).astype(np.float32)

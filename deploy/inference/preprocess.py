@@ -1,6 +1,6 @@
-"""From an image of any size to the array that the network reads: the one definition, for training and device alike.
+"""From an image of any size to the array that the network reads: the only definition, shared by training and devices.
 
-Pixels keep their raw units and normalization is part of the graph, unless it is by numbers of the image or the patch
+Pixels keep their raw units and normalization is part of the graph, unless it uses statistics of the image or the patch
 (`deploy.inference.normalize`).
 """
 
@@ -15,11 +15,18 @@ from deploy.inference.normalize import fill_of, filled, standardized
 
 
 def prepare(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Turn an image H0×W0×C (H0×W0 where there is one channel) into the network's input by resizing it.
+    """Turn an image into the network's input by resizing it.
 
-    Returns the input, of `spec.dtype` and contiguous, H×W×C (NHWC) or C×H×W (NCHW) at the size of `spec`; and the
-    bool mask H0×W0 of pixels that carry data. A uint8 image of the network's size is passed through without a copy.
-    Raises `UserError` as `check_pixels` does.
+    Args:
+        image: H0×W0×C, or H0×W0 for one channel. A uint8 image of the network's size is passed through without a copy.
+        spec: the network's input.
+
+    Returns:
+        The input, of `spec.dtype` and contiguous, H×W×C (NHWC) or C×H×W (NCHW) at the size of `spec`; and the bool mask
+        H0×W0 of pixels that carry data.
+
+    Raises:
+        UserError: as `check_pixels` does.
     """
     pixels, valid = check_pixels(image, spec)
     pixels = resize(pixels, spec.height, spec.width)
@@ -30,17 +37,24 @@ def prepare(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]
 
 
 def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Check an image, which must be whole, against `spec` and put `spec.mean` where there is no data.
+    """Check an image against `spec` and replace its pixels without data by `spec.mean`.
 
-    Where `spec` normalizes by the image, that is done here, and no data is 0; where by the patch, no data stays NaN
-    until `to_network`.
+    A pixel carries no data when any of its channels is NaN or infinite; then all of them are replaced. If `spec`
+    normalizes by the image, that is done here, and such pixels become 0; if by the patch, they stay NaN until
+    `to_network`. Holes in a depth channel are filled from their surroundings instead (`deploy.inference.depth`), with a
+    warning where depth cannot be meters. The image itself is never changed.
 
-    Returns H0×W0×C of `spec.dtype` and the bool mask H0×W0 of pixels that carry data: a pixel does not when any of its
-    channels is NaN or infinite, and then all of them are replaced. A channel of depth is filled from around its holes
-    instead (`deploy.inference.depth`), and warned of where it cannot be meters. The image itself is never changed.
+    Args:
+        image: the whole image, H0×W0×C, or H0×W0 for one channel.
+        spec: the network's input.
 
-    Raises `UserError` for a wrong number of channels, an empty image, a dtype whose range would have to be guessed
-    (anything but uint8 where the network reads uint8), and no-data pixels where the bundle knows none.
+    Returns:
+        H0×W0×C of `spec.dtype`, and the bool mask H0×W0 of pixels that carry data.
+
+    Raises:
+        UserError: the number of channels is wrong, the image is empty, its dtype is one whose range would have to be
+            guessed (anything but uint8 where the network reads uint8), or it has pixels without data and the bundle
+            allows none.
     """
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.size == 0:
@@ -60,12 +74,12 @@ def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nda
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize H0×W0×C of finite real numbers to `height`×`width`×C, of the same dtype. Same size: no copy.
+    """Resize H0×W0×C of finite real numbers to `height`×`width`×C of the same dtype; not copied if the size is equal.
 
-    Where no side grows, each pixel is the mean of those pixels whose centers lie in its area (Pillow's BOX), which is
-    the exact mean over areas when the sizes are multiples; otherwise it is bilinear, pixel centers at half positions,
-    and a side that shrinks all the same is smoothed first (Pillow's BILINEAR). Figures of uint8 may be off by one, as
-    both sides are rounded in turn; the other dtypes are as exact as float32.
+    If neither side grows, each pixel is the mean of the pixels whose centers lie in its area (Pillow's BOX), which is
+    the exact area mean when the sizes are multiples. Otherwise the resize is bilinear, with pixel centers at half
+    positions, and a side that shrinks is smoothed (Pillow's BILINEAR). Values of uint8 may be off by one, because each
+    axis is rounded in turn; other dtypes are as exact as float32.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -73,7 +87,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     if image.dtype == np.uint8 and image.shape[2] == 3:
         return _resize_pillow(image, height, width, method)
-    # Pillow resizes no other images of several channels, or multiplies them by their fourth.
+    # Pillow cannot resize other images of several channels, or multiplies them by the fourth.
     planes = [image[..., channel] for channel in range(image.shape[2])]
     if image.dtype != np.uint8:
         planes = [plane.astype(np.float32) for plane in planes]
@@ -84,23 +98,24 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize labels H0×W0, of any dtype, to `height`×`width`: the label under the center of each pixel.
+    """Resize labels H0×W0 of any dtype to `height`×`width`: each pixel takes the label under its center.
 
-    Where a center lies between two pixels, the lower or the right one counts. Same size: no copy.
+    If a center lies between two pixels, the lower or the right one counts. Not copied if the size is equal.
     """
     if labels.shape == (height, width):
         return labels
     rows, columns = _under_centers(labels.shape[0], height), _under_centers(labels.shape[1], width)
-    # Columns are the dear part, so they are picked where there are fewer rows.
+    # Gathering columns is the expensive step, so it runs where there are fewer rows.
     if height < labels.shape[0]:
         return labels.take(rows, axis=0).take(columns, axis=1)
     return labels.take(columns, axis=1).take(rows, axis=0)
 
 
 def to_network(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """The last step: …×H×W×C in the network's layout, each normalized by its own numbers where `spec` wants it.
+    """The last step: bring …×H×W×C to the network's layout, each normalized by itself if `spec` says "patch".
 
-    Contiguous: …×C×H×W for NCHW; as it is for NHWC.
+    Returns:
+        A contiguous array: …×C×H×W for NCHW, …×H×W×C for NHWC.
     """
     if spec.normalize == "patch":
         patches = pixels.reshape(-1, *pixels.shape[-3:])
@@ -114,7 +129,7 @@ def _resize_pillow(pixels: np.ndarray, height: int, width: int, method: Image.Re
 
 
 def _under_centers(old: int, new: int) -> np.ndarray:
-    """Along one axis the index, of `old` pixels, under the center of each of `new`; exact, as it is in integers."""
+    """Along one axis, the index of the `old` pixel under the center of each `new` one; exact, in integers."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 

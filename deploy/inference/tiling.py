@@ -1,8 +1,8 @@
 """Sliding-window prediction for images larger than the network input.
 
-Windows overlap, and there the scores are averaged with a tent weight: a pixel counts most in the window in whose middle
-it lies, because near the border the network sees only half of a pixel's surroundings. Windows form a grid, so a weight
-is the product of one per axis, normalized there to sum to one; a pixel in a single window keeps its exact score.
+Where windows overlap, their scores are averaged with a tent weight: a window counts most near its center, because near
+its border the network sees only half of a pixel's surroundings. Windows form a grid, so a weight is the product of one
+per axis, each normalized to sum to one; a pixel in a single window keeps its exact score.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,22 @@ Run = Callable[[np.ndarray], np.ndarray]
 def windows(
     height: int, width: int, window: tuple[int, int], overlap: float = 0.5
 ) -> list[tuple[slice, slice]]:
-    """Rows and columns of every window, in row-major order; together they cover the whole image.
+    """Place windows that together cover a whole image.
 
-    All windows are exactly `window` = (h, w) pixels; the last one on each axis is shifted back to end at the border.
-    On an axis shorter than the window there is one window, which reaches past the border.
+    The last window on each axis is shifted back to end at the border. On an axis shorter than the window there is one
+    window, which extends past the border.
 
-    `overlap` is the fraction of a window shared with the next one, in [0, 1); `UserError` otherwise.
+    Args:
+        height: height of the image.
+        width: width of the image.
+        window: (h, w) of every window, in pixels.
+        overlap: fraction of a window shared with the next one, in [0, 1).
+
+    Returns:
+        Rows and columns of every window, in row-major order.
+
+    Raises:
+        UserError: `overlap` is out of range.
     """
     rows, columns = _starts(height, window[0], overlap), _starts(width, window[1], overlap)
     return [(slice(y, y + window[0]), slice(x, x + window[1])) for y in rows for x in columns]
@@ -39,10 +49,21 @@ def predict_tiled(
     fill: float | Sequence[float] | np.ndarray = 0.0,
     batch_size: int = 1,
 ) -> np.ndarray:
-    """Scores float32 K×H×W of an image H×W×C (any dtype, any size) seen through windows of (h, w) pixels.
+    """Predict an image of any size through a sliding window. If K×H×W does not fit in memory, use `predict_strips`.
 
-    An image smaller than the window is padded below and to the right with `fill` (one value, or one per channel).
-    `batch_size` windows go through `run` at a time. Where K×H×W does not fit in memory use `predict_strips`.
+    Args:
+        run: the network.
+        image: H×W×C of any dtype.
+        window: (h, w) of the network's input, in pixels.
+        overlap: fraction of a window shared with the next one, in [0, 1).
+        fill: value, or one per channel, that pads an image smaller than the window, below and to the right.
+        batch_size: number of windows per call of `run`.
+
+    Returns:
+        Scores float32 K×H×W.
+
+    Raises:
+        UserError: `overlap` is out of range.
     """
     strips = predict_strips(run, image, window, overlap, fill, batch_size)
     return np.concatenate([scores for _, scores in strips], axis=1)
@@ -56,9 +77,10 @@ def predict_strips(
     fill: float | Sequence[float] | np.ndarray = 0.0,
     batch_size: int = 1,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """`predict_tiled` from top to bottom: yields (rows of the image, their finished scores float32 K×rows×W).
+    """Like `predict_tiled`, but from top to bottom, with the memory of one row of windows for any height of the image.
 
-    Needs the memory of one row of windows, whatever the height of the image.
+    Yields:
+        Rows of the image, and their finished scores float32 K×rows×W.
     """
     height, width = image.shape[:2]
     padded = _pad(image, window, fill)
@@ -78,7 +100,7 @@ def predict_strips(
 def _predict_band(
     run: Run, band: np.ndarray, window: tuple[int, int], overlap: float, batch_size: int
 ) -> np.ndarray:
-    """Scores K×h×W of one row of windows: `band` is h×W×C, with h the height of the window."""
+    """Scores K×h×W of one row of windows; `band` is h×W×C, where h is the height of the window."""
     width = band.shape[1]
     starts = _starts(width, window[1], overlap)
     weights = _weights(starts, width, window[1])
@@ -95,7 +117,7 @@ def _predict_band(
 
 
 def _starts(length: int, window: int, overlap: float) -> list[int]:
-    """First pixels of the windows along one axis, ascending and without repetition."""
+    """Start positions of the windows along one axis, ascending and without duplicates."""
     if not 0 <= overlap < 1:
         raise UserError(
             f"overlap of the sliding window is {overlap}: choose a fraction in [0, 1), for example 0.5"
@@ -106,9 +128,9 @@ def _starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def _weights(starts: list[int], length: int, window: int) -> list[np.ndarray]:
-    """For each window along one axis its tent weight, float32 of `window` values; over all windows they sum to one."""
+    """The tent weight of each window along one axis, float32 of `window` values; over all windows they sum to one."""
     ramp = np.arange(1, window + 1)
-    tent = np.minimum(ramp, ramp[::-1]).astype(np.float64)  # never 0, so that every pixel has a weight
+    tent = np.minimum(ramp, ramp[::-1]).astype(np.float64)  # never 0: every pixel has a weight
     total = np.zeros(length)
     for start in starts:
         total[start : start + window] += tent
@@ -118,7 +140,7 @@ def _weights(starts: list[int], length: int, window: int) -> list[np.ndarray]:
 def _pad(
     image: np.ndarray, window: tuple[int, int], fill: float | Sequence[float] | np.ndarray
 ) -> np.ndarray:
-    """The image H×W×C, enlarged to at least the window by `fill` below and to the right."""
+    """The image H×W×C, padded with `fill` below and to the right to at least the window."""
     height, width, channels = image.shape
     if height >= window[0] and width >= window[1]:
         return image
