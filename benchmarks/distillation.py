@@ -21,15 +21,11 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from deploy.errors import UserError, exit_with_one_line
 from deploy.tasks.registry import task_named
 from distill.config import DistillConfig, RunConfig
 from distill.run import parse
-
-if TYPE_CHECKING:
-    from distill.pipeline.stages import RunContext
 
 BASELINE = "no teacher"
 OWN = "the preset's"
@@ -107,7 +103,7 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
             method is no valid configuration.
     """
     # start-up time: torch is not needed for --help
-    from benchmarks.distillation_bench import Bench
+    from benchmarks.distillation_bench import Bench, check_method
     from distill.pipeline.stages import prepare, train_network
 
     if seconds <= 0:
@@ -116,7 +112,7 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
     runs |= {name: replace(config, distill=_method_config(name, config.distill)) for name in methods}
     context = prepare(config)
     for run in runs.values():
-        _check(run, context)
+        check_method(run, context)
     teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
     bench = Bench(context, teacher, seconds)
     costs = bench.costs(runs)
@@ -160,19 +156,6 @@ def _method_config(name: str, preset: DistillConfig) -> DistillConfig:
         return preset
     fields: dict[str, object] = {"start": "own", **METHODS.get(name, {"loss": name})}
     return replace(preset, **fields)  # pyright: ignore[reportArgumentType]
-
-
-def _check(run: RunConfig, context: "RunContext") -> None:
-    """Raise UserError for a mistake in a method, before anything is trained."""
-    # start-up time: torch is not needed for --help
-    from distill.distillation.build import build_distillation_loss
-    from distill.losses.expression import parse_terms
-    from distill.pipeline.stages import new_network
-    from distill.pipeline.validation import check_config
-
-    check_config(run, context.accelerator.num_processes)
-    teacher, student = (new_network(run, context.splits, model) for model in (run.teacher, run.student))
-    build_distillation_loss(run.distill, parse_terms(run.distill.loss), teacher, student)
 
 
 if __name__ == "__main__":

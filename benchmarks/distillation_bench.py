@@ -16,8 +16,11 @@ from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, write_json
 from deploy.tasks.registry import task_named
 from distill.config import RunConfig
+from distill.distillation.build import build_distillation_loss
+from distill.losses.expression import parse_terms
 from distill.pipeline.pipeline import test_scores
-from distill.pipeline.stages import RunContext, Trained
+from distill.pipeline.stages import RunContext, Trained, new_network
+from distill.pipeline.validation import check_config
 from distill.training.loop import train
 
 
@@ -130,6 +133,21 @@ class Bench:
         stage = replace(stage, folder=folder)
         train(network, stage, training, self.context.accelerator, distillation=distillation, resume=True)
         return network.eval()
+
+
+def check_method(run: RunConfig, context: RunContext) -> None:
+    """Find mistakes in a method before anything is trained.
+
+    Args:
+        run: configuration of the method.
+        context: the run's data and device.
+
+    Raises:
+        UserError: a field of the configuration is wrong, or the loss does not fit the networks.
+    """
+    check_config(run, context.accelerator.num_processes)
+    teacher, student = (new_network(run, context.splits, model) for model in (run.teacher, run.student))
+    build_distillation_loss(run.distill, parse_terms(run.distill.loss), teacher, student)
 
 
 def _slug(name: str) -> str:

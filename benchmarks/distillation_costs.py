@@ -9,7 +9,7 @@ from benchmarks.distillation_students import StudentFactory
 from benchmarks.stepping import Stepper
 from distill.config import RunConfig
 from distill.data.loader import train_batches
-from distill.data.views import View
+from distill.data.view import View
 from distill.distillation.teacher_cache import CHUNK_ROWS
 from distill.distillation.teachers import online_teacher
 from distill.pipeline.stages import training_stage

@@ -32,11 +32,11 @@ from deploy.files.atomic import write_json
 from deploy.table import format_table
 from distill.config import RunConfig
 from distill.data.datasets.pairs import PairReader
-from distill.data.registry import open_splits
 from distill.data.sample import stack
 from distill.data.splits import Splits
 from distill.data.train_view import TrainView
 from distill.run import parse
+from distill.tasks.registry import open_splits
 
 Times = tuple[float, float]
 """Seconds of wall clock and of processor time."""
@@ -166,7 +166,7 @@ def _steps(config: RunConfig, splits: Splits, images: range, rounds: int) -> lis
     starts = range(0, len(images) - batch + 1, batch)
     single = {
         "read": [_bind(splits.train.__getitem__, index) for index in images],
-        "to network scale": [_bind(view._prepare, sample) for sample in samples],
+        "to network scale": [_bind(view.to_network_scale, sample) for sample in samples],
         "augment": [_bind(view.__getitem__, (1, index)) for index in images],
     }
     joined = {

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from benchmarks.no_data import GappedReader, Score, main, table
+from benchmarks.no_data import Score, main, table
+from benchmarks.no_data_gaps import GappedReader
 from deploy.errors import UserError
 from distill.config import DataConfig
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 
 
 @pytest.fixture(scope="module")
