@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import UserError
-from distill.tiles.cutting import Cut, cut_folder
+from distill.tiles.cutting import Tiling, cut_folder
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command. Raises `UserError` for what the user can mend."""
+    """Run the command.
+
+    Raises:
+        UserError: an option is out of range, or the folders are unsuitable.
+    """
     options = _parser().parse_args(argv)
     size = _sides("size", options.size)
     stride = _sides("stride", options.stride) if options.stride else size
     if not 0 <= options.max_no_data <= 1:
         raise UserError(f"--max-no-data {options.max_no_data}: is a share, from 0 to 1")
-    for result in cut_folder(options.source, options.target, Cut(size, stride, options.max_no_data)):
+    for result in cut_folder(options.source, options.target, Tiling(size, stride, options.max_no_data)):
         print(f"{result.split}: {result.tiles} tiles of {result.images} images")
     print(
         f"{options.target / 'tiles.csv'} lists them; train with: edgedistill run folder --data.root {options.target}"
@@ -36,11 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source", type=Path, metavar="SRC", help="images/ and masks/, or train/, val/, test/ with these"
     )
-    parser.add_argument("target", type=Path, metavar="DST", help="a new folder, or one to go on with")
+    parser.add_argument("target", type=Path, metavar="DST", help="a new folder, or one to continue")
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="side, or height and width (256)")
-    parser.add_argument("--stride", type=int, nargs="+", help="from one tile to the next (the size)")
+    parser.add_argument("--stride", type=int, nargs="+", help="distance from one tile to the next (the size)")
     parser.add_argument(
         "--max-no-data", type=float, default=1.0, metavar="SHARE",
-        help="leave out tiles with a larger share without data (1: only those without any)",
+        help="leave out tiles with a larger share of no data (1: only those without any data)",
     )  # fmt: skip
     return parser

@@ -1,11 +1,11 @@
-"""Large images and their masks, cut into tiles: a data set of the `folder` layout.
+"""Cut large images and their masks into tiles: a data set in the `folder` layout.
 
     DST/{train,val,test}/images/STEM_rTOP_cLEFT.*   masks/…   classes.json
-    DST/tiles.csv      of each tile: where it comes from, its share without data, and of each class among valid pixels
-    DST/tiles.json     how it was cut
+    DST/tiles.csv      for each tile: its source, its share of no data, and the share of each class in its valid pixels
+    DST/tiles.json     the options
 
-All tiles of an image are in one split. An image counts as cut once its rows are in `DST/.cut/`, so an interrupted
-cutting goes on with the image that it was at, and one that is finished takes in only what is new.
+All tiles of an image are in the same split. An image counts as done once its rows are in `DST/.cut/`. So an interrupted
+command continues with the image where it stopped, and a finished one processes only new images.
 """
 
 import csv
@@ -31,69 +31,76 @@ from distill.data.datasets.pairs import Pair
 from distill.data.sample import IGNORE
 from distill.reporting.csv_files import Cell, write_csv
 
-DONE = ".cut"
-NAMED = ("split", "tile", "source", "top", "left", "height", "width", "no data", "valid")
+ROWS_FOLDER = ".cut"
+COLUMNS = ("split", "tile", "source", "top", "left", "height", "width", "no data", "valid")
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How images are cut."""
+class Tiling:
+    """How images are cut into tiles."""
 
     size: tuple[int, int]
-    """Height × width of a tile; an image that is smaller along a side gives tiles as large as itself there."""
+    """Height × width of a tile; along a side where the image is smaller, tiles have the size of the image."""
     stride: tuple[int, int]
-    """From one tile to the next; the last of a row or column ends where the image does."""
+    """Distance from one tile to the next; the last of a row or column ends where the image does."""
     max_no_data: float = 1.0
-    """Tiles with a larger share without data are left out, as are those without any."""
+    """Tiles with a larger share of no data are left out, as are tiles without any data."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a split."""
+class SplitResult:
+    """Number of images and tiles of a split."""
 
     split: str
     images: int
     tiles: int
 
 
-def cut_folder(source: Path, target: Path, cut: Cut) -> list[Result]:
-    """Cut the labeled folder `source` (see `distill.data.datasets.folder`) into `target`; say how much there is of each split.
+def cut_folder(source: Path, target: Path, tiling: Tiling) -> list[SplitResult]:
+    """Cut the images of a labeled folder into tiles.
 
-    Images may be any of the `folder` layout; GeoTIFFs are read by windows and keep their place where rasterio is there.
+    If rasterio is installed, GeoTIFFs are read window by window, and their tiles keep their georeference.
+
+    Args:
+        source: a folder as described in `distill.data.datasets.folder`.
+        target: a new folder, or one that was cut with the same options.
+        tiling: size and position of the tiles.
+
+    Returns:
+        The number of images and tiles of each split.
 
     Raises:
-        UserError: a folder that is not laid out so, a mask that does not fit its image, or a target that holds
-            something else.
+        UserError: the source has another layout, a mask does not fit its image, or the target holds something else.
     """
     splits, classes, legend, settings = read_folder(source)
     names = [info.name for info in classes]
-    _claim(target, {**asdict(cut), "classes": names})
+    _claim_folder(target, {**asdict(tiling), "classes": names})
     channels = {"channels": settings.channels} if settings and settings.channels else {}
     entries = [{"name": info.name, "color": info.color} for info in classes]
     write_json(target / "classes.json", {"classes": entries, **channels})
     if splits["test"] is splits["val"]:
         del splits["test"]
-    header, results = (*NAMED, *names), []
+    header, results = (*COLUMNS, *names), []
     for split, pairs in splits.items():
         for pair in pairs:
-            done = _done(target, split, pair)
-            if not done.exists():
-                write_csv(done, header, _cut_image(pair, legend, cut, split, target))
-        rows = sum(len(_rows(_done(target, split, pair))) for pair in pairs)
-        results.append(Result(split, len(pairs), rows))
-    kept = [_done(target, split, pair) for split, pairs in splits.items() for pair in pairs]
-    write_csv(target / "tiles.csv", header, (row for path in kept for row in _rows(path)))
+            path = _rows_path(target, split, pair)
+            if not path.exists():
+                write_csv(path, header, _cut_image(pair, legend, tiling, split, target))
+        rows = sum(len(_rows(_rows_path(target, split, pair))) for pair in pairs)
+        results.append(SplitResult(split, len(pairs), rows))
+    paths = [_rows_path(target, split, pair) for split, pairs in splits.items() for pair in pairs]
+    write_csv(target / "tiles.csv", header, (row for path in paths for row in _rows(path)))
     return results
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:
-    """Where tiles begin along a side of that length: every `stride` pixels, and such that the last ends at its end."""
+    """Where tiles begin along a side: every `stride` pixels, with the last tile moved back to end with the side."""
     last = max(0, length - size)
     return sorted({*range(0, last, stride), last})
 
 
-def _claim(target: Path, settings: dict[str, object]) -> None:
-    """Write `tiles.json`, or check that an earlier cutting was the same."""
+def _claim_folder(target: Path, settings: dict[str, object]) -> None:
+    """Write `tiles.json`, or check that it holds the same settings."""
     path = target / "tiles.json"
     asked = json.loads(json.dumps(settings))
     if path.exists():
@@ -101,15 +108,15 @@ def _claim(target: Path, settings: dict[str, object]) -> None:
         for name in asked:
             if stored.get(name) != asked[name]:
                 raise UserError(
-                    f"{target}: was cut with {name} {stored.get(name)}, asked for is {asked[name]}; use another folder"
+                    f"{target}: was cut with {name} {stored.get(name)}, not {asked[name]}; use another folder"
                 )
     elif target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: holds other files; give a new folder")
     write_json(path, settings)
 
 
-def _done(target: Path, split: str, pair: Pair) -> Path:
-    return target / DONE / split / f"{pair.id}.csv"
+def _rows_path(target: Path, split: str, pair: Pair) -> Path:
+    return target / ROWS_FOLDER / split / f"{pair.id}.csv"
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -117,14 +124,17 @@ def _rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def _cut_image(pair: Pair, legend: Legend, cut: Cut, split: str, target: Path) -> Iterator[list[Cell]]:
-    """Write the tiles of an image, and yield the row of each."""
+def _cut_image(pair: Pair, legend: Legend, tiling: Tiling, split: str, target: Path) -> Iterator[list[Cell]]:
+    """Write the tiles of an image, and yield the table row of each."""
     labels = legend.ids(read_mask(pair.mask), pair.mask)
-    with _opened(pair.image) as image:
+    with _open_image(pair.image) as image:
         if labels.shape != (image.height, image.width):
-            mask, its = labels.shape, (image.height, image.width)
-            raise UserError(f"{pair.mask}: is {mask[0]}×{mask[1]} pixels, its image {its[0]}×{its[1]}")
-        for top, left, pixels, has_data in _windows(image, cut):
+            height, width = labels.shape
+            raise UserError(
+                f"{pair.mask}: is {height}×{width} pixels, its image {image.height}×{image.width}; "
+                "give a mask of the same size"
+            )
+        for top, left, pixels, has_data in _windows(image, tiling):
             height, width = has_data.shape
             known = labels[top : top + height, left : left + width]
             label = np.where(has_data, known, IGNORE).astype(np.uint8)
@@ -136,21 +146,27 @@ def _cut_image(pair: Pair, legend: Legend, cut: Cut, split: str, target: Path) -
             yield [*place, 1 - float(has_data.mean()), float(counts.sum() / label.size), *shares]
 
 
-def _windows(image: GeoSource | ArraySource, cut: Cut) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Of the tiles to keep: top, left, pixels H×W×C (floats with NaN where there is no data), where there is data."""
-    height, width = min(cut.size[0], image.height), min(cut.size[1], image.width)
-    for top in starts(image.height, cut.size[0], cut.stride[0]):
-        for left in starts(image.width, cut.size[1], cut.stride[1]):
+def _windows(
+    image: GeoSource | ArraySource, tiling: Tiling
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """The tiles of an image that are not left out.
+
+    Yields:
+        Top, left, pixels H×W×C (floats have NaN where there is no data), and where there is data: bool H×W.
+    """
+    height, width = min(tiling.size[0], image.height), min(tiling.size[1], image.width)
+    for top in starts(image.height, tiling.size[0], tiling.stride[0]):
+        for left in starts(image.width, tiling.size[1], tiling.stride[1]):
             pixels, has_data = image.read_window(top, left, height, width)
             has_data &= np.isfinite(pixels).all(axis=2)
             if pixels.dtype != np.uint8:
                 pixels = np.where(has_data[..., None], pixels, np.float32(np.nan))
-            if has_data.any() and 1 - has_data.mean() <= cut.max_no_data:
+            if has_data.any() and 1 - has_data.mean() <= tiling.max_no_data:
                 yield top, left, pixels, has_data
 
 
-def _opened(path: Path) -> closing[GeoSource] | nullcontext[ArraySource]:
-    """By windows where it is a TIFF and rasterio is there, else as a whole."""
+def _open_image(path: Path) -> closing[GeoSource] | nullcontext[ArraySource]:
+    """Open a TIFF for reading by windows if rasterio is installed; read any other image as a whole."""
     if path.suffix.lower() in TIFF_SUFFIXES and find_spec("rasterio") is not None:
         return closing(GeoSource(path))
     return nullcontext(ArraySource(read_bands(path)))
@@ -164,7 +180,16 @@ def _write(
     source: GeoSource | ArraySource,
     at: tuple[int, int],
 ) -> None:
-    """Write the mask, then the image: as GeoTIFF what comes from one, else as PNG or `.npy`."""
+    """Write the mask, then the image: as GeoTIFFs if the source is one, else as PNG or `.npy`.
+
+    Args:
+        folder: the folder of the split.
+        name: stem of both files.
+        pixels: H×W×C.
+        label: uint8 H×W.
+        source: the image that the tile is cut from.
+        at: top and left of the tile in it.
+    """
     image, mask = folder / "images" / name, folder / "masks" / name
     if isinstance(source, GeoSource):
         _write_geotiff(mask.with_name(f"{name}.tif"), label[..., None], source, at)
@@ -175,7 +200,7 @@ def _write(
 
 
 def _write_geotiff(path: Path, pixels: np.ndarray, source: GeoSource, at: tuple[int, int]) -> None:
-    """H×W×C where it lies on the earth, atomically."""
+    """Write H×W×C as a GeoTIFF with the georeference of its window, atomically."""
     dataset = source.dataset
     height, width, bands = pixels.shape
     place, (top, left) = dataset.transform, at

@@ -15,10 +15,10 @@ from distill import cli
 from distill.config import DataConfig
 from distill.data.datasets.folder import open_folder
 from distill.tiles import cutting
-from distill.tiles.cutting import Cut, cut_folder, starts
+from distill.tiles.cutting import Tiling, cut_folder, starts
 
 CLASSES = [{"name": "land", "color": [1, 2, 3], "value": 10}, {"name": "water", "value": 20}]
-SMALL = Cut((16, 16), (16, 16))
+SMALL = Tiling((16, 16), (16, 16))
 
 
 @given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 40))
@@ -85,10 +85,10 @@ def test_tiles_hold_the_pixels_and_labels_of_their_place(tmp_path, channels):
 
 def test_tiles_with_too_little_data_are_left_out(tmp_path):
     source = make_folder(tmp_path / "src", names=("a",))
-    cut_folder(source, tmp_path / "some", Cut((10, 10), (10, 10), max_no_data=0.5))
+    cut_folder(source, tmp_path / "some", Tiling((10, 10), (10, 10), max_no_data=0.5))
     shares = [float(row["no data"]) for row in rows_of(tmp_path / "some")]
     assert max(shares) <= 0.5
-    cut_folder(source, tmp_path / "all", Cut((10, 10), (10, 10)))
+    cut_folder(source, tmp_path / "all", Tiling((10, 10), (10, 10)))
     assert all(float(row["no data"]) < 1 for row in rows_of(tmp_path / "all"))
     assert len(rows_of(tmp_path / "all")) == 2 * (4 * 6 - 3)  # three tiles without any
 
@@ -130,7 +130,7 @@ def test_all_tiles_of_an_image_are_in_one_split(tmp_path):
         write_png(
             tmp_path / "src" / "masks" / f"{index}.png", np.arange(400, dtype=np.uint8).reshape(20, 20) % 2
         )
-    results = cut_folder(tmp_path / "src", tmp_path / "dst", Cut((10, 10), (10, 10)))
+    results = cut_folder(tmp_path / "src", tmp_path / "dst", Tiling((10, 10), (10, 10)))
     assert [it.split for it in results] == ["train", "val", "test"]
     assert sum(it.images for it in results) == 30
     assert all(it.tiles == 4 * it.images for it in results)
@@ -183,7 +183,7 @@ def test_tiffs_without_rasterio(tmp_path, monkeypatch):
         write_tif(tmp_path / "src" / split / "images" / "a.tif", image, None)
         write_tif(tmp_path / "src" / split / "masks" / "a.tif", image[:1] % 2, None)
     monkeypatch.setattr(cutting, "find_spec", lambda _: None)
-    cut_folder(tmp_path / "src", tmp_path / "dst", Cut((10, 10), (10, 10)))
+    cut_folder(tmp_path / "src", tmp_path / "dst", Tiling((10, 10), (10, 10)))
     data = open_folder(DataConfig("folder", root=tmp_path / "dst"), 0)
     assert len(list((tmp_path / "dst" / "train" / "images").glob("*.png"))) == 4
     np.testing.assert_array_equal(data.train[3].image.numpy(), image[:, 10:, 10:])
@@ -192,10 +192,8 @@ def test_tiffs_without_rasterio(tmp_path, monkeypatch):
 def test_mistakes(tmp_path):
     source = make_folder(tmp_path / "src", names=("a",))
     cut_folder(source, tmp_path / "dst", SMALL)
-    with pytest.raises(
-        UserError, match=r"was cut with size \[16, 16\], asked for is \[8, 8\]; use another folder"
-    ):
-        cut_folder(source, tmp_path / "dst", Cut((8, 8), (8, 8)))
+    with pytest.raises(UserError, match=r"was cut with size \[16, 16\], not \[8, 8\]; use another folder"):
+        cut_folder(source, tmp_path / "dst", Tiling((8, 8), (8, 8)))
     with pytest.raises(UserError, match="holds other files; give a new folder"):
         cut_folder(source, tmp_path / "src", SMALL)
     write_png(source / "train" / "masks" / "a.png", np.full((9, 9), 10, np.uint8))
