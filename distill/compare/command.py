@@ -2,7 +2,7 @@
 
     edgedistill compare RUN_OR_BUNDLE… [--data FOLDER] [--split test] [--class water] [--out DIR]
 
-No torch: models run as they do on a device. Only matplotlib is needed beside (`pip install 'edgedistill[bench]'`).
+It runs models as a device does, without torch. It also needs matplotlib (`pip install 'edgedistill[bench]'`).
 """
 
 import argparse
@@ -22,10 +22,14 @@ WORST = 8
 
 @warnings_as_lines()
 def main(argv: Sequence[str]) -> int:
-    """The command. Raises `UserError` for what the user can mend."""
+    """Run the command.
+
+    Raises:
+        UserError: an option, a model or the data is unsuitable, or matplotlib is not installed.
+    """
     options = _parser().parse_args(argv)
     if options.worst < 0:
-        raise UserError(f"--worst {options.worst}: is negative; give how many images to draw")
+        raise UserError(f"--worst {options.worst}: must be 0 or more; give the number of images to draw")
     require_matplotlib("compare")
     subjects = subjects_of(options.models, options.data, options.split)
     positive = class_id(subjects[0].manifest.classes, options.positive)
@@ -40,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if pairs:
         print(f"\n{comparison_table(pairs)}")
     print(
-        f"\ntables, plots and the worst images in {out}; best F1 and threshold are those of {options.split} itself"
+        f"\ntables, plots and the worst images in {out}; best F1 and threshold are chosen on {options.split} itself"
     )
     return 0
 
@@ -50,20 +54,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="edgedistill compare", description="Compare segmentation models on the same labeled images."
     )
     parser.add_argument(
-        "models", type=Path, nargs="+", metavar="RUN_OR_BUNDLE", help="runs stand for their student"
+        "models", type=Path, nargs="+", metavar="RUN_OR_BUNDLE", help="of a run, its student is compared"
     )
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="labeled data for all (beside each bundle)"
     )
-    parser.add_argument("--split", default="test", metavar="NAME", help="its folder to measure on (test)")
+    parser.add_argument(
+        "--split", default="test", metavar="NAME", help="folder of the data to measure on (test)"
+    )
     parser.add_argument(
         "--class", dest="positive", metavar="NAME", help="the class of the curves (the second of the bundle)"
     )
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")
     parser.add_argument("--worst", type=int, default=WORST, metavar="N", help=f"images to draw ({WORST})")
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals' resampling (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap intervals (0)")
     parser.add_argument("--backend", default="auto", metavar="NAME", help="what runs the bundles (auto)")
-    parser.add_argument(
-        "--precision", default="auto", metavar="NAME", help="of the models that are run (auto)"
-    )
+    parser.add_argument("--precision", default="auto", metavar="NAME", help="of the models (auto)")
     return parser

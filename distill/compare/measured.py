@@ -1,4 +1,4 @@
-"""One model of a comparison, measured."""
+"""Measurement of the models of a comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,28 +22,39 @@ VAL = "val"
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A model with what it said on the split."""
+    """A model with its results on the split."""
 
     name: str
     model: SegmentationModel
     findings: Findings
     curve: Sweep
-    """Of the class looked at."""
+    """Threshold curves of the positive class."""
     best: Best
-    """The best F1 that a threshold could give on the split itself."""
+    """The best F1 that any threshold reaches on the split itself."""
     temperature: float | None
-    """What its scores want on top of what it does, by `val`; None where there is no such data."""
+    """Temperature fitted on `val`, on top of the one that the bundle applies; None if there is no such data."""
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
-        """Of the model."""
+        """Classes of the model."""
         return self.model.classes
 
 
 def measure(
     subject: Subject, split: str, positive: int, backend: str = "auto", precision: str = "auto"
 ) -> Measured:
-    """Run a model over the split, and over `val` for its temperature. Raises `UserError` as `load` and `analyze` do."""
+    """Run a model on a split, and on `val` to fit its temperature.
+
+    Args:
+        subject: the model and its data.
+        split: name of the split.
+        positive: the class of the curves.
+        backend: what runs the bundle.
+        precision: of the model in the bundle.
+
+    Raises:
+        UserError: the bundle cannot be loaded, or the data cannot be analyzed.
+    """
     model = load(subject.bundle, backend, precision=precision)
     assert isinstance(model, SegmentationModel)
     has_val = (subject.data / VAL / "images").is_dir() and (subject.data / VAL / "masks").is_dir()
@@ -54,7 +65,7 @@ def measure(
 
 
 def compare_all(measured: Sequence[Measured], seed: int = 0) -> list[tuple[str, str, Comparison]]:
-    """Every pair of models, in the order in which they were given."""
+    """Compare every pair of models, in the given order."""
     return [
         (one.name, two.name, compare_images(one.findings.confusions, two.findings.confusions, seed=seed))
         for one, two in combinations(measured, 2)
@@ -69,9 +80,20 @@ def write_worst(
     out: Path,
     count: int,
 ) -> list[Path]:
-    """Write pictures of the `count` images with the lowest mIoU, by its mean over the models, worst first, into `out`.
+    """Draw the images with the lowest mIoU (mean over the models), the worst first.
 
-    Pictures there of an earlier comparison are removed. Images without a valid pixel are left out.
+    Images without a valid pixel are left out.
+
+    Args:
+        subjects: the models and their data.
+        measured: their results, in the same order.
+        split: name of the split.
+        positive: the class of the curves.
+        out: folder of the pictures; those of an earlier comparison are removed.
+        count: number of images.
+
+    Returns:
+        The paths of the pictures, in order.
     """
     mean = np.mean([one.findings.images().miou for one in measured], axis=0)
     ranked = [int(index) for index in np.argsort(mean, kind="stable") if not np.isnan(mean[index])]
@@ -82,9 +104,8 @@ def write_worst(
     for index, views in enumerate(zip(*(one.samples(split) for one in subjects), strict=True)):
         if index in ranks:
             name, image, label, valid = views[0]
-            own = zip(
-                measured, views, strict=True
-            )  # of other channels, a model has another image of the place
+            # Each model predicts its own view, because models may read different channels of a place.
+            own = zip(measured, views, strict=True)
             predictions = [(one.name, one.model(view[1]).labels) for one, view in own]
             picture = error_picture(image, label, valid, predictions, measured[0].classes, binary)
             paths.append(out / f"{ranks[index] + 1:03d}-{name}.png")

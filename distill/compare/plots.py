@@ -17,7 +17,16 @@ _BARS = 50
 
 
 def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[Path]:
-    """Write histograms.png, thresholds.png, pr_roc.png and calibration.png into `out`."""
+    """Draw the plots of a comparison.
+
+    Args:
+        out: folder for histograms.png, thresholds.png, pr_roc.png and calibration.png.
+        measured: the results of each model.
+        positive: the class of the curves.
+
+    Returns:
+        The paths of the plots.
+    """
     name = measured[0].classes[positive].name
     figures = {
         "histograms.png": _histograms(measured, name),
@@ -31,7 +40,7 @@ def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[
 
 
 def _histograms(measured: Sequence[Measured], name: str) -> "Figure":
-    """Pixels of the class and others by its probability; p = 1 goes to the last bar."""
+    """Pixels of the class, and of all others, by its probability; p = 1 belongs to the last bar."""
     figure, all_axes = panels(len(measured))
     edges = np.linspace(0, 1, _BARS + 1)
     for axes, one in zip(all_axes, measured, strict=True):
@@ -83,10 +92,10 @@ def _pr_roc(measured: Sequence[Measured], name: str) -> "Figure":
 
 
 def _calibration(measured: Sequence[Measured]) -> "Figure":
-    """Accuracy by confidence: as the model is, and with the temperature that `val` wants."""
+    """Accuracy by confidence: of the model unchanged, and with the temperature fitted on `val`."""
     figure, all_axes = panels(len(measured))
     for axes, one in zip(all_axes, measured, strict=True):
-        forms = [("as it is", one.findings.reliability)]
+        forms = [("unchanged", one.findings.reliability)]
         if one.findings.rescaled:
             forms.append((f"temperature {one.temperature:.2f}", one.findings.rescaled))
         axes.plot([0, 1], [0, 1], color="gray", linestyle=":")

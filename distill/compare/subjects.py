@@ -1,4 +1,4 @@
-"""The models of a comparison: found by path, and checked to be comparable."""
+"""The models of a comparison: found by path, and checked for comparability."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ STUDENT = "student.bundle"
 
 @dataclass(frozen=True)
 class Subject:
-    """One model, and the labeled data that it is measured on."""
+    """One model, and the labeled data to measure it on."""
 
     name: str
-    """Short, and no other model's."""
+    """Short and unique."""
     bundle: Path
     data: Path
     manifest: Manifest
@@ -34,12 +34,18 @@ class Subject:
 
 
 def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Subject]:
-    """The models at paths of runs (their `student.bundle`) or of bundles, measured on `data` or what lies beside them.
+    """Find the models of a comparison, and check that they can be compared.
 
-    Raises `UserError` for a path that is neither, one given twice, a bundle that finds grasps, classes that differ,
-    data that are missing, and images that are not the same for all.
+    Args:
+        paths: folders of bundles, or of runs, which stand for their `student.bundle`.
+        data: labeled data for all models; None = the data beside each bundle.
+        split: name of the split.
+
+    Raises:
+        UserError: a path is neither a run nor a bundle, or is given twice; a bundle has no classes, or other classes
+            than the first; data is missing, or its images are not the same for all.
     """
-    subjects = _named_apart([_subject(path, data) for path in paths])
+    subjects = _with_unique_names([_subject(path, data) for path in paths])
     for subject in subjects:
         require_classes(subject.manifest, subject.bundle, "compare")
         _require_same_classes(subjects[0], subject)
@@ -59,11 +65,11 @@ def _subject(path: Path, data: Path | None) -> Subject:
     return Subject(name, bundle.resolve(), data or data_folder(bundle), read_manifest(bundle))
 
 
-def _named_apart(subjects: Sequence[Subject]) -> list[Subject]:
+def _with_unique_names(subjects: Sequence[Subject]) -> list[Subject]:
     bundles, names = (Counter(getattr(one, field) for one in subjects) for field in ("bundle", "name"))
     twice = [bundle for bundle, count in bundles.items() if count > 1]
     if twice:
-        raise UserError(f"{twice[0]}: is given twice; name every model once")
+        raise UserError(f"{twice[0]}: is given twice; give every model once")
     longer = [
         one if names[one.name] == 1 else replace(one, name=f"{_parent(one)}/{one.name}") for one in subjects
     ]
@@ -73,7 +79,7 @@ def _named_apart(subjects: Sequence[Subject]) -> list[Subject]:
 
 
 def _parent(subject: Subject) -> str:
-    """The folder that tells models of one name apart: the run of a bundle, what holds a run."""
+    """The folder that distinguishes models of the same name: the run of a bundle, or the parent of a run."""
     folder = subject.bundle.parent
     return folder.parent.name if folder.name == subject.name else folder.name
 
@@ -91,7 +97,7 @@ def _require_same_images(first: Subject, other: Subject, split: str) -> None:
     folders = [subject.data.resolve() / split for subject in (first, other)]
     if folders[0] == folders[1]:
         return
-    # models of other channels have other images of the same places: then the labels tell whether they are the same
+    # Models with other channels have other images of the same places; then only the labels can be compared.
     same_channels = first.manifest.input.channels == other.manifest.input.channels
     kinds = ("images", "masks") if same_channels else ("masks",)
     one, two = (_checksums(folder, kinds) for folder in folders)

@@ -1,4 +1,4 @@
-"""The tables of a comparison: CSV for programs, aligned text for people."""
+"""The tables of a comparison: as CSV files, and as aligned text for the terminal."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,9 +16,18 @@ Pairs = Sequence[tuple[str, str, Comparison]]
 
 
 def write_tables(out: Path, measured: Sequence[Measured], pairs: Pairs, positive: int) -> list[Path]:
-    """Write per_image.csv, thresholds.csv, calibration.csv, comparison.csv and summary.csv into `out`.
+    """Write the tables as CSV files.
 
-    Figures are fractions in 0..1 with six decimals; a cell is empty where a figure does not exist.
+    Figures are fractions in 0..1 with six decimals; a cell is empty if a figure does not exist.
+
+    Args:
+        out: folder for per_image.csv, thresholds.csv, calibration.csv, comparison.csv and summary.csv.
+        measured: the results of each model.
+        pairs: the comparison of each pair of models.
+        positive: the class of the curves.
+
+    Returns:
+        The paths of the tables.
     """
     name = measured[0].classes[positive].name
     tables = {
@@ -34,7 +43,7 @@ def write_tables(out: Path, measured: Sequence[Measured], pairs: Pairs, positive
 
 
 def summary_of(one: Measured, positive: int) -> dict[str, Cell]:
-    """The figures of one model over all images, by their names."""
+    """The figures of one model over all images, by name."""
     scores, name, found = one.findings.dataset(), one.classes[positive].name, one.findings
     return {
         "model": one.name,
@@ -55,7 +64,7 @@ def summary_of(one: Measured, positive: int) -> dict[str, Cell]:
 
 
 def summary_table(measured: Sequence[Measured], positive: int) -> str:
-    """The same of all models as aligned text, shares in percent."""
+    """The figures of all models as aligned text, shares in percent."""
     plain = ("images", "best threshold", "temperature")
     rows = [summary_of(one, positive) for one in measured]
     for row in rows:

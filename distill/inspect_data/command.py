@@ -1,15 +1,14 @@
-"""Look at a data set before training on it: statistics of channels, labels or grasps, as tables, CSV, JSON and plots.
+"""Inspect a data set before training: statistics of channels, labels or grasps, as tables, CSV, JSON and plots.
 
     edgedistill inspect PRESET [--data.root FOLDER] [--data.resize tile] [--out DIR]
 
-takes the options of `edgedistill run` and reads the data as a run would, in one pass and constant memory.
+It takes the options of `edgedistill run` and reads the data as a run would, in one pass and constant memory.
 """
 
 from collections.abc import Sequence
 
-from deploy.errors import warnings_as_lines
+from deploy.errors import UserError, warnings_as_lines
 from deploy.files.atomic import write_json
-from distill.data.registry import open_splits
 from distill.inspect_data.plots import write_plots
 from distill.inspect_data.survey import Survey
 from distill.inspect_data.tables import (
@@ -23,6 +22,7 @@ from distill.inspect_data.tables import (
 from distill.reporting.csv_files import write_csv
 from distill.reporting.figures import require_matplotlib
 from distill.run import parse, preset_lines
+from distill.tasks.registry import open_splits
 
 USAGE = "usage: edgedistill inspect PRESET [--field value …]   (the options of `edgedistill run`; results in --out)"
 FOLDER = "inspect"
@@ -30,13 +30,19 @@ FOLDER = "inspect"
 
 @warnings_as_lines()
 def main(argv: Sequence[str]) -> int:
-    """The command. Raises `UserError` for what the user can mend."""
+    """Run the command.
+
+    Raises:
+        UserError: an option or the data is unsuitable, or matplotlib is not installed.
+    """
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, "", "presets:", *preset_lines(), sep="\n")
         return 0 if argv else 2
     config = parse(argv, "edgedistill inspect")
     require_matplotlib("inspect")
     splits = open_splits(config.data, config.seed)
+    if splits.task not in ("segmentation", "grasp"):
+        raise UserError(f"inspect counts classes and grasps; the task of {splits.name} is {splits.task}")
     out = config.out / FOLDER
     survey = Survey(splits, config.data.size if config.data.resize == "tile" else None)
     write_csv(out / "tiles.csv", survey.header, survey.rows())

@@ -1,4 +1,4 @@
-"""A stream of numbers in constant memory: extremes, moments, and a histogram whose bins widen as they must."""
+"""Statistics of a stream of numbers in constant memory: extremes, moments, and a histogram with adaptive bins."""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import numpy as np
 from distill.data.stats import Moments, merge_moments
 
 BINS = 256
-"""Most bins of a histogram."""
+"""Largest number of bins in a histogram."""
 _FLOAT32 = 24
-"""Bits of precision that are worth a bin of their own."""
+"""Bits of precision of the numbers: bins are never narrower than that."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a stream of numbers looked like."""
+    """Statistics of a stream of numbers."""
 
     count: int
     min: float
@@ -26,19 +26,22 @@ class Summary:
     first: float
     """Lower end of the first bin."""
     width: float
-    """Of each bin [start, start + width); a power of two."""
+    """Width of each bin [start, start + width), a power of two."""
     histogram: tuple[int, ...]
 
 
-class Numbers:
-    """Counts numbers as they come.
+class RunningSummary:
+    """Accumulates a `Summary` from batches of numbers.
 
-    Bins are as wide as the smallest power of two with which `BINS` of them hold all numbers, aligned to its multiples.
-    So two narrow bins make one wide bin exactly, and the histogram does not depend on the order of the numbers.
+    The width of the bins is the smallest power of two with which `BINS` of them cover all numbers, and bins are aligned
+    to its multiples. So two narrow bins merge exactly into a wide one, and the histogram does not depend on the order
+    of the numbers.
+
+    Args:
+        finest: smallest width of a bin, a power of two, such as 1 for integers; 0 = no limit.
     """
 
     def __init__(self, finest: float = 0.0) -> None:
-        """`finest` is the smallest width of a bin, a power of two, such as 1 for integers; 0 = as narrow as need be."""
         self._least = round(math.log2(finest)) if finest else -math.inf
         self._low, self._high = math.inf, -math.inf
         self._moments: Moments = (np.zeros(()), np.zeros(()), np.zeros(()))
@@ -46,7 +49,7 @@ class Numbers:
         self._counts = np.zeros(0, np.int64)
 
     def update(self, values: np.ndarray) -> None:
-        """Count finite numbers of any shape."""
+        """Add finite numbers, an array of any shape."""
         values = np.asarray(values, np.float64).ravel()
         if values.size == 0:
             return
@@ -63,7 +66,7 @@ class Numbers:
         self._exponent, self._first, self._counts = exponent, first, counts
 
     def summary(self) -> Summary | None:
-        """What came; None where nothing did."""
+        """The statistics of all numbers so far; None if there were none."""
         count, mean, squares = (float(part) for part in self._moments)
         if not count:
             return None
@@ -72,10 +75,10 @@ class Numbers:
         return Summary(int(count), self._low, self._high, mean, std, self._first * width, width, histogram)
 
     def _needed(self) -> int:
-        """The exponent of the width with which the bins hold all numbers."""
+        """The exponent of the bin width with which the bins cover all numbers."""
         largest = math.frexp(max(abs(self._low), abs(self._high)))[1]
         exponent = int(max(self._least, largest - _FLOAT32))
-        if self._high > self._low:  # from here it is a step or two
+        if self._high > self._low:  # an estimate; the loop takes a step or two from here
             exponent = max(exponent, math.frexp((self._high - self._low) / BINS)[1] - 1)
         while self._bin(self._high, exponent) - self._bin(self._low, exponent) >= BINS:
             exponent += 1

@@ -14,11 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 24
-"""Channels that are drawn, of more."""
+"""Largest number of channels that are drawn."""
 
 
 def write_plots(out: Path, splits: Sequence[SplitSurvey]) -> list[Path]:
-    """Write channels.png, and classes.png and tiles.png, or grasps.png, into `out`."""
+    """Draw the plots of an inspection.
+
+    Args:
+        out: folder for channels.png, and classes.png and tiles.png, or grasps.png.
+        splits: what was found in each split.
+
+    Returns:
+        The paths of the plots.
+    """
     figures = {"channels.png": _histograms([(one.split, one.channels) for one in splits])}
     if splits[0].classes:
         figures |= {"classes.png": _classes(splits), "tiles.png": _tiles(splits)}
@@ -30,7 +38,7 @@ def write_plots(out: Path, splits: Sequence[SplitSurvey]) -> list[Path]:
 
 
 def _histograms(groups: Sequence[tuple[str, dict[str, Summary | None]]]) -> "Figure":
-    """A panel a name: the density of its numbers in each split."""
+    """One panel per name: the density of its numbers in each split."""
     names = list(groups[0][1])[:MOST_PANELS]
     figure, all_axes = panels(len(names))
     for axes, name in zip(all_axes, names, strict=True):
@@ -45,7 +53,7 @@ def _histograms(groups: Sequence[tuple[str, dict[str, Summary | None]]]) -> "Fig
 
 
 def _classes(splits: Sequence[SplitSurvey]) -> "Figure":
-    """Share of each class among the valid pixels of each split, on a logarithmic scale."""
+    """Share of each class in the valid pixels of each split, on a logarithmic scale."""
     figure, (axes,) = panels(1)
     names = [it.name for it in splits[0].classes]
     figure.set_size_inches(7, 1.5 + 0.35 * len(names))
@@ -66,8 +74,8 @@ def _classes(splits: Sequence[SplitSurvey]) -> "Figure":
 
 
 def _tiles(splits: Sequence[SplitSurvey]) -> "Figure":
-    """How many tiles have how much of each class: columns are shares, the first is of tiles without it."""
-    from matplotlib.colors import PowerNorm
+    """How many tiles have which share of each class: columns are shares, the first is for tiles without the class."""
+    from matplotlib.colors import PowerNorm  # optional dependency
 
     figure, all_axes = panels(len(splits))
     names = [it.name for it in splits[0].classes]

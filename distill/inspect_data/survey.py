@@ -1,4 +1,4 @@
-"""A data set counted in one pass: what each split holds, image by image, in memory that does not grow with it."""
+"""Survey of a data set: the contents of each split, counted image by image in one pass and constant memory."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from deploy.tasks.grasp.geometry import ANGLE, HEIGHT, WIDTH
 from distill.data.grasp.sample import GraspSample
 from distill.data.sample import Sample
 from distill.data.splits import Splits
-from distill.inspect_data.numbers import Numbers, Summary
+from distill.inspect_data.numbers import RunningSummary, Summary
 from distill.reporting.csv_files import Cell
 
 SHARES = 20
-"""Equal ranges (0, 1/20], … (19/20, 1] of a class' share of a tile; tiles without it are counted apart."""
+"""Equal ranges (0, 1/20], … (19/20, 1] of a class's share of a tile; tiles without the class are counted separately."""
 
 
 @dataclass(frozen=True)
@@ -25,44 +25,44 @@ class ClassSurvey:
     name: str
     pixels: int
     share: float | None
-    """Of the valid pixels; None where there are none."""
+    """Share of the valid pixels; None if there are none."""
     images: int
-    """In how many it occurs."""
+    """Number of images that contain it."""
     tiles: tuple[int, ...]
-    """Tiles without it, then tiles by its share of their valid pixels, as `SHARES` says."""
+    """Number of tiles without the class, then in each range of its share of their valid pixels (see `SHARES`)."""
 
 
 @dataclass(frozen=True)
 class SplitSurvey:
-    """What a split holds."""
+    """The contents of a split."""
 
     split: str
     images: int
     sizes: dict[str, int]
-    """Images of each height×width, the commonest first."""
+    """Number of images of each height×width, the most common first."""
     channels: dict[str, Summary | None]
-    """Valid pixels of each channel; of grasp data, those that were measured."""
+    """Statistics of the valid pixels of each channel; for grasp data, of the pixels that were measured."""
     no_data: float
-    """Share of pixels without data in some channel."""
+    """Share of pixels without data in at least one channel."""
     void: float
-    """Share of pixels with data that no class is given to."""
+    """Share of the pixels with data that have no class."""
     empty: int
-    """Images without a valid pixel; of grasp data, without a grasp."""
+    """Number of images without a valid pixel; for grasp data, without a grasp."""
     classes: tuple[ClassSurvey, ...] = ()
     grasps: dict[str, Summary | None] | None = None
-    """Of grasp data: grasps per image, widths and jaws in pixels, angles in degrees."""
+    """For grasp data: statistics of grasps per image, widths and jaws in pixels, and angles in degrees."""
 
 
-class Part(Protocol):
-    """What is counted besides the pixels: labels or grasps."""
+class ContentCounter(Protocol):
+    """Counts what the samples of a task hold besides pixels: labels or grasps."""
 
     @property
     def header(self) -> tuple[str, ...]:
-        """What the rows hold."""
+        """Column names of the rows."""
         ...
 
     def update(self, sample: Any) -> Iterator[list[Cell]]:
-        """Count a sample, and yield a row of the table of tiles for each of its tiles."""
+        """Count a sample, and yield a row for each of its tiles."""
         ...
 
     def results(self) -> dict[str, Any]:
@@ -71,37 +71,45 @@ class Part(Protocol):
 
 
 class Survey:
-    """A pass over all splits: consume `rows`, and `splits` holds the result."""
+    """One pass over all splits: consume `rows`, then `splits` holds the result.
+
+    Args:
+        data: the data set.
+        tile: height and width of the tiles for which class shares are counted; None = whole images.
+    """
 
     def __init__(self, data: Splits, tile: tuple[int, int] | None = None) -> None:
-        """`tile` is the height and width of the windows of which class shares are taken; None = whole images."""
         self.data, self.tile = data, tile
         self.splits: list[SplitSurvey] = []
-        self.header = ("split", "image", *self._part().header)
+        self.header = ("split", "image", *self._content_counter().header)
 
     def rows(self) -> Iterator[list[Cell]]:
-        """A row of the table of tiles for each tile of each image, as the splits are counted."""
+        """Count all splits, and yield a row for each tile of each image."""
         for split in ("train", "val", "test")[: 2 if self.data.tested_on == "val" else 3]:
-            reader, pixels, part = getattr(self.data, split), Pixels(self.data), self._part()
+            reader, pixels, content = (
+                getattr(self.data, split),
+                PixelCounter(self.data),
+                self._content_counter(),
+            )
             for index in range(len(reader)):
                 sample = reader[index]
                 pixels.update(sample)
-                for row in part.update(sample):
+                for row in content.update(sample):
                     yield [split, sample.id, *row]
-            self.splits.append(SplitSurvey(split, len(reader), **pixels.results() | part.results()))
+            self.splits.append(SplitSurvey(split, len(reader), **pixels.results() | content.results()))
 
-    def _part(self) -> Part:
+    def _content_counter(self) -> ContentCounter:
         if self.data.task == "grasp":
-            return Grasps()
-        return Labels([info.name for info in self.data.classes], self.tile)
+            return GraspCounter()
+        return LabelCounter([info.name for info in self.data.classes], self.tile)
 
 
-class Pixels:
-    """Sizes and channels of images."""
+class PixelCounter:
+    """Counts sizes and pixels of images."""
 
     def __init__(self, data: Splits) -> None:
         finest = 1.0 if data.optical else 0.0
-        self.channels = {name: Numbers(finest) for name in data.channels}
+        self.channels = {name: RunningSummary(finest) for name in data.channels}
         self.sizes: Counter[str] = Counter()
         self.total = self.missing = self.void = 0
 
@@ -129,8 +137,8 @@ class Pixels:
         }
 
 
-class Labels:
-    """Class shares of images and tiles."""
+class LabelCounter:
+    """Counts the class shares of images and tiles."""
 
     def __init__(self, classes: Sequence[str], tile: tuple[int, int] | None) -> None:
         self.classes, self.tile = classes, tile
@@ -141,7 +149,7 @@ class Labels:
         self.empty = 0
 
     def update(self, sample: Sample) -> Iterator[list[Cell]]:
-        """Count a labeled image; rows of place, size, share of valid pixels, and share of each class among these."""
+        """Count an image; rows hold place, size, share of valid pixels, and the share of each class in these."""
         label, valid = sample.label.numpy(), sample.valid.numpy()
         counts = self._counts(label[valid])
         self.pixels += counts
@@ -153,7 +161,7 @@ class Labels:
             total = int(counts.sum())
             shares = counts / max(1, total)
             if total:
-                # exact, as a share such as 3/20 in floating point may lie on either side of the border
+                # In integers: in floating point, a share such as 3/20 could lie on either side of the border.
                 bins = -(-counts * SHARES // total)
                 self.tiles[np.arange(len(counts)), bins] += 1
             figures = [total / (height * width), *shares.tolist()] if total else [0.0, *[None] * len(counts)]
@@ -174,22 +182,22 @@ class Labels:
         return np.bincount(labels, minlength=len(self.classes))
 
 
-class Grasps:
-    """How many grasps images have, and which."""
+class GraspCounter:
+    """Counts the grasps of images, with their sizes and angles."""
 
     header = ("height", "width", "no data", "grasps", "mean width")
 
     def __init__(self) -> None:
         self.numbers = {
-            "per image": Numbers(1.0),
-            "width": Numbers(1.0),
-            "jaw": Numbers(1.0),
-            "angle": Numbers(4.0),
+            "per image": RunningSummary(1.0),
+            "width": RunningSummary(1.0),
+            "jaw": RunningSummary(1.0),
+            "angle": RunningSummary(4.0),
         }
         self.empty = 0
 
     def update(self, sample: GraspSample) -> Iterator[list[Cell]]:
-        """Count an image; one row of its size, share of pixels without data, grasps and their mean width in pixels."""
+        """Count an image; its row holds size, share of no data, number of grasps and their mean width in pixels."""
         grasps = sample.grasps
         widths = grasps[:, WIDTH]
         values = [len(grasps)], widths, grasps[:, HEIGHT], np.degrees(grasps[:, ANGLE])
@@ -206,7 +214,7 @@ class Grasps:
 
 
 def _windows(height: int, width: int, tile: tuple[int, int] | None) -> Iterator[tuple[int, int, int, int]]:
-    """Top, left, height and width of the tiles of an image, side by side; those at its end may be smaller."""
+    """Top, left, height and width of adjacent tiles of an image; those at its edges may be smaller."""
     tall, wide = tile or (height, width)
     for top in range(0, height, tall):
         for left in range(0, width, wide):

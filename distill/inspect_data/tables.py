@@ -1,4 +1,4 @@
-"""What an inspection found, as text, as remarks on what is odd, and as CSV files."""
+"""The results of an inspection: as text, as CSV files, and as remarks on what is unusual."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from distill.reporting.csv_files import Cell, write_csv
 
 
 def summary_lines(splits: Sequence[SplitSurvey]) -> list[str]:
-    """One line a split: its images, their sizes, and pixels that do not count."""
+    """One line per split: its images, their sizes, and its share of invalid pixels."""
     lines = []
     for one in splits:
         size, *others = one.sizes
@@ -25,17 +25,17 @@ def summary_lines(splits: Sequence[SplitSurvey]) -> list[str]:
 
 
 def channel_table(splits: Sequence[SplitSurvey]) -> str:
-    """Extremes, mean and deviation of each channel over valid pixels, as aligned text."""
+    """Extremes, mean and deviation of the valid pixels of each channel, as aligned text."""
     return _numbers_table("channel", [(one.split, one.channels) for one in splits])
 
 
 def grasp_table(splits: Sequence[SplitSurvey]) -> str:
-    """The same of what grasps are like."""
+    """Extremes, mean and deviation of grasps per image, sizes and angles, as aligned text."""
     return _numbers_table("grasps", [(one.split, one.grasps or {}) for one in splits])
 
 
 def class_table(splits: Sequence[SplitSurvey]) -> str:
-    """Of each class its share of the valid pixels of each split, and of the images, in percent."""
+    """Each class's share of valid pixels and of images in each split, in percent, as aligned text."""
     header = ["class", *(f"{one.split} {what} %" for one in splits for what in ("pixels", "images"))]
     rows = [
         [its[0].name, *(text for one, it in zip(splits, its, strict=True) for text in _class_cells(one, it))]
@@ -45,11 +45,11 @@ def class_table(splits: Sequence[SplitSurvey]) -> str:
 
 
 def remarks(splits: Sequence[SplitSurvey]) -> Iterator[str]:
-    """What a training should be told of: classes that never occur, splits of one class, images of no use."""
+    """What to know before training: classes that never occur, splits with one class, images without labels."""
     for one in splits:
         present = [it.name for it in one.classes if it.pixels]
         if len(present) == 1:
-            yield f"every valid pixel of {one.split} is {present[0]!r}: scores there tell nothing of other classes"
+            yield f"every valid pixel of {one.split} is {present[0]!r}: scores there say nothing about other classes"
         else:
             for it in one.classes:
                 if not it.pixels:
@@ -63,7 +63,7 @@ def remarks(splits: Sequence[SplitSurvey]) -> Iterator[str]:
 
 
 def write_tables(out: Path, splits: Sequence[SplitSurvey]) -> None:
-    """Write channels.csv (of grasp data also grasps.csv) and classes.csv into `out`."""
+    """Write channels.csv and classes.csv, or for grasp data channels.csv and grasps.csv, into `out`."""
     for file, groups in (
         ("channels.csv", [(one.split, one.channels) for one in splits]),
         ("grasps.csv", [(one.split, one.grasps) for one in splits if one.grasps]),
@@ -91,7 +91,7 @@ def _number_rows(groups: Groups) -> Iterator[list[Cell]]:
 
 
 def _numbers_table(what: str, groups: Groups) -> str:
-    """The splits of each name below one another."""
+    """A table with the splits of each name below one another."""
     rows = [
         [name, split, *(["–"] * 4 if it is None else [f"{v:.5g}" for v in (it.min, it.max, it.mean, it.std)])]
         for name in groups[0][1]

@@ -1,4 +1,4 @@
-"""`edgedistill inspect`: exact counts in one pass, whatever the data set."""
+"""`edgedistill inspect`: exact counts in one pass for any data set."""
 
 import csv
 import json
@@ -16,12 +16,12 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from distill import cli
 from distill.config import DataConfig
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from distill.data.sample import make_sample
 from distill.data.splits import Splits
 from distill.data.stats import compute_stats
 from distill.inspect_data import command as inspect_data
-from distill.inspect_data.numbers import BINS, Numbers
+from distill.inspect_data.numbers import BINS, RunningSummary
 from distill.inspect_data.survey import SHARES, Survey
 from distill.inspect_data.tables import remarks
 from distill.reporting import figures
@@ -31,13 +31,13 @@ PIECES = st.lists(arrays(np.float32, st.integers(0, 30), elements=VALUES), min_s
 
 
 def counted(pieces, finest=0.0):
-    numbers = Numbers(finest)
+    numbers = RunningSummary(finest)
     for piece in pieces:
         numbers.update(piece)
     return numbers.summary()
 
 
-class TestNumbers:
+class TestRunningSummary:
     @given(PIECES)
     def test_all_at_once_or_piece_by_piece(self, pieces):
         values = np.concatenate(pieces).astype(np.float64)
@@ -176,7 +176,7 @@ class TestSurvey:
         assert list(remarks(surveyed(data)[1])) == [
             "class 'ice' never occurs in train",
             "1 of the 2 images of train have no valid pixel",
-            "every valid pixel of val is 'land': scores there tell nothing of other classes",
+            "every valid pixel of val is 'land': scores there say nothing about other classes",
             *(f"channel 'band_{c}' of val is {c} everywhere" for c in range(5)),
             "class 'water' never occurs in test",
         ]
