@@ -7,11 +7,11 @@ from pathlib import Path
 from deploy.files.atomic import atomic_write
 
 Cell = str | int | float | None
-"""Numbers that are no integers have six decimals; None and NaN leave the cell empty."""
+"""Floats are written with six decimals; None and NaN leave the cell empty."""
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Write a table whose rows may be made on the way; an exception from them leaves no file."""
+    """Write a table atomically. Rows may come from a generator; if it raises, an existing file stays as it was."""
     with atomic_write(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

@@ -1,4 +1,4 @@
-"""Pictures of plots. matplotlib is imported here and nowhere else of `distill`, as late as can be."""
+"""Figures of plots. matplotlib is an optional dependency, so functions import it when they are called."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,14 +14,21 @@ if TYPE_CHECKING:
 
 
 def require_matplotlib(command: str) -> None:
-    """Raise `UserError` saying what to install where matplotlib is not."""
+    """Check that matplotlib is installed.
+
+    Args:
+        command: name of the command, for the error message.
+
+    Raises:
+        UserError: it is not installed; the message says how to install it.
+    """
     if find_spec("matplotlib") is None:
         raise UserError(f"{command} draws with matplotlib: pip install 'edgedistill[bench]'")
 
 
 def panels(count: int) -> tuple["Figure", Sequence[Any]]:
     """A figure with `count` axes, three in a row."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # optional dependency
 
     columns = min(count, 3)
     rows = -(-count // columns)

@@ -1,4 +1,4 @@
-"""What a run ends with: the table of results, pictures, and the next command."""
+"""The report at the end of a run: the table of results, pictures, and the next commands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +10,7 @@ import numpy as np
 
 from deploy.backends.engine import model_file
 from deploy.evaluation.labeled_data import write_image
+from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Receipt
 from deploy.evaluation.receipt import table as receipt_table
 from deploy.files.atomic import atomic_write, write_json
@@ -17,10 +18,9 @@ from deploy.files.images import write_png
 from deploy.latency.latency import LatencyStats, measure_interleaved, sample_image
 from deploy.loading import load
 from deploy.table import format_table
-from deploy.tasks.registry import task_named
 from distill.config import RunConfig
-from distill.data.splits import Splits
-from distill.export.evaluate import as_arrays, spread
+from distill.export.evaluate import spread
+from distill.tasks.task import PreparedData
 
 PICTURES = 4
 GAP = 4
@@ -29,21 +29,23 @@ LATENCY_RUNS = 100
 
 @dataclass(frozen=True)
 class Row:
-    """One network of the report; fractions in 0..1, `train_seconds` as spent by this process (0 if it was loaded)."""
+    """One network in the report."""
 
     name: str
     arch: str
     parameters: int
     macs: int
     score: float
-    """What the receipts call `metric`."""
+    """By the metric of the receipts, in its unit."""
     details: Mapping[str, float | None]
+    """Further figures by name, as in the receipts; fractions in 0..1 are shown in percent."""
     train_seconds: float
+    """Training time in this process; 0 if the network was loaded."""
     form: "Form"
 
 
 class Form(NamedTuple):
-    """What of a network runs on a device."""
+    """The form in which a network runs on a device: a model of a bundle."""
 
     bundle: Path
     precision: str
@@ -53,7 +55,7 @@ Latencies = Mapping[Form, LatencyStats]
 
 
 def latency_of(rows: Sequence[Row]) -> Latencies:
-    """Latency on this machine of what the rows run, by ONNX Runtime, taking turns."""
+    """Latency of each form on this machine with ONNX Runtime; forms take turns, so that interference affects all."""
     forms = list(dict.fromkeys(row.form for row in rows))
     models = []
     for bundle, precision in forms:
@@ -62,17 +64,20 @@ def latency_of(rows: Sequence[Row]) -> Latencies:
     return dict(zip(forms, measure_interleaved(models, LATENCY_RUNS), strict=True))
 
 
-def write_pictures(splits: Splits, out: Path) -> list[Path]:
-    """Image, truth, teacher and student side by side for a few test samples, a segmentation with a legend.
+def write_pictures(data: PreparedData, out: Path) -> list[Path]:
+    """Draw image, label, teacher and student side by side for a few test samples.
 
-    The images themselves go to `samples/`, to try the bundle on.
+    The images themselves are written to `samples/`, to try the bundle on.
+
+    Returns:
+        The paths of the pictures.
     """
     models = [load(out / f"{name}.bundle") for name in ("teacher", "student")]
-    task, paths = task_named(splits.task), []
+    splits, task, paths = data.splits, data.task, []
     for position in spread(range(len(splits.test)), PICTURES):
-        sample_id, image, truth, _ = as_arrays(splits.test[position], splits.optical)
+        sample_id, image, truth, _ = task.arrays(splits.test[position], splits.optical)
         name = Path(sample_id).name
-        panels = task.panels(image, truth, [model(image) for model in models], splits.classes)
+        panels = task.device.panels(image, truth, [model(image) for model in models], splits.classes)
         write_png(out / "pictures" / f"{name}.png", side_by_side(panels))
         write_image(out / "samples" / name, image)
         paths.append(out / "pictures" / f"{name}.png")
@@ -80,7 +85,7 @@ def write_pictures(splits: Splits, out: Path) -> list[Path]:
 
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures H×W×3 uint8 in a row on white, with a gap between them."""
+    """Pictures uint8 H×W×3 side by side on white, with a gap after each."""
     height = max(len(picture) for picture in pictures)
     padded = [np.pad(p, ((0, height - len(p)), (0, GAP), (0, 0)), constant_values=255) for p in pictures]
     return np.concatenate(padded, axis=1)
@@ -93,7 +98,18 @@ def write_report(
     latency: Latencies,
     pictures: Sequence[Path],
 ) -> Path:
-    """Write `report.json` and `report.md` into the run's folder, print the latter, and return its path."""
+    """Write `report.json` and `report.md` into the run's folder, and print the latter.
+
+    Args:
+        config: the run.
+        rows: the networks, in the order of the table.
+        receipts: receipts by title, the first of the student; its data heads the report.
+        latency: latency of each form in the rows.
+        pictures: what `write_pictures` returned.
+
+    Returns:
+        The path of `report.md`.
+    """
     out = config.out
     write_json(
         out / "report.json",
@@ -106,11 +122,11 @@ def write_report(
     text = "\n\n".join(
         [
             f"# {out.name}: {first.source}, {first.images} images",
-            _fenced(results_table(rows, latency, first.metric)),
+            _fenced(results_table(rows, latency, first.shown)),
             *(f"{title}\n{_fenced(receipt_table(receipt))}" for title, receipt in receipts.items()),
             "Pictures (image, label, teacher, student):\n" + "\n".join(f"  {path}" for path in pictures),
-            f"Next: python -m deploy predict {bundle} {out / 'samples'}\n"
-            f"      python deploy/build_engine.py {bundle}\n"
+            f"Next: edgedistill predict {bundle} {out / 'samples'}\n"
+            f"      edgedistill build {bundle}\n"
             f"      python benchmarks/latency.py {bundle} {out / 'teacher.bundle'}",
         ]
     )
@@ -120,10 +136,10 @@ def write_report(
     return out / "report.md"
 
 
-def results_table(rows: Sequence[Row], latency: Latencies, metric: str) -> str:
-    """Teacher, baseline and student as an aligned table; baseline and student are one network and share its latency."""
+def results_table(rows: Sequence[Row], latency: Latencies, metric: Metric) -> str:
+    """The networks as an aligned table; baseline and student have the same form and share its latency."""
     detail = next(iter(rows[0].details))
-    header = ("network", "params M", "GMAC", f"{metric} %", f"{detail} %", "ms p50", "MB", "training s")
+    header = ("network", "params M", "GMAC", metric.header, f"{detail} %", "ms p50", "MB", "training s")
     lines = []
     for row in rows:
         size = model_file(row.form.bundle, "onnxruntime", row.form.precision).stat().st_size
@@ -132,7 +148,7 @@ def results_table(rows: Sequence[Row], latency: Latencies, metric: str) -> str:
                 f"{row.name} {row.arch}",
                 f"{row.parameters / 1e6:.2f}",
                 f"{row.macs / 1e9:.3f}",
-                f"{100 * row.score:.2f}",
+                metric.text(row.score),
                 "–" if (value := row.details.get(detail)) is None else f"{100 * value:.2f}",
                 f"{latency[row.form].total.p50:.2f}",
                 f"{size / 1e6:.1f}",

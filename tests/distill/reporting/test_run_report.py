@@ -57,6 +57,8 @@ def test_the_text_holds_tables_pictures_and_the_next_commands(report):
     assert text.startswith("# first: made up test, 1 images\n")
     for words in ("network", "params M", "GMAC", "mIoU %", "red %", "INT8 against FP32", "a.png", "Next: "):
         assert words in text
+    assert "edgedistill predict " in text
+    assert "edgedistill build " in text
     teacher, student = (line.split() for line in text.splitlines() if "pspnet/" in line or " unet " in line)
     assert teacher[:6] == ["teacher", "pspnet/resnet50", "24.00", "5.500", "75.00", "50.00"]
     assert student[:6] == ["student", "unet", "1.00", "0.250", "50.00", "–"]
