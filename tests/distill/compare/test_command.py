@@ -55,7 +55,7 @@ def scores_of(bundle: Path, split: str = "test"):
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    """Drawing takes two seconds a comparison."""
+    """Leave out the plots, which take two seconds a comparison."""
     monkeypatch.setattr(distill.compare.command, "write_plots", lambda *_: [])
 
 
@@ -122,7 +122,7 @@ class TestResults:
         assert row["threshold"] == "0.700000"
         assert row["F1"] == summary["F1 land"]
 
-    def test_once_more_gives_the_same(self, runs, tmp_path):
+    def test_a_second_comparison_gives_the_same(self, runs, tmp_path):
         for name in ("one", "two"):
             compare(*runs, out=tmp_path / name)
         for name in TABLES:
@@ -196,7 +196,7 @@ class TestRefusals:
         write_bundle(
             runs[0] / "student.bundle", msgspec.structs.replace(make_manifest("sar"), task="grasp"), {}
         )
-        with pytest.raises(UserError, match="finds grasps; compare is for segmentation") as caught:
+        with pytest.raises(UserError, match="its task is grasp; compare is for segmentation") as caught:
             compare(runs[0], out=tmp_path / "out")
         assert caught.value.exit_code == 2
 

@@ -214,6 +214,6 @@ def test_randomness_comes_from_the_generator_alone():
         ({"photometric": 1.5}, "augment.photometric"),
     ],
 )
-def test_senseless_settings_are_named(change, named):
+def test_invalid_settings_are_named(change, named):
     with pytest.raises(UserError, match=named):
         check_augment(replace(AugmentConfig(), **change))

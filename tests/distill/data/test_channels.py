@@ -6,7 +6,7 @@ import torch
 from deploy.errors import UserError
 from distill.config import DataConfig
 from distill.data.channels import choose_channels
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from tests.distill.data.datasets.raster_folders import folder_of, ombria
 
 
@@ -33,7 +33,7 @@ def test_channels_by_name_and_place(tmp_path, wanted, names):
         assert getattr(chosen, split).ids == getattr(both, split).ids
 
 
-def test_validation_that_is_the_test_stays_so(tmp_path):
+def test_a_test_on_the_validation_split_stays_one(tmp_path):
     folder_of(tmp_path)
     splits = choose_channels(open_splits(DataConfig("folder", root=tmp_path)), ["B"])
     assert splits.tested_on == "val"

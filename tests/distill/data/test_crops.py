@@ -71,7 +71,7 @@ def test_the_wanted_class_is_in_the_window_and_anywhere_in_it():
     assert windows(CONFIG, sample, wanted=5) == windows(CONFIG, sample)  # a class that is not there
 
 
-def test_a_crop_with_too_little_that_counts_is_drawn_anew():
+def test_a_crop_with_too_few_valid_pixels_is_redrawn():
     label = torch.zeros(40, 40, dtype=torch.int64)
     label[:, :28] = 255
     sample = labeled(label)
@@ -182,7 +182,7 @@ def test_two_processes_share_the_batch_of_one():
 
 
 @pytest.mark.parametrize(("field", "value"), [("balance", 1.5), ("balance", -0.1), ("max_no_data", 50.0)])
-def test_shares_are_shares(field, value):
+def test_shares_must_be_fractions(field, value):
     flag = field.replace("_", "-")
     with pytest.raises(UserError, match=rf"--augment\.{flag} {value}: is a share, from 0 to 1"):
         check_augment(replace(CONFIG, **{field: value}))

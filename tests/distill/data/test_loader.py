@@ -210,7 +210,7 @@ def test_radar_without_augmentation_is_what_the_device_prepares(size):
 
 @pytest.mark.parametrize("normalize", ["image", "patch"])
 @pytest.mark.parametrize("size", [(16, 16), (48, 48)])
-def test_radar_by_its_own_numbers_is_what_the_device_prepares(size, normalize):
+def test_radar_with_its_own_statistics_is_what_the_device_prepares(size, normalize):
     reader = view(12, augment=None, size=size).reader
     scenes = TrainView(reader, size=size, augment=None, mean=MEAN, optical=False, normalize=normalize)
     zeros, ones = (0.0, 0.0), (1.0, 1.0)
@@ -220,7 +220,7 @@ def test_radar_by_its_own_numbers_is_what_the_device_prepares(size, normalize):
         np.testing.assert_array_equal(scenes[0, index].image.numpy(), prepare(raw, spec)[0])
 
 
-def test_photo_by_its_own_numbers_is_what_the_device_prepares():
+def test_photo_with_its_own_statistics_is_what_the_device_prepares():
     photos = TrainView(Photos(), size=(20, 30), augment=None, mean=(0, 0, 0), optical=True, normalize="image")
     spec = InputSpec(
         ("R", "G", "B"), 20, 30, "float32", "NCHW", (0.0,) * 3, (1.0,) * 3, nodata="nan", normalize="image"
@@ -257,7 +257,7 @@ def test_tile_keeps_full_resolution():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_in_a_reader_arrives_as_it_is(workers):
+def test_an_error_in_a_reader_arrives_unchanged(workers):
     batches = train_batches(view(broken=5), 4, seed=0, start_step=0, steps=6, workers=workers)
     with pytest.raises(UserError, match=r"^scene\.png: corrupt image$"):
         list(batches)

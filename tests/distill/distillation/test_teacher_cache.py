@@ -1,4 +1,4 @@
-"""The teacher's stored outputs: the same as asked for, for these views and this teacher alone, whole or not used."""
+"""Cached teacher outputs: equal to online ones, only for the same views and teacher, and used only if complete."""
 
 import errno
 from dataclasses import replace
@@ -10,7 +10,7 @@ import torch
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, DistillConfig, LossConfig, TrainConfig
 from distill.data.loader import train_batches
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teacher_cache import CHUNK_ROWS, Layout, TeacherCache
@@ -24,7 +24,7 @@ from tests.distill.tiny import tiny_net
 VIEWS, IMAGES = 4, 10
 DISTIL = DistillConfig()
 LAYOUT = Layout(VIEWS * IMAGES, {"logits": (2, 6, 6), "layer4": (8, 6, 6)}, "fp16")
-# Not Adam: the bias before a batch norm has no gradient but rounding, which Adam would scale up to full steps.
+# Not Adam: a bias before a batch norm has only rounding errors as gradient, which Adam would scale to full steps.
 TRAIN = TrainConfig(steps=12, batch_size=4, optimizer="sgd", lr=0.05, checkpoint_every=3)
 
 
@@ -88,7 +88,7 @@ class TestSameAsOnline:
 
     @pytest.mark.parametrize("loss", ["kl(t=2) + feature(layer4)", "cwd(t=4) + at(layer4)"])
     def test_trained_students(self, stage, accelerator, tmp_path, loss):
-        """Twelve steps over every view end in the same student, whether the teacher runs in each or ran before."""
+        """Twelve steps over every view give the same student, whether the teacher runs online or ran before."""
 
         def trained(name, teach):
             student = tiny_net()
@@ -124,7 +124,7 @@ class TestSameAsOnline:
 
 
 class TestReliability:
-    def test_an_interrupted_filling_goes_on(self, stage, accelerator, tmp_path):
+    def test_an_interrupted_cache_is_completed(self, stage, accelerator, tmp_path):
         whole = cached(stage, accelerator, tmp_path / "whole")
         network = tiny_net(seed=9)
         teach = online_teacher([network], accelerator, features=("layer4",))
@@ -147,7 +147,7 @@ class TestReliability:
         for batch in batches_of(stage):
             assert torch.equal(recall(batch, batch.image).logits, whole(batch, batch.image).logits)
 
-    def test_damage_is_found_and_mended(self, stage, accelerator, tmp_path):
+    def test_damage_is_found_and_repaired(self, stage, accelerator, tmp_path):
         first = cached(stage, accelerator, tmp_path / "c")
         batch = batches_of(stage, 1)[0]
         before = first(batch, batch.image).logits.clone()
@@ -196,14 +196,14 @@ class TestReliability:
         with pytest.raises(UserError, match=r"cache\.json: not readable"):
             TeacherCache(tmp_path / "c", LAYOUT, {})
 
-    def test_a_folder_of_other_things_is_left_alone(self, tmp_path):
+    def test_a_folder_with_other_files_is_left_alone(self, tmp_path):
         (tmp_path / "logits.bin").write_bytes(b"precious")
         with pytest.raises(UserError, match="holds other files"):
             TeacherCache(tmp_path, LAYOUT, {})
         assert (tmp_path / "logits.bin").read_bytes() == b"precious"
 
 
-def test_int8_keeps_each_map_to_half_a_step(tmp_path):
+def test_int8_is_within_half_a_step(tmp_path):
     rng = np.random.default_rng(0)
     layout = replace(LAYOUT, rows=3, numbers="int8")
     scale = 10.0 ** rng.integers(-3, 3, (3, 2, 1, 1))

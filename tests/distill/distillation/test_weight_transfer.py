@@ -54,14 +54,14 @@ def test_a_head_of_another_width_keeps_its_own_weights(resnet34):
 
 
 @pytest.mark.parametrize("arch", ["pspnet/resnet50", "pspnet/mobilenetv3_small_050"])
-def test_another_family_starts_on_its_own(arch, resnet34):
+def test_another_family_keeps_its_own_weights(arch, resnet34):
     student = network(arch)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     assert init_from_teacher(student, resnet34) == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
-def test_the_teacher_stays_apart(resnet34):
+def test_the_teacher_is_not_changed(resnet34):
     """What the student learns later must not change the teacher: weights are copied, not shared."""
     student = network("pspnet/resnet18")
     init_from_teacher(student, resnet34)

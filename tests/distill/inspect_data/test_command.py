@@ -170,7 +170,7 @@ class TestSurvey:
         assert water == pytest.approx((label == 1).sum())
         assert all(sum(it.tiles) == 9 for it in train.classes)
 
-    def test_what_is_odd_is_pointed_out(self):
+    def test_oddities_are_reported(self):
         void = sample("v", [[255, 255]])
         data = splits([sample("a", [[0, 1]]), void], [sample("b", [[0, 0]])], [sample("c", [[0, 2]])])
         assert list(remarks(surveyed(data)[1])) == [

@@ -63,7 +63,7 @@ def test_images_count_by_their_valid_pixels(batch, maps):
     torch.testing.assert_close(loss(maps[0]._replace(aux=None), maps[1], batch), expected)
 
 
-def test_no_valid_pixel_is_nothing(batch, maps):
+def test_without_a_valid_pixel_the_loss_is_zero(batch, maps):
     void = Batch(batch.image, batch.label, torch.zeros_like(batch.valid), batch.ids)
     student = maps[0].logits.requires_grad_()
     loss = distillation_loss()(maps[0], maps[1], void)
@@ -79,7 +79,7 @@ def test_the_auxiliary_head_learns_from_the_logits(batch, maps):
     torch.testing.assert_close(with_aux, alone + 0.5 * aux)
 
 
-def test_trust_weighs_a_pixel_by_the_probability_of_its_label(batch, maps):
+def test_trust_weights_a_pixel_by_the_probability_of_its_label(batch, maps):
     output, target = maps
     right = label_probability(target.logits, batch.label, batch.valid)
     p = target.logits.softmax(1)
@@ -120,7 +120,7 @@ def test_adapters_bridge_other_channels(batch, maps):
         ({"aux": "at(layer3)"}, r"at\(layer3\) compares features; give losses on logits"),
     ],
 )
-def test_what_does_not_fit_is_one_line(options, words):
+def test_a_mismatch_is_a_one_line_error(options, words):
     with pytest.raises(UserError, match=words):
         distillation_loss(**options)
 
@@ -135,7 +135,7 @@ class TestSeveralTeachers:
         maps = numbers(3, 3, 4, 4)
         assert combined([maps], batch, "label") is maps
 
-    def test_the_one_that_knows_an_image_counts_more_there(self, batch):
+    def test_the_teacher_that_knows_an_image_counts_more_there(self, batch):
         right = torch.nn.functional.one_hot(batch.label.clamp(max=2), 3).permute(0, 3, 1, 2) * 9.0
         ignorant = torch.zeros_like(right)
         first = torch.stack([right[0], ignorant[1], ignorant[2]])

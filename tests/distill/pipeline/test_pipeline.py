@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
 
 
 class TestPipeline:
-    def test_leaves_what_it_promises(self, finished):
+    def test_writes_the_promised_files(self, finished):
         names = {path.name for path in finished.out.iterdir()}
         assert names >= {
             "config.json",

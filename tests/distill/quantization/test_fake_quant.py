@@ -30,7 +30,7 @@ class TestArithmetic:
         assert np.abs(steps[:2]).max(1) == pytest.approx(127)
         assert (quantized[2] == 0).all()
 
-    def test_half_precision_is_quantised_in_float32(self):
+    def test_half_precision_is_quantized_in_float32(self):
         x = torch.linspace(-3, 3, 1001).bfloat16()
         quantized = fake_quantize(x, torch.tensor(0.0237))
         assert quantized.dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""The student in INT8, in a run: what is left for a device, what is kept, and when training in INT8 comes in."""
+"""The INT8 student of a run: what is written for a device, what is deployed, and when INT8 training is used."""
 
 import json
 from dataclasses import replace
@@ -13,8 +13,8 @@ from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, read_labeled
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from distill.config import DataConfig, Int8Config
-from distill.data.registry import open_splits
-from distill.pipeline import pipeline as context
+from distill.tasks.registry import open_splits
+from distill.pipeline import pipeline
 from distill.pipeline.pipeline import OnDevice, run, to_device_by_qat
 from distill.quantization import post_training as int8
 from distill.quantization.post_training import Outcome, write_device_data
@@ -51,15 +51,15 @@ class TestDeviceData:
         assert len(list((folder / "test" / "images").iterdir())) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
-    def test_never_deletes_what_no_run_has_made(self, splits, tmp_path):
+    def test_never_deletes_files_that_no_run_wrote(self, splits, tmp_path):
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "precious.png").write_bytes(b"mine")
         with pytest.raises(UserError, match=r"data: was not made by a run, so it is not replaced"):
             write_device_data(splits, Int8Config(), tmp_path)
         assert (tmp_path / "data" / "precious.png").read_bytes() == b"mine"
 
-    def test_judges_by_images_that_chose_nothing(self, splits, tmp_path):
-        """Where a data set is tested on its validation split."""
+    def test_scores_images_that_nothing_was_selected_by(self, splits, tmp_path):
+        """If the data set has no test split of its own."""
         folder = write_device_data(replace(splits, test=splits.val), Int8Config(val_images=2), tmp_path)
         images = [set(), set()]
         for found, split in zip(images, ("val", "test"), strict=True):
@@ -68,7 +68,7 @@ class TestDeviceData:
         assert not images[0] & images[1]
 
 
-def test_the_data_of_a_run_may_not_hold_the_users(tmp_path):
+def test_the_data_folder_of_a_run_must_not_hold_the_users_images(tmp_path):
     config = parse(
         ["folder", "--precision=fp32", f"--out={tmp_path}", f"--data.root={tmp_path / 'data' / 'mine'}"]
     )
@@ -83,7 +83,7 @@ def outcome(*layers: str, failed: bool = False) -> Outcome:
 
 
 class TestTrainingInInt8:
-    def test_what_is_better(self):
+    def test_which_result_is_better(self):
         assert outcome().better_than(outcome("a"))
         assert outcome("a").better_than(outcome(failed=True))
         assert not outcome("a").better_than(outcome("b"))
@@ -107,8 +107,8 @@ class TestTrainingInInt8:
             def plain(self):
                 return "tuned"
 
-        monkeypatch.setattr(context, "to_device", export)
-        monkeypatch.setattr(context, "worth_keeping", lambda *_: True)
+        monkeypatch.setattr(pipeline, "to_device", export)
+        monkeypatch.setattr(pipeline, "worth_keeping", lambda *_: True)
         result = to_device_by_qat(None, "student", Qat(), before)
         assert exported == (["tuned"] if kept else ["tuned", "student"])
         assert result.int8 is (after if kept else before.int8)

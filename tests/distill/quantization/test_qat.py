@@ -173,7 +173,7 @@ class TestErrors:
         ):
             to_qat(Shifted(), images(), [images()])
 
-    def test_a_network_that_is_never_the_same(self):
+    def test_a_network_that_changes_between_calls(self):
         class Fickle(type(tiny_net())):
             def forward(self, x):
                 return super().forward(x) if len(x) != 3 else Output(x, None)

@@ -1,4 +1,4 @@
-"""Training in simulated INT8 resumes exactly and wins back what INT8 costs."""
+"""Training in simulated INT8 resumes exactly and recovers what INT8 costs."""
 
 import copy
 from dataclasses import replace
@@ -12,7 +12,7 @@ from deploy.bundle.manifest import InputSpec
 from deploy.quantize.qdq import insert
 from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
 from distill.data.loader import train_batches
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from distill.data.train_view import TrainView
 from distill.export.deployable import Deployable
 from distill.export.to_onnx import export_onnx
@@ -68,8 +68,8 @@ class TestTraining:
         train(resumed, killed, config, accelerator, distillation=lesson, resume=True)
         assert torch.equal(weights(resumed), weights(straight))
 
-    def test_most_of_what_int8_costs_is_won_back(self, stage, splits, accelerator):
-        """One channel 128 times as large as the others leaves these a step or two of a common grid."""
+    def test_most_of_the_int8_loss_is_recovered(self, stage, splits, accelerator):
+        """One channel 128 times as large as the others leaves those only one or two steps of a common grid."""
         torch.manual_seed(0)
         teacher = Residual()
         loss = LossConfig(aux=0.0)

@@ -1,4 +1,4 @@
-"""Activations computed again in the backward pass: the same training in less memory."""
+"""Activations recomputed in the backward pass: the same training in less memory."""
 
 import copy
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch import nn
 
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from distill.data.train_view import TrainView
 from distill.training.activation_checkpointing import checkpointed
 from distill.training.loop import Stage, train
@@ -62,7 +62,7 @@ def test_dropout_within_a_block_is_the_same_in_both_passes():
 
 
 def kept_bytes(network, enabled):
-    """What autograd keeps between the passes, each piece of memory once."""
+    """Bytes that autograd stores between the passes, each piece of memory counted once."""
     kept = {}
 
     def pack(tensor):
@@ -78,7 +78,7 @@ def kept_bytes(network, enabled):
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050"])
-def test_less_is_kept_between_the_passes(backbone):
+def test_less_memory_is_held_between_the_passes(backbone):
     network = new_network(backbone)
     assert kept_bytes(network, enabled=True) < 0.7 * kept_bytes(network, enabled=False)
 

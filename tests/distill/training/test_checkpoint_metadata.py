@@ -1,4 +1,4 @@
-"""What checkpoints say of themselves, and teachers that do not fit the data."""
+"""The metadata of checkpoints, and teachers that do not fit the data."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from distill.config import DataConfig, ModelConfig
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from distill.data.stats import Stats
 from distill.pipeline.stages import check_teachers
 from distill.presets import smoke
@@ -73,7 +73,7 @@ def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
         ),
     ],
 )
-def test_what_does_not_fit_is_one_line(checkpoint, splits, change, words):
+def test_a_mismatch_is_a_one_line_error(checkpoint, splits, change, words):
     path, _ = checkpoint
     data = {k: v for k, v in change.items() if k in ("channels", "classes", "quality")}
     stats = {k: v for k, v in change.items() if k in ("mean", "std", "normalize")}
@@ -88,7 +88,7 @@ def test_statistics_of_almost_the_same_images_are_fine(checkpoint, splits):
     check_metadata(path, find_metadata(path), splits, replace(STATS, mean=(-12.1, -19.1), std=(5.1, 4.1)))
 
 
-def test_files_that_tell_nothing(tmp_path, splits):
+def test_files_without_metadata(tmp_path, splits):
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     torch.save({}, tmp_path / "x.pth")
     for name in ("x.safetensors", "x.pth", "absent.safetensors"):
@@ -99,7 +99,7 @@ def test_files_that_tell_nothing(tmp_path, splits):
             network_from(tmp_path / name, splits, STATS)
 
 
-def test_a_teacher_that_is_not_trained_here_is_checked_before_anything_is(checkpoint, splits):
+def test_an_external_teacher_is_checked_before_anything_is_trained(checkpoint, splits):
     path, _ = checkpoint
     config = smoke()
     given = replace(config.teacher, arch=MODEL.arch, weights=path)
@@ -112,6 +112,6 @@ def test_a_teacher_that_is_not_trained_here_is_checked_before_anything_is(checkp
     further = replace(config, distill=replace(config.distill, teachers=(path,)))
     with pytest.raises(UserError, match=r"best\.safetensors: was trained on images normalized by"):
         check_teachers(further, splits, other)
-    # weights that only start a training may come from other images
+    # weights that only initialize a training may come from other images
     check_teachers(replace(config, teacher=given), splits, other)
     check_teachers(untrained, splits, STATS)

@@ -22,7 +22,7 @@ class TestStatistics:
     """Only valid positions count, whatever the others hold."""
 
     @pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
-    def test_valid_positions_are_those_of_a_plain_norm_on_nothing_else(self, kind):
+    def test_equals_a_plain_norm_on_the_valid_positions_alone(self, kind):
         x, valid = images("", torch.float64)[0], valid_pixels()
         picked = x.permute(0, 2, 3, 1)[valid].T[None, :, :, None].contiguous()  # 1×C×M×1
         upstream = torch.randn(picked.shape, generator=rng(1), dtype=torch.float64)
@@ -64,14 +64,14 @@ class TestStatistics:
 
     @pytest.mark.parametrize("name", NORMS)
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-    def test_where_all_is_valid_every_norm_is_the_ordinary_one(self, name, dtype, tolerance):
+    def test_with_all_positions_valid_every_norm_is_the_ordinary_one(self, name, dtype, tolerance):
         expected = results(name, slice(None), dtype)
         with counted(torch.ones(5, 6, 5, dtype=torch.bool)):
             computed = results(name, slice(None), dtype)
         for key, value in expected.items():
             torch.testing.assert_close(computed[key], value, rtol=tolerance, atol=tolerance)
 
-    def test_nothing_masked_is_the_ordinary_norm_itself(self, accelerator):
+    def test_without_a_mask_the_ordinary_norm_runs(self, accelerator):
         with step_norms(accelerator, masked=True, valid=None):
             assert not isinstance(norms_again(), CountedBatchNorm)
         with step_norms(accelerator, masked=True, valid=valid_pixels()):
@@ -83,7 +83,7 @@ class TestStatistics:
         with counted(valid_pixels()):
             assert torch.equal(norm(x), F.batch_norm(x, *_buffers(norm), norm.weight, norm.bias))
 
-    def test_large_means_lose_nothing(self):
+    def test_large_means_lose_no_precision(self):
         x, valid = images("", torch.float64)[0] + 1e4, valid_pixels()
         exact, norm = new_norm(), new_norm(torch.float32)
         with counted(valid):
@@ -138,7 +138,7 @@ class TestTooFew:
 
     @pytest.mark.parametrize("count", [0, 1])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_running_statistics_are_used_and_left(self, count, dtype):
+    def test_running_statistics_are_used_and_not_changed(self, count, dtype):
         x, norm = images("", dtype)[0].requires_grad_(True), new_norm(torch.float32)
         norm.running_mean.fill_(0.5), norm.running_var.fill_(3.0)
         before = {name: buffer.clone() for name, buffer in _statistics_of(norm).items()}
@@ -152,7 +152,7 @@ class TestTooFew:
         for gradient in (x.grad, norm.weight.grad, norm.bias.grad):
             assert gradient.isfinite().all()
 
-    def test_without_running_statistics_the_map_stays_as_it_is(self):
+    def test_without_running_statistics_the_map_is_unchanged(self):
         x = images("", torch.float64)[0]
         norm = nn.BatchNorm2d(3, affine=False, track_running_stats=False, eps=0.0)
         with counted(valid_pixels() & False):

@@ -27,7 +27,7 @@ from tests.distill.training.norms import Device, counted, patches, rng
 
 
 class TestTraining:
-    def test_the_network_stays_what_it_is(self, tmp_path, accelerator):
+    def test_the_network_keeps_its_modules(self, tmp_path, accelerator):
         network = trained(tmp_path / "masked", replace(MASKED, ema=0.5, accumulate=2), accelerator)
         plain = new_network(aux=False)
         load_network(plain, tmp_path / "masked" / "best.safetensors")
@@ -35,14 +35,14 @@ class TestTraining:
         other = trained(tmp_path / "plain", replace(CONFIG, ema=0.5, accumulate=2), accelerator)
         network.load_state_dict(other.state_dict())
 
-    def test_where_all_is_valid_it_is_ordinary_training_bit_by_bit(self, tmp_path, accelerator):
+    def test_with_all_pixels_valid_training_is_bit_identical(self, tmp_path, accelerator):
         states = [
             trained(tmp_path / name, config, accelerator, whole=True, scale=(1.0, 1.0)).state_dict()
             for name, config in (("plain", CONFIG), ("masked", MASKED))
         ]
         assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
 
-    def test_it_differs_where_much_is_not(self, tmp_path, accelerator):
+    def test_it_differs_where_many_pixels_are_invalid(self, tmp_path, accelerator):
         plain, network = (
             trained(tmp_path / name, config, accelerator, scale=(0.3, 0.3))
             for name, config in (("plain", CONFIG), ("masked", MASKED))
@@ -54,7 +54,7 @@ class TestTraining:
         of_valid, of_all = moved
         assert (of_valid > 2 * of_all).all()
 
-    def test_activations_computed_again_do_not_move_statistics_again(self):
+    def test_recomputed_activations_do_not_update_statistics_twice(self):
         def two_steps(enabled):
             torch.manual_seed(0)
             network = PSPNet("mobilenetv3_small_050", 2, 3, output_stride=16, head_channels=16, dropout=0.0)
@@ -70,7 +70,7 @@ class TestTraining:
         assert all(torch.equal(again[name], value) for name, value in plain.items())
         assert all(map(torch.equal, gradients, gradients_again))
 
-    def test_a_batch_of_which_one_image_is_valid_trains(self):
+    def test_a_batch_with_one_valid_image_trains(self):
         """The norm behind the pooling over the whole image then has one value."""
         torch.manual_seed(0)
         network = PSPNet("mobilenetv3_small_050", 2, 3, output_stride=16, head_channels=16).train()
@@ -94,7 +94,7 @@ class TestTraining:
             student.state_dict()["head.1.running_var"], teacher.state_dict()["head.1.running_var"]
         )
 
-    def test_no_norms_to_mask_is_a_mistake(self):
+    def test_a_network_without_norms_is_refused(self):
         with pytest.raises(
             UserError, match=r"--student-train\.masked-norm: Conv2d has no batch norms; leave it out"
         ):
@@ -113,7 +113,7 @@ class TestTraining:
             prepare(replace(config, student=student, student_train=training))
         assert not (tmp_path / "run").exists()
 
-    def test_several_gpus_keep_norms_that_a_mask_reaches(self):
+    def test_masked_norms_are_not_replaced_on_several_gpus(self):
         shell, gpus = nn.Sequential(nn.BatchNorm2d(3)), Device(2, "cuda")
         assert sync_norms(shell, gpus, masked=True) is shell
         with step_norms(gpus, masked=True):

@@ -19,7 +19,7 @@ def weights(network):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_one_pass_gives_what_many_give(kind):
+def test_fused_and_separate_steps_agree(kind):
     def trained(fused):
         network = tiny_net().to(memory_format=torch.channels_last)
         optimizer = build_optimizer(network, TrainConfig(steps=1, optimizer=kind, lr=0.05, weight_decay=0.1))
@@ -36,7 +36,7 @@ def test_one_pass_gives_what_many_give(kind):
     torch.testing.assert_close(trained(True), trained(False), rtol=1e-5, atol=1e-6)
 
 
-def test_other_arithmetic_takes_the_ordinary_one():
+def test_float64_uses_the_unfused_optimizer():
     assert not build_optimizer(tiny_net().double(), config("sgd")).defaults["fused"]
 
 
@@ -61,7 +61,7 @@ def test_rmsprop_is_torchs_with_its_groups():
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw", "rmsprop"])
-def test_what_is_restored_lies_in_memory_as_its_parameter(kind):
+def test_restored_state_has_the_memory_layout_of_its_parameter(kind):
     """The fused kernels read gradient, state and parameter in the order of memory, without checking it."""
     network = tiny_net().to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, config(kind))

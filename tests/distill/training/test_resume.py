@@ -77,7 +77,7 @@ def test_balanced_sampling_is_resumed_exactly(stage, tmp_path, accelerator):
 
 
 @pytest.mark.parametrize("loss", ["feature(layer4) + cirkd(layer4)", "kl(t=2) + at(layer4)"])
-def test_what_distillation_trains_is_resumed_and_left_out_of_the_student(stage, tmp_path, accelerator, loss):
+def test_adapters_are_resumed_and_left_out_of_the_student(stage, tmp_path, accelerator, loss):
     """Adapters and memories continue bit for bit; the best weights contain neither these nor the teacher."""
     teacher = tiny_net(seed=9)
     straight = trained(stage, ADAMW, accelerator, teacher, loss)
@@ -141,7 +141,7 @@ def test_the_best_score_survives_a_resume(stage, accelerator, monkeypatch):
     assert load_checkpoint(stage.folder / "best.safetensors")[1] == {"step": 2, "miou": 0.9}
 
 
-def test_a_plateau_is_resumed_where_it_was(stage, tmp_path, accelerator):
+def test_a_plateau_is_resumed_exactly(stage, tmp_path, accelerator):
     """Killed between two evaluations without improvement, the training continues to count, and its rate falls."""
     config = TrainConfig(
         steps=10, batch_size=4, optimizer="rmsprop", lr=0.01, schedule="plateau", plateau_patience=1,

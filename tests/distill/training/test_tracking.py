@@ -105,7 +105,7 @@ def test_the_log_has_the_configuration_and_the_metrics_of_all_stages(fake, tmp_p
     assert context.accelerator.trackers == []
 
 
-def test_a_resumed_run_goes_on_in_its_log_and_may_leave_it(fake, tmp_path):
+def test_a_resumed_run_continues_its_log_or_starts_none(fake, tmp_path):
     first = prepare(config(tmp_path / "r", "mlflow")).accelerator.trackers[0]
     again = prepare(config(tmp_path / "r", "mlflow", resume=True)).accelerator.trackers[0]
     assert first.options == {"run_id": None, "run_name": "r"}
@@ -114,7 +114,7 @@ def test_a_resumed_run_goes_on_in_its_log_and_may_leave_it(fake, tmp_path):
     assert prepare(config(tmp_path / "r", "none", resume=True)).accelerator.trackers == []
 
 
-def test_a_tracker_that_fails_on_the_way_is_warned_of_once(fake, tmp_path, capsys):
+def test_a_tracker_that_fails_during_training_is_warned_of_once(fake, tmp_path, capsys):
     untracked = trained(prepare(config(tmp_path / "plain", "none")), "student")
     context = prepare(config(tmp_path / "r", "mlflow"))
     fake.fails_to = ("log", "finish")
@@ -162,7 +162,7 @@ def test_a_missing_package_is_named_before_anything_is_made(name, tmp_path, monk
 
 
 @pytest.mark.filterwarnings("default")  # the services' own code
-def test_mlflow_keeps_it_in_files(tmp_path, monkeypatch):
+def test_mlflow_writes_to_files(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # its database needs packages that the client lacks
     before = mlflow.get_tracking_uri()
@@ -188,7 +188,7 @@ def test_mlflow_keeps_it_in_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("default")
-def test_wandb_keeps_it_offline(tmp_path, monkeypatch):
+def test_wandb_writes_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_PROJECT": "mine"}.items():
         monkeypatch.setenv(name, value)

@@ -62,7 +62,7 @@ def test_the_log_has_the_losses_of_the_whole_batch(two, context, folder, name):
         assert together | {"images_per_s": 0} == pytest.approx(alone | {"images_per_s": 0}, rel=1e-4)
 
 
-def test_the_plateau_was_one(two, folder):
+def test_the_plateau_reduced_the_rate(two, folder):
     """Checks its case above: the rate did fall, by the scores that all processes share."""
     lines = (folder / "two" / "sgd-plateau" / "metrics.jsonl").read_text().splitlines()
     rates = [entry["lr"] for entry in map(json.loads, lines) if "lr" in entry]

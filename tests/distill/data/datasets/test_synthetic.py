@@ -8,7 +8,7 @@ import torch
 
 from deploy.errors import UserError
 from distill.config import DataConfig
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 
 
 def scenes(count=24, size=(64, 64), seed=0):
@@ -105,7 +105,7 @@ def test_water_is_darker_in_both_channels_but_look_alikes_overlap():
     ("change", "named"),
     [({"synthetic_counts": (4, 0, 4)}, "synthetic-counts"), ({"size": (8, 96)}, "data.size")],
 )
-def test_senseless_settings_are_named(change, named):
+def test_invalid_settings_are_named(change, named):
     with pytest.raises(UserError, match=named):
         open_splits(DataConfig("synthetic", **change))
 

@@ -71,7 +71,7 @@ def test_grasps_lie_on_what_stands_out_and_fit_the_gripper():
     assert found > 100
 
 
-def test_fingers_find_room():
+def test_fingers_have_room():
     """Checked by drawing both fingers into the heights, instead of by sampling points."""
     from distill.data.grasp.tabletop import _heights, _object, _place, _thin_out
 

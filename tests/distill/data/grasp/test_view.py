@@ -81,7 +81,7 @@ def test_shapes_types_and_no_nan(channels, augment):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_targets_lie_on_what_is_seen(channels):
+def test_targets_lie_on_the_visible_bar(channels):
     """The bar is the drawn part of its grasp, so the image itself says where the quality is 1."""
     views = view(channels, replace(CROP, photometric=0), hole=False)
     for epoch in range(30):

@@ -34,7 +34,7 @@ class TestQueue:
         memory.update(*one_cell(0.6))
         assert sorted(angles(memory.pixel_queue[1])) == pytest.approx([0.4, 0.5, 0.6])
 
-    def test_of_a_batch_that_does_not_fit_the_last_stay(self):
+    def test_a_batch_larger_than_the_queue_leaves_its_last_cells(self):
         memory = MemoryBank(3, 2, pixels=3, regions=2)
         images = [one_cell(value) for value in (0.1, 0.2, 0.3, 0.4, 0.5)]
         features = torch.cat([features for features, _ in images])
@@ -42,7 +42,7 @@ class TestQueue:
         assert sorted(angles(memory.pixel_queue[1])) == pytest.approx([0.3, 0.4, 0.5])
         assert sorted(angles(memory.region_queue[1])) == pytest.approx([0.4, 0.5])
 
-    def test_classes_have_queues_of_their_own(self):
+    def test_each_class_has_its_own_queue(self):
         memory = MemoryBank(3, 2, pixels=3, regions=3)
         memory.update(*one_cell(0.1, label=2))
         memory.update(*one_cell(0.2, label=0))
@@ -76,7 +76,7 @@ class TestQueue:
         memory.update(teacher, without_weight(pixels))
         assert not memory.pixel_queue[..., 0].any()
 
-    def test_cells_are_drawn_alike(self):
+    def test_cells_are_drawn_uniformly(self):
         """Of a class with more cells than an image may add, each cell comes in as often as any other."""
         features = torch.eye(32).view(1, 32, 4, 8)
         pixels = Pixels(torch.ones(1, 4, 8), torch.zeros(1, 4, 8, dtype=torch.int64), 1)

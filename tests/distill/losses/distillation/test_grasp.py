@@ -29,7 +29,7 @@ class TestQuality:
 
 
 class TestGraspKl:
-    def test_a_teacher_that_sees_no_grasp_says_nothing_of_its_shape(self, scene):
+    def test_a_teacher_without_a_grasp_teaches_no_shape(self, scene):
         student, teacher, pixels = scene
         teacher[:, 0] = student[:, 0] = -2
         assert not compute("grasp_kl", student, teacher, pixels).any()

@@ -59,7 +59,7 @@ class TestBoundary:
         expected[0, 2 - radius : 3 + radius, 4 - radius : 5 + radius] = True
         assert near_boundary(label, torch.ones_like(expected), radius).equal(expected)
 
-    def test_void_and_frame_are_no_boundary(self):
+    def test_void_and_frame_are_not_boundaries(self):
         label = torch.full((1, 5, 9), 3)
         label[0, 2, 4] = 255
         assert not near_boundary(label, label != 255, 2).any()

@@ -142,7 +142,7 @@ class TestQuality:
         with pytest.raises(UserError, match="a logit, mse, smooth_l1 as a number; use bce alone"):
             quality_kind(["smooth_l1", "bce", "mse"])
 
-    def test_a_teachers_quality_is_read_as_it_is_given(self):
+    def test_losses_fit_the_kind_of_the_teachers_quality(self):
         for loss, kind in (
             ("maps", "clamp"),
             ("cwd", "clamp"),
@@ -158,7 +158,7 @@ class TestQuality:
             check_taught("--distill.loss", "grasp_kl", "clamp")
 
 
-def test_sums_are_written_as_for_labels(scene):
+def test_sums_of_losses(scene):
     terms = parse_task_terms("smooth_l1(beta=0.5) + 2*mse", GRASP_LOSSES)
     expected = smooth_l1(*scene, beta=0.5) + 2 * mse(*scene)
     torch.testing.assert_close(task_loss(terms, GRASP_LOSSES, *scene), expected)

@@ -226,7 +226,7 @@ class TestBoundary:
                 np.testing.assert_allclose(maps[index], v * np.where(inside, into, out), rtol=1e-6)
             assert not maps[3].any()
 
-    def test_void_and_frame_are_no_contour(self):
+    def test_void_and_frame_are_not_contours(self):
         label = torch.ones(1, 5, 9, dtype=torch.int64)
         label[0, 2, 4] = 255
         assert not signed_distances(label, label != 255, 3).any()
@@ -244,7 +244,7 @@ class TestBoundary:
             guess = (torch.arange(16) >= 8 + shift).long().expand(1, 4, 16)
             assert boundary(as_logits(guess, 2), label, valid).item() == pytest.approx(shift**2 / 2 / 16)
 
-    def test_images_of_one_class_say_nothing(self):
+    def test_images_of_one_class_give_zero(self):
         label = torch.ones(1, 4, 4, dtype=torch.int64)
         logits = normal(1, 2, 4, 4).requires_grad_()
         loss = boundary(logits, label, torch.ones_like(label, dtype=torch.bool))
