@@ -122,7 +122,7 @@ def test_what_there_is_is_measured_by_default(both, bundles, instant, tmp_path, 
 
 
 def test_a_precision_that_was_asked_for_must_be_there(bundles, instant, tmp_path):
-    with pytest.raises(UserError, match=r"has no int8 model .*build_engine\.py"):
+    with pytest.raises(UserError, match=r"has no int8 model .*edgedistill build "):
         measured(bundles[0], tmp_path, "--precisions", "fp32", "int8")
     with pytest.raises(UserError, match="has no engine for tensorrt"):
         measured(bundles[0], tmp_path, "--backends", "tensorrt")
