@@ -5,6 +5,8 @@ CI ?=
 # Test processes. Each runs its networks on one thread (tests/conftest.py), so two keep two cores busy.
 TEST_JOBS ?= 2
 TESTS ?= tests
+# What `make fast` runs: files of every package that together take less than a minute on two cores.
+FAST := tests/edgedistill tests/test_docs.py
 # Flags for the demo, e.g. make demo ARGS="--seed 1"
 ARGS ?=
 
@@ -17,28 +19,35 @@ CREATED := $(VENV)/.created-$(shell pwd | cksum | tr ' ' '-')
 TRAIN := $(VENV)/.train-$(KEY)
 DEV := $(VENV)/.dev-$(KEY)
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo fast test lint spelling format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo     teacher, baseline and distilled student on synthetic scenes, about 10 minutes'
 	@echo 'make test     the test suite (CI=true adds the slow tests; TESTS=path picks some)'
-	@echo 'make lint     ruff, basedpyright, import-linter'
+	@echo 'make fast     a slice of every package, under a minute'
+	@echo 'make lint     ruff, codespell, basedpyright, import-linter'
 	@echo 'make format   let ruff rewrite what it can'
 	@echo 'make bench    latency of the bundles under runs/ (or BUNDLES="path ...")'
 	@echo 'make clean    remove $(VENV) and caches; runs/ stays'
 
 demo: $(TRAIN)
-	$(BIN)/python distill/run.py quick --resume $(ARGS)
+	$(BIN)/python -m edgedistill run quick --resume $(ARGS)
 
 test: $(DEV)
 	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --timeout 600 $(if $(CI),,-m 'not slow')
 
-lint: $(DEV)
+fast: $(DEV)
+	$(BIN)/python -m pytest $(FAST) -n $(TEST_JOBS) --dist loadfile --timeout 60 -q -m 'not slow'
+
+lint: $(DEV) spelling
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -c 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True))'
+
+spelling: $(DEV)
+	$(BIN)/python -m codespell_lib -D - -D .ci/spelling.txt
 
 format: $(DEV)
 	$(BIN)/python -m ruff check --fix .
@@ -55,7 +64,7 @@ bench: $(TRAIN)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find benchmarks deploy distill student teacher tests -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks deploy distill edgedistill examples student teacher tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(CREATED):
 	@command -v $(PYTHON) >/dev/null || \

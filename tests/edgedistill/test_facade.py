@@ -94,9 +94,9 @@ def test_scripts_of_a_clone_work_from_any_directory(tmp_path: Path, script: str,
 
 def test_build_refuses_what_the_command_does_not_take(tmp_path: Path):
     with pytest.raises(
-        UserError, match=r"build has no option precison \(did you mean precision\?\); it has backend,"
+        UserError, match=r"build has no option precisions \(did you mean precision\?\); it has backend,"
     ):
-        edgedistill.build(tmp_path, precison="fp16")
+        edgedistill.build(tmp_path, precisions="fp16")
     with pytest.raises(UserError, match=r"argument --precision: invalid choice: 'int4'"):
         edgedistill.build(tmp_path, precision="int4")
     with pytest.raises(UserError, match=r"--batch 4,1,8: give one size, or smallest,best,largest"):
