@@ -61,7 +61,7 @@ def decode(path: Path) -> tuple[Image.Image, int]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     kind = next((kind for magic, kind in _FORMATS.items() if data.startswith(magic)), None)
     if kind is None:
-        raise UserError(f"{path}: corrupt image, its {len(data)} bytes are no PNG, JPEG, BMP or TIFF")
+        raise UserError(f"{path}: corrupt image, its {len(data)} bytes are not a PNG, JPEG, BMP or TIFF")
     try:
         image = _open(data, kind)
         bits = _stored_bits(image, data)

@@ -145,7 +145,7 @@ def _fill_nodata(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nda
     if spec.nodata is None and not valid.all():
         count = valid.size - np.count_nonzero(valid)
         raise UserError(
-            f"image has {count} pixels that are NaN or infinite and the bundle knows no no-data value; clean it first"
+            f"image has {count} pixels that are NaN or infinite and the bundle allows no missing data; clean it first"
         )
     return filled(image, valid, fill_of(spec.mean, spec.normalize), spec.normalize), valid
 

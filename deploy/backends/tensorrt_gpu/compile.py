@@ -50,7 +50,7 @@ def compile_network(
         stop: once set, the build ends soon.
 
     Raises:
-        UserError: the model is no ONNX file, TensorRT refuses it, or an option is not available on this machine.
+        UserError: the model is not an ONNX file, TensorRT refuses it, or an option is not available on this machine.
         KeyboardInterrupt: `stop` was set.
     """
     check_onnx(model, source)
@@ -90,7 +90,7 @@ def name_of(trt: Any, options: BuildOptions) -> str:
 
 
 def check_onnx(model: bytes, source: Path) -> None:
-    """Refuse what is no ONNX file: TensorRT's parser reads an empty file, or a picture, as an empty network.
+    """Refuse what is not an ONNX file: TensorRT's parser reads an empty file, or a picture, as an empty network.
 
     Raises:
         UserError: the bytes are not those of an ONNX file.
@@ -99,7 +99,7 @@ def check_onnx(model: bytes, source: Path) -> None:
         raise UserError(f"{source}: is empty; copy or export the bundle again")
     # Protobuf field 1, `ModelProto.ir_version`: always written, and first.
     if model[:1] != b"\x08":
-        raise UserError(f"{source}: is no ONNX file; export the bundle again")
+        raise UserError(f"{source}: is not an ONNX file; export the bundle again")
 
 
 def _create_builder(trt: Any, messages: Sequence[Message], source: Path, title: str) -> Any:

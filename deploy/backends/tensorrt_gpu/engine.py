@@ -211,7 +211,7 @@ class TrtEngine:
             context = self._engine.create_execution_context(**options)
         if context is None:
             raise UserError(
-                f"{self.name}: makes no execution context ({first_error(messages)}); free some GPU memory"
+                f"{self.name}: cannot create an execution context ({first_error(messages)}); free some GPU memory"
             )
         return Lane(self._cuda, self._library, context, self._tensors, capacity, self._capture)
 

@@ -27,7 +27,7 @@ def refusal(parser: Any, source: Path, title: str) -> UserError:
     node, operator, said = error.node_name(), error.node_operator(), error.desc()
     if not operator:
         return UserError(
-            f"{source}: is damaged or no ONNX file ({reason(said)}); copy or export the bundle again"
+            f"{source}: is damaged or not an ONNX file ({reason(said)}); copy or export the bundle again"
         )
     where = f"{source}: {title} refuses node {node or '(unnamed)'} ({operator})"
     for pattern, remedy in _REMEDIES:

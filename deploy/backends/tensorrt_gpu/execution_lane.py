@@ -105,7 +105,7 @@ class Lane:
         try:
             return self._cuda.capture(owner, self.stream, self._enqueue)
         except CudaError as error:
-            raise UserError(f"{error}; this engine makes no CUDA graph, open it without") from error
+            raise UserError(f"{error}; this engine supports no CUDA graph, open it without") from error
 
     def _must(self, what: str, call: Callable[..., bool], *arguments: object) -> None:
         with listen(self._library) as messages:

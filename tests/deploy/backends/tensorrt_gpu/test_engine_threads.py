@@ -134,5 +134,5 @@ def test_no_memory_for_a_context(fake, tmp_path):
     engine = open_engine(fake, tmp_path)
     engine._engine.create_execution_context.side_effect = None
     engine._engine.create_execution_context.return_value = None
-    with pytest.raises(UserError, match="makes no execution context"):
+    with pytest.raises(UserError, match="cannot create an execution context"):
         engine.run(images(1))

@@ -51,10 +51,10 @@ def refused(bundle: Path, precision="int8", **options) -> str:
     ("model", "expected"),
     [
         (b"", "model.int8.onnx: is empty"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(64), "model.int8.onnx: is no ONNX file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "model.int8.onnx: is not an ONNX file"),
         (b"\x08\x0a", "model.int8.onnx: holds no network"),
-        (small_network("s8")[:-500], "model.int8.onnx: is damaged or no ONNX file"),
-        (b"\x08\x0a" + b"\xff" * 64, "model.int8.onnx: is damaged or no ONNX file"),
+        (small_network("s8")[:-500], "model.int8.onnx: is damaged or not an ONNX file"),
+        (b"\x08\x0a" + b"\xff" * 64, "model.int8.onnx: is damaged or not an ONNX file"),
         (
             small_network("u8"),
             "node act0_QuantizeLinear (QuantizeLinear): Non-zero zero point is not supported.",
