@@ -28,8 +28,9 @@ class ReferenceEngine:
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs "labels" uint8 N×H×W and "logits" float32 N×K×h×w of a batch in the layout of the bundle's input."""
-        values = self._network.run(None, {self._network.input_names[0]: batch})
-        return dict(zip(self._network.output_names, map(np.asarray, values), strict=True))
+        [name] = map(str, self._network.input_names)
+        values = map(np.asarray, self._network.run(None, {name: batch}))
+        return dict(zip(map(str, self._network.output_names), values, strict=True))
 
 
 def main(bundle: str | Path) -> float:

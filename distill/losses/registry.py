@@ -42,7 +42,7 @@ class Loss:
         }
 
 
-DISTILLATION_LOSSES: Mapping[str, Loss] = {
+DISTILLATION_LOSSES: dict[str, Loss] = {
     "kl": Loss(kl, on="logits"),
     "cwd": Loss(cwd, on="either", adapts=True),
     "mse": Loss(mse, on="either", adapts=True),
@@ -58,7 +58,7 @@ DISTILLATION_LOSSES: Mapping[str, Loss] = {
 }
 """Against a teacher: `(student, teacher, pixels, **options)` returns N losses, one per image."""
 
-SEGMENTATION_LOSSES: Mapping[str, Loss] = {
+SEGMENTATION_LOSSES: dict[str, Loss] = {
     "ce": Loss(cross_entropy, on="logits"),
     "balanced_ce": Loss(balanced_ce, on="logits"),
     "focal": Loss(focal, on="logits"),
@@ -71,7 +71,7 @@ SEGMENTATION_LOSSES: Mapping[str, Loss] = {
 }
 """Against labels: `(logits, label, valid, class_weights, **options)` returns a scalar."""
 
-GRASP_LOSSES: Mapping[str, Loss] = {
+GRASP_LOSSES: dict[str, Loss] = {
     "smooth_l1": Loss(grasp.smooth_l1, on="logits"),
     "mse": Loss(grasp.mse, on="logits"),
     "bce": Loss(grasp.bce, on="logits"),
