@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import build_engine
-from deploy.build.options import parse
+from deploy.build.options import option_names, parse
 from deploy.errors import UserError, did_you_mean
 
 _PROG = "edgedistill build"
@@ -42,7 +42,7 @@ def _option(name: str, value: object) -> list[str]:
 
 def _check(argv: list[str], options: dict[str, Any]) -> None:
     """Refuse what the command's parser refuses, which would print its usage and exit."""
-    known = [name for name in vars(parse(argv[:1], _PROG)) if name != "bundle"]
+    known = option_names()
     for name in options:
         if name not in known:
             raise UserError(

@@ -1,54 +1,165 @@
-"""What `deploy.build_engine` is asked for on its command line."""
+"""The command line of `edgedistill build`: its parser, and what was given on it."""
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from deploy.backends.engine import CPU, TENSORRT
-from deploy.build.steps import BUDGETS, MADE
+from deploy.build.steps import MADE
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Budget
-
-INT8_FLAGS = ("calibrators", "granularity", "sensitivity", "float", "max_drop", "min_agreement")
-TENSORRT_FLAGS = (
-    "batch",
-    "workspace",
-    "timing_cache",
-    "targets",
-    "hardware_compatible",
-    "version_compatible",
-    "optimization_level",
-    "dla",
-    "no_gpu_fallback",
-)
-"""Options that have a meaning for some builds only. None or False: not given, so the default can be told apart."""
+from deploy.quantize.calibrators import CALIBRATORS
+from deploy.quantize.options import GRANULARITIES, INT8_BUDGET, Int8Options
 
 
-def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options. Raises `UserError` for a number out of range; argparse exits by itself for all else."""
-    return _parser(prog).parse_args(argv)
+@dataclass(frozen=True)
+class Int8Flags:
+    """Options of the INT8 model. None, or False for a switch: not given."""
+
+    calibrators: tuple[str, ...] | None
+    granularity: str | None
+    sensitivity: bool
+    keep_float: tuple[str, ...] | None
+    max_drop: float | None
+    min_agreement: float | None
+
+    def given(self) -> list[str]:
+        """The options that were given, as they are typed."""
+        return _given(
+            {
+                "--calibrators": self.calibrators,
+                "--granularity": self.granularity,
+                "--sensitivity": self.sensitivity,
+                "--float": self.keep_float,
+                "--max-drop": self.max_drop,
+                "--min-agreement": self.min_agreement,
+            }
+        )
+
+    def remake(self) -> list[str]:
+        """The given options that need a new model even if the bundle has one."""
+        return _given(
+            {
+                "--sensitivity": self.sensitivity,
+                "--calibrators": self.calibrators,
+                "--granularity": self.granularity,
+                "--float": self.keep_float,
+            }
+        )
+
+    def budget(self) -> Budget:
+        """The budget; `INT8_BUDGET` for limits that were not given."""
+        return Budget(
+            INT8_BUDGET.max_drop if self.max_drop is None else self.max_drop,
+            INT8_BUDGET.min_agreement if self.min_agreement is None else self.min_agreement,
+        )
+
+    def options(self) -> Int8Options:
+        """The options of the quantization, with defaults for those that were not given."""
+        defaults = Int8Options()
+        return Int8Options(
+            budget=self.budget(),
+            calibrators=self.calibrators or defaults.calibrators,
+            granularity=self.granularity or defaults.granularity,
+            sensitivity=self.sensitivity,
+            keep_float=self.keep_float or defaults.keep_float,
+        )
 
 
-def flags_given(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
-    """Those of the options that were given, as they are typed."""
-    return [f"--{name.replace('_', '-')}" for name in names if _is_given(getattr(options, name))]
+@dataclass(frozen=True)
+class TensorRTFlags:
+    """Options of compilation with TensorRT. None, or False for a switch: not given."""
+
+    batch: tuple[int, int, int] | None
+    """Smallest, best and largest batch."""
+    workspace: int | None
+    """MB."""
+    timing_cache: Path | None
+    targets: str | None
+    """Compute capabilities, separated by commas."""
+    hardware_compatible: str | None
+    version_compatible: bool
+    optimization_level: int | None
+    dla: int | None
+    """Core of the DLA."""
+    no_gpu_fallback: bool
+
+    def given(self) -> list[str]:
+        """The options that were given, as they are typed."""
+        return _given(
+            {
+                "--batch": self.batch,
+                "--workspace": self.workspace,
+                "--timing-cache": self.timing_cache,
+                "--targets": self.targets,
+                "--hardware-compatible": self.hardware_compatible,
+                "--version-compatible": self.version_compatible,
+                "--optimization-level": self.optimization_level,
+                "--dla": self.dla,
+                "--no-gpu-fallback": self.no_gpu_fallback,
+            }
+        )
 
 
-def budget_of(options: argparse.Namespace) -> Budget:
-    """The budget of INT8, where it was not given that of `BUDGETS`."""
-    default, drop, agreement = BUDGETS["int8"], options.max_drop, options.min_agreement
-    return Budget(
-        default.max_drop if drop is None else drop,
-        default.min_agreement if agreement is None else agreement,
+@dataclass(frozen=True)
+class BuildCommand:
+    """What was given on the command line."""
+
+    bundle: Path
+    backend: str
+    precision: str
+    data: Path | None
+    redo: bool
+    int8: Int8Flags
+    tensorrt: TensorRTFlags
+
+
+def parse(argv: Sequence[str], prog: str) -> BuildCommand:
+    """Parse the command line; argparse itself exits for what is no valid option.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    line = _parser(prog).parse_args(argv)
+    return BuildCommand(
+        bundle=line.bundle,
+        backend=line.backend,
+        precision=line.precision,
+        data=line.data,
+        redo=line.redo,
+        int8=Int8Flags(
+            calibrators=line.calibrators,
+            granularity=line.granularity,
+            sensitivity=line.sensitivity,
+            keep_float=line.float,
+            max_drop=line.max_drop,
+            min_agreement=line.min_agreement,
+        ),
+        tensorrt=TensorRTFlags(
+            batch=line.batch,
+            workspace=line.workspace,
+            timing_cache=line.timing_cache,
+            targets=line.targets,
+            hardware_compatible=line.hardware_compatible,
+            version_compatible=line.version_compatible,
+            optimization_level=line.optimization_level,
+            dla=line.dla,
+            no_gpu_fallback=line.no_gpu_fallback,
+        ),
     )
 
 
-def _is_given(value: object) -> bool:
-    return value is not None and value is not False  # 0 is a value
+def option_names() -> list[str]:
+    """Names of all options as Python names, such as "max_drop" for --max-drop."""
+    return [name for name in vars(_parser("").parse_args(["BUNDLE"])) if name != "bundle"]
+
+
+def _given(flags: Mapping[str, object]) -> list[str]:
+    """The flags with a value; 0 is one."""
+    return [flag for flag, value in flags.items() if value is not None and value is not False]
 
 
 def _fraction(flag: str, text: str) -> float:
@@ -67,7 +178,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _batch(text: str) -> tuple[int, ...]:
+def _batch(text: str) -> tuple[int, int, int]:
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -76,26 +187,27 @@ def _batch(text: str) -> tuple[int, ...]:
         sizes *= 3
     if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
         raise UserError(f"--batch {text}: give one size, or smallest,best,largest such as 1,4,8")
-    return sizes
+    smallest, best, largest = sizes
+    return smallest, best, largest
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=prog, description="Quantize and compile a bundle for a device, and prove the result."
+        prog=prog, description="Quantize and compile a bundle for a device, and verify the result."
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument(
         "--backend",
         default="auto",
         choices=("auto", *CPU, *TENSORRT),
-        help="auto: TensorRT where there is a GPU and it, else the fastest on this CPU",
+        help="auto: TensorRT if it is installed and there is a GPU, else the fastest on this CPU",
     )
     parser.add_argument("--precision", default="int8", choices=tuple(MADE))
     parser.add_argument(
-        "--data", type=Path, help="labeled images (default: data/ beside the bundle, as a run leaves it)"
+        "--data", type=Path, help="labeled images (default: data/ beside the bundle, where a run writes them)"
     )
     parser.add_argument(
-        "--redo", action="store_true", help="make the INT8 or FP16 model again although the bundle has it"
+        "--redo", action="store_true", help="make the INT8 or FP16 model again even if the bundle has it"
     )
     _add_int8(parser.add_argument_group("INT8"))
     _add_tensorrt(parser.add_argument_group("TensorRT"))
@@ -104,28 +216,36 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _add_int8(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--calibrators", type=_names, help="those to choose from (min-max,percentile,entropy,mse)")
-    add("--granularity", choices=("layer", "block"), help="of mixed precision (layer)")
+    add("--calibrators", type=_names, help=f"those to choose from (default: {','.join(CALIBRATORS)})")
+    add("--granularity", choices=GRANULARITIES, help="unit of mixed precision (default: layer)")
     add("--sensitivity", action="store_true", help="rank the layers even if the budget is met")
     add(
         "--float",
         type=_names,
         metavar="NAME,NAME",
-        help="layers that stay in float, as --sensitivity names them, or first, last",
+        help="layers that stay in float, by their names in the ranking of --sensitivity, or first, last",
     )
-    for name, default in msgspec.structs.asdict(BUDGETS["int8"]).items():
-        flag = f"--{name.replace('_', '-')}"
+    for flag, default in (
+        ("--max-drop", INT8_BUDGET.max_drop),
+        ("--min-agreement", INT8_BUDGET.min_agreement),
+    ):
         add(flag, type=partial(_fraction, flag), metavar="FRACTION", help=f"default {default}")
 
 
 def _add_tensorrt(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--batch", type=_batch, help="one size, or smallest,best,largest (default 1)")
-    add("--workspace", type=int, metavar="MB", help="largest scratch memory of a layer")
-    add("--timing-cache", type=Path, help="file of measured kernels, read and updated")
-    add("--targets", help="compute capabilities to compile for ahead of time (RTX): sm86,sm89")
-    add("--hardware-compatible", choices=("ampere+", "same-cc"), help="for other GPUs too")
-    add("--version-compatible", action="store_true", help="for later versions of TensorRT too")
-    add("--optimization-level", type=int, metavar="0..5", help="how long to search for kernels")
+    add("--workspace", type=int, metavar="MB", help="limit of scratch memory for a layer")
+    add("--timing-cache", type=Path, help="file of kernel timings, read and updated")
+    add("--targets", help="compute capabilities to compile for ahead of time (RTX), such as sm86,sm89")
+    add(
+        "--hardware-compatible", choices=("ampere+", "same-cc"), help="an engine that also runs on other GPUs"
+    )
+    add(
+        "--version-compatible",
+        action="store_true",
+        help="an engine that also runs with later versions of TensorRT",
+    )
+    add("--optimization-level", type=int, metavar="0..5", help="how thoroughly to search for kernels")
     add("--dla", type=int, metavar="CORE", help="run on this DLA core of a Jetson")
-    add("--no-gpu-fallback", action="store_true", help="fail if the DLA cannot run all of it")
+    add("--no-gpu-fallback", action="store_true", help="fail if the DLA cannot run every layer")

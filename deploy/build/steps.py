@@ -1,16 +1,15 @@
-"""From a bundle to what a device runs: lower precision that keeps its accuracy, a compiled engine, a receipt.
+"""The steps of `edgedistill build`, which turns a bundle into what a device runs.
 
-    make_int8, make_fp16   ONNX files of lower precision, added to the bundle when they pass their gate
-    prove                  every hop from the fp32 ONNX to the engine, measured on labeled images
-    compare_golden         what can be said of an engine without them
+    make_int8, make_fp16   add ONNX files of lower precision to the bundle if they pass their gate
+    verify_build           measures every hop from the fp32 ONNX to the engine on labeled images
+    compare_golden         checks an engine without labeled images
 
-The commands around them are in `deploy.build_engine`.
+`deploy.build_engine` is the command that runs them.
 """
 
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,38 +38,24 @@ from deploy.evaluation.receipt import (
 )
 from deploy.files.atomic import json_bytes, write_json
 from deploy.loading import load
+from deploy.quantize.options import INT8_BUDGET, Int8Options, Say
 from deploy.quantize.report import Figures, Report, sensitivity_svg
 from deploy.tasks.registry import model_of, task_of
 
 BUDGETS = {
     "fp32": Budget(max_drop=0.001, min_agreement=0.995),
     "fp16": Budget(max_drop=0.001, min_agreement=0.995),
-    "int8": Budget(max_drop=0.005, min_agreement=0.98),
+    "int8": INT8_BUDGET,
 }
-"""What each precision may cost against the fp32 ONNX, as a file and as an engine: other kernels round otherwise."""
+"""Budget of each precision against the fp32 ONNX: of the ONNX file, and of engines, whose kernels round differently."""
 
 SENSITIVITY = "sensitivity.svg"
 MADE = {"int8": (INT8, INT8_CPU), "fp16": (FP16,), "fp32": ()}
-"""The models of each precision beside the one that the bundle was exported with."""
+"""Model files of each precision, besides the one that the bundle was exported with."""
 REPLACED = {"int8": (*MADE["int8"], QUANTIZATION, SENSITIVITY), "fp16": MADE["fp16"], "fp32": ()}
-"""All files that making a precision replaces."""
+"""All files that are replaced when a precision is made again."""
 NEEDED = {"int8": ("calibration", "val", "test"), "fp16": ("test",), "fp32": ("test",)}
-"""What making a precision takes of the labeled data; proving it takes `test` alone."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Int8Options:
-    """How the INT8 model is made; see `deploy.quantize.search.quantize`."""
-
-    calibrators: tuple[str, ...] = ("min-max", "percentile", "entropy", "mse")
-    granularity: str = "layer"
-    sensitivity: bool = False
-    """Measure every layer's share of the loss even where the budget is met."""
-    keep_float: tuple[str, ...] = ()
-    """Layers that stay in float whatever they gain."""
-    budget: Budget = BUDGETS["int8"]
+"""Folders of labeled data needed to make a precision; verifying it needs only `test`."""
 
 
 def make_int8(
@@ -80,16 +65,26 @@ def make_int8(
     say: Say = print,
     learned: Mapping[str, float] | None = None,
 ) -> tuple[Receipt, Report]:
-    """Quantize the bundle's model, and add the result to the bundle if it stays within the budget.
+    """Quantize the bundle's model, and add the result to the bundle if it is within the budget.
 
-    Ranges come from `data/calibration`, or were `learned` in training (by tensor); the calibrator and the layers left
-    in float are chosen by `data/val`, and the result is judged on `data/test`, which chooses nothing.
+    `data/calibration` determines the ranges and `data/val` the calibrator and the layers left in float; the result is
+    measured on `data/test`, which has no part in these choices.
+
+    Args:
+        bundle: folder of the bundle.
+        data: folder of labeled images.
+        options: how to quantize, and the budget.
+        say: prints progress.
+        learned: ranges by tensor from quantization-aware training, tried as one more calibrator.
+
+    Returns:
+        The receipt of the gate, and the report of the search.
 
     Raises:
-        UserError: data missing, damaged, or too few images.
-        GateFailed: over the budget on either; the bundle is as it was.
+        UserError: data missing or damaged, or too few images.
+        GateFailed: over the budget on `val` or `test`; the bundle is unchanged.
     """
-    from deploy.quantize.search import quantize
+    from deploy.quantize.search import quantize  # optional dependency: onnx
 
     manifest, start = read_manifest(bundle), time.perf_counter()
     task = task_of(manifest)
@@ -101,11 +96,7 @@ def make_int8(
         model,
         calibration,
         evaluate,
-        options.budget,
-        calibrators=options.calibrators,
-        granularity=options.granularity,
-        sensitivity=options.sensitivity,
-        keep_float=options.keep_float,
+        options,
         learned=learned,
         metric=task.metric,
         say=say,
@@ -115,7 +106,7 @@ def make_int8(
         _hop("int8", manifest, made.int8, options.budget),
         _hop("int8 cpu", manifest, made.int8_cpu, options.budget),
     ]
-    receipt = _judged(bundle, manifest, data, hops)
+    receipt = _measure(bundle, manifest, data, hops)
     require_passed(receipt)
     files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: json_bytes(made.report)}
     if made.report.sensitivity:
@@ -126,24 +117,26 @@ def make_int8(
 
 
 def make_fp16(bundle: Path, data: Path, say: Say = print) -> Receipt:
-    """Convert the bundle's model to half precision, and add it to the bundle if it stays within the budget.
+    """Convert the bundle's model to half precision, and add the result to the bundle if it is within the budget.
 
-    Raises as `make_int8` does.
+    Raises:
+        UserError: data missing or damaged.
+        GateFailed: over the budget on `data/test`; the bundle is unchanged.
     """
-    from deploy.quantize.half import to_fp16
+    from deploy.quantize.half import to_fp16  # optional dependency: onnx
 
     manifest = read_manifest(bundle)
     model = (bundle / MODEL).read_bytes()
     half = to_fp16(model)
     hops = [_hop("onnx", manifest, model), _hop("fp16", manifest, half, BUDGETS["fp16"])]
-    receipt = _judged(bundle, manifest, data, hops)
+    receipt = _measure(bundle, manifest, data, hops)
     require_passed(receipt)
     _extend(bundle, {FP16: half}, "fp16", receipt, OrtEngine(half))
     say(f"fp16: converted, added to {bundle}")
     return receipt
 
 
-def prove(
+def verify_build(
     bundle: Path,
     data: Path,
     backend: str,
@@ -154,12 +147,23 @@ def prove(
     budget: Budget | None = None,
     say: Say = print,
 ) -> Receipt:
-    """Measure the hops fp32 ONNX → ONNX of the precision → engine on `data/test`, say the table and keep the receipt.
+    """Measure the hops fp32 ONNX → ONNX of the precision → engine on `data/test`, and print the table.
 
-    `engine` is the file to prove, where one was compiled, and gets the verdict written beside it;
-    `runs_here=False`: for another machine, so it is named but not run. `budget` is that of the precision if it is not
-    given. The first row is torch as the export measured it on the same images, where it did. The receipt goes to
-    `engines/`, with a warning where it cannot be written.
+    Writes the receipt to `engines/`, or warns where it cannot be written. The first row is the torch model as the
+    export measured it, if that was on the same images.
+
+    Args:
+        bundle: folder of the bundle.
+        data: folder of labeled images.
+        backend: name of the backend.
+        precision: "fp32", "fp16" or "int8".
+        engine: file of the engine, if one was compiled; the verdict is written beside it.
+        runs_here: False if the engine is for another machine: it is then listed but not run.
+        budget: default: that of the precision.
+        say: prints the table.
+
+    Returns:
+        The receipt. A hop over the budget does not raise here; see `require_passed`.
     """
     manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
@@ -167,47 +171,51 @@ def prove(
         hops.append(_hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget))
     name, not_run = f"{backend} {precision}", []
     if runs_here:
-        model = _opened(bundle, backend, precision, engine)
+        model = _open(bundle, backend, precision, engine)
         name, file = model.engine.name, model.engine.file
         hops.append(Hop(name, model, file.stat().st_size if file else 0, budget))
     elif engine:
         not_run = [(name, engine.stat().st_size)]
-    receipt = _judged(bundle, manifest, data, hops)
+    receipt = _measure(bundle, manifest, data, hops)
     say(table(receipt, not_run))
     path = engines_folder(bundle) / f"{name.replace(' ', '-')}.receipt.json"
-    _keep(path, lambda: write_json(path, receipt))
+    _write_optional(path, lambda: write_json(path, receipt))
     if engine and runs_here:
-        _keep(engine, lambda: record_verdict(engine, receipt.passed))
+        _write_optional(engine, lambda: record_verdict(engine, receipt.passed))
     return receipt
 
 
 def compare_golden(
     bundle: Path, backend: str, precision: str, *, engine: Path | None = None, say: Say = print
 ) -> None:
-    """What can be proved without labeled data: the golden outputs, as far as the precision allows.
+    """Compare a backend with the golden outputs of the bundle: the check that needs no labeled data.
 
-    Raises `GateFailed` where they differ by more; the verdict is written beside `engine`, if one was compiled.
+    The verdict is written beside `engine`, if one was compiled.
+
+    Raises:
+        GateFailed: the outputs differ by more than the precision allows.
     """
-    comparison = compare(bundle, _opened(bundle, backend, precision, engine).engine)
+    comparison = compare(bundle, _open(bundle, backend, precision, engine).engine)
     say(comparison.text)
     if engine:
-        _keep(engine, lambda: record_verdict(engine, comparison.passed))
+        _write_optional(engine, lambda: record_verdict(engine, comparison.passed))
     if not comparison.passed:
-        raise GateFailed(f"{comparison.text}; the engine is not what the bundle was measured with")
+        raise GateFailed(f"{comparison.text}; the engine does not compute what the bundle was measured with")
 
 
-def _opened(bundle: Path, backend: str, precision: str, engine: Path | None) -> Any:
-    """The bundle on a backend, with this very `engine` if there is one."""
+def _open(bundle: Path, backend: str, precision: str, engine: Path | None) -> Any:
+    """Open the bundle on a backend, with exactly this `engine` if one is given."""
     if engine is None:
         return load(bundle, backend, precision=precision)
+    # start-up time: only builds for TensorRT need it
     from deploy.backends.tensorrt_gpu.engine import open_trt
 
     manifest = read_manifest(bundle)
     return model_of(manifest, open_trt(bundle, backend, precision, engine=engine))
 
 
-def _keep(path: Path, write: Callable[[], None]) -> None:
-    """Write what is good to have but not needed: in a read-only bundle a warning takes its place."""
+def _write_optional(path: Path, write: Callable[[], None]) -> None:
+    """Write an optional file: warn where it cannot be written, as in a read-only bundle."""
     try:
         write()
     except (UserError, OSError) as error:
@@ -215,7 +223,7 @@ def _keep(path: Path, write: Callable[[], None]) -> None:
 
 
 class _Evaluation:
-    """Figures of a candidate on a few labeled images: what `quantize` chooses by."""
+    """Measures candidates of `quantize` on a few labeled images."""
 
     def __init__(self, manifest: Manifest, model: bytes, samples: Sequence[Sample]) -> None:
         self._manifest, self._samples = manifest, samples
@@ -243,8 +251,8 @@ def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | No
     return Hop(name, model_of(manifest, OrtEngine(model)), size, budget)
 
 
-def _judged(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:
-    """The receipt of the hops on `data/test`, with torch's recorded row before them if it saw the same images."""
+def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:
+    """Measure the hops on `data/test`; the recorded row of torch comes first if it is of the same images."""
     info, task = read_info(data), task_of(manifest)
     receipt = run_hops(
         hops,
@@ -254,7 +262,7 @@ def _judged(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -
         dataset=info.dataset,
         split=info.test,
     )
-    # With a threshold the labels are no longer those that torch was scored by.
+    # With a threshold, labels differ from those that torch was scored with.
     recorded = () if manifest.threshold is not None else _recorded_torch(bundle, receipt)
     return msgspec.structs.replace(receipt, hops=(*recorded, *receipt.hops))
 
@@ -262,7 +270,7 @@ def _judged(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -
 def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
     try:
         exported = msgspec.json.decode((bundle / RECEIPT).read_bytes(), type=Receipt)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # none, or not one of ours
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # no receipt, or another program's
         return ()
     same = all(
         getattr(exported, field) == getattr(receipt, field)
@@ -272,7 +280,7 @@ def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
 
 
 def _extend(bundle: Path, files: dict[str, bytes], name: str, receipt: Receipt, engine: OrtEngine) -> None:
-    """Add files of a lower precision to the bundle, with its score and its share of golden labels as metrics."""
+    """Add files of a lower precision to the bundle; its score and its share of golden labels become metrics."""
     precision = dict.fromkeys(MADE[name], name)
     golden = read_golden(bundle)
     agreement = float(np.mean(engine.run(golden["inputs"])["labels"] == golden["labels"]))

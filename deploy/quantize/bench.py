@@ -1,4 +1,4 @@
-"""Quantized models made and measured: what the search compares."""
+"""Make quantized models and measure them for the search to compare."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,23 +13,22 @@ Evaluate = Callable[[bytes], Figures]
 
 @dataclass(frozen=True)
 class Attempt:
-    """A quantized model and its figures."""
+    """A quantized model and its scores."""
 
     ranges: dict[str, float]
     int8: bytes
     int8_cpu: bytes
-    kept: tuple[str, ...]
-    """Layers in float."""
+    float_layers: tuple[str, ...]
     cpu_figures: Figures
     figures: Figures
-    """Those in CPU form, or the worse of both forms if these met the budget."""
+    """Those of the CPU form, or the worse of both forms if the CPU form meets the budget."""
     passed: bool
 
     @property
     def rank(self) -> tuple[bool, float, float]:
-        """What makes one better than another.
+        """Sort key: the best attempt has the largest.
 
-        Within the budget, differences of the score are luck, and what strays least from fp32 is best.
+        Differences of the score within the budget are noise, so the attempt that agrees most with fp32 ranks first.
         """
         by_score, by_agreement = self.figures.score, self.figures.agreement
         return (True, by_agreement, by_score) if self.passed else (False, by_score, by_agreement)
@@ -44,27 +43,27 @@ class Bench:
     budget: Budget
     fp32: Figures
     metric: Metric
-    always: tuple[str, ...]
-    """Layers that are in float whatever an attempt keeps."""
+    always_float: tuple[str, ...]
+    """Layers that every attempt leaves in float."""
 
-    def attempt(self, ranges: dict[str, float], kept: Sequence[str] = ()) -> Attempt:
-        """Quantize and measure, with the layers `kept` in float."""
-        kept = (*self.always, *kept)
-        int8 = insert(self.model, ranges, kept)
+    def attempt(self, ranges: dict[str, float], float_layers: Sequence[str] = ()) -> Attempt:
+        """Quantize and measure, with `float_layers` left in float."""
+        in_float = (*self.always_float, *float_layers)
+        int8 = insert(self.model, ranges, in_float)
         int8_cpu = cpu_form(int8)
         figures = cpu_figures = self.evaluate(int8_cpu)
         if self.meets_budget(figures):
             signed = self.evaluate(int8)
             figures = Figures(min(figures.score, signed.score), min(figures.agreement, signed.agreement))
-        return Attempt(ranges, int8, int8_cpu, kept, cpu_figures, figures, self.meets_budget(figures))
+        return Attempt(ranges, int8, int8_cpu, in_float, cpu_figures, figures, self.meets_budget(figures))
 
     def meets_budget(self, figures: Figures) -> bool:
-        """Whether these figures are good enough."""
-        drop = self.fp32.score - figures.score
+        """Whether these figures are within the budget."""
+        drop = self.metric.drop(self.fp32.score, figures.score)
         return drop <= self.budget.max_drop and figures.agreement >= self.budget.min_agreement
 
     def words(self, figures: Figures) -> str:
-        """The figures, and what they cost against fp32."""
+        """The figures as text, with the change of the score against fp32."""
         metric = self.metric
         score, change = metric.text(figures.score), metric.change(figures.score - self.fp32.score)
         return f"{metric.name} {score} {metric.unit} ({change}), agreement {100 * figures.agreement:.3f} %"

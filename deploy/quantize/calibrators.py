@@ -1,7 +1,7 @@
-"""From the distribution of a tensor's values to the range that its INT8 grid covers.
+"""Calibrators: choose the range of a tensor's INT8 grid from the distribution of its values.
 
-The grid is symmetric: 127 steps from 0 to the range, the same below 0. Values beyond the range are clipped, so a
-calibrator weighs what clipping costs the few large values against what a coarse step costs all others.
+The grid is symmetric: 127 steps from 0 to the range, and 127 below 0. Values beyond the range are clipped, so a
+calibrator trades the clipping error of a few large values against the rounding error of all others.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,20 @@ import numpy as np
 
 BINS = 2048
 LEVELS = 127
-"""Steps from 0 to the range."""
+"""Steps of the INT8 grid from 0 to the range."""
 PERCENTILE = 99.99
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the magnitudes |x| of a tensor's values are distributed.
+    """Distribution of the magnitudes |x| of a tensor's values.
 
     Attributes:
-        counts: int64 [BINS], values in equal bins from 0 to `max`, but for those that are exactly 0.
-        zeros: values that are exactly 0. Every symmetric grid holds 0, so they weigh nothing in choosing one; after a
-            ReLU they are half of all values.
+        counts: int64 [BINS], values in equal bins from 0 to `max`, without those that are exactly 0.
+        zeros: number of values that are exactly 0. Every symmetric grid represents 0, so they do not affect its choice;
+            after a ReLU they are half of all values.
         max: the largest magnitude.
-        images: how many images were counted.
+        images: number of images counted.
     """
 
     counts: np.ndarray
@@ -40,7 +40,7 @@ class Histogram:
 
 
 def count(magnitudes: np.ndarray, limit: float) -> np.ndarray:
-    """int64 [BINS]: how many of the `magnitudes` (≥ 0) lie in each of the equal bins from 0 to `limit` > 0."""
+    """Number of `magnitudes` (≥ 0) in each of the equal bins from 0 to `limit` > 0, int64 [BINS]."""
     bins = (magnitudes / np.float32(limit) * BINS).astype(np.int32)
     return np.bincount(np.minimum(bins, BINS - 1, out=bins).ravel(), minlength=BINS)
 
@@ -51,7 +51,7 @@ def min_max(histogram: Histogram) -> float:
 
 
 def percentile(histogram: Histogram) -> float:
-    """Clip one value in ten thousand: the 99.99th percentile of the magnitudes, to within a bin."""
+    """Clip one value in ten thousand: the 99.99th percentile of the magnitudes, up to the width of a bin."""
     below = histogram.zeros + np.cumsum(histogram.counts)
     return float(np.interp(PERCENTILE / 100 * below[-1], [histogram.zeros, *below], histogram.edges))
 
@@ -59,13 +59,13 @@ def percentile(histogram: Histogram) -> float:
 def entropy(histogram: Histogram) -> float:
     """Lose the least information: the smallest Kullback–Leibler divergence of the clipped, 128-level distribution.
 
-    The calibrator of TensorRT (S. Migacz, "8-bit inference with TensorRT", GTC 2017). For every number of bins i kept,
-    P is the histogram's first i bins with all that is clipped added to the last; Q spreads the count of each of 128
-    equal groups of these bins evenly over its bins that are not empty. As P sums over groups in which Q is constant,
+    The calibrator of TensorRT (S. Migacz, "8-bit inference with TensorRT", GTC 2017). For every number of bins i, P is
+    the histogram's first i bins with all clipped counts added to the last; Q spreads the count of each of 128 equal
+    groups of these bins evenly over the bins of the group that are not empty. Because Q is constant in each group,
 
         KL(P‖Q) = Σ_bins p log p − Σ_groups P(group) log q(group)
 
-    takes 128 terms for each i.
+    has 128 terms in its second sum for each i.
     """
     counts, groups = histogram.counts, LEVELS + 1
     kept = np.arange(groups, BINS + 1)
@@ -77,19 +77,19 @@ def entropy(histogram: Histogram) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         log_q = np.log(mass / filled / inside[:, None])
         cross = np.where(mass > 0, mass * log_q, 0.0).sum(axis=1)
-        # What is clipped goes to the last bin; where that is empty Q is 0 and the divergence infinite.
+        # Clipped counts go to the last bin; where that is empty, Q is 0 and the divergence infinite.
         last = np.where(counts[kept - 1] > 0, log_q[:, -1], -np.inf)
         cross += np.where(clipped > 0, clipped * last, 0.0)
     own = _running_sum(_x_log_x(counts))[kept - 1] + _x_log_x(counts[kept - 1] + clipped)
     divergence = (own - cross) / total[-1] - np.log(total[-1])
-    best = len(kept) - 1 - int(np.argmin(divergence[::-1]))  # of equals the widest
+    best = len(kept) - 1 - int(np.argmin(divergence[::-1]))  # the widest of equal ranges
     return float(histogram.edges[kept[best]])
 
 
 def mse(histogram: Histogram, candidates: int = 512) -> float:
-    """Smallest mean squared error of rounding and clipping, of `candidates` ranges evenly spread up to the maximum.
+    """Smallest mean squared error of rounding and clipping among `candidates` ranges evenly spaced up to the maximum.
 
-    The values of a bin count as evenly spread over it. With the step s and n = min(round(x / s), 127), the squared
+    The values of a bin are taken as evenly spread over it. With the step s and n = min(round(x / s), 127), the squared
     error (x − n s)² has the antiderivative F(x) = n s³ / 12 + (x − n s)³ / 3, so each bin's error is exact.
     """
     edges = histogram.edges
@@ -103,7 +103,7 @@ def mse(histogram: Histogram, candidates: int = 512) -> float:
 
 
 def _above_zero(calibrator: Callable[[Histogram], float]) -> Callable[[Histogram], float]:
-    """At least one bin, and 1 for a tensor that was always 0: any range represents it."""
+    """Return at least the width of a bin, and 1 for a tensor that was always 0, which any range represents."""
 
     @wraps(calibrator)
     def calibrate(histogram: Histogram) -> float:
@@ -120,11 +120,11 @@ CALIBRATORS: dict[str, Callable[[Histogram], float]] = {
     "entropy": _above_zero(entropy),
     "mse": _above_zero(mse),
 }
-"""By name: the range that a tensor's grid should cover, above 0 and at most its largest magnitude."""
+"""By name: each returns the range of a tensor's grid, above 0 and at most the largest magnitude."""
 
 
 def _running_sum(values: np.ndarray) -> np.ndarray:
-    """[n + 1]: sums of the first 0 … n values."""
+    """Sums of the first 0 … n values, [n + 1]."""
     return np.concatenate([[0], np.cumsum(values)])
 
 

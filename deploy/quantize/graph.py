@@ -1,4 +1,4 @@
-"""What the transformations of this package share: reading a model, and following its tensors."""
+"""Read an ONNX model and follow its tensors: shared by the transformations of this package."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from deploy.errors import UserError
 
 MIN_OPSET = 13
-"""The first in which DequantizeLinear knows a scale for each channel."""
+"""The first opset whose DequantizeLinear takes a scale per channel."""
 Readers = defaultdict[str, list[onnx.NodeProto]]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
 
@@ -19,13 +19,14 @@ QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
 def load(model: bytes) -> onnx.ModelProto:
     """Parse and check an ONNX file.
 
-    Raises `UserError` for a file that is empty, damaged, no ONNX, invalid, or older than opset 13.
+    Raises:
+        UserError: a file that is empty, damaged, not ONNX, invalid, or older than opset 13.
     """
     try:
         proto = onnx.load_model_from_string(model)
     except DecodeError as error:
         raise UserError(f"the model is not an ONNX file, or damaged ({error}); export it again") from error
-    if not proto.graph.node:  # an empty file parses as a model without anything
+    if not proto.graph.node:  # an empty file parses as an empty model
         raise UserError("the model is empty: it has no operators; export it again")
     try:
         onnx.checker.check_model(proto)
@@ -39,7 +40,11 @@ def load(model: bytes) -> onnx.ModelProto:
 
 
 def load_float(model: bytes) -> onnx.ModelProto:
-    """`load`, and raise `UserError` if the model has been quantized or converted to half precision already."""
+    """`load` a model in fp32.
+
+    Raises:
+        UserError: as `load`, and a model that is already quantized or in half precision.
+    """
     proto = load(model)
     kinds = {node.op_type for node in proto.graph.node}
     if kinds.intersection(QUANTIZED):
@@ -56,12 +61,12 @@ def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The node that computes each tensor."""
+    """The node that computes each tensor, by the tensor's name."""
     return {output: node for node in graph.node for output in node.output if output}
 
 
 def readers(graph: onnx.GraphProto) -> Readers:
-    """The nodes that read each tensor; a tensor that nobody reads has an empty list."""
+    """The nodes that read each tensor; an empty list for a tensor that no node reads."""
     found: Readers = defaultdict(list)
     for node in graph.node:
         for name in node.input:
@@ -70,7 +75,7 @@ def readers(graph: onnx.GraphProto) -> Readers:
 
 
 def downstream(graph: onnx.GraphProto, of: Iterable[str]) -> set[str]:
-    """The tensors `of` and all computed from their values (not merely from their shapes)."""
+    """The tensors `of` and all tensors computed from their values (not just from their shapes)."""
     reached = set(of)
     for node in graph.node:
         if node.op_type not in ("Shape", "Size") and not reached.isdisjoint(node.input):
@@ -81,9 +86,15 @@ def downstream(graph: onnx.GraphProto, of: Iterable[str]) -> set[str]:
 def rebuilt(
     proto: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], added: Mapping[str, np.ndarray | np.generic]
 ) -> bytes:
-    """The model as a file with other nodes and further constants, without constants that nothing reads.
+    """Serialize a model with other nodes.
 
-    The same model always gives the same bytes. `proto` is used up.
+    Args:
+        proto: the model; it is modified.
+        nodes: its new nodes.
+        added: new constants by name.
+
+    Returns:
+        The bytes of the file, without constants that no node reads; always the same for the same model.
     """
     graph = proto.graph
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -93,8 +104,8 @@ def rebuilt(
         numpy_helper.from_array(np.asarray(value), name) for name, value in added.items()
     )
     used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    read = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(read)
     onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)

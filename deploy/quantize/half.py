@@ -1,4 +1,4 @@
-"""A model in half precision, typed throughout, as strongly typed TensorRT networks want it."""
+"""Convert a model to half precision, with explicit types throughout, as strongly typed TensorRT networks need."""
 
 import numpy as np
 import onnx
@@ -9,18 +9,19 @@ from deploy.quantize.graph import constants, load_float, rebuilt
 
 LARGEST = float(np.finfo(np.float16).max)
 _SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool"}
-"""Operators that stay in float32: a partial sum over a whole map may pass 65504 although the mean does not."""
+"""Operators that stay in float32: a partial sum over a whole map may exceed 65504 although the mean does not."""
 _ALWAYS_FLOAT = {("Resize", 1), ("Resize", 2)}
-"""Inputs that are float32 whatever the type of the data: regions of interest and scales."""
+"""Inputs that are float32 for any type of the data: regions of interest and scales. (Operator, index.)"""
 
 
 def to_fp16(model: bytes) -> bytes:
-    """The model in float16, weights and activations, from the first convolution to the outputs.
+    """Convert weights and activations to float16, from the first convolution to the outputs.
 
-    Inputs and outputs keep their types. The normalization of the image runs in float32, where raw values have their
-    full precision, and so does what reads an output: enlarging the logits and taking their arg-max.
+    Inputs and outputs keep their types. The normalization of the image stays in float32, which represents raw values
+    exactly, and so do the operators that read an output: upsampling of the logits and arg-max.
 
-    Raises `UserError` for a model that is damaged, not in fp32, or has a weight beyond ±65504.
+    Raises:
+        UserError: a model that is damaged, not in fp32, or has a weight beyond ±65504.
     """
     proto = load_float(model)
     halver = _Halver(proto)
@@ -33,12 +34,12 @@ def to_fp16(model: bytes) -> bytes:
         onnx.checker.check_model(half, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the model has no form in fp16 ({reason}); use fp32 or int8") from error
+        raise UserError(f"the model cannot be converted to fp16 ({reason}); use fp32 or int8") from error
     return half
 
 
 class _Halver:
-    """Converts the nodes of a graph one after the other; knows which tensors are in half precision by now."""
+    """Converts the nodes of a graph one after the other, and tracks which tensors are already in half precision."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         graph = onnx.shape_inference.infer_shapes(proto).graph
@@ -51,7 +52,7 @@ class _Halver:
         self.added: dict[str, np.ndarray] = {}
 
     def converted(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """The node in the precision that it shall run in, with the casts that it needs before and after."""
+        """The node in its new precision, with the casts that it needs before and after."""
         starts = node.op_type == "Conv" or not self.half.isdisjoint(node.input)
         runs_half = starts and node.op_type not in _SUMS
         nodes = []
@@ -77,14 +78,14 @@ class _Halver:
         return f"{name}.half"
 
     def _cast(self, name: str, to_half: bool) -> list[onnx.NodeProto]:
-        """The node that gives the tensor in the other precision, the first time that it is asked for."""
+        """The node that casts the tensor to the other precision, on the first request only."""
         if name in self._casts:
             return []
         self._casts[name] = f"{name}.half" if to_half else f"{name}.float"
         return [_cast_node(name, self._casts[name], TensorProto.FLOAT16 if to_half else TensorProto.FLOAT)]
 
     def _mark_outputs(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """Note what the node computes in half precision; an output of the graph is cast back to its own type."""
+        """Record the outputs of a node in half precision; cast outputs of the graph back to their own type."""
         if node.op_type == "Cast":
             (to,) = (attribute for attribute in node.attribute if attribute.name == "to")
             to.i = TensorProto.FLOAT16 if to.i == TensorProto.FLOAT else to.i

@@ -1,9 +1,9 @@
-"""An INT8 model: the fp32 model with QuantizeLinear and DequantizeLinear where integers shall flow.
+"""An INT8 model: the fp32 model with QuantizeLinear and DequantizeLinear around what runs in INT8.
 
-Every convolution and every sum of two activations reads its activations from a symmetric grid of signed bytes, one
-scale a tensor, and a convolution its weights from one scale an output channel. The bias stays in float, as TensorRT
-wants it, and so do the normalization of the image, constant matrices, concatenation, resizing and the logits. TensorRT
-makes INT8 kernels of the convolutions between these nodes; ONNX Runtime and OpenVINO do so with `cpu_form`.
+Every convolution and every sum of two activations reads its activations from a symmetric grid of signed bytes with one
+scale per tensor; weights of a convolution have one scale per output channel. The bias stays in float, as TensorRT
+requires, and so do the normalization of the image, constant matrices, concatenation, resizing and the logits. TensorRT
+runs the convolutions between these nodes in INT8; ONNX Runtime and OpenVINO do so with `cpu_form`.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,28 +18,33 @@ from deploy.quantize.graph import constants, load, load_float, readers, rebuilt
 from deploy.quantize.structure import Layer, find_grids, find_layers, never_negative, starts_at_zero
 
 SMALLEST_SCALE = 1e-30
-"""Above the subnormal numbers, which devices flush to 0."""
+"""Above the subnormal numbers, which devices round to 0."""
 LARGEST_BIAS = 2**30
-"""In units of input scale × weight scale, as the CPU kernels hold it: INT32 with room for the sum."""
+"""In units of input scale × weight scale, as CPU kernels store it: INT32 with room for the sum."""
 
 _ZERO, _LOW_ZERO, _MIDDLE_ZERO = "zero.s8", "zero.u8", "middle.u8"
 
 
 def layers(model: bytes) -> list[Layer]:
-    """What of an fp32 model can run in INT8, in the order of execution; see `Layer`.
+    """The operators of an fp32 model that can run in INT8, in the order of execution; see `Layer`.
 
-    Raises `UserError` for a model that is damaged or not in fp32.
+    Raises:
+        UserError: a model that is damaged or not in fp32.
     """
     return find_layers(load_float(model).graph)
 
 
 def insert(model: bytes, ranges: Mapping[str, float], float_layers: Collection[str] = ()) -> bytes:
-    """The INT8 form, for TensorRT, of an fp32 model. The layers named in `float_layers` stay as they are.
+    """Quantize an fp32 model: the signed form, for TensorRT.
 
-    `ranges` holds for the tensors of the other layers (`Layer.tensors`) the magnitude that 127 stands for, above 0.
-    Whatever reads such a tensor reads it from the grid, but for the layers in `float_layers`.
+    Args:
+        model: the fp32 model.
+        ranges: for each tensor of the quantized layers (`Layer.tensors`) the magnitude that 127 represents, above 0.
+            All nodes read such a tensor from its grid, except layers in `float_layers`.
+        float_layers: names of layers that stay unchanged.
 
-    Raises `UserError` for a model that is damaged or not in fp32, an unknown layer, and a missing range.
+    Raises:
+        UserError: a model that is damaged or not in fp32, an unknown layer, or a missing range.
     """
     proto = load_float(model)
     graph = proto.graph
@@ -66,7 +71,7 @@ def insert(model: bytes, ranges: Mapping[str, float], float_layers: Collection[s
             bias_steps = bias[0] / scales[grids[node.input[0]]] if bias else 0.0
             name = f"{layer.name}.weight"
             added[_integers(name)], added[_scale(name)] = quantize_weight(weight, bias_steps)
-            # ONNX lets zeros be left out or shared, but ONNX Runtime has transformations that fail on either.
+            # ONNX allows zero points to be omitted or shared, but some transformations of ONNX Runtime fail on either.
             added[f"{name}.zero"] = np.zeros(len(weight), np.int8)
             nodes.append(_dequantize(name, [_scale(name), f"{name}.zero"], axis=0))
             node.input[1] = _values(name)
@@ -78,12 +83,12 @@ def insert(model: bytes, ranges: Mapping[str, float], float_layers: Collection[s
 
 
 def cpu_form(s8: bytes) -> bytes:
-    """A model of `insert` with its grids in unsigned bytes, which CPUs run at twice the speed; weights stay signed.
+    """Convert the result of `insert` to unsigned activations, which CPUs run at twice the speed.
 
-    The scales stay too. Zero becomes 128, or 0 where no value is negative: ONNX Runtime needs no ReLU before such a
-    grid. A grid from 0 goes on to 255 steps, so there what the signed form clips at 127 steps keeps its value. Where
-    nothing is clipped the two forms compute the same. As long as values stay below 127 steps, x86 CPUs without VNNI,
-    which add two products of a byte and a weight in 16 bits, do not overflow either.
+    Scales and signed weights stay the same. The zero point becomes 128, or 0 where no value is negative: ONNX Runtime
+    then needs no ReLU before the grid. A grid from 0 extends to 255 steps, so it represents values that the signed form
+    clips at 127 steps. Where nothing is clipped, both forms compute the same. As long as values stay below 127 steps,
+    x86 CPUs without VNNI, which add two products of a byte and a weight in 16 bits, do not overflow.
     """
     proto = load(s8)
     graph = proto.graph
@@ -101,11 +106,17 @@ def cpu_form(s8: bytes) -> bytes:
 
 
 def quantize_weight(weight: np.ndarray, bias_steps: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """INT8 weights O×I×k×k in −127…127 and their float32 scales [O].
+    """Quantize the weights of a convolution.
 
-    A scale is max |w| / 127, or as large as the bias needs to be an INT32 number of scale × input scale, as which CPUs
-    add it. That matters to channels that died in training: their weights are almost 0, and the bias is all they give.
-    `bias_steps` is the bias [O] in units of the input scale.
+    A scale is max |w| / 127, but large enough for the bias to fit an INT32 in units of scale × input scale, in which
+    CPUs add it. This matters for channels that died in training: their weights are almost 0, so they output the bias.
+
+    Args:
+        weight: float32 O×I×k×k.
+        bias_steps: the bias [O] in units of the input scale.
+
+    Returns:
+        INT8 weights O×I×k×k in −127…127, and their float32 scales [O].
     """
     scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / LEVELS
     scale = np.maximum(scale, np.abs(bias_steps) / LARGEST_BIAS).astype(np.float32)
@@ -115,7 +126,7 @@ def quantize_weight(weight: np.ndarray, bias_steps: np.ndarray | float) -> tuple
 
 
 def _grid_nodes(name: str, grids: Mapping[str, str]) -> list[onnx.NodeProto]:
-    """The two nodes that put a tensor on its grid; none for a tensor without one."""
+    """The two nodes that round a tensor to its grid; none for a tensor without a grid."""
     if name not in grids:
         return []
     grid = [_scale(grids[name]), _ZERO]
@@ -137,5 +148,5 @@ def _scale(name: str) -> str:
 
 
 def _values(name: str) -> str:
-    """What the integers stand for."""
+    """Name of the tensor of values that the integers represent."""
     return f"{name}.rounded"

@@ -1,4 +1,4 @@
-"""How the activations of a model are distributed over calibration images, where these carry data."""
+"""Collect the distributions of a model's activations over the valid pixels of calibration images."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -11,25 +11,34 @@ from deploy.quantize.calibrators import BINS, Histogram, count
 from deploy.quantize.graph import load
 
 CalibrationSet = Iterable[tuple[np.ndarray, np.ndarray]]
-"""Network inputs of one image each with a batch axis, and bool H×W at the size of the network: which pixels carry
-data. Iterated more than once."""
+"""Network inputs of one image each with a batch axis, and bool H×W at the size of the network: pixels with data.
+Iterated more than once."""
 
 Activations = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def collect(model: bytes, tensors: Sequence[str], calibration: CalibrationSet) -> dict[str, Histogram]:
-    """The distribution of each of the float `tensors` over the calibration set.
+    """Collect the distribution of tensors over the calibration set.
 
-    The set is run twice, image by image: for the largest magnitudes and, with the bins that they define, for the
-    counts. Never more is held than the activations of one image. Of a map N×C×h×w only the cells count that see a
-    valid pixel; of a vector, everything. An image without a valid pixel is left out.
+    Runs the set twice, image by image: for the largest magnitudes, which define the bins, and for the counts. Memory
+    holds the activations of one image at a time. Of a map N×C×h×w only cells over a valid pixel are counted; of a
+    vector, all values. Images without a valid pixel are skipped.
 
-    Raises `UserError` for a set without a valid pixel, and where an activation is NaN or infinite.
+    Args:
+        model: bytes of an ONNX file.
+        tensors: names of float tensors in it.
+        calibration: see `CalibrationSet`.
+
+    Returns:
+        A histogram for each tensor, by name.
+
+    Raises:
+        UserError: a set without a valid pixel, or an activation that is NaN or infinite.
     """
     activations = _instrumented(model, tensors)
     largest = dict.fromkeys(tensors, 0.0)
     images = set()
-    for index, name, values in _walk(activations, calibration):
+    for index, name, values in _valid_values(activations, calibration):
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
             raise UserError(
@@ -44,7 +53,7 @@ def collect(model: bytes, tensors: Sequence[str], calibration: CalibrationSet) -
         )
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
     zeros = dict.fromkeys(tensors, 0)
-    for _, name, values in _walk(activations, calibration):
+    for _, name, values in _valid_values(activations, calibration):
         magnitudes = np.abs(values[values != 0])
         zeros[name] += values.size - magnitudes.size
         if magnitudes.size:
@@ -53,13 +62,15 @@ def collect(model: bytes, tensors: Sequence[str], calibration: CalibrationSet) -
 
 
 def cells(valid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bool h×w of the given `size`: which cells of a feature map lie over a valid pixel of the H×W mask."""
+    """The cells of a feature map of `size` (h, w) that lie over a valid pixel of the mask H×W; bool h×w."""
     rows, columns = (np.arange(n) * pixels // n for n, pixels in zip(size, valid.shape, strict=True))
     return np.logical_or.reduceat(np.logical_or.reduceat(valid, rows, axis=0), columns, axis=1)
 
 
-def _walk(activations: Activations, calibration: CalibrationSet) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Every tensor of every image: the place of the image in the set, from 0, the name and the values that count."""
+def _valid_values(
+    activations: Activations, calibration: CalibrationSet
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """For every tensor of every image: index of the image in the set, name of the tensor, values at valid pixels."""
     for index, (image, valid) in enumerate(calibration):
         if not valid.any():
             continue
@@ -78,7 +89,7 @@ def _instrumented(model: bytes, tensors: Sequence[str]) -> Activations:
     """A function from a network input to the named tensors, run by ONNX Runtime on the CPU."""
     proto = load(model)
     if len(proto.graph.input) != 1:
-        raise UserError(f"the model has {len(proto.graph.input)} inputs; one is needed, the image")
+        raise UserError(f"the model has {len(proto.graph.input)} inputs; it needs exactly one, the image")
     (image,) = proto.graph.input
     present = {output.name for output in proto.graph.output}
     computed = [name for name in tensors if name != image.name]
@@ -88,7 +99,7 @@ def _instrumented(model: bytes, tensors: Sequence[str]) -> Activations:
         if name not in present
     )
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings about output shapes are ours to know
+    options.log_severity_level = 3  # hides its warnings about output shapes, which we leave open on purpose
     instrumented, providers = proto.SerializeToString(), ["CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(instrumented, options, providers=providers)

@@ -1,4 +1,4 @@
-"""What quantization found: a record for `quantization.json`, a table and a picture."""
+"""Results of quantization: a record for `quantization.json`, a table and a chart."""
 
 from html import escape
 
@@ -10,16 +10,16 @@ from deploy.table import format_table
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """How well a model does. Fractions in 0..1."""
+    """Score of a model, and its agreement with fp32."""
 
     score: float
-    """mIoU, or the success of grasps."""
+    """Of the task's metric: mIoU, the success of grasps, or a negative error. Higher is better."""
     agreement: float
-    """Share of valid pixels that get the same class as from the fp32 model."""
+    """Share of valid pixels with the same class as from the fp32 model, 0..1."""
 
 
 class Sensitivity(msgspec.Struct, frozen=True):
-    """A layer, or a block of layers, and the model's figures with it alone in float."""
+    """A layer or a block of layers, and the figures of the model with only it in float."""
 
     name: str
     layers: tuple[str, ...]
@@ -27,7 +27,7 @@ class Sensitivity(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What `deploy.quantize.search.quantize` tried and chose; `msgspec.json.encode(report)` is `quantization.json`."""
+    """What `deploy.quantize.search.quantize` tried and chose; `quantization.json` is this as JSON."""
 
     metric: str
     """The name of the figures' score."""
@@ -36,19 +36,19 @@ class Report(msgspec.Struct, frozen=True):
     budget: Budget
     fp32: Figures
     calibrators: dict[str, Figures]
-    """With every layer in INT8, but for those that the user wants in float."""
+    """By calibrator, with all layers in INT8 except those that the user keeps in float."""
     calibrator: str
-    """The one chosen."""
+    """The chosen calibrator."""
     int8: Figures
-    """Of the result."""
+    """Figures of the resulting model."""
     layers: int
     """Convolutions and sums that can run in INT8."""
     float_layers: tuple[str, ...]
-    """Those of them that the result leaves in float."""
+    """The layers that the resulting model leaves in float."""
     ranges: dict[str, float]
-    """For each tensor on a grid the magnitude that is 127 steps."""
+    """By tensor on a grid: the magnitude that 127 represents."""
     sensitivity: tuple[Sensitivity, ...] = ()
-    """Ranked by what leaving them in float gains; empty if it was not measured."""
+    """Layers or blocks, ranked by the gain of leaving them in float; empty if not measured."""
     unit: str = "%"
     factor: float = 100.0
     """How the score is shown; see `deploy.evaluation.metric.Metric`."""
@@ -60,12 +60,12 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def all_int8(self) -> Figures:
-        """The figures with every layer in INT8: what the gains of `sensitivity` are relative to."""
+        """Figures with all layers in INT8, the reference for the gains in `sensitivity`."""
         return self.calibrators[self.calibrator]
 
 
 def sensitivity_table(report: Report) -> str:
-    """The ranked layers as aligned text: what the model gains from each of them alone in float."""
+    """The ranking as an aligned table: what the model gains from each layer alone in float."""
     base, metric = report.all_int8, report.shown
     rows = [
         (
@@ -89,13 +89,13 @@ def _in_float(report: Report, row: Sensitivity) -> bool:
 
 
 _ROW, _LEFT, _PLOT, _RIGHT, _TOP = 18, 260, 360, 130, 52
-"""Pixels: height of a row, widths of names, bars and figures, height of the title."""
+"""Pixels: height of a row; widths of names, bars and numbers; height of the title."""
 
 
 def sensitivity_svg(report: Report) -> str:
     """The ranking as a bar chart: points of the score that the model gains from each layer alone in float.
 
-    Bars are dark for what the result leaves in float. A stand-alone SVG document on a white ground.
+    Bars of layers that the resulting model leaves in float are dark. A stand-alone SVG document, white background.
     """
     base, metric = report.all_int8.score, report.shown
     gains = [abs(metric.factor) * (row.figures.score - base) for row in report.sensitivity]
@@ -103,13 +103,14 @@ def sensitivity_svg(report: Report) -> str:
     scale = _PLOT / ((high - low) or 1.0)
     zero = _LEFT - low * scale
     width, height = _LEFT + _PLOT + _RIGHT, _TOP + _ROW * len(gains) + 12
+    points = "points" if metric.unit == "%" else metric.unit
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         ' font-family="sans-serif" font-size="12" fill="#222">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        f'<text x="12" y="20" font-size="14">{escape(report.metric)} gained with one layer in float, {"points" if metric.unit == "%" else metric.unit}</text>',
-        f'<text x="12" y="38" fill="#666">all in INT8 ({escape(report.calibrator)}): {metric.text(base)} {metric.unit}, fp32: '
-        f"{metric.text(report.fp32.score)} {metric.unit}; dark: left in float</text>",
+        f'<text x="12" y="20" font-size="14">{escape(report.metric)} gained with one layer in float, {points}</text>',
+        f'<text x="12" y="38" fill="#666">all in INT8 ({escape(report.calibrator)}): {metric.text(base)} {metric.unit},'
+        f" fp32: {metric.text(report.fp32.score)} {metric.unit}; dark: left in float</text>",
     ]
     for index, (row, gain) in enumerate(zip(report.sensitivity, gains, strict=True)):
         top = _TOP + _ROW * index

@@ -1,6 +1,6 @@
-"""Post-training quantization within a budget: which calibrator, and which layers have to stay in float."""
+"""Post-training quantization within a budget: choose the calibrator, and the layers that stay in float."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -8,27 +8,23 @@ from msgspec.structs import replace
 
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.metric import MIOU, Metric
-from deploy.evaluation.receipt import Budget
 from deploy.quantize.bench import Attempt, Bench, Evaluate
 from deploy.quantize.calibrators import CALIBRATORS, Histogram
+from deploy.quantize.limits import ENOUGH_CALIBRATION_IMAGES, MIN_CALIBRATION_IMAGES
+from deploy.quantize.options import GRANULARITIES, Int8Options, Say
 from deploy.quantize.qdq import Layer, cpu_form, insert, layers
 from deploy.quantize.ranges import CalibrationSet, collect
 from deploy.quantize.report import Report, Sensitivity, sensitivity_table
 
-MIN_IMAGES = 8
-ENOUGH_IMAGES = 32
-
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Quantized:
-    """An INT8 model in its two forms, and how it came to be."""
+    """An INT8 model in its two forms, and the report of the search."""
 
     int8: bytes
-    """In signed bytes: for TensorRT."""
+    """With signed activations, for TensorRT."""
     int8_cpu: bytes
-    """The same grids in unsigned bytes: for CPUs."""
+    """The same scales with unsigned activations, for CPUs."""
     report: Report
 
 
@@ -36,62 +32,56 @@ def quantize(
     model: bytes,
     calibration: CalibrationSet,
     evaluate: Evaluate,
-    budget: Budget,
+    options: Int8Options,
     *,
-    calibrators: Sequence[str] = tuple(CALIBRATORS),
-    granularity: str = "layer",
-    sensitivity: bool = False,
-    keep_float: Collection[str] = (),
-    max_float: float = 0.5,
     learned: Mapping[str, float] | None = None,
     metric: Metric = MIOU,
     say: Say = print,
 ) -> Quantized:
-    """Quantize an fp32 model such that it stays within the budget.
+    """Quantize an fp32 model within an accuracy budget.
 
-    Every calibrator is tried with all layers in INT8, and the best is kept. If it is over the budget, the layers are
-    ranked by what each gains alone in float, and a head of the ranking stays in float: `_mixed`, a greedy search.
+    Tries every calibrator with all layers in INT8 and takes the best. If it is over the budget, ranks the layers by the
+    gain of leaving each alone in float, and leaves the first of the ranking in float: a greedy search, see `_mixed`.
 
     Args:
-        calibration: images to take the ranges from; see `deploy.quantize.ranges.collect`.
-        evaluate: measures a model with the inputs and outputs of `model` on labeled images that took no part in
-            calibration. One in CPU form that meets the budget has to meet it in the form for TensorRT, too: the two
-            differ where values are clipped.
-        budget: largest loss of the score against `model`, and smallest agreement with it.
-        calibrators: names in `CALIBRATORS` to choose from.
-        granularity: "layer", or "block" to rank and keep the layers of a block together, which is faster.
-        sensitivity: rank in any case.
-        keep_float: layers and blocks that stay in float whatever they gain, or "first" and "last".
-        max_float: largest share of layers in float beside these. More would leave little of INT8's speed.
-        learned: ranges that training in simulated INT8 found, tried as one more calibrator; where they lack a tensor,
-            that of the first of `calibrators` is taken.
+        model: bytes of the fp32 ONNX file.
+        calibration: images to compute the ranges from; see `deploy.quantize.ranges.collect`.
+        evaluate: measures a model with the inputs and outputs of `model` on labeled images that are not in the
+            calibration set. A model within the budget in the CPU form is also measured in the form for TensorRT: the
+            two differ where values are clipped.
+        options: the budget, and what to try.
+        learned: ranges by tensor that quantization-aware training found, tried as one more calibrator; missing tensors
+            take the range of the first calibrator.
         metric: the score that `evaluate` returns.
-        say: takes a line of progress, or the ranking as a table.
+        say: prints a line of progress, or the ranking as a table.
 
     Raises:
-        UserError: a model that is damaged, not in fp32 or without convolutions; fewer than 8 calibration images with a
-            valid pixel; an unknown calibrator, granularity or layer.
-        GateFailed: no model with so few layers in float meets the budget.
+        UserError: a model that is damaged, not in fp32 or without convolutions; fewer than `MIN_CALIBRATION_IMAGES`
+            with a valid pixel; an unknown calibrator, granularity or layer.
+        GateFailed: no model with at most `options.max_float` of its layers in float meets the budget.
     """
-    found = _checked_layers(model, calibrators, granularity)
-    kept = _named(keep_float, found)
+    found = _checked_layers(model, options)
+    always_float = _named(options.keep_float, found)
     histograms = _calibrated(model, found, calibration, say)
-    bench = Bench(model, evaluate, budget, evaluate(model), metric, kept)
-    attempts = _attempts(bench, histograms, calibrators, learned, say)
+    bench = Bench(model, evaluate, options.budget, evaluate(model), metric, always_float)
+    attempts = _attempts(bench, histograms, options.calibrators, learned, say)
     images = next(iter(histograms.values())).images
     report, result = _report(bench, attempts, images, len(found))
-    if not sensitivity and result.passed:
+    if not options.sensitivity and result.passed:
         return Quantized(result.int8, result.int8_cpu, report)
-    units = _units([layer for layer in found if layer.name not in kept], granularity)
-    return _ranked(bench, report, result, units, int(max_float * len(found)), say)
+    units = _units([layer for layer in found if layer.name not in always_float], options.granularity)
+    return _ranked(bench, report, result, units, int(options.max_float * len(found)), say)
 
 
-def _checked_layers(model: bytes, calibrators: Sequence[str], granularity: str) -> list[Layer]:
-    unknown = [name for name in calibrators if name not in CALIBRATORS]
-    if unknown or not calibrators:
+def _checked_layers(model: bytes, options: Int8Options) -> list[Layer]:
+    """The layers that can run in INT8; `UserError` for unknown options, and a model without such layers."""
+    unknown = [name for name in options.calibrators if name not in CALIBRATORS]
+    if unknown or not options.calibrators:
         raise UserError(f"calibrators: {', '.join(unknown) or 'none'}; choose from {', '.join(CALIBRATORS)}")
-    if granularity not in ("layer", "block"):
-        raise UserError(f"granularity: {granularity!r} is unknown; choose layer or block")
+    if options.granularity not in GRANULARITIES:
+        raise UserError(
+            f"granularity: {options.granularity!r} is unknown; choose {' or '.join(GRANULARITIES)}"
+        )
     found = layers(model)
     if not found:
         raise UserError("the model has no convolution with constant weights, so there is nothing to quantize")
@@ -99,7 +89,7 @@ def _checked_layers(model: bytes, calibrators: Sequence[str], granularity: str) 
 
 
 def _named(wanted: Collection[str], found: Sequence[Layer]) -> tuple[str, ...]:
-    """The names of the layers that are wanted by their own name, that of their block, or as "first" or "last"."""
+    """Names of the layers that `wanted` selects: by layer, by block, or as "first" or "last"."""
     known = {"first": (found[0].name,), "last": (found[-1].name,)}
     known |= _units(found, "block") | _units(found, "layer")
     for name in wanted:
@@ -119,7 +109,7 @@ def _attempts(
     learned: Mapping[str, float] | None,
     say: Say,
 ) -> dict[str, Attempt]:
-    """By calibrator, every layer in INT8."""
+    """By calibrator, the model with all layers in INT8."""
     candidates = {name: _ranges(histograms, name) for name in calibrators}
     if learned is not None:
         candidates["learned"] = candidates[calibrators[0]] | dict(learned)
@@ -133,7 +123,7 @@ def _attempts(
 def _report(
     bench: Bench, attempts: Mapping[str, Attempt], images: int, layer_count: int
 ) -> tuple[Report, Attempt]:
-    """The best of the attempts, and the record of it."""
+    """The report, and the best of the attempts."""
     best = max(attempts, key=lambda name: attempts[name].rank)
     result = attempts[best]
     report = Report(
@@ -147,7 +137,7 @@ def _report(
         calibrator=best,
         int8=result.figures,
         layers=layer_count,
-        float_layers=result.kept,
+        float_layers=result.float_layers,
         ranges=result.ranges,
     )
     return report, result
@@ -161,33 +151,35 @@ def _ranked(
     most: int,
     say: Say,
 ) -> Quantized:
-    """Rank the units, say so before anything can fail, and leave some in float if that is needed."""
+    """Rank the units, print the ranking before anything can fail, and leave units in float where needed."""
     unit = "layers" if all(len(names) == 1 for names in units.values()) else "blocks"
     say(f"int8, {report.calibrator}: measuring {len(units)} {unit}, each alone in float")
     report = replace(report, sensitivity=tuple(_ranking(bench, result, units)))
     say(sensitivity_table(report))
     if not result.passed:
         result = _mixed(bench, result, report.sensitivity, most)
-        mixed = f"{len(result.kept)} of {report.layers} layers in float"
+        mixed = f"{len(result.float_layers)} of {report.layers} layers in float"
         say(f"int8, {report.calibrator}, {mixed}: {bench.words(result.figures)}")
-        say(f"int8, in float: {', '.join(result.kept)}")
-        report = replace(report, int8=result.figures, float_layers=result.kept)
+        say(f"int8, in float: {', '.join(result.float_layers)}")
+        report = replace(report, int8=result.figures, float_layers=result.float_layers)
     return Quantized(result.int8, result.int8_cpu, report)
 
 
 def _calibrated(
     model: bytes, found: Sequence[Layer], calibration: CalibrationSet, say: Say
 ) -> dict[str, Histogram]:
-    """The distributions of all tensors that get a grid."""
+    """Collect the distributions of all tensors that get a grid; `UserError` for too few images."""
     histograms = collect(model, list(dict.fromkeys(t for layer in found for t in layer.tensors)), calibration)
     images = next(iter(histograms.values())).images
-    if images < MIN_IMAGES:
+    if images < MIN_CALIBRATION_IMAGES:
         raise UserError(
-            f"the calibration set has {images} images with a valid pixel; at least {MIN_IMAGES} are needed,"
-            f" {ENOUGH_IMAGES} or more are better"
+            f"the calibration set has {images} images with a valid pixel; at least {MIN_CALIBRATION_IMAGES} are"
+            f" needed, {ENOUGH_CALIBRATION_IMAGES} or more are better"
         )
-    if images < ENOUGH_IMAGES:
-        say(f"warning: only {images} calibration images; {ENOUGH_IMAGES} or more give safer ranges")
+    if images < ENOUGH_CALIBRATION_IMAGES:
+        say(
+            f"warning: only {images} calibration images; {ENOUGH_CALIBRATION_IMAGES} or more give safer ranges"
+        )
     return histograms
 
 
@@ -196,7 +188,7 @@ def _ranges(histograms: Mapping[str, Histogram], calibrator: str) -> dict[str, f
 
 
 def _units(found: Sequence[Layer], granularity: str) -> dict[str, tuple[str, ...]]:
-    """What is left in float together: the names of layers by the name of the unit."""
+    """Layers that are left in float together: names of layers by the name of their unit."""
     units: dict[str, tuple[str, ...]] = {}
     for layer in found:
         unit = layer.block if granularity == "block" else layer.name
@@ -205,27 +197,31 @@ def _units(found: Sequence[Layer], granularity: str) -> dict[str, tuple[str, ...
 
 
 def _ranking(bench: Bench, base: Attempt, units: Mapping[str, tuple[str, ...]]) -> list[Sensitivity]:
-    """The units by how well the model does with each alone in float, the best first.
+    """Rank the units by the model with each alone in float, the best first.
 
-    That is by the score, and by agreement where `base` fails by that alone.
+    The order is by score, or by agreement where `base` fails only the limit of agreement.
     """
     rows = [
         Sensitivity(
-            name, kept, bench.evaluate(cpu_form(insert(bench.model, base.ranges, (*bench.always, *kept))))
+            name,
+            names,
+            bench.evaluate(cpu_form(insert(bench.model, base.ranges, (*bench.always_float, *names)))),
         )
-        for name, kept in units.items()
+        for name, names in units.items()
     ]
-    score_holds = bench.fp32.score - base.figures.score <= bench.budget.max_drop
+    score_holds = bench.metric.drop(bench.fp32.score, base.figures.score) <= bench.budget.max_drop
     order = ("agreement", "score") if score_holds and not base.passed else ("score", "agreement")
     return sorted(rows, key=lambda row: [getattr(row.figures, field) for field in order], reverse=True)
 
 
 def _mixed(bench: Bench, base: Attempt, ranking: Sequence[Sensitivity], most: int) -> Attempt:
-    """An attempt with few units of the ranking in float that meets the budget, `most` layers at the most.
+    """Find an attempt that meets the budget with few units of the ranking, and at most `most` layers, in float.
 
-    The length of the ranking's head is found by bisection: one unit fewer fails. Then each unit that turns out needless
-    is dropped from it, those that gain least first:
-    another set may be smaller.
+    Bisection finds how many of the first units suffice, such that one fewer fails. Then units that are not needed are
+    dropped, those with the smallest gain first. The set is not necessarily the smallest.
+
+    Raises:
+        GateFailed: the budget is not met with `most` layers in float.
     """
 
     def attempt(rows: Sequence[Sensitivity]) -> Attempt:
@@ -254,9 +250,9 @@ def _mixed(bench: Bench, base: Attempt, ranking: Sequence[Sensitivity], most: in
 
 
 def _failure(bench: Bench, best: Attempt) -> str:
-    drop = bench.metric.change(-bench.budget.max_drop)
-    limits = f"{drop} and {100 * bench.budget.min_agreement:.3f} %"
+    limits = f"-{100 * bench.budget.max_drop:.3f} and {100 * bench.budget.min_agreement:.3f} %"
     return (
-        f"int8 with {len(best.kept)} layers left in float: {bench.words(best.figures)} is over the budget of {limits};"
-        " give more calibration images, train on with quantization in the loop (QAT), or allow a larger budget"
+        f"int8 with {len(best.float_layers)} layers left in float: {bench.words(best.figures)} is over the budget of"
+        f" {limits}; give more calibration images, continue with quantization-aware training (QAT), or allow a larger"
+        " budget"
     )

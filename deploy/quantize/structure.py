@@ -1,4 +1,4 @@
-"""Which operators of a graph can run in INT8, and which of its tensors get a grid for that."""
+"""Find the operators of a graph that can run in INT8, and the tensors that need a grid for it."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,8 @@ _FLOAT_READERS = {
     "Concat", "ConvTranspose", "DepthToSpace", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul",
     "PRelu", "Reshape", "Resize", "Sigmoid", "Swish", "Tanh",
 }  # fmt: skip
-"""Operators that run in float whatever they read. A convolution before one of them writes to a grid all the same: a CPU
-runs it in INT8 only if it does, and else decodes its weights at every call. (Reshape: a folded pyramid's taps.)"""
+"""Operators that always run in float. A convolution before one of them writes to a grid all the same: otherwise a CPU
+runs it in float and decodes its weights at every call. (Reshape: a folded pyramid's taps.)"""
 _POSITIVE = {"Abs", "HardSigmoid", "Relu", "Sigmoid", "Softmax"}
 _POSITIVE_IF_ALL_INPUTS_ARE = {"Add", "Concat", "MatMul", "Mul"}
 _POSITIVE_IF_FIRST_INPUT_IS = {
@@ -29,12 +29,12 @@ class Layer:
     """An operator that can run in INT8.
 
     Attributes:
-        name: of a convolution, that of its weight: "backbone.layer1.0.conv1"; of a sum, "backbone.layer1.0.add".
+        name: of a convolution, the name of its weight: "backbone.layer1.0.conv1"; of a sum, "backbone.layer1.0.add".
         kind: "Conv" or "Add".
-        block: what it is part of: "backbone.layer1.0".
-        tensors: the activations whose range it needs: its one or two inputs, and the result of a convolution that does
-            not end at another layer. Max pooling passes a grid on, and so do a shuffle of pixels and a slice of it, so
-            a tensor before them stands for the one behind.
+        block: the block that it belongs to: "backbone.layer1.0".
+        tensors: the activations whose range it needs: its one or two inputs, and the result of a convolution that is
+            read by operators in float. Max pooling, pixel shuffle and a slice of it keep the grid of their input, so
+            the tensor before them is named instead of the one after.
         output: the tensor that the operator computes.
     """
 
@@ -46,9 +46,9 @@ class Layer:
 
 
 def find_layers(graph: onnx.GraphProto) -> list[Layer]:
-    """Convolutions with constant weights and sums of two activations, in the order of execution.
+    """Find convolutions with constant weights and sums of two activations, in the order of execution.
 
-    A sum belongs to the block of the layer before it.
+    A sum belongs to the block of the preceding layer.
     """
     weights, made, read = constants(graph), producers(graph), readers(graph)
     outputs = {output.name for output in graph.output}
@@ -73,11 +73,13 @@ def find_layers(graph: onnx.GraphProto) -> list[Layer]:
 
 
 def find_grids(graph: onnx.GraphProto, chosen: Iterable[Layer]) -> dict[str, str]:
-    """Each tensor that gets a grid for the chosen layers, and the tensor whose range the grid covers: mostly itself.
+    """Find the tensors that get a grid for the chosen layers.
 
-    The result of max pooling, or of a shuffle, lies on the grid of what it picks from. What is clipped gets the grid
-    of the result: rounding to it before the clipping changes nothing after, and lets the convolution before write
-    integers.
+    The result of max pooling or pixel shuffle has the grid of its input. The input of a Clip gets the grid of its
+    result: rounding before clipping does not change the result, and lets the preceding convolution write integers.
+
+    Returns:
+        By tensor, the tensor whose range its grid covers: mostly itself.
     """
     grids = {tensor: tensor for layer in chosen for tensor in layer.tensors}
     made, read = producers(graph), readers(graph)
@@ -91,7 +93,7 @@ def find_grids(graph: onnx.GraphProto, chosen: Iterable[Layer]) -> dict[str, str
 
 
 def never_negative(graph: onnx.GraphProto) -> set[str]:
-    """The tensors that the kinds of the operators keep at 0 or above, whatever the image."""
+    """The tensors that are at least 0 for any image, by the types of the operators that compute them."""
     floats = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     known = {tensor.name for tensor in floats if numpy_helper.to_array(tensor).min(initial=0.0) >= 0}
     for node in graph.node:
@@ -106,9 +108,12 @@ def never_negative(graph: onnx.GraphProto) -> set[str]:
 
 
 def starts_at_zero(tensor: str, positive: set[str], read: Readers) -> bool:
-    """Whether a grid needs no negative values: the tensor has none, or all that read it off the grid cut them off.
+    """Whether a grid needs no negative values: the tensor has none, or all its readers clip them.
 
-    `positive` is `never_negative` of the graph.
+    Args:
+        tensor: the tensor before its QuantizeLinear.
+        positive: `never_negative` of the graph.
+        read: `readers` of the graph.
     """
     if tensor in positive:
         return True
@@ -121,27 +126,27 @@ def starts_at_zero(tensor: str, positive: set[str], read: Readers) -> bool:
 
 
 def _block(name: str) -> str:
-    """The name up to its first index or indices: "backbone.layer2.0" of "backbone.layer2.0.downsample.0"."""
+    """The name up to its first indices: "backbone.layer2.0" for "backbone.layer2.0.downsample.0"."""
     match = re.match(r".*?(?:\.\d+)+(?=\.|$)", name)
     return match.group() if match else name
 
 
 def _unique(name: str, found: Sequence[Layer]) -> str:
-    """The name, numbered if a layer has it already: weights may be shared."""
+    """The name, numbered if another layer has it: weights may be shared."""
     names = {layer.name for layer in found}
     candidates = (name if number == 1 else f"{name}#{number}" for number in range(1, len(found) + 2))
     return next(candidate for candidate in candidates if candidate not in names)
 
 
 def _after_activation(tensor: str, read: Readers) -> str:
-    """The tensor, or what the ReLU or clipping makes of it that alone reads it."""
+    """The output of the Relu or Clip that is the tensor's only reader; else the tensor itself."""
     if len(read[tensor]) == 1 and read[tensor][0].op_type in ("Relu", "Clip"):
         return read[tensor][0].output[0]
     return tensor
 
 
 def _moves(node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto]) -> bool:
-    """Whether the node picks values from its input: the largest, or shuffled ones, of which a slice may be taken."""
+    """Whether the node only selects or moves values: max pooling, pixel shuffle, or a slice of that."""
     if node.op_type == "Slice":
         source = made.get(node.input[0])
         return source is not None and source.op_type != "MaxPool" and _moves(source, made)

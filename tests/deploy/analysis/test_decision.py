@@ -1,4 +1,4 @@
-"""Thresholds and temperatures in a bundle: chosen on val, obeyed by the runtime."""
+"""Thresholds and temperatures in a bundle: chosen on val, applied by the runtime."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from deploy import cli
 from deploy.analysis.collect import analyze, class_id, temperature_of
 from deploy.analysis.decision import fit_decision
-from deploy.build.steps import prove
+from deploy.build.steps import verify_build
 from deploy.bundle.bundle_files import extend_bundle, read_manifest, set_decision, verify_files, write_bundle
 from deploy.bundle.manifest import MANIFEST, RECEIPT
 from deploy.errors import UserError
@@ -18,7 +18,7 @@ from deploy.evaluation.labeled_data import read_labeled, write_labeled
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from deploy.evaluation.segmentation_metrics import Scores, SegmentationMetrics
 from deploy.loading import load
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 from tests.deploy.labeled_bundle import contents, make_labeled_bundle
 from tests.deploy.tiny import make_bundle, make_image, make_manifest
 from tests.deploy.two_classes import IMAGES, make_two_class_bundle, scene
@@ -132,17 +132,17 @@ class TestManifest:
         ("threshold", "hops"),
         [(None, ("torch", "onnx", "onnxruntime fp32")), (0.7, ("onnx", "onnxruntime fp32"))],
     )
-    def test_proofs_leave_out_what_was_measured_without_it(self, bundle, threshold, hops):
+    def test_verification_leaves_out_what_was_measured_without_it(self, bundle, threshold, hops):
         hop = HopReceipt("torch", 0.5, {"boundary F1": 0.5}, 1.0, 1.0, 9.0, 0, Budget(), True, ())
         receipt = Receipt("made up", "test", IMAGES, "mIoU", (hop,), True, ())
         extend_bundle(bundle, {RECEIPT: msgspec.json.encode(receipt)})
         set_decision(bundle, threshold, None)
-        receipt = prove(bundle, bundle.parent / "data", "onnxruntime", "fp32", say=lambda _: None)
+        receipt = verify_build(bundle, bundle.parent / "data", "onnxruntime", "fp32", say=lambda _: None)
         assert tuple(hop.name for hop in receipt.hops) == hops
         assert receipt.hops[-1].agreement_previous == 1
         assert receipt.hops[-1].score == pytest.approx(scores_of(bundle, "test").miou)
 
-    def test_info_tells_it(self, bundle, capsys):
+    def test_info_shows_it(self, bundle, capsys):
         set_decision(bundle, 0.25, 1.5)
         assert cli.main(["info", str(bundle)]) == 0
         assert "land from a probability of 0.25" in capsys.readouterr().out
@@ -173,7 +173,7 @@ class TestFit:
         assert again.f1_before == pytest.approx(first.f1_after)
 
     def test_temperature_of_known_scores(self, bundle):
-        """Labels drawn from the model's probabilities at temperature 3 want 3."""
+        """Labels drawn from the model's probabilities at temperature 3 are fitted best by 3."""
         model, random = load(bundle, "onnxruntime"), np.random.default_rng(0)
         set_decision(bundle, None, 3.0)
         hot, samples = load(bundle, "onnxruntime"), []
@@ -186,7 +186,7 @@ class TestFit:
 
 
 class TestCommand:
-    def test_writes_and_tells(self, bundle, capsys):
+    def test_writes_and_prints(self, bundle, capsys):
         files = contents(bundle)
         assert cli.main(["threshold", str(bundle), "--temperature"]) == 0
         out = capsys.readouterr().out
@@ -238,13 +238,13 @@ class TestCommand:
     def test_grasps_are_refused(self, bundle):
         manifest = msgspec.structs.replace(make_manifest("sar"), task="grasp")
         write_bundle(bundle, manifest, {})
-        with pytest.raises(UserError, match="finds grasps"):
+        with pytest.raises(UserError, match="is for segmentation"):
             cli.main(["threshold", str(bundle)])
 
 
 class TestFindings:
     def test_are_those_of_the_metrics(self, bundle):
-        model: Model = load(bundle, "onnxruntime")
+        model: SegmentationModel = load(bundle, "onnxruntime")
         findings = analyze(model, read_labeled(bundle.parent / "data" / "val", 2), positive=1)
         assert findings.dataset().f1[0, 1] == pytest.approx(f1_of(bundle, "val"))
         assert findings.valid_share == pytest.approx([29 / 32] * 4)

@@ -10,12 +10,13 @@ pytest.importorskip("onnx")
 
 from deploy import build_engine
 from deploy.backends.tensorrt_gpu import cuda
-from deploy.build.steps import Int8Options, make_fp16, make_int8, prove
+from deploy.build.steps import make_fp16, make_int8, verify_build
 from deploy.bundle.bundle_files import extend_bundle, read_manifest, verify_files
 from deploy.bundle.manifest import FP16, INT8, INT8_CPU, QUANTIZATION, RECEIPT
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from deploy.loading import load
+from deploy.quantize.options import Int8Options
 from tests.deploy.labeled_bundle import contents, make_hard, make_labeled_bundle
 
 
@@ -149,16 +150,16 @@ class TestTorchRow:
 
     def test_recorded_on_the_same_images_it_comes_first(self, bundle, tmp_path):
         self.add_receipt(bundle, 4)
-        receipt = prove(bundle, tmp_path / "data", "onnxruntime", "fp32", runs_here=True)
+        receipt = verify_build(bundle, tmp_path / "data", "onnxruntime", "fp32", runs_here=True)
         assert [hop.name for hop in receipt.hops] == ["torch", "onnx", "onnxruntime fp32"]
 
     def test_recorded_on_others_it_is_left_out(self, bundle, tmp_path):
         self.add_receipt(bundle, 5)
-        receipt = prove(bundle, tmp_path / "data", "onnxruntime", "fp32", runs_here=True)
+        receipt = verify_build(bundle, tmp_path / "data", "onnxruntime", "fp32", runs_here=True)
         assert receipt.hops[0].name == "onnx"
 
     @pytest.mark.parametrize("content", [b"{}", b"\xff", b'{"hops": []}'])
     def test_a_foreign_receipt_is_left_out(self, bundle, tmp_path, content):
         extend_bundle(bundle, {RECEIPT: content})
-        receipt = prove(bundle, tmp_path / "data", "onnxruntime", "fp32")
+        receipt = verify_build(bundle, tmp_path / "data", "onnxruntime", "fp32")
         assert receipt.hops[0].name == "onnx"

@@ -7,6 +7,7 @@ import pytest
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.receipt import Budget
 from deploy.quantize.calibrators import CALIBRATORS
+from deploy.quantize.options import Int8Options
 from deploy.quantize.qdq import layers
 from deploy.quantize.report import Figures
 from deploy.quantize.search import quantize
@@ -21,7 +22,7 @@ def model():
 
 
 class Evaluation:
-    """Measures labels against those of the fp32 model on other images, which stand for the truth."""
+    """Compares labels with the fp32 model's on other images, which serve as the truth."""
 
     def __init__(self, model):
         self.images = images(8, seed=1)
@@ -39,7 +40,7 @@ class Evaluation:
 
 
 class Rule:
-    """Figures by what a candidate has in float: mIoU 0.9, less for each of `needed` that it has not."""
+    """Scores a candidate by its float layers: mIoU 0.9, less for each of `needed` that is not among them."""
 
     def __init__(self, model, needed):
         self.names = {
@@ -55,9 +56,16 @@ class Rule:
         return Figures(miou, 1.0 - 0.001 * (len(self.names) - len(in_float)))
 
 
-def search(model, evaluate, budget=LOOSE, count=32, **options):
+def search(model, evaluate, budget=LOOSE, count=32, learned=None, **options):
     lines = []
-    made = quantize(model, calibration(images(count)), evaluate, budget, say=lines.append, **options)
+    made = quantize(
+        model,
+        calibration(images(count)),
+        evaluate,
+        Int8Options(budget, **options),
+        learned=learned,
+        say=lines.append,
+    )
     return made, lines
 
 
@@ -90,7 +98,7 @@ def test_learned_ranges_are_one_more_candidate(model):
 
 
 def test_both_forms_have_to_meet_the_budget(model):
-    """What only the signed form clips must not slip through."""
+    """Errors of the signed form alone, by its clipping, must not go unnoticed."""
     real = Evaluation(model)
 
     def signed_is_bad(candidate):
@@ -102,7 +110,7 @@ def test_both_forms_have_to_meet_the_budget(model):
 
 
 def test_sensitivity_ranks_every_layer_on_request(model):
-    made, lines = search(model, Evaluation(model), sensitivity=True, calibrators=["mse"])
+    made, lines = search(model, Evaluation(model), sensitivity=True, calibrators=("mse",))
     report = made.report
     assert sorted(row.name for row in report.sensitivity) == sorted(layer.name for layer in layers(model))
     mious = [row.figures.score for row in report.sensitivity]
@@ -114,7 +122,7 @@ def test_sensitivity_ranks_every_layer_on_request(model):
 def test_the_smallest_set_of_layers_that_matter_stays_in_float(model):
     needed = {"backbone.layer1.0.conv2": 0.2, "pyramid.direct": 0.1}
     evaluate = Rule(model, needed)
-    made, lines = search(model, evaluate, Budget(0.05, 0.9), calibrators=["min-max"])
+    made, lines = search(model, evaluate, Budget(0.05, 0.9), calibrators=("min-max",))
     assert set(made.report.float_layers) == set(needed)
     assert made.report.int8.score == pytest.approx(0.9)
     assert [row.name for row in made.report.sensitivity[:2]] == list(needed)
@@ -126,7 +134,7 @@ def test_the_smallest_set_of_layers_that_matter_stays_in_float(model):
 
 
 def test_a_layer_of_the_ranking_that_does_not_matter_is_not_kept(model):
-    """Alone the second gains more than the third, but only the first and third together do."""
+    """Alone, the second gains more than the third, but only the first and third together suffice."""
 
     def evaluate(candidate):
         found = {tensor.name for tensor in onnx.load_model_from_string(candidate).graph.initializer}
@@ -138,13 +146,13 @@ def test_a_layer_of_the_ranking_that_does_not_matter_is_not_kept(model):
             return Figures(0.9, 1.0)
         return Figures(0.9 if first and other else 0.5 + 0.2 * first + 0.1 * decoy + 0.05 * other, 1.0)
 
-    made, _ = search(model, evaluate, Budget(0.05, 0.9), calibrators=["min-max"])
+    made, _ = search(model, evaluate, Budget(0.05, 0.9), calibrators=("min-max",))
     assert set(made.report.float_layers) == {"backbone.conv1", "pyramid.direct"}
 
 
 def test_blocks_stay_in_float_as_a_whole(model):
     evaluate = Rule(model, {"backbone.layer2.0.conv2": 0.2})
-    made, _ = search(model, evaluate, Budget(0.05, 0.9), calibrators=["mse"], granularity="block")
+    made, _ = search(model, evaluate, Budget(0.05, 0.9), calibrators=("mse",), granularity="block")
     members = {layer.name for layer in layers(model) if layer.block == "backbone.layer2.0"}
     assert len(members) == 4
     assert set(made.report.float_layers) == members
@@ -153,7 +161,7 @@ def test_blocks_stay_in_float_as_a_whole(model):
 
 def test_where_agreement_is_what_fails_it_ranks(model):
     evaluate = Rule(model, {})
-    made, _ = search(model, evaluate, Budget(0.05, 0.9915), calibrators=["min-max"])
+    made, _ = search(model, evaluate, Budget(0.05, 0.9915), calibrators=("min-max",))
     assert len(made.report.float_layers) == 2
     agreements = [row.figures.agreement for row in made.report.sensitivity]
     assert agreements == sorted(agreements, reverse=True)
@@ -163,15 +171,15 @@ def test_a_budget_out_of_reach_fails_with_figures_and_remedies(model):
     evaluate = Rule(model, {layer.name: 0.05 for layer in layers(model) if layer.kind == "Conv"})
     lines = []
     with pytest.raises(GateFailed, match=r"mIoU .* over the budget .* calibration images.*QAT") as caught:
-        quantize(model, calibration(images(32)), evaluate, Budget(0.05, 0.9), say=lines.append)
+        quantize(model, calibration(images(32)), evaluate, Int8Options(Budget(0.05, 0.9)), say=lines.append)
     assert "\n" not in str(caught.value)
     assert "(all in float)" in lines[-1]  # the ranking, which took long to measure, is not lost
 
 
 class TestKeepFloat:
     def test_stays_in_float_whatever_it_gains_and_is_not_ranked(self, model):
-        options = {"calibrators": ["mse"], "sensitivity": True}
-        made, _ = search(model, Evaluation(model), keep_float=["last", "first"], **options)
+        options = {"calibrators": ("mse",), "sensitivity": True}
+        made, _ = search(model, Evaluation(model), keep_float=("last", "first"), **options)
         names = [layer.name for layer in layers(model)]
         assert made.report.float_layers == (names[0], names[-1])
         assert sorted(row.name for row in made.report.sensitivity) == sorted(names[1:-1])
@@ -179,22 +187,22 @@ class TestKeepFloat:
     def test_comes_on_top_of_what_the_budget_needs(self, model):
         evaluate = Rule(model, {"pyramid.direct": 0.1})
         made, _ = search(
-            model, evaluate, Budget(0.05, 0.9), calibrators=["mse"], keep_float=["backbone.layer2.0"]
+            model, evaluate, Budget(0.05, 0.9), calibrators=("mse",), keep_float=("backbone.layer2.0",)
         )
         block = {layer.name for layer in layers(model) if layer.block == "backbone.layer2.0"}
         assert set(made.report.float_layers) == block | {"pyramid.direct"}
 
     def test_an_unknown_name_is_refused_with_those_close_to_it(self, model):
         with pytest.raises(UserError, match=r"'pyramid.direkt'; close are pyramid\.direct"):
-            search(model, Evaluation(model), keep_float=["pyramid.direkt"])
+            search(model, Evaluation(model), keep_float=("pyramid.direkt",))
 
     def test_something_has_to_be_quantized(self, model):
         with pytest.raises(UserError, match="leaves no layer to quantize"):
-            search(model, Evaluation(model), keep_float=[layer.name for layer in layers(model)])
+            search(model, Evaluation(model), keep_float=tuple(layer.name for layer in layers(model)))
 
 
 def hostile_net() -> bytes:
-    """Between `spread` and `gather` one channel is 3000 times larger than the others, and none can be done without."""
+    """Between `spread` and `gather` one channel is 3000 times larger than the others, and every channel matters."""
     net = Net(3)
     x = net.op("Relu", net.conv(net.image(), "stem", 3, 16, strides=[2, 2]))
     x = net.op("Relu", net.conv(x, "spread", 16, 16))
@@ -221,10 +229,12 @@ def test_too_few_images_are_refused_and_few_are_warned_of(model):
         search(model, Evaluation(model), count=7)
     void = [(image, np.zeros((32, 48), bool)) for image in images(30)]
     with pytest.raises(UserError, match="has 5 images with a valid pixel"):
-        quantize(model, [*calibration(images(5)), *void], Evaluation(model), LOOSE, say=lambda _: None)
-    _, lines = search(model, Evaluation(model), count=8, calibrators=["min-max"])
+        quantize(
+            model, [*calibration(images(5)), *void], Evaluation(model), Int8Options(LOOSE), say=lambda _: None
+        )
+    _, lines = search(model, Evaluation(model), count=8, calibrators=("min-max",))
     assert "only 8 calibration images" in lines[0]
-    _, lines = search(model, Evaluation(model), count=32, calibrators=["min-max"])
+    _, lines = search(model, Evaluation(model), count=32, calibrators=("min-max",))
     assert not any("warning" in line for line in lines)
 
 
@@ -232,10 +242,10 @@ def test_too_few_images_are_refused_and_few_are_warned_of(model):
     ("options", "message"),
     [
         (
-            {"calibrators": ["mse", "magic"]},
+            {"calibrators": ("mse", "magic")},
             "calibrators: magic; choose from min-max, percentile, entropy, mse",
         ),
-        ({"calibrators": []}, "calibrators: none"),
+        ({"calibrators": ()}, "calibrators: none"),
         ({"granularity": "network"}, "'network' is unknown; choose layer or block"),
     ],
 )

@@ -1,0 +1,32 @@
+"""Options of INT8 quantization. Imports neither onnx nor ONNX Runtime."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deploy.evaluation.receipt import Budget
+from deploy.quantize.calibrators import CALIBRATORS
+
+GRANULARITIES = ("layer", "block")
+INT8_BUDGET = Budget(max_drop=0.005, min_agreement=0.98)
+"""Default budget of INT8 against the fp32 model."""
+
+Say = Callable[[str], None]
+"""Prints a line of progress, or a table."""
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How `deploy.quantize.search.quantize` makes an INT8 model."""
+
+    budget: Budget = INT8_BUDGET
+    """Largest loss of the score against the fp32 model, and smallest agreement with it."""
+    calibrators: tuple[str, ...] = tuple(CALIBRATORS)
+    """Names in `CALIBRATORS` to choose from."""
+    granularity: str = "layer"
+    """"layer", or "block" to rank the layers of a block and leave them in float together, which is faster."""
+    sensitivity: bool = False
+    """Rank the layers even if the budget is met."""
+    keep_float: tuple[str, ...] = ()
+    """Layers and blocks that always stay in float, by name, or "first" and "last"."""
+    max_float: float = 0.5
+    """Largest share of layers in float besides `keep_float`; more would leave little of INT8's speed."""
