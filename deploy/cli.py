@@ -1,10 +1,9 @@
-"""The commands of a device: predict, predict-raster, info, verify, build, threshold; and, with `onnx`, lint."""
+"""The commands that run on a device: predict, predict-raster, info, verify, build, threshold and, with `onnx`, lint."""
 
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from deploy.tasks.registry import task_of
 def main(argv: Sequence[str]) -> int:
     """Run one command, such as `["predict", "bundle", "photo.jpg"]`, and return its exit code.
 
-    Raises `UserError` for what the user can mend; see `errors.exit_with_one_line`.
+    Raises:
+        UserError: an error that the user can fix; see `errors.exit_with_one_line`.
     """
     if argv and argv[0] in ("build", "lint", "predict-raster", "threshold"):
         return _own_parser(argv[0])(argv[1:])
@@ -37,19 +37,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _own_parser(command: str) -> Callable[[Sequence[str]], int]:
-    """The commands that have parsers of their own, and that a device which only predicts never imports."""
+    """The `main` of a command with a parser of its own. Start-up time: each imports only what it needs."""
     if command == "build":
-        from deploy import build_engine
+        from deploy.build_engine import main as build
 
-        return partial(build_engine.main, prog="edgedistill build")
+        return build
     if command == "threshold":
         from deploy.analysis.decision import main as threshold
 
         return threshold
     if command == "predict-raster":
-        from deploy.raster import command as raster_command
+        from deploy.raster.command import main as predict_raster
 
-        return raster_command.main
+        return predict_raster
     if find_spec("onnx") is None:
         raise UserError("lint reads ONNX files: pip install 'edgedistill[quantize]'")
     from deploy.lint import lint_command
@@ -61,23 +61,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgedistill", description="Run a bundle on this device.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    predict = commands.add_parser(
-        "predict", help="segment an image, or find its grasps; or those of every image of a folder"
-    )
+    predict = commands.add_parser("predict", help="run a bundle on an image, or on every image of a folder")
     predict.add_argument("bundle", type=Path, metavar="BUNDLE")
     predict.add_argument("images", type=Path, metavar="IMAGE|FOLDER")
     predict.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="folder to write to (predictions)"
+        "--out", type=Path, default=Path("predictions"), help="folder for the results (default: predictions)"
     )
     predict.add_argument(
         "--probabilities",
         action="store_true",
-        help="also write probabilities (or the maps of a grasp network), float32 K×H×W (.npy)",
+        help="also write the probabilities, or the maps of a grasp network, as .npy, float32 K×H×W",
     )
-    predict.add_argument("--threads", type=int, help="CPU threads of the engine (its own choice)")
+    predict.add_argument("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
     add_engine_options(predict)
     predict.add_argument(
-        "--fallback", action="store_true", help="use the CPU where the TensorRT backend asked for cannot run"
+        "--fallback", action="store_true", help="use the CPU if the requested TensorRT backend cannot run"
     )
     predict.set_defaults(command=_predict)
 
@@ -86,20 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(command=_info)
 
     verify = commands.add_parser(
-        "verify", help="check a bundle's files, and its golden outputs on this device"
+        "verify", help="check a bundle's files, and compare its golden outputs on this device"
     )
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     add_engine_options(verify)
     verify.set_defaults(command=_verify)
 
-    # For the list of commands only: `main` hands these over before anything is parsed.
-    commands.add_parser("build", help="quantize and compile a bundle for a device, and prove the result")
-    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
+    # Only for the list in --help: `main` calls these commands before it parses anything.
+    commands.add_parser("build", help="quantize and compile a bundle for a device, and verify the result")
+    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size, tile by tile")
+    commands.add_parser("lint", help="predict how compilers will handle a bundle or an ONNX file")
     commands.add_parser(
-        "lint", help="predict_int8_coverage what compilers will make of a bundle or an ONNX file"
-    )
-    commands.add_parser(
-        "threshold", help="choose the probability from which a pixel is the second of two classes"
+        "threshold", help="choose the probability threshold of a two-class bundle on validation data"
     )
     return parser
 
@@ -109,7 +105,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     folder = arguments.images if is_folder else arguments.images.parent
     if arguments.out.resolve() == folder.resolve():
         raise UserError(
-            f"--out {arguments.out}: is the folder of the images, whose files it could overwrite; choose another"
+            f"--out {arguments.out}: is the folder of the images, so results could overwrite them; choose another"
         )
     paths = list_images(folder) if is_folder else [arguments.images]
     model = load(
@@ -146,7 +142,7 @@ def _predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """A name for the outputs of each file, no two alike: its stem, or `a_png` and `a_jpg` where stems repeat."""
+    """A unique output name for each file: its stem, or `a_png` and `a_jpg` where stems repeat."""
     stems = Counter(path.stem for path in paths)
     names: list[str] = []
     for path in paths:
@@ -175,7 +171,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def describe_engines(bundle: Path) -> list[str]:
-    """A line for each engine that was compiled from the bundle, damaged ones included."""
+    """One line for each engine compiled from the bundle, damaged ones included."""
     lines, manifest = [], read_manifest(bundle)
     for path in sorted(engines_folder(bundle).glob(f"*{SUFFIX}")):
         try:
@@ -203,7 +199,7 @@ def _describe_engine(sidecar: Sidecar, manifest: Manifest) -> str:
 
 
 def describe_manifest(manifest: Manifest) -> list[str]:
-    """Lines that tell a person what the bundle is, reads, gives and holds."""
+    """Lines of text that describe a bundle: task, inputs, outputs, classes, files, metrics and provenance."""
     spec = manifest.input
     pixels = "pixels that are not finite carry no data" if spec.nodata else "every pixel carries data"
     files = {
