@@ -107,12 +107,12 @@ def test_other_sizes_are_padded_to_the_next_multiple(arch, multiple):
 
 
 def test_channel_weights_start_near_1_and_see_the_whole_image():
-    network = small("unet-weighted", 3).eval()
+    weights = small("unet-weighted", 3).eval().get_submodule("weights")
     image = torch.randn(2, 3, 20, 20)
     with torch.no_grad():
-        weighted = network.weights(image)
+        weighted = weights(image)
         ratio = weighted / image
-        brighter = network.weights(image + 3) / (image + 3)
+        brighter = weights(image + 3) / (image + 3)
     assert ratio.std(dim=(2, 3)).max() < 1e-4  # one number a channel
     assert ((ratio > 0.5) & (ratio < 1.5)).all()
     assert (ratio.mean((2, 3)) - brighter.mean((2, 3))).abs().max() > 1e-3
@@ -120,15 +120,14 @@ def test_channel_weights_start_near_1_and_see_the_whole_image():
 
 @pytest.mark.parametrize(("channels", "expected"), [(2, (1, 1)), (3, (2, 1)), (4, (3, 1)), (5, (3, 2))])
 def test_fusion_keeps_the_modalities_apart_until_they_are_joined(channels, expected):
-    encoder = small("unet-fusion", channels).eval().encoder
+    encoder = small("unet-fusion", channels).eval().get_submodule("encoder")
     assert encoder.modalities == expected
+    first = encoder.get_submodule("first")
     image = torch.randn(1, channels, 16, 16)
     changed = image.clone()
     changed[:, expected[0] :] += 1
     with torch.no_grad():
-        for one, other in zip(
-            encoder.first(image[:, : expected[0]]), encoder.first(changed[:, : expected[0]]), strict=True
-        ):
+        for one, other in zip(first(image[:, : expected[0]]), first(changed[:, : expected[0]]), strict=True):
             assert torch.equal(one, other)
         assert all(
             not torch.equal(one, other) for one, other in zip(encoder(image), encoder(changed), strict=True)

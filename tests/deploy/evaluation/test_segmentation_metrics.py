@@ -41,10 +41,10 @@ def test_equals_scikit_learn(seed):
     options = {"labels": classes, "average": None, "zero_division": 0}
 
     np.testing.assert_array_equal(counts.confusion[:, :-1], sklearn.confusion_matrix(*pair, labels=classes))
-    np.testing.assert_allclose(scores.iou, sklearn.jaccard_score(*pair, **options))
-    np.testing.assert_allclose(scores.precision, sklearn.precision_score(*pair, **options))
-    np.testing.assert_allclose(scores.recall, sklearn.recall_score(*pair, **options))
-    np.testing.assert_allclose(scores.f1, sklearn.f1_score(*pair, **options))
+    np.testing.assert_allclose(np.array(scores.iou, float), sklearn.jaccard_score(*pair, **options))
+    np.testing.assert_allclose(np.array(scores.precision, float), sklearn.precision_score(*pair, **options))
+    np.testing.assert_allclose(np.array(scores.recall, float), sklearn.recall_score(*pair, **options))
+    np.testing.assert_allclose(np.array(scores.f1, float), sklearn.f1_score(*pair, **options))
     assert scores.miou == pytest.approx(sklearn.jaccard_score(*pair, labels=classes, average="macro"))
     assert scores.pixel_accuracy == pytest.approx(sklearn.accuracy_score(*pair))
 

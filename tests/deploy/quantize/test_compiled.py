@@ -78,8 +78,8 @@ def test_an_exported_student_runs_in_integers_everywhere(backbone, tmp_path):
     network = build_network(f"pspnet/{backbone}", 3, 11, output_stride=16, head_channels=64)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # as after training: no bias is 0
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.2)
     spec = InputSpec(("R", "G", "B"), 96, 144, "uint8", "NHWC", (110.0,) * 3, (60.0,) * 3)
     model = export_onnx(device_form(network, spec, fold=True), 20)
     batches = images(4, size=(96, 144))

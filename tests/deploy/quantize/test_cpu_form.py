@@ -137,5 +137,5 @@ def test_loads_on_the_path_for_cpus_without_vnni(s8):
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(cpu_form(s8), options, providers=["CPUExecutionProvider"])
-    logits = np.concatenate([session.run(["logits"], {"image": image})[0] for image in images()])
+    logits = np.concatenate([np.asarray(session.run(["logits"], {"image": image})[0]) for image in images()])
     np.testing.assert_allclose(logits, run(cpu_form(s8), images())[1], atol=0.02 * logits.std())

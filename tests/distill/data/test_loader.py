@@ -14,9 +14,9 @@ from deploy.errors import UserError
 from deploy.inference.preprocess import prepare
 from distill.config import AugmentConfig, DataConfig
 from distill.data.loader import Shard, step_indices, train_batches
-from distill.tasks.registry import open_splits
 from distill.data.sample import Batch, Sample, make_sample
 from distill.data.train_view import TrainView
+from distill.tasks.registry import open_splits
 
 MEAN = (-12.0, -19.0)
 CROP = AugmentConfig(crop=(24, 16), vertical_flip=True)
@@ -189,7 +189,7 @@ class Photos:
 
 
 @pytest.mark.parametrize("size", [(20, 30), (90, 120), (45, 60), (20, 120)])
-def test_photo_without_augmentation_is_what_the_device_prepares(size):
+def test_photo_without_augmentation_is_what_the_device_prepares(size: tuple[int, int]):
     photos = Photos()
     spec = InputSpec(("R", "G", "B"), *size, "uint8", "NHWC", (0.0,) * 3, (1.0,) * 3)
     sample = TrainView(photos, size=size, augment=None, mean=(0, 0, 0), optical=True)[0, 0]
@@ -200,7 +200,7 @@ def test_photo_without_augmentation_is_what_the_device_prepares(size):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (48, 48)])
-def test_radar_without_augmentation_is_what_the_device_prepares(size):
+def test_radar_without_augmentation_is_what_the_device_prepares(size: tuple[int, int]):
     scenes = view(12, augment=None, size=size)
     spec = InputSpec(("VV", "VH"), *size, "float32", "NCHW", MEAN, (1.0, 1.0), nodata="nan")
     for index in range(12):
@@ -210,7 +210,7 @@ def test_radar_without_augmentation_is_what_the_device_prepares(size):
 
 @pytest.mark.parametrize("normalize", ["image", "patch"])
 @pytest.mark.parametrize("size", [(16, 16), (48, 48)])
-def test_radar_with_its_own_statistics_is_what_the_device_prepares(size, normalize):
+def test_radar_with_its_own_statistics_is_what_the_device_prepares(size: tuple[int, int], normalize):
     reader = view(12, augment=None, size=size).reader
     scenes = TrainView(reader, size=size, augment=None, mean=MEAN, optical=False, normalize=normalize)
     zeros, ones = (0.0, 0.0), (1.0, 1.0)

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from distill import cli
 from distill.config import DataConfig
-from distill.tasks.registry import open_splits
 from distill.data.sample import make_sample
 from distill.data.splits import Splits
 from distill.data.stats import compute_stats
@@ -25,6 +25,7 @@ from distill.inspect_data.numbers import BINS, RunningSummary
 from distill.inspect_data.survey import SHARES, Survey
 from distill.inspect_data.tables import remarks
 from distill.reporting import figures
+from distill.tasks.registry import open_splits
 
 VALUES = st.floats(-1e6, 1e6, width=32)
 PIECES = st.lists(arrays(np.float32, st.integers(0, 30), elements=VALUES), min_size=1, max_size=6)
@@ -115,7 +116,7 @@ def splits(train, val, test=None):
 
 def surveyed(data, tile=None):
     survey = Survey(data, tile)
-    rows = [dict(zip(survey.header, row, strict=True)) for row in survey.rows()]
+    rows: list[dict[str, Any]] = [dict(zip(survey.header, row, strict=True)) for row in survey.rows()]
     return rows, survey.splits
 
 

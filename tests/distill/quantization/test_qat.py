@@ -47,7 +47,7 @@ def run(model, raw):
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"image": raw})[0]
+    return np.asarray(session.run(["logits"], {"image": raw})[0])
 
 
 class TestSimulation:

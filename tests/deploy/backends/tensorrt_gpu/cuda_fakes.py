@@ -181,7 +181,7 @@ class FakePyCuda(ModuleType):
             retain_primary_context=lambda: SimpleNamespace(push=self.push, pop=self.pop),
         )
 
-    Device.count = lambda: 1
+    Device.count = lambda: 1  # pyright: ignore[reportFunctionMemberAccess]
 
     def push(self):
         self.stacks.depth = getattr(self.stacks, "depth", 0) + 1

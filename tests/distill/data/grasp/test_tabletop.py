@@ -15,7 +15,7 @@ from distill.data.seeding import generator
 PIXEL = 0.001
 
 
-def scene(index=0, size=(150, 200), seed=0, split="train"):
+def scene(index=0, size: tuple[int, int] = (150, 200), seed=0, split="train"):
     rng = generator("tabletop", seed, split, index)
     return tabletop_scene(rng, *size, object_split(seed)[split], seed)
 

@@ -47,7 +47,8 @@ def test_pixels_are_those_whose_centers_lie_in_the_middle_third():
     """Independently: every pixel of the image against the rectangle's edges."""
     rng = np.random.default_rng(0)
     for _ in range(20):
-        one = grasp(*rng.uniform(20, 100, 2), rng.uniform(-1.5, 1.5), *rng.uniform(9, 50, 2))
+        center, size = (rng.uniform(20, 100), rng.uniform(20, 100)), (rng.uniform(9, 50), rng.uniform(9, 50))
+        one = grasp(*center, rng.uniform(-1.5, 1.5), *size)
         x, y, angle, width, height = one[0]
         rows, columns = np.mgrid[:SIDE, :SIDE]
         turned = ((columns - x) + 1j * (y - rows)) * np.exp(-1j * angle)

@@ -65,7 +65,8 @@ class TestEveryLoss:
 
     @every_option
     def test_all_void_is_zero_with_zero_gradient(self, scene, name, options):
-        loss, gradient = backward(name, *scene[:2], torch.zeros_like(scene[2]), **options)
+        maps, target, valid = scene
+        loss, gradient = backward(name, maps, target, torch.zeros_like(valid), **options)
         assert loss == 0
         assert not gradient.any()
 

@@ -43,7 +43,9 @@ def image_means(values, valid):
 class TestPixels:
     @pytest.mark.parametrize("weights", [None, WEIGHTS])
     def test_focal_without_gamma_is_cross_entropy(self, scene, weights):
-        torch.testing.assert_close(focal(*scene, weights, gamma=0.0), cross_entropy(*scene, weights))
+        torch.testing.assert_close(
+            focal(*scene, class_weights=weights, gamma=0.0), cross_entropy(*scene, class_weights=weights)
+        )
 
     def test_focal_in_probabilities(self, scene):
         logits, label, valid = scene
@@ -63,7 +65,7 @@ class TestPixels:
 
     def test_alpha_is_the_weight_of_what_is_not_background(self, scene):
         weights = torch.tensor([0.75, 0.25, 0.25], dtype=torch.float64)
-        torch.testing.assert_close(focal(*scene, alpha=0.25), focal(*scene, weights))
+        torch.testing.assert_close(focal(*scene, alpha=0.25), focal(*scene, class_weights=weights))
 
     @pytest.mark.parametrize("weights", [None, WEIGHTS])
     def test_balanced_is_weighted_by_inverse_frequency(self, scene, weights):
@@ -72,8 +74,8 @@ class TestPixels:
         frequency = torch.bincount(label[valid], minlength=3) / valid.sum()
         inverse = (1.0 if weights is None else weights) / frequency.double()
         expected = F.cross_entropy(logits, label, inverse, ignore_index=255)
-        torch.testing.assert_close(balanced_ce(*scene, weights), expected)
-        assert not torch.isclose(expected, cross_entropy(*scene, weights), rtol=1e-2)
+        torch.testing.assert_close(balanced_ce(*scene, class_weights=weights), expected)
+        assert not torch.isclose(expected, cross_entropy(*scene, class_weights=weights), rtol=1e-2)
 
     def test_balanced_without_a_class(self, scene):
         logits, label, valid = scene
@@ -87,8 +89,8 @@ class TestRegions:
     @pytest.mark.parametrize("weights", [None, WEIGHTS])
     def test_tversky_of_halves_is_dice(self, scene, weights, per_image):
         torch.testing.assert_close(
-            tversky(*scene, weights, alpha=0.5, beta=0.5, per_image=per_image),
-            dice(*scene, weights, per_image=per_image),
+            tversky(*scene, class_weights=weights, alpha=0.5, beta=0.5, per_image=per_image),
+            dice(*scene, class_weights=weights, per_image=per_image),
         )
 
     @pytest.mark.parametrize("loss", [*REGIONS, boundary])
