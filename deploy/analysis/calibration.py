@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say: reliability by confidence, and a temperature that mends it.
+"""Calibration of probabilities: reliability by confidence, and the temperature that corrects it.
 
 After Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599.
 """
@@ -12,16 +12,16 @@ from deploy.errors import UserError
 
 BINS = 15
 _UNIT = 2**24
-"""Confidences are added up in integers of 1/_UNIT, so that sums do not depend on the order of the images."""
+"""Confidences are summed in integer units of 1/_UNIT, so that sums do not depend on the order of the images."""
 _TINY = np.float32(np.finfo(np.float32).tiny)
 LOWEST, HIGHEST = 0.05, 20.0
-"""Range in which a temperature is looked for."""
+"""Range of temperatures that are searched."""
 _GRID = 49
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 class Reliability:
-    """Pixels by confidence (the largest probability) in equal bins (i/B, (i+1)/B], and whether they are right."""
+    """Counts of pixels, and of correct pixels, by confidence (the largest probability) in equal bins (i/B, (i+1)/B]."""
 
     def __init__(self, bins: int = BINS) -> None:
         self.bins = bins
@@ -31,7 +31,7 @@ class Reliability:
         """Sum of confidences in units of 2⁻²⁴."""
 
     def update(self, probabilities: np.ndarray, label: np.ndarray, valid: np.ndarray) -> None:
-        """Count probabilities float32 K×H×W against labels H×W, where bool `valid` H×W."""
+        """Count probabilities float32 K×H×W against labels H×W where `valid`, bool H×W."""
         self.add(probabilities[:, valid].T, label[valid])
 
     def add(self, probabilities: np.ndarray, label: np.ndarray) -> None:
@@ -42,11 +42,15 @@ class Reliability:
         units = np.rint(confidence.astype(np.float64) * _UNIT)
         self.count += np.bincount(index, minlength=self.bins)
         self.correct += np.bincount(index[right], minlength=self.bins)
-        # Sums of integers in float64 are exact up to 2⁵³: half a thousand million pixels of one call.
+        # Sums of integers in float64 are exact up to 2⁵³: 500 million pixels in one call.
         self.confidence += np.bincount(index, units, minlength=self.bins).astype(np.int64)
 
     def merge(self, other: Self) -> None:
-        """Add the counts of another instance with as many bins; others are a `ValueError`."""
+        """Add the counts of another instance.
+
+        Raises:
+            ValueError: the other instance has another number of bins.
+        """
         if self.bins != other.bins:
             raise ValueError("reliability with different bins cannot be merged")
         self.count += other.count
@@ -54,12 +58,12 @@ class Reliability:
         self.confidence += other.confidence
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean confidence and share of right pixels of each bin, float64 (B,); NaN where a bin is empty."""
+        """Mean confidence and share of correct pixels of each bin, float64 (B,); NaN where a bin is empty."""
         count = np.where(self.count > 0, self.count, np.nan)
         return self.confidence / _UNIT / count, self.correct / count
 
     def ece(self) -> float | None:
-        """Expected calibration error: the mean |accuracy − confidence| of the bins, by pixels; None without pixels."""
+        """Expected calibration error: mean |accuracy − confidence| of bins, weighted by pixels; None without pixels."""
         total = int(self.count.sum())
         gaps = np.abs(self.correct - self.confidence / _UNIT)
         return float(gaps.sum() / total) if total else None
@@ -67,9 +71,9 @@ class Reliability:
 
 @dataclass(eq=False)
 class LogitSample:
-    """A uniform random sample of pixels, at most `capacity` of all seen: those with the smallest random keys.
+    """A uniform random sample of at most `capacity` pixels: those with the smallest random keys.
 
-    Samples with different seeds can be merged, and are then a sample of all their pixels.
+    Samples with different seeds can be merged into a sample of all their pixels.
     """
 
     classes: int
@@ -84,7 +88,7 @@ class LogitSample:
 
     @property
     def logits(self) -> np.ndarray:
-        """float32 n×K: logarithms of probabilities, which are the scores up to a constant of the pixel."""
+        """float32 n×K: log-probabilities, which equal the logits up to a constant for each pixel."""
         return self._logits
 
     @property
@@ -93,7 +97,7 @@ class LogitSample:
         return self._labels
 
     def update(self, probabilities: np.ndarray, label: np.ndarray, valid: np.ndarray) -> None:
-        """Offer the pixels of probabilities float32 K×H×W and labels H×W where bool `valid` H×W."""
+        """Add pixels of probabilities float32 K×H×W and labels H×W where `valid`, bool H×W, to those sampled from."""
         where = np.flatnonzero(valid)
         keys = self._random.random(len(where))
         if len(self._keys) == self.capacity:
@@ -106,7 +110,7 @@ class LogitSample:
         self._keep(keys, np.log(np.maximum(picked, _TINY)), label.reshape(-1)[where].astype(np.int64))
 
     def merge(self, other: Self) -> None:
-        """Take in the pixels of another sample, of another seed and as many classes."""
+        """Merge another sample, which has another seed and the same number of classes."""
         self._keep(other._keys, other._logits, other._labels)
 
     def _keep(self, keys: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> None:
@@ -119,7 +123,7 @@ class LogitSample:
 
 
 def nll(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood in nats of labels (n,) under softmax(logits n×K / temperature)."""
+    """Mean negative log-likelihood, in nats, of labels (n,) under softmax(logits n×K / temperature)."""
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(scaled).sum(axis=1))
@@ -127,10 +131,18 @@ def nll(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> flo
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature in 0.05..20 of the smallest `nll`: a grid in log T, then golden section around its best.
+    """Find the temperature in 0.05..20 with the smallest `nll`.
 
-    The likelihood is concave in 1/T, so there is one optimum; at an end of the range it lies beyond (labels that a
-    model never gets wrong want T = 0). Raises `UserError` without pixels.
+    Searches a grid in log T, then uses golden-section search around its best point. The likelihood is concave in 1/T,
+    so there is one optimum; a result at an end of the range means that it lies beyond (T = 0 is optimal for a model
+    that is always correct).
+
+    Args:
+        logits: float32 n×K.
+        labels: int64 (n,).
+
+    Raises:
+        UserError: there are no pixels.
     """
     if not len(labels):
         raise UserError("no valid pixel to fit a temperature on; check labels and ignore label")
@@ -142,7 +154,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _golden(logits: np.ndarray, labels: np.ndarray, low: float, high: float) -> float:
-    """Log T of the smallest `nll` between two of them, to 1e-5."""
+    """Log T of the smallest `nll` in the interval from `low` to `high`, to within 1e-5."""
 
     def cost(point: float) -> float:
         return nll(logits, labels, float(np.exp(point)))
@@ -162,7 +174,7 @@ def _golden(logits: np.ndarray, labels: np.ndarray, low: float, high: float) -> 
 
 
 def rescaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities float32 K×… as they are when their scores are divided by a further temperature."""
+    """Probabilities float32 K×… after dividing their logits by a further temperature."""
     scaled = np.log(np.maximum(probabilities, _TINY)) / np.float32(temperature)
     scaled -= scaled.max(axis=0)
     np.exp(scaled, out=scaled)

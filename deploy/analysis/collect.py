@@ -1,4 +1,4 @@
-"""One pass of a model over labeled images, and what is kept of it."""
+"""Run a model over labeled images once and count everything that the analysis needs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from deploy.analysis.scores import ImageScores, confusion, dataset_scores, score
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample
-from deploy.tasks.segmentation.model import Model, Result
+from deploy.tasks.segmentation.model import SegmentationModel, SegmentationResult
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a model said of N images, in numbers. Pixels whose label is unknown are nowhere in it."""
+    """Counts of a model's predictions on N images. Pixels without a valid label are not counted."""
 
     names: tuple[str, ...]
     confusions: np.ndarray
     """int64 N×K×(K+1), see `scores.confusion`."""
     valid_share: np.ndarray
-    """float64 (N,): the share of pixels whose label is known."""
+    """float64 (N,): share of pixels with a valid label."""
     histogram: ProbabilityHistogram
-    """Of the class looked at. Where the image carries no data its probability counts as 0."""
+    """Of the analyzed class. Where the image has no data, its probability counts as 0."""
     reliability: Reliability
     """Over pixels with data."""
     rescaled: Reliability | None
-    """The same after a further temperature, where one was given."""
+    """The same after a further temperature, if one was given."""
 
     def images(self) -> ImageScores:
         """Scores of each image."""
@@ -40,18 +40,24 @@ class Findings:
 
 
 def analyze(
-    model: Model, samples: Iterable[Sample], positive: int, temperature: float | None = None
+    model: SegmentationModel, samples: Iterable[Sample], positive: int, temperature: float | None = None
 ) -> Findings:
-    """Run the model over samples, once, and count; class id `positive` is the one that curves are made of.
+    """Run the model once over samples and count.
 
-    With `temperature` calibration is also counted with scores divided by it. Raises `UserError` where no image has a
-    valid pixel.
+    Args:
+        model: the model.
+        samples: labeled images.
+        positive: id of the class that curves are computed for.
+        temperature: if given, calibration is also counted with the logits divided by it.
+
+    Raises:
+        UserError: no image has a valid pixel.
     """
     histogram, reliability = ProbabilityHistogram(), Reliability()
     after = Reliability() if temperature else None
     names, confusions, shares = [], [], []
     for name, image, label, valid in samples:
-        result: Result = model(image)
+        result: SegmentationResult = model(image)
         probabilities, with_data = result.probabilities, valid & result.valid
         names.append(name)
         shares.append(valid.mean())
@@ -66,20 +72,28 @@ def analyze(
     return Findings(tuple(names), counted, np.array(shares), histogram, reliability, after)
 
 
-def temperature_of(model: Model, samples: Iterable[Sample], seed: int = 0) -> float:
-    """The temperature that a model's scores want, by its likelihood on a random 100 000 of the samples' pixels.
+def temperature_of(model: SegmentationModel, samples: Iterable[Sample], seed: int = 0) -> float:
+    """Fit the temperature of a model on 100 000 random pixels of the samples.
 
-    It comes on top of one that the model has already. Raises `UserError` as `fit_temperature` does.
+    Returns:
+        The temperature, to be applied on top of one that the model already has.
+
+    Raises:
+        UserError: no pixel is valid.
     """
     sample = LogitSample(len(model.classes), seed=seed)
     for _, image, label, valid in samples:
-        result: Result = model(image)
+        result: SegmentationResult = model(image)
         sample.update(result.probabilities, label, valid & result.valid)
     return fit_temperature(sample.logits, sample.labels)
 
 
 def class_id(classes: Sequence[ClassInfo], name: str | None) -> int:
-    """The id of the class called `name`, by default 1. Raises `UserError` listing the classes where there is none."""
+    """The id of the class called `name`; 1 if `name` is None.
+
+    Raises:
+        UserError: there is no such class; the message lists the classes.
+    """
     names = [one.name for one in classes]
     if name is None and len(names) > 1:
         return 1

@@ -1,4 +1,4 @@
-"""One class against the rest, at every threshold: counts of pixels by their probability, and the curves from them."""
+"""One class against the rest, at every threshold: histograms of probabilities, and the curves from them."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
@@ -9,12 +9,12 @@ from deploy.errors import UserError
 
 STEPS = 1000
 EDGES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
-"""Thresholds 0, 0.001, …, 1 in the dtype of probabilities, so that `probability >= threshold` means what it counts."""
+"""Thresholds 0, 0.001, …, 1 in the dtype of probabilities, so that bins match `probability >= threshold` exactly."""
 
 
 @dataclass(eq=False)
 class ProbabilityHistogram:
-    """Pixels by their probability of one class, in integers: exact, in any order, and to be added up.
+    """Counts of pixels by their probability of one class: exact integers, which can be added up in any order.
 
     Bin i counts probabilities p with EDGES[i] <= p < EDGES[i + 1], the last p = 1.
     """
@@ -25,13 +25,19 @@ class ProbabilityHistogram:
     """int64 (1001,): all others."""
 
     def update(self, probability: np.ndarray, is_class: np.ndarray, valid: np.ndarray) -> None:
-        """Count float32 `probability` in 0..1 against bool `is_class`, where bool `valid`; all of one shape.
+        """Count valid pixels.
 
-        Raises `UserError` where a probability is NaN.
+        Args:
+            probability: float32 in 0..1.
+            is_class: bool, of the same shape: whether the label is the class.
+            valid: bool, of the same shape: the pixels to count.
+
+        Raises:
+            UserError: a probability is NaN.
         """
         probability, is_class = probability[valid], is_class[valid]
         if np.isnan(probability).any():
-            raise UserError("the model gives probabilities that are NaN; check its weights and the image")
+            raise UserError("the model outputs probabilities that are NaN; check its weights and the image")
         bins = np.searchsorted(EDGES, probability, side="right") - 1
         self.positive += np.bincount(bins[is_class], minlength=STEPS + 1)
         self.negative += np.bincount(bins[~is_class], minlength=STEPS + 1)
@@ -44,11 +50,11 @@ class ProbabilityHistogram:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Figures for each of the thresholds, float64 (1001,), fractions in 0..1.
+    """Metrics at each threshold, float64 (1001,), fractions in 0..1.
 
-    A pixel is predicted as the class where its probability is at least the threshold. Figures follow
-    `deploy.evaluation.segmentation_metrics`: where a figure's denominator is empty it is 0; but precision is 1 where nothing is predicted,
-    by the convention of precision-recall curves.
+    A pixel is predicted as the class if its probability is at least the threshold. Definitions are those of
+    `deploy.evaluation.segmentation_metrics`: a metric is 0 where its denominator is 0; but precision is 1 where nothing
+    is predicted, by the convention of precision-recall curves.
     """
 
     thresholds: np.ndarray
@@ -64,7 +70,7 @@ class Sweep:
 
 
 class Best(NamedTuple):
-    """The threshold of the best F1, and its figures."""
+    """A threshold and the metrics at it."""
 
     threshold: float
     f1: float
@@ -74,7 +80,7 @@ class Best(NamedTuple):
 
 
 def sweep(histogram: ProbabilityHistogram) -> Sweep:
-    """Figures at every threshold. Cost does not depend on the number of pixels."""
+    """Compute the metrics at every threshold. The cost does not depend on the number of pixels."""
     true, false = _from_above(histogram.positive), _from_above(histogram.negative)
     positives, negatives = int(histogram.positive.sum()), int(histogram.negative.sum())
     missed, predicted = positives - true, true + false
@@ -92,7 +98,7 @@ def sweep(histogram: ProbabilityHistogram) -> Sweep:
 
 
 def best_f1(swept: Sweep) -> Best:
-    """The threshold of the highest F1; of several the one nearest to ½, where there is most room on both sides."""
+    """The threshold of the highest F1; among equals the one nearest to ½, with the largest margins on both sides."""
     top = np.flatnonzero(swept.f1 == swept.f1.max())
     index = int(top[np.argmin(np.abs(swept.thresholds[top] - 0.5))])
     figures = (swept.thresholds, swept.f1, swept.precision, swept.recall, swept.iou)
@@ -100,14 +106,14 @@ def best_f1(swept: Sweep) -> Best:
 
 
 def at_threshold(swept: Sweep, threshold: float) -> Best:
-    """Figures at the highest threshold of the sweep that is not above this one."""
+    """Metrics at the highest threshold of the sweep that is not above the given one."""
     index = int(np.searchsorted(EDGES, np.float32(threshold), side="right")) - 1
     figures = (swept.thresholds, swept.f1, swept.precision, swept.recall, swept.iou)
     return Best(*(float(figure[index]) for figure in figures))
 
 
 def average_precision(swept: Sweep) -> float | None:
-    """Area under the precision-recall curve by steps, Σ (Rₙ − Rₙ₋₁) Pₙ, as scikit-learn; None without positives."""
+    """Area under the precision-recall curve by steps, Σ (Rₙ − Rₙ₋₁) Pₙ, as in scikit-learn; None without positives."""
     if swept.true_positives[0] == 0:
         return None
     recall = np.append(swept.recall, 0.0)
@@ -115,9 +121,9 @@ def average_precision(swept: Sweep) -> float | None:
 
 
 def roc_auc(swept: Sweep) -> float | None:
-    """Area under the ROC curve by trapezia: the chance that a pixel of the class has the larger probability.
+    """Area under the ROC curve by trapezoids: the chance that a pixel of the class scores above another one.
 
-    Pixels of one bin are ties and count a half. None where there are no pixels of the class, or no others.
+    Pixels in the same bin are ties and count one half. None if there are no pixels of the class, or no others.
     """
     if swept.true_positives[0] == 0 or swept.false_positives[0] == 0:
         return None
@@ -126,5 +132,5 @@ def roc_auc(swept: Sweep) -> float | None:
 
 
 def _from_above(counts: np.ndarray) -> np.ndarray:
-    """For each bin the sum of it and all above."""
+    """For each bin the sum of its count and all above."""
     return counts[::-1].cumsum()[::-1]

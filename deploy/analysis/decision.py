@@ -1,4 +1,4 @@
-"""Choose, on validation data, the probability from which a pixel is the second of two classes; keep it in the bundle.
+"""Choose the threshold of a two-class bundle on validation data, and store it in the bundle.
 
 edgedistill threshold BUNDLE [--data FOLDER] [--split val] [--temperature]
 """
@@ -24,16 +24,16 @@ from deploy.tasks.segmentation.model import SegmentationModel
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen, and what it changed on the data that it was chosen on; fractions in 0..1."""
+    """The chosen threshold and temperature, and their effect on the data used to choose them; fractions in 0..1."""
 
     threshold: float | None
-    """None where there are more than two classes."""
+    """Probability of class 1 from which a pixel is class 1; None with more than two classes."""
     temperature: float | None
     f1_before: float | None
-    """Of class 1, by the labels of the bundle as it was; None where there are more than two classes."""
+    """F1 of class 1 with the bundle's old settings; None with more than two classes."""
     f1_after: float | None
     ece_before: float | None
-    """Expected calibration error of the bundle as it was."""
+    """Expected calibration error with the bundle's old settings."""
     ece_after: float | None
 
 
@@ -46,11 +46,19 @@ def fit_decision(
     backend: str = "auto",
     precision: str = "auto",
 ) -> Decision:
-    """Choose the threshold of the best F1 of class 1 on `data/split`, after a temperature if one is wanted.
+    """Choose the threshold with the best F1 of class 1 on `data/split`. Reads the bundle and does not write it.
 
-    The bundle is read, not written. A temperature that it has is fitted anew, or else dropped.
-    Raises `UserError` for the test split (what is chosen there cannot be measured there), for grasps, for more than two
-    classes without `temperature`, for data that are missing, damaged, or of one class only.
+    Args:
+        bundle: folder of the bundle.
+        data: folder of labeled images.
+        split: folder in `data` to choose on.
+        temperature: fit a temperature first. Without it, the result has none, even if the bundle has one.
+        backend: as for `deploy.load`.
+        precision: as for `deploy.load`.
+
+    Raises:
+        UserError: the test split, on which the result could then not be measured; a bundle that does not predict
+            classes; more than two classes without `temperature`; data that are missing, damaged or of only one class.
     """
     manifest = read_manifest(bundle)
     _check(manifest, split, temperature)
@@ -77,7 +85,7 @@ def fit_decision(
 
 
 def store_decision(bundle: Path, decision: Decision, split: str = "val") -> Manifest:
-    """Write what was chosen, and its F1, into the bundle's manifest; all other files, engines too, stay."""
+    """Write the choice and its F1 into the bundle's manifest; all other files, including engines, are unchanged."""
     metrics = (
         {"threshold f1": decision.f1_after, "threshold split": split}
         if decision.threshold is not None
@@ -86,17 +94,20 @@ def store_decision(bundle: Path, decision: Decision, split: str = "val") -> Mani
     return set_decision(bundle, decision.threshold, decision.temperature, _NO_METRICS | metrics)
 
 
-_PURPOSE = "Choose the probability from which a pixel is the second of two classes, by the best F1 on val."
+_PURPOSE = (
+    "Choose the probability from which a pixel is the second of two classes, by the best F1 on val, and store it in the"
+    " bundle."
+)
 _NO_METRICS: dict[str, float | str | None] = {"threshold f1": None, "threshold split": None}
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command."""
+    """Run the command and return its exit code."""
     options = _parser().parse_args(argv)
     bundle: Path = options.bundle
     if options.remove:
         set_decision(bundle, None, None, _NO_METRICS)
-        print(f"{bundle}: the larger score decides again")
+        print(f"{bundle}: threshold and temperature removed; the larger score decides again")
         return 0
     decision = fit_decision(
         bundle,
@@ -108,12 +119,12 @@ def main(argv: Sequence[str]) -> int:
     )
     name = store_decision(bundle, decision, options.split).classes[1].name
     print(decision_table(decision, name, options.split))
-    print(f"written to {bundle}/manifest.json; --remove takes it out again")
+    print(f"written to {bundle}/manifest.json; undo it with --remove")
     return 0
 
 
 def decision_table(decision: Decision, name: str, split: str) -> str:
-    """Before and after as an aligned table, for the class called `name`, and what was chosen."""
+    """An aligned table of the metrics before and after, and the choice, for the class called `name`."""
     rows = [
         (f"F1 {name} %", _percent(decision.f1_before), _percent(decision.f1_after)),
         ("calibration error %", _percent(decision.ece_before), _percent(decision.ece_after)),
@@ -125,7 +136,7 @@ def decision_table(decision: Decision, name: str, split: str) -> str:
     if decision.temperature is not None:
         at_end = decision.temperature in (LOWEST, HIGHEST)
         lines.append(
-            f"temperature: {decision.temperature:.3f}" + (", an end of the range looked at" if at_end else "")
+            f"temperature: {decision.temperature:.3f}" + (", an end of the searched range" if at_end else "")
         )
     return "\n".join(lines)
 
@@ -133,23 +144,27 @@ def decision_table(decision: Decision, name: str, split: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgedistill threshold", description=_PURPOSE)
     parser.add_argument(
-        "bundle", type=Path, metavar="BUNDLE", help="of two classes; its manifest is rewritten"
+        "bundle", type=Path, metavar="BUNDLE", help="bundle of two classes; its manifest is rewritten"
     )
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="labeled data (beside the bundle)")
-    parser.add_argument("--split", default="val", help="its folder to choose on, never test (val)")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="labeled data (default: beside the bundle)"
+    )
+    parser.add_argument("--split", default="val", help="folder in it to choose on; not test (default: val)")
     parser.add_argument(
         "--temperature", action="store_true", help="calibrate probabilities first; for any number of classes"
     )
-    parser.add_argument("--remove", action="store_true", help="take threshold and temperature out instead")
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="what runs the bundle (auto)")
-    parser.add_argument("--precision", default="auto", metavar="NAME", help="of the model that is run (auto)")
+    parser.add_argument("--remove", action="store_true", help="remove threshold and temperature instead")
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="backend to run (default: auto)")
+    parser.add_argument(
+        "--precision", default="auto", metavar="NAME", help="precision to run (default: auto)"
+    )
     return parser
 
 
 def _check(manifest: Manifest, split: str, temperature: bool) -> None:
     require_classes(manifest, manifest.name, "a threshold")
     if Path(split).name == "test":
-        raise UserError("--split test: is there to measure the result; choose the threshold on val")
+        raise UserError("--split test: is for measuring the result; choose the threshold on val")
     count = len(manifest.classes)
     if count < 2 or (count > 2 and not temperature):
         remedy = "; --temperature alone calibrates it" if count > 2 else ""
@@ -165,7 +180,7 @@ def _require_both(findings: Findings, manifest: Manifest, folder: Path) -> None:
     for what, pixels in ((f"is {name}", counts.positive), (f"is not {name}", counts.negative)):
         if not pixels.any():
             raise UserError(
-                f"{folder}: no valid pixel {what}, so there is nothing to choose by; add such images"
+                f"{folder}: no valid pixel {what}, so no threshold can be chosen; add such images"
             )
 
 

@@ -1,7 +1,7 @@
-"""Two models on the same images: who wins how often, and how sure the difference is.
+"""Compare two models on the same images: wins and losses, and confidence intervals of the difference.
 
 Intervals are percentiles of a paired bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993): images
-are drawn with replacement, for both models the same.
+are drawn with replacement, the same ones for both models.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from deploy.errors import UserError
 
 RESAMPLES = 10_000
 _CHUNK = 2**21
-"""Draws held in memory at a time."""
+"""Draws in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first model against the second over the images that both can be scored on."""
+    """The first model against the second, on the images with a valid pixel."""
 
     images: int
     wins: int
@@ -36,9 +36,9 @@ class Comparison:
     losses: int
     ties: int
     mean: Interval
-    """Difference of the mean mIoU of an image."""
+    """Difference of the mIoU per image, averaged."""
     dataset: Interval
-    """Difference of the mIoU of the summed confusion matrices."""
+    """Difference of the mIoU over all images (summed confusion matrices)."""
 
 
 def compare_images(
@@ -49,10 +49,18 @@ def compare_images(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compare confusion matrices int64 N×K×(K+1) of two models on the same N images in the same order.
+    """Compare two models on the same images. Images without a valid pixel are left out.
 
-    Images without a valid pixel are left out. The same seed gives the same intervals. Raises `UserError` where no image
-    is left, `ValueError` for arrays of different shapes.
+    Args:
+        first: confusion matrices of the first model, int64 N×K×(K+1).
+        second: those of the second model, for the same images in the same order.
+        resamples: draws of the bootstrap.
+        confidence: of the intervals.
+        seed: the same seed gives the same intervals.
+
+    Raises:
+        UserError: no image has a valid pixel.
+        ValueError: the arrays have different shapes.
     """
     if first.shape != second.shape:
         raise ValueError(f"confusion matrices differ in shape: {first.shape} and {second.shape}")
@@ -79,7 +87,7 @@ def compare_images(
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Chunks of the resamples, with how often each image was drawn: float64 n×images, each row of sum `images`."""
+    """Chunks of resamples, and how often each image was drawn: float64 n×images, each row sums to `images`."""
     random = np.random.default_rng(seed)
     size = max(1, _CHUNK // images)
     for start in range(0, resamples, size):
@@ -90,7 +98,7 @@ def _draws(images: int, resamples: int, seed: int) -> Iterator[tuple[slice, np.n
 
 
 def _miou(pooled: np.ndarray) -> np.ndarray:
-    """mIoU of counts …×3K: right, labeled and predicted pixels of each class."""
+    """mIoU of counts …×3K: correct, labeled and predicted pixels of each class."""
     return present_mean(iou_of(*np.split(pooled, 3, axis=-1)))
 
 

@@ -1,4 +1,4 @@
-"""Where a model is wrong: image, label, prediction and map of errors side by side."""
+"""Show where a model is wrong: image, label, prediction and error map side by side."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ RIGHT, FALSE_ALARM, MISSED = (40, 170, 70), (220, 40, 40), (40, 90, 230)
 """Colors of true positives (green), false positives (red) and false negatives (blue)."""
 _GAP, _CAPTION, _LETTER = 4, 18, 12
 _DIM = 3
-"""By how much the image behind an error map is darkened."""
+"""The image behind an error map is divided by this."""
 
 
 def error_map(
@@ -22,9 +22,18 @@ def error_map(
     valid: np.ndarray,
     positive: int | None,
 ) -> np.ndarray:
-    """uint8 H×W×3: errors in color over the darkened image H×W×C; black where not `valid`.
+    """Draw errors in color over the darkened image.
 
-    With `positive`, an id: pixels of that class found, falsely predicted and missed. With None: wrong pixels, in red.
+    Args:
+        image: H×W×C.
+        label: class ids H×W.
+        prediction: class ids H×W.
+        valid: bool H×W; other pixels are black.
+        positive: id of a class whose true positives, false positives and false negatives are drawn; None: all wrong
+            pixels in red.
+
+    Returns:
+        uint8 H×W×3.
     """
     picture = render(image) // _DIM
     if positive is None:
@@ -46,7 +55,19 @@ def error_picture(
     classes: Sequence[ClassInfo],
     positive: int | None,
 ) -> np.ndarray:
-    """uint8 of one row: image, label, and for each named prediction its labels and its `error_map`, with captions."""
+    """Draw a row of captioned panels: image, label, and for each prediction its labels and its `error_map`.
+
+    Args:
+        image: H×W×C.
+        label: class ids H×W.
+        valid: bool H×W: pixels with a valid label.
+        predictions: name and class ids H×W of each prediction.
+        classes: colors of the classes.
+        positive: as for `error_map`.
+
+    Returns:
+        The picture, uint8, three channels.
+    """
     panels = [("image", render(image)), ("label", colorize(np.where(valid, label, 255), classes))]
     for name, prediction in predictions:
         panels.append((name, colorize(prediction, classes)))
@@ -55,7 +76,7 @@ def error_picture(
 
 
 def _captioned(text: str, panel: np.ndarray) -> np.ndarray:
-    """The panel on white with its caption above and a gap at the right."""
+    """The panel on a white background, with its caption above and a gap on the right."""
     height, width = panel.shape[:2]
     sheet = Image.new("RGB", (width + _GAP, height + _CAPTION), (255, 255, 255))
     sheet.paste(Image.fromarray(panel), (0, _CAPTION))

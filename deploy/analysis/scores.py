@@ -1,4 +1,4 @@
-"""Scores of single images, and of any sum of images, from their confusion matrices."""
+"""Scores of single images, and of sums of images, from their confusion matrices."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,33 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
-    """Scores of N images, float64 fractions in 0..1. NaN: the figure does not exist there (as None in `Scores`)."""
+    """Scores of N images, float64 fractions in 0..1. NaN: the score is undefined (None in `Scores`)."""
 
     iou: np.ndarray
     """N×K; NaN where the class is in neither label nor prediction."""
     miou: np.ndarray
-    """(N,): the mean of `iou` over the classes that are there; NaN without a valid pixel."""
+    """(N,): mean of `iou` over the classes in label or prediction; NaN without a valid pixel."""
     f1: np.ndarray
     """N×K: the Dice coefficient."""
     pixel_accuracy: np.ndarray
     """(N,)"""
     share: np.ndarray
-    """N×K: of the valid pixels those labeled as the class."""
+    """N×K: share of valid pixels labeled as the class."""
     predicted: np.ndarray
-    """N×K: of the valid pixels those predicted as the class."""
+    """N×K: share of valid pixels predicted as the class."""
 
 
 def confusion(prediction: np.ndarray, label: np.ndarray, valid: np.ndarray, classes: int) -> np.ndarray:
-    """int64 K×(K+1) as in `deploy.evaluation.segmentation_metrics`: label rows, prediction columns, the last for "no class".
+    """Count a confusion matrix as in `deploy.evaluation.segmentation_metrics`.
 
-    `prediction` and `label` are ids H×W, of which labels must be classes where bool `valid` H×W.
+    Args:
+        prediction: class ids H×W; an id ≥ `classes` is "no class".
+        label: class ids H×W, below `classes` where valid.
+        valid: bool H×W: the pixels to count.
+        classes: their number, K.
+
+    Returns:
+        int64 K×(K+1): a row for each label, a column for each prediction, the last for "no class".
     """
     guess, truth = prediction[valid].astype(np.int64), label[valid].astype(np.int64)
     pairs = truth * (classes + 1) + np.where(guess < classes, guess, classes)
@@ -34,24 +41,24 @@ def confusion(prediction: np.ndarray, label: np.ndarray, valid: np.ndarray, clas
 
 
 def counts_of(confusions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels that are right, labeled, and predicted, each …×K, of confusion matrices …×K×(K+1)."""
+    """Correct, labeled and predicted pixels, each …×K, of confusion matrices …×K×(K+1)."""
     hits = np.diagonal(confusions, axis1=-2, axis2=-1)
     return hits, confusions.sum(axis=-1), confusions[..., :-1].sum(axis=-2)
 
 
 def iou_of(hits: np.ndarray, labeled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Intersection over union of counts of any one shape; NaN where the union is empty."""
+    """Intersection over union of counts of the same shape; NaN where the union is empty."""
     return _ratio(hits, labeled + predicted - hits)
 
 
 def present_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN where there is nothing else. …×K → …"""
+    """Mean over the last axis, ignoring NaN; NaN where all values are NaN. …×K → …"""
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1))
 
 
 def scores_of(confusions: np.ndarray) -> ImageScores:
-    """Scores of each of N confusion matrices int64 N×K×(K+1); definitions are those of `deploy.evaluation.segmentation_metrics.Scores`."""
+    """Scores of N confusion matrices, int64 N×K×(K+1), as in `deploy.evaluation.segmentation_metrics.Scores`."""
     hits, labeled, predicted = counts_of(confusions)
     pixels = labeled.sum(axis=-1)
     iou = iou_of(hits, labeled, predicted)
@@ -66,7 +73,7 @@ def scores_of(confusions: np.ndarray) -> ImageScores:
 
 
 def dataset_scores(confusions: np.ndarray) -> ImageScores:
-    """The same of the sum of all images, N = 1: the scores that a data set is reported with."""
+    """Scores of the sum of all images, N = 1, which are reported for a data set."""
     return scores_of(confusions.sum(axis=0, keepdims=True))
 
 

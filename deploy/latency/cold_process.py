@@ -1,6 +1,7 @@
-"""The script that `deploy.latency.latency.cold_start` runs in a fresh process: nothing but inference, and a report on itself.
+"""The script that `deploy.latency.latency.cold_start` runs in a fresh process to measure start-up time and memory.
 
-It prints one line after its first result, for the parent to take the time, and one line of JSON at its end.
+It runs inference, prints one line after its first result, at which the parent takes the time, and one line of JSON at
+the end.
 """
 
 import sys
@@ -10,7 +11,11 @@ FIRST_RESULT = "edgedistill: first result"
 
 
 def main() -> None:
-    """Arguments: bundle folder, image (.npy), backend, precision, threads (0: the backend's choice), inferences."""
+    """Run the script; the imports inside are timed.
+
+    Command-line arguments: bundle folder, image (.npy), backend, precision, threads (0: the backend's choice), number
+    of inferences.
+    """
     folder, image_file, backend, precision, threads, inferences = sys.argv[1:]
     start = time.perf_counter()
     import msgspec
@@ -35,16 +40,16 @@ def main() -> None:
 
 
 def peak_rss() -> int:
-    """Bytes of the most memory that this process ever held.
+    """Peak memory of this process in bytes.
 
-    On Linux `ru_maxrss` starts from the peak of the parent, through fork and exec: under a parent that holds torch
-    every child would look as big. VmHWM starts afresh. Elsewhere `ru_maxrss` has no such flaw; macOS counts bytes.
+    On Linux, `ru_maxrss` inherits the peak of the parent through fork and exec: under a parent that has loaded torch,
+    every child would look as large. VmHWM starts at zero. Elsewhere `ru_maxrss` is correct; macOS counts bytes.
     """
     try:
         with open("/proc/self/status") as status:
             return 1024 * int(status.read().split("VmHWM:")[1].split()[0])
     except FileNotFoundError:
-        import resource
+        import resource  # missing on Windows
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -1,6 +1,6 @@
-"""How fast a bundle runs: latency of each stage when warm, and what a fresh process costs until its first result.
+"""Measure how fast a bundle runs: latency of each stage when warm, and start-up cost of a fresh process.
 
-Nothing here imports more than inference needs, so it can be run on the device itself.
+This module imports no more than inference does, so it can run on the device itself.
 """
 
 import os
@@ -21,7 +21,7 @@ from deploy.errors import UserError
 from deploy.latency import cold_process
 
 HEIGHT = 0.7
-"""Meters of a camera above a table."""
+"""Typical height of a camera above a table, in meters."""
 STAGES = ("total", "preprocess", "engine", "postprocess")
 
 
@@ -39,7 +39,7 @@ class StageTimings(Protocol):
 
 
 class Timed(Protocol):
-    """What a measurement needs of a model's result."""
+    """The part of a model's result that a measurement needs."""
 
     @property
     def timings(self) -> StageTimings: ...
@@ -49,7 +49,7 @@ TimedModel = Callable[[np.ndarray], Timed]
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """Distribution of a duration over the runs, in milliseconds."""
+    """Statistics of a duration over the runs, in milliseconds."""
 
     p50: float
     p90: float
@@ -64,49 +64,60 @@ class LatencyStats(msgspec.Struct, frozen=True):
 
     runs: int
     total: Summary
-    """From the image as read to the finished labels."""
+    """From the image as read to the final labels."""
     preprocess: Summary
     engine: Summary
     postprocess: Summary
     images_per_second: float
-    """Runs over the wall-clock time they took, one after another."""
+    """Number of runs, one after another, divided by their wall-clock time."""
 
 
 class ColdStart(msgspec.Struct, frozen=True):
-    """Cost of a fresh process that does nothing but inference, started on warm disk caches."""
+    """Cost of a fresh process that only runs inference, started with warm disk caches."""
 
     first_result_s: float
     """From the start of the process to its first result: interpreter, imports, loading and one inference."""
     import_s: float
-    """Of that, importing `deploy.tasks.segmentation.model`, with numpy and Pillow."""
+    """Of that, the imports of `deploy.loading`, numpy and Pillow."""
     load_s: float
     """Of that, `deploy.load`: checksums, the inference library, the engine."""
     peak_rss_bytes: int
-    """Most memory that the process ever held, after `inferences` inferences."""
+    """Peak memory of the process after `inferences` inferences."""
     inferences: int
 
 
 def measure(model: TimedModel, image: np.ndarray, runs: int = 200, warmup: int = 20) -> LatencyStats:
-    """Latency of `runs` inferences on one image, after `warmup` that do not count."""
+    """Latency of `runs` inferences on one image, after `warmup` inferences that are not counted."""
     return measure_interleaved([(model, image)], runs, warmup)[0]
 
 
 def measure_interleaved(
     models: Sequence[tuple[TimedModel, np.ndarray]], runs: int = 200, warmup: int = 20, block: int = 10
 ) -> list[LatencyStats]:
-    """`measure` for several models, each on its own image, taking turns of `block` runs.
+    """Measure several models, each on its own image, in turns of `block` runs.
 
-    So whatever changes meanwhile (clock frequency, temperature, other load) meets all of them alike.
+    Changes of clock frequency, temperature or other load thus affect all models alike.
+
+    Args:
+        models: each model with its image.
+        runs: measured inferences of each model, at least 1.
+        warmup: inferences of each model before that, not counted.
+        block: inferences of a model before the next model's turn.
+
+    Raises:
+        UserError: `runs` or `warmup` out of range.
     """
     if runs < 1 or warmup < 0:
-        raise UserError(f"{runs} runs after {warmup} to warm up: give at least 1 run and 0 to warm up")
+        raise UserError(
+            f"{runs} runs after {warmup} to warm up: give at least 1 run, and 0 or more to warm up"
+        )
     rows: list[list[tuple[float, ...]]] = [[] for _ in models]
     seconds = [0.0] * len(models)
     for model, image in models:
         _run(model, image, warmup)
     for first in range(0, runs, block):
         for index, (model, image) in enumerate(models):
-            # Not counted: it brings this model's data back into the caches and lets the others' threads go to sleep.
+            # Not counted: reloads this model's data into the caches and lets the other models' threads go to sleep.
             _run(model, image, 1)
             start = time.perf_counter()
             rows[index] += _run(model, image, min(block, runs - first))
@@ -122,10 +133,18 @@ def cold_start(
     inferences: int = 10,
     precision: str = "auto",
 ) -> ColdStart:
-    """Run a bundle in a fresh process and time it from outside, from before its start to its first result.
+    """Run a bundle in a fresh process, and time it from its start to its first result.
 
-    `backend`, `threads` and `precision` as for `deploy.load`. `UserError` with the last line of the process's errors
-    if it fails.
+    Args:
+        folder: the bundle.
+        image: H×W×C.
+        backend: as for `deploy.load`.
+        threads: as for `deploy.load`.
+        inferences: how many the process runs before its peak memory is read.
+        precision: as for `deploy.load`.
+
+    Raises:
+        UserError: the process failed; the message has the last line of its errors.
     """
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as errors:
         np.save(Path(scratch) / "image.npy", image)
@@ -141,7 +160,7 @@ def cold_start(
         ) as process:
             assert process.stdout is not None
             while process.stdout.readline() not in (cold_process.FIRST_RESULT + "\n", ""):
-                pass  # an inference library may print, too
+                pass  # inference libraries may print lines of their own
             first_result = time.perf_counter() - start
             output = process.stdout.read()
         if process.returncode:
@@ -152,7 +171,14 @@ def cold_start(
 
 
 def sample_image(folder: str | Path, spec: InputSpec) -> tuple[np.ndarray, str]:
-    """An image H×W×C for the bundle, and its origin: "golden", the bundle's own example, or "random" without one."""
+    """An image for measurements on a bundle.
+
+    Returns:
+        The image H×W×C, and "golden" if it is the bundle's own example, else "random".
+
+    Raises:
+        UserError: the example cannot be read.
+    """
     path = Path(folder) / GOLDEN
     if not path.is_file():
         return _random_image(spec), "random"
@@ -162,13 +188,13 @@ def sample_image(folder: str | Path, spec: InputSpec) -> tuple[np.ndarray, str]:
     except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: holds no readable `inputs` ({error}); export the bundle again") from error
     image = np.array(image if spec.layout == "NHWC" else np.moveaxis(image, 0, -1), order="C")
-    if spec.depth is not None:  # there it is relative to its mean; from a camera it is above 0
+    if spec.depth is not None:  # relative to its mean in the bundle; from a camera it is above 0
         image[..., spec.depth] += HEIGHT
     return image, "golden"
 
 
 def _random_image(spec: InputSpec) -> np.ndarray:
-    """Noise with the mean and standard deviation of the training images."""
+    """Random image with the mean and standard deviation of the training images."""
     noise = np.random.default_rng(0).standard_normal(
         (spec.height, spec.width, len(spec.channels)), np.float32
     )
@@ -179,13 +205,13 @@ def _random_image(spec: InputSpec) -> np.ndarray:
 
 
 def _run(model: TimedModel, image: np.ndarray, runs: int) -> list[tuple[float, ...]]:
-    """Milliseconds of each run, in the order of STAGES."""
+    """Milliseconds of each run, with the stages in the order of STAGES."""
     timings = [model(image).timings for _ in range(runs)]
     return [(t.total_ms, t.preprocess_ms, t.engine_ms, t.postprocess_ms) for t in timings]
 
 
 def _stats(milliseconds: np.ndarray, seconds: float) -> LatencyStats:
-    """Statistics of runs × STAGES milliseconds that took `seconds` altogether."""
+    """Statistics of milliseconds, runs × STAGES, of runs that took `seconds` in total."""
     summaries = {stage: _summary(column) for stage, column in zip(STAGES, milliseconds.T, strict=True)}
     return LatencyStats(runs=len(milliseconds), images_per_second=len(milliseconds) / seconds, **summaries)
 
@@ -196,6 +222,6 @@ def _summary(values: np.ndarray) -> Summary:
 
 
 def _search_path() -> str:
-    """PYTHONPATH that finds this very package, wherever the caller imported it from."""
+    """PYTHONPATH that makes the process import this same copy of the package."""
     here = os.fspath(Path(__file__).resolve().parents[2])
     return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))

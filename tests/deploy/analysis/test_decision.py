@@ -232,7 +232,7 @@ class TestCommand:
         assert read_manifest(bundle).threshold is None
         assert read_manifest(bundle).temperature == 0.05  # the labels are the model's own
         out = capsys.readouterr().out
-        assert "an end of the range" in out
+        assert "an end of the searched range" in out
         assert "F1" not in out
 
     def test_grasps_are_refused(self, bundle):
