@@ -8,6 +8,7 @@ import pytest
 from deploy.errors import UserError
 from distill import cli
 from distill.losses.registry import DISTILLATION_LOSSES, GRASP_LOSSES, SEGMENTATION_LOSSES
+from distill.tasks.regression.losses import LOSSES as REGRESSION_LOSSES
 from student.zoo import STUDENTS
 from tests.deploy.tiny import make_bundle
 
@@ -38,6 +39,7 @@ def test_presets_are_listed_with_their_purpose(capsys):
         "cityscapes",
         "voc",
         "folder",
+        "quick-depth",
     ]
     assert all(len(line.split()) > 4 for line in lines)
 
@@ -48,12 +50,14 @@ def test_losses_of_every_table_are_listed(capsys):
     assert [table[0].split(",")[0].split(":")[0] for table in tables] == [
         "against labels (--loss.task)",
         "of grasp maps (--loss.task)",
+        "of a map of numbers (--loss.task)",
         "of a teacher (--distill.loss)",
     ]
     names = [[line.split("(")[0] for line in table[1:]] for table in tables]
     assert names[0] == list(SEGMENTATION_LOSSES)
     assert names[1] == list(GRASP_LOSSES)
-    assert names[2][:-1] == list(DISTILLATION_LOSSES)
+    assert names[2] == list(REGRESSION_LOSSES)
+    assert names[3][:-1] == list(DISTILLATION_LOSSES)
 
 
 def test_device_commands_pass_through(tmp_path, capsys):

@@ -35,7 +35,7 @@ def test_add_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     report = main_of("add_a_loss.py")(tmp_path / "run", **SHORT)
     assert report.exists()
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["loss"]["task"] == "ce + 0.5*gce(q=0.5)"
+    assert config["loss.task"] == "ce + 0.5*gce(q=0.5)"
 
 
 def test_add_a_backend(tmp_path: Path):
