@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from deploy.errors import UserError, did_you_mean
-from distill.config import RunConfig
+from distill.config import FieldError, RunConfig
 
 Config = TypeVar("Config")
 
@@ -33,7 +33,7 @@ def with_changes(config: Config, changes: Mapping[str, Any], where: str = "") ->
         where: prefix of the fields' names in messages.
 
     Raises:
-        UserError: an unknown field, or a value of another type.
+        UserError: an unknown field, or a value that it cannot have.
     """
     fields = {field.name: field.type for field in dataclasses.fields(config)}  # pyright: ignore[reportArgumentType]
     new: dict[str, Any] = {}
@@ -48,7 +48,11 @@ def with_changes(config: Config, changes: Mapping[str, Any], where: str = "") ->
             new[head] = with_changes(old, {rest: value} if rest else value, f"{where}{head}.")
         else:
             new[head] = _converted(value, fields[head], where + head)
-    return dataclasses.replace(config, **new)  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
+    try:
+        return dataclasses.replace(config, **new)  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
+    except FieldError as error:
+        name, problem = error.field.replace("-", "_"), error.problem.replace(f"--{error.section}.", where)
+        raise UserError(f"{where}{name} {problem}") from None
 
 
 def _converted(value: Any, kind: Any, name: str) -> Any:

@@ -54,6 +54,7 @@ def test_values_take_the_type_of_their_field():
         ({"data.size": (3,)}, r"data\.size=\(3,\): Expected `array` of length 2"),
         ({"data": 3}, "data=3: Expected `object`, got `int`"),
         ({"precision": "fp8"}, "precision='fp8': choose one of 'auto', 'fp32', 'bf16', 'fp16'"),
+        ({"student_train.steps": -1}, r"^student_train\.steps -1: must be at least 0$"),
         ({"loss.task": object}, r"loss\.task=<class 'object'>: there is no field of type type"),
     ],
 )
