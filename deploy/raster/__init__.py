@@ -2,7 +2,8 @@
 
     from deploy.raster import ArraySink, ArraySource, Options, predict_raster
 
-GeoTIFF in and out is in `deploy.raster.geo` (`pip install 'edgedistill[geo]'`) and in `edgedistill predict-raster`.
+`deploy.raster.geo` and `geotiff` read and write GeoTIFFs (`pip install 'edgedistill[geo]'`), as does `edgedistill
+predict-raster`.
 """
 
 from deploy.raster.predict import Options, Summary, predict_raster

@@ -1,4 +1,4 @@
-"""A stage of a pipeline: an iterator whose items are computed in a thread, ahead of their use."""
+"""Run an iterator in a thread that computes items ahead of their use."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -14,9 +14,16 @@ class _End(NamedTuple):
 
 
 def ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
-    """The same items, of which up to `depth` (at least 1) wait ready; errors of `items` are raised in their place.
+    """Compute the items of a generator in a thread, ahead of their use.
 
-    Closing it stops the thread, after the item that it is at, and closes `items` in that thread.
+    Closing the result stops the thread after its current item, and closes `items` in that thread.
+
+    Args:
+        items: the generator; an error that it raises is raised to the consumer at the same position.
+        depth: how many computed items wait, at least 1.
+
+    Yields:
+        The same items.
     """
     ready: Queue[Any] = Queue(depth)
     stop = Event()
@@ -38,14 +45,14 @@ def _fill(items: Generator[T, None, None], ready: "Queue[Any]", stop: Event) -> 
             for item in items:
                 if not _put(ready, item, stop):
                     return
-    except BaseException as error:  # whatever it is belongs to the thread that waits for the items
+    except BaseException as error:  # passed to the thread that consumes the items
         _put(ready, _End(error), stop)
     else:
         _put(ready, _End(None), stop)
 
 
 def _put(ready: "Queue[Any]", item: object, stop: Event) -> bool:
-    """Whether the item found its place before `stop`."""
+    """Put the item into the queue, and return whether that was possible before `stop`."""
     while not stop.is_set():
         try:
             ready.put(item, timeout=0.1)

@@ -1,4 +1,4 @@
-"""From the scores of tiles to finished pieces: weighted sums, held for one row of tiles of one block."""
+"""Blend the scores of tiles into finished pieces: weighted sums, stored for one row of tiles of one block."""
 
 from collections.abc import Generator, Iterable
 from typing import NamedTuple
@@ -12,21 +12,21 @@ from deploy.raster.sources import NODATA, PROBABILITY_STEPS
 
 
 class Scored(NamedTuple):
-    """A batch that went through the network."""
+    """The logits of a batch of tiles."""
 
     batch: Batch
     logits: np.ndarray
-    """float32 N×K×h'×w', where h'×w' may be smaller than the tile (the network's stride)."""
+    """float32 N×K×h'×w'; h'×w' may be smaller than the tile, by the stride of the network."""
 
 
 class Blended(NamedTuple):
-    """A piece with the sums of its scores."""
+    """A finished piece with the weighted sums of its scores."""
 
     end: RowEnd
     total: np.ndarray
-    """float32 K×rows×columns: the sum of weight · logit. A view that is valid until the next piece is asked for."""
+    """float32 K×rows×columns: the sum of weight · logit. A view that is valid until the next piece is requested."""
     weight: np.ndarray
-    """float32 rows×columns: the sum of the weights; 0 where no tile was run."""
+    """float32 rows×columns: the sum of weights; 0 where no tile was run."""
 
     @property
     def logits(self) -> np.ndarray:
@@ -35,7 +35,7 @@ class Blended(NamedTuple):
 
 
 class Sums:
-    """Sums over a window of rows × a block of columns, which moves down the raster."""
+    """Weighted sums in a window as high as a tile and as wide as a block, which moves down the raster."""
 
     def __init__(self, grid: Grid, classes: int) -> None:
         self.grid = grid
@@ -45,7 +45,7 @@ class Sums:
         self._scratch = np.empty(grid.window, np.float32)
 
     def add(self, scored: Scored) -> None:
-        """Add the scores of tiles; the window lies on their row, in their block."""
+        """Add the scores of tiles. The window must be at their row and in their block."""
         for column, logits in zip(scored.batch.columns, scored.logits, strict=True):
             self._add(scored.batch, column, upsample(logits, self.grid.window))
 
@@ -60,22 +60,31 @@ class Sums:
         self._weight[:, there] += weight
 
     def finished(self, end: RowEnd) -> Blended:
-        """The sums of the piece, which is on top of the window."""
+        """The sums of the piece, which is at the top of the window."""
         rows, columns = end.piece.bottom - end.piece.top, end.piece.block.width
         return Blended(end, self._total[:, :rows, :columns], self._weight[:rows, :columns])
 
     def move(self, rows: int) -> None:
-        """Move down by so many rows, or to the next block by the height of the window."""
-        kept = len(self._weight) - rows
+        """Move the window down by `rows`; a move by its whole height clears it for the next block."""
+        remaining = len(self._weight) - rows
         for plane in (*self._total, self._weight):
-            plane[:kept] = plane[rows:].copy()  # the two may lie over one another
-            plane[kept:] = 0
+            plane[:remaining] = plane[rows:].copy()  # source and target may overlap
+            plane[remaining:] = 0
 
 
 def blend(
     items: Iterable[Scored | RowEnd], grid: Grid, classes: int
 ) -> Generator[tuple[RowEnd, Blended | None], None, None]:
-    """The end of each row of tiles, with the piece that is final with it (None where it was there before)."""
+    """Blend scores.
+
+    Args:
+        items: scores of tiles, and the end of each row of tiles.
+        grid: the tiles of the raster.
+        classes: number of classes, K.
+
+    Yields:
+        The end of each row of tiles, and the piece that it finishes; None for a piece that an earlier run finished.
+    """
     sums = Sums(grid, classes)
     for item in items:
         if isinstance(item, Scored):
@@ -87,7 +96,7 @@ def blend(
 
 
 def decide(blended: Blended) -> np.ndarray:
-    """Labels uint8 rows×columns: the class of the highest score, `NODATA` where there is none."""
+    """Labels uint8 rows×columns: the class with the highest score, or `NODATA`."""
     best = blended.total[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for label, plane in enumerate(blended.total[1:], start=1):
@@ -98,7 +107,7 @@ def decide(blended: Blended) -> np.ndarray:
 
 
 def likelihoods(blended: Blended, dtype: str) -> np.ndarray:
-    """Class probabilities K×rows×columns: "float32" with NaN where there are none, or "uint8" in steps of 1/254."""
+    """Class probabilities K×rows×columns: float32 with NaN for no data, or uint8 in units of 1/254 with `NODATA`."""
     result = softmax(blended.logits)
     if dtype == "uint8":
         result = np.rint(result * PROBABILITY_STEPS).astype(np.uint8)

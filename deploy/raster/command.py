@@ -1,4 +1,4 @@
-"""`edgedistill predict-raster`: a GeoTIFF of any size in, a GeoTIFF of labels out."""
+"""`edgedistill predict-raster`: predict a GeoTIFF of any size and write its labels as a GeoTIFF."""
 
 import argparse
 import sys
@@ -24,7 +24,11 @@ from deploy.tasks.segmentation.model import SegmentationModel
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command with these arguments and return its exit code; raises `UserError`."""
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an error that the user can fix.
+    """
     arguments = _parser().parse_args(argv)
     manifest = read_manifest(arguments.bundle)
     require_classes(manifest, arguments.bundle, "predict-raster")
@@ -55,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def probabilities_path(out: Path) -> Path:
-    """Where the probabilities go, beside the labels."""
+    """The file of probabilities, beside the labels."""
     return out.with_name(f"{out.stem}_probabilities.tif")
 
 
@@ -77,7 +81,9 @@ def _run(model: SegmentationModel, source: GeoSource, parts: Parts, options: Opt
     )
 
 
-def _fingerprint(manifest: Manifest, source: GeoSource, model: SegmentationModel, options: Options) -> Fingerprint:
+def _fingerprint(
+    manifest: Manifest, source: GeoSource, model: SegmentationModel, options: Options
+) -> Fingerprint:
     of_options = {
         f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()
     }
@@ -90,7 +96,7 @@ def _print_notes(manifest: Manifest, source: GeoSource) -> None:
     if manifest.input.resize == "stretch":
         print(
             "note: the bundle was trained on whole images resized to "
-            f"{manifest.input.height}×{manifest.input.width}; here it sees tiles of that size as they are",
+            f"{manifest.input.height}×{manifest.input.width}; here it sees tiles of that size without resizing",
             file=sys.stderr,
         )
 
@@ -98,29 +104,34 @@ def _print_notes(manifest: Manifest, source: GeoSource) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgedistill predict-raster",
-        description="Segment a georeferenced raster of any size, tile by tile, with blended seams.",
+        description="Segment a georeferenced raster of any size, tile by tile, and blend the tiles where they overlap.",
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE")
     add("raster", type=Path, metavar="INPUT.tif")
     add("out", type=Path, metavar="OUT.tif", help="labels, uint8; 255 is no data")
     add("--overlap", type=int, help="pixels that neighboring tiles share (default: a quarter of the tile)")
-    add("--batch", type=int, default=1, help="tiles that go through the engine at a time (default 1)")
-    add("--bands", type=_bands, help="bands to read, from 1, such as 1,2 (default: all but alpha)")
+    add("--batch", type=int, default=1, help="tiles per call of the engine (default 1)")
+    add("--bands", type=_bands, help="bands to read, numbered from 1, such as 1,2 (default: all but alpha)")
     add(
-        "--probabilities", action="store_true", help="also write OUT_probabilities.tif, a band for each class"
+        "--probabilities",
+        action="store_true",
+        help="also write OUT_probabilities.tif, with a band for each class",
     )
     add(
         "--probabilities-dtype", choices=("float32", "uint8"), default="float32", help="uint8: steps of 1/254"
     )
-    add("--resume", action="store_true", help="go on with an interrupted run")
+    add("--resume", action="store_true", help="continue an interrupted run")
     add(
-        "--min-valid", type=float, default=0.0, help="skip tiles of which less carries data, 0..1 (default 0)"
+        "--min-valid",
+        type=float,
+        default=0.0,
+        help="skip tiles with a smaller share of valid pixels, 0..1 (default 0)",
     )
-    add("--memory", type=int, default=128, help="MB for pixels and sums, about (default 128)")
-    add("--threads", type=int, help="CPU threads of the engine (its own choice)")
+    add("--memory", type=int, default=128, help="approximate MB for pixels and sums (default 128)")
+    add("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
     add_engine_options(parser)
-    add("--fallback", action="store_true", help="use the CPU where the TensorRT backend cannot run")
+    add("--fallback", action="store_true", help="use the CPU if the TensorRT backend cannot run")
     return parser
 
 

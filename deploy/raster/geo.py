@@ -1,4 +1,4 @@
-"""GeoTIFF, and whatever else GDAL reads, as a source. The only modules that need rasterio are this and `geotiff`."""
+"""GeoTIFFs and other rasters that GDAL reads, as a source. Only this module and `geotiff` need rasterio."""
 
 import hashlib
 import warnings
@@ -13,22 +13,26 @@ from deploy.errors import UserError
 from deploy.raster.journal import Fingerprint
 
 _CACHE_MB = 64
-"""GDAL's cache of decoded blocks. Its own choice would grow with the machine, and so would our memory."""
+"""GDAL's cache of decoded blocks. By default it grows with the machine's memory."""
 
 
 def import_rasterio() -> Any:
-    """The module; `UserError` where it cannot be imported."""
+    """Import rasterio, an optional dependency.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
     try:
         import rasterio
-    except (ImportError, OSError) as error:  # OSError: it is installed, but not the libraries it loads
+    except (ImportError, OSError) as error:  # OSError: a library that it loads is missing
         raise UserError(f"GeoTIFFs need rasterio ({error}): pip install 'edgedistill[geo]'") from error
     return rasterio
 
 
 def gdal_errors() -> tuple[type[Exception], ...]:
-    """What reading and writing may raise: errors of GDAL also come as they are, without rasterio's public base."""
+    """Exceptions of reading and writing: GDAL's own errors do not derive from rasterio's public base class."""
     import_rasterio()
-    from rasterio._err import CPLE_BaseError
+    from rasterio._err import CPLE_BaseError  # optional dependency
     from rasterio.errors import RasterioError
 
     return RasterioError, CPLE_BaseError
@@ -36,9 +40,9 @@ def gdal_errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def gdal() -> Iterator[Any]:
-    """rasterio, with a bounded cache, in this thread; without its remark on rasters that lie nowhere."""
+    """rasterio with a bounded cache, in this thread, without warnings about rasters that are not georeferenced."""
     rasterio = import_rasterio()
-    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.errors import NotGeoreferencedWarning  # optional dependency
 
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -46,12 +50,18 @@ def gdal() -> Iterator[Any]:
 
 
 class GeoSource:
-    """Bands of a raster file, in the order of `bands` (numbers from 1; None: all but an alpha band).
+    """Bands of a raster file.
 
-    The no-data value, masks and an alpha band tell which numbers are none. A uint8 pixel has no data when all its bands
-    have none (0 is a color, too), others when any band has none, or is NaN. Scale and offset of the file are applied,
-    unless the numbers are uint8, which go to the network as stored.
-    Raises `UserError` naming the file when it cannot be opened or has no such band.
+    The no-data value, masks and an alpha band mark values without data. A uint8 pixel has no data if none of its bands
+    has any (0 is also a color); other pixels if any band has none or is NaN. Scale and offset of the file are applied,
+    except to uint8 values, which the network takes as stored.
+
+    Args:
+        path: the file.
+        bands: bands to read, in this order, numbered from 1; None: all but an alpha band.
+
+    Raises:
+        UserError: the file cannot be opened or lacks a band; the message names the file.
     """
 
     def __init__(self, path: Path, bands: Sequence[int] | None = None) -> None:
@@ -62,11 +72,13 @@ class GeoSource:
             try:
                 self.dataset = rasterio.open(path)
             except gdal_errors() as error:
-                raise UserError(f"{path}: is no raster that GDAL can read ({first_line(error)})") from error
+                raise UserError(
+                    f"{path}: is not a raster that GDAL can read ({first_line(error)})"
+                ) from error
         self.indexes = list(bands) if bands is not None else self._colors()
         known = range(1, self.dataset.count + 1)
         if not self.indexes or any(band not in known for band in self.indexes):
-            raise UserError(f"{path}: has bands 1 to {self.dataset.count}, asked for are {self.indexes}")
+            raise UserError(f"{path}: has bands 1 to {self.dataset.count}, but {self.indexes} were requested")
         self.height, self.width, self.bands = self.dataset.height, self.dataset.width, len(self.indexes)
         chosen = [band - 1 for band in self.indexes]
         self.dtype = np.result_type(*(_dtype(self.dataset.dtypes[band]) for band in chosen))
@@ -77,9 +89,13 @@ class GeoSource:
         self._masked = any(flag != [rasterio.enums.MaskFlags.all_valid] for flag in flags)
 
     def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Source.read_window`. `UserError` naming the file and the place when it cannot be read."""
+        """See `Source.read_window`.
+
+        Raises:
+            UserError: the window cannot be read; the message names the file and the window.
+        """
         rasterio = import_rasterio()
-        # Not `gdal()`: filters of warnings belong to the process, and this runs beside other threads.
+        # Not `gdal()`: warning filters belong to the process, and this runs in parallel with other threads.
         with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
             window = rasterio.windows.Window(col, row, width, height)
             try:
@@ -88,7 +104,7 @@ class GeoSource:
             except gdal_errors() as error:
                 raise UserError(
                     f"{self.path}: rows {row} to {row + height - 1}, columns {col} to {col + width - 1} cannot be read "
-                    f"({first_line(error)}); if that passes, go on with --resume; a mended file must be begun anew"
+                    f"({first_line(error)}); if temporary, continue with --resume; else repair the file and start over"
                 ) from error
         valid = np.ones((height, width), bool)
         if masks is not None:
@@ -99,11 +115,11 @@ class GeoSource:
         return (pixels if self.dtype == np.uint8 else pixels.astype(np.float32)), valid
 
     def fingerprint(self) -> Fingerprint:
-        """What tells whether the file is still the same: size, time of change, and its first 64 KiB."""
-        about = self.path.stat()
+        """What identifies the input: size, modification time, hash of the first 64 KiB; and the bands."""
+        info = self.path.stat()
         with open(self.path, "rb") as file:
             head = hashlib.sha256(file.read(65536)).hexdigest()
-        return {"input": [about.st_size, about.st_mtime_ns, head], "bands": self.indexes}
+        return {"input": [info.st_size, info.st_mtime_ns, head], "bands": self.indexes}
 
     def close(self) -> None:
         """Close the file."""
@@ -115,11 +131,11 @@ class GeoSource:
 
 
 def _dtype(name: str) -> np.dtype:
-    """numpy has no complex integers; they are refused as any complex numbers are."""
+    """The numpy dtype; numpy has no complex integers, which are refused like all complex numbers."""
     return np.dtype("complex64" if name.startswith("complex") else name)
 
 
 def first_line(error: BaseException) -> str:
-    """What GDAL says: rasterio has it as the cause of its own "see previous exception"."""
+    """GDAL's message, which rasterio stores as the cause of its own "see previous exception"."""
     text = str(error.__cause__ or error)
     return (text.splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""The finished result as GeoTIFF: tiled, deflated, with overviews, where the input lies on the earth."""
+"""Write the result as a GeoTIFF: tiled, deflated, with overviews, georeferenced like the input."""
 
 import os
 import shutil
@@ -18,15 +18,16 @@ from deploy.raster.sources import NODATA, PROBABILITY_STEPS
 
 _TILE = 256
 _FULL = 2**20
-"""Bytes: with less left, a failed write is put down to the disk."""
+"""Bytes: with less free space, a failed write is attributed to a full disk."""
 _CHUNK = 2 * _TILE
-"""Rows that are compressed at a time."""
+"""Rows that are written at a time."""
 
 
 def write_labels(out: Path, planes: Planes, source: GeoSource, classes: Sequence[ClassInfo]) -> None:
     """Write label ids as one band of uint8 with the colors of the classes and 255 for no data, atomically.
 
-    `UserError` naming the file when it cannot be written, or does not read back as it was written.
+    Raises:
+        UserError: the file cannot be written, or does not read back as written; the message names it.
     """
     with _geotiff(out, planes, source, nodata=NODATA) as file:
         file.write_colormap(1, {i: (*one.color, 255) for i, one in enumerate(classes)})
@@ -35,9 +36,12 @@ def write_labels(out: Path, planes: Planes, source: GeoSource, classes: Sequence
 
 
 def write_probabilities(out: Path, planes: Planes, source: GeoSource, classes: Sequence[ClassInfo]) -> None:
-    """Write a band for each class: float32 with NaN for no data, or uint8 with a scale of 1/254 and 255; atomically.
+    """Write probabilities as one band for each class, atomically.
 
-    Raises as `write_labels` does.
+    Bands are float32 with NaN for no data, or uint8 with a scale of 1/254 and 255 for no data.
+
+    Raises:
+        UserError: as `write_labels`.
     """
     integers = planes.dtype == np.uint8
     with _geotiff(out, planes, source, nodata=NODATA if integers else np.nan) as file:
@@ -49,7 +53,7 @@ def write_probabilities(out: Path, planes: Planes, source: GeoSource, classes: S
 
 @contextmanager
 def _geotiff(out: Path, planes: Planes, source: GeoSource, nodata: float) -> Iterator[Any]:
-    """A new file, for the caller to describe; when the block ends it is filled, checked and put in its place."""
+    """Open a new file for the caller to describe; at the end of the block, fill it, check it and move it to `out`."""
     temporary = sibling(out)
     try:
         with named_write_errors(out, temporary), gdal() as rasterio:
@@ -93,7 +97,7 @@ def _profile(planes: Planes, source: GeoSource, nodata: float) -> dict[str, Any]
 
 
 def _place(file: Any, source: GeoSource) -> None:
-    """Ground control points stand in for a transform in rasters that were not rectified."""
+    """Copy ground control points, which replace the transform in rasters that are not rectified."""
     points, crs = source.dataset.gcps
     if points and source.dataset.transform.is_identity:
         file.gcps = (points, crs)
@@ -105,7 +109,7 @@ def _fill(file: Any, planes: Planes, rasterio: Any) -> None:
 
 
 def _check(path: Path, planes: Planes, rasterio: Any) -> None:
-    """GDAL may close a file that met a full disk without a word."""
+    """Read the file back: GDAL may close a file without an error although the disk was full."""
     with rasterio.open(path) as file:
         for plane, window, values in _chunks(planes, rasterio):
             if not np.array_equal(
@@ -124,7 +128,7 @@ def _chunks(planes: Planes, rasterio: Any) -> Iterator[tuple[int, Any, np.ndarra
 
 
 def _add_overviews(path: Path, rasterio: Any) -> None:
-    """Halved until they fit a tile; of labels the nearest, as a mean of them would be another class."""
+    """Add overviews, halved until they fit a tile; by nearest neighbor, since a mean of labels is another class."""
     with rasterio.open(path, "r+") as file:
         factors, side = [], max(file.width, file.height)
         while side > _TILE:
@@ -138,5 +142,5 @@ def _reason(error: BaseException, out: Path) -> str:
     text = first_line(error)
     full = any(os.strerror(code) in text for code in DISK_FULL)
     if full or shutil.disk_usage(out.parent).free < _FULL:
-        return "the disk is full; free some space and go on with --resume"
-    return f"cannot be written ({text}); mend that and go on with --resume"
+        return "the disk is full; free some space and continue with --resume"
+    return f"cannot be written ({text}); fix that and continue with --resume"

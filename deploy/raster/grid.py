@@ -1,8 +1,8 @@
-"""Where the tiles of a raster lie, how they are weighted, and in which pieces the result is finished.
+"""The tiles of a raster: their positions, their weights, and the pieces in which the result is finished.
 
-Tiles form a grid of rows and columns. The raster is worked on in *blocks* of columns, each from top to bottom, and a
-block is finished in *pieces*: the rows above the next row of tiles. Sums are held for one row of tiles of one block, so
-memory depends on neither side of the raster. Tiles on the border of two blocks are computed for both.
+Tiles form a grid of rows and columns. The raster is processed in *blocks* of columns, each from top to bottom, and a
+block is finished in *pieces*: the rows above the next row of tiles. Sums are stored for one row of tiles of one block,
+so memory does not depend on the size of the raster. Tiles on the border of two blocks are computed for both.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import numpy as np
 from deploy.errors import UserError
 
 _LEAST = 1e-6
-"""Weight at the outermost edge: next to nothing, but a pixel that no other tile sees gets its score from it."""
+"""Weight at the outermost edge: almost 0, but enough for a pixel that no other tile covers."""
 
 
 class Block(NamedTuple):
@@ -34,10 +34,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows [top, bottom) of a block: what becomes final at once."""
+    """Rows [top, bottom) of a block, which are finished together."""
 
     index: int
-    """Its place in the order of work, over all blocks."""
+    """Its position in the order of processing, over all blocks."""
     block: Block
     top: int
     bottom: int
@@ -53,14 +53,14 @@ class Grid:
     window: tuple[int, int]
     """Height and width of a tile."""
     overlap: tuple[int, int]
-    """Rows and columns that neighbors share (the last one on each axis may share more)."""
+    """Rows and columns that neighboring tiles share (the last tile of each axis may share more)."""
     rows: tuple[int, ...]
     """First rows of the tiles."""
     blocks: tuple[Block, ...]
 
     @property
     def tiles(self) -> int:
-        """How many tiles are looked at, those computed for two blocks counted twice."""
+        """Number of tiles; those computed for two blocks count twice."""
         return len(self.rows) * sum(len(block.tiles) for block in self.blocks)
 
     def pieces(self) -> Iterator[Piece]:
@@ -71,11 +71,11 @@ class Grid:
                 yield Piece(number * len(edges) + row, block, top, bottom)
 
     def first_row_of(self, top: int) -> int:
-        """Index of the first row of tiles that has a say in the raster's row `top`."""
+        """Index of the first row of tiles that covers the raster's row `top`."""
         return next(i for i, row in enumerate(self.rows) if row + self.window[0] > top)
 
     def weight(self, row: int, column: int) -> np.ndarray:
-        """Weight float32 h×w, in (0, 1], of the pixels of the tile whose first pixel is there. Do not change it."""
+        """Weights float32 h×w, in (0, 1], of the pixels of the tile at this position. Do not modify the array."""
         return _weight(
             self.window,
             self.overlap,
@@ -87,10 +87,20 @@ class Grid:
 def make_grid(
     height: int, width: int, window: tuple[int, int], overlap: int | None, columns_at_most: int
 ) -> Grid:
-    """Lay tiles of `window` = (h, w) pixels over a raster, in blocks of about `columns_at_most` columns.
+    """Lay out the tiles of a raster.
 
-    `overlap` is in pixels; None: a quarter of the tile. The last tile of an axis is shifted back to the border; of a
-    raster smaller than a tile there is one, which reaches past it. `UserError` for an overlap that is not in 0..side-1.
+    The last tile of an axis is shifted back to the border. A raster smaller than a tile has one tile, which extends
+    beyond it.
+
+    Args:
+        height: of the raster.
+        width: of the raster.
+        window: height and width of a tile.
+        overlap: pixels that neighboring tiles share; None: a quarter of the tile.
+        columns_at_most: approximate limit of the columns of a block.
+
+    Raises:
+        UserError: the overlap is not in 0..side-1.
     """
     if overlap is not None and not 0 <= overlap < min(window):
         raise UserError(
@@ -108,10 +118,10 @@ def _starts(length: int, window: int, overlap: int) -> tuple[int, ...]:
 
 
 def _blocks(columns: tuple[int, ...], width: int, window: int, at_most: int) -> tuple[Block, ...]:
-    """Blocks of about equally many tiles, each at most `at_most` columns wide if more than one tile fits that."""
+    """Blocks with about the same number of tiles, at most `at_most` columns wide if more than one tile fits."""
     edges = [*columns, width]
     step = columns[1] if len(columns) > 1 else width
-    # The last tile is a whole window wide, so it may be as much as several steps.
+    # The last tile is a whole window wide, which may be several steps.
     count = min(len(columns), -(-width // max(at_most, step)))
     cuts = [edges[round(i * len(columns) / count)] for i in range(count + 1)]
     return tuple(
@@ -129,10 +139,10 @@ def _weight(
 
 
 def _taper(window: int, overlap: int, before: bool, after: bool) -> np.ndarray:
-    """Weights float64 along one axis: 1, and falling to almost 0 on the sides where there is a neighbor.
+    """Weights float64 along one axis: 1, falling to almost 0 on sides with a neighbor.
 
-    The fall is half a cosine over the middle half of the overlap. The outer quarter counts almost nothing, because
-    there the network sees least of the surroundings: a network that looks no further leaves no trace of the seam.
+    The slope is a half cosine over the middle half of the overlap. The outer quarter has almost no weight, because the
+    network sees the least context there: if its receptive field is no larger, the seam is invisible.
     """
     margin = overlap // 4
     length = overlap - 2 * margin

@@ -1,4 +1,4 @@
-"""How far a run has got, in a file beside its output: what it was begun with, then a line for each finished piece."""
+"""The progress of a run, in a file beside its output: its fingerprint, then a line for each finished piece."""
 
 import os
 from pathlib import Path
@@ -10,31 +10,35 @@ from deploy.errors import UserError
 from deploy.files.atomic import named_write_errors, sync_folder
 
 Fingerprint = dict[str, Any]
-"""What the result depends on, by names that mean something to a user; JSON."""
+"""Everything that the result depends on, by names that a user knows; JSON."""
 
 
 class Journal:
-    """The journal of the output `out`; `begin` or `resume` opens it."""
+    """The journal of the output file `out`; `begin` or `resume` opens it."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.path = out, out.with_name(f".{out.name}.journal")
         self._file: BinaryIO | None = None
 
     def finished(self) -> int:
-        """Pieces that an earlier run has finished; 0 where there was none."""
+        """Number of pieces that an earlier run finished; 0 without one."""
         lines = self._lines()
         numbers = [str(i).encode() for i in range(len(lines))]
         return sum(line == number for line, number in zip(lines[1:], numbers, strict=False))
 
     def begin(self, fingerprint: Fingerprint) -> None:
-        """Write it anew."""
+        """Start a new journal."""
         with named_write_errors(self.out, self.path):
             self._file = open(self.path, "wb")  # noqa: SIM115 — `close` closes it
             self._append(msgspec.json.encode(fingerprint))
             sync_folder(self.path.parent)
 
     def resume(self, fingerprint: Fingerprint) -> int:
-        """Go on with it, and return the number of finished pieces; `UserError` where it is of another run."""
+        """Continue the journal, and return the number of finished pieces.
+
+        Raises:
+            UserError: the earlier run had another fingerprint.
+        """
         lines = self._lines()
         try:
             before = msgspec.json.decode(lines[0])
@@ -44,18 +48,18 @@ class Journal:
         changed = [name for name in now if before.get(name) != now[name]]
         if changed:
             raise UserError(
-                f"{self.out}: cannot be resumed, another {', '.join(changed)} than when it was begun; "
-                f"put that back, or remove {self.path} to start over"
+                f"{self.out}: cannot be resumed, because {', '.join(changed)} changed since it was started; "
+                f"undo the change, or remove {self.path} to start over"
             )
         count = self.finished()
         with named_write_errors(self.out, self.path):
             self._file = open(self.path, "r+b")  # noqa: SIM115
-            self._file.truncate(sum(len(line) + 1 for line in lines[: count + 1]))  # a line may have been cut
+            self._file.truncate(sum(len(line) + 1 for line in lines[: count + 1]))  # drops an incomplete line
             self._file.seek(0, os.SEEK_END)
         return count
 
     def add(self, piece: int) -> None:
-        """Note, durably, that the piece of this index is finished; call it only when its pixels are on the disk."""
+        """Record durably that this piece is finished; call it only after its pixels are on disk."""
         with named_write_errors(self.out, self.path):
             self._append(str(piece).encode())
 
@@ -77,7 +81,7 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def _lines(self) -> list[bytes]:
-        """Whole lines; none where there is no file."""
+        """The complete lines; none without a file."""
         try:
             return self.path.read_bytes().split(b"\n")[:-1]
         except (FileNotFoundError, NotADirectoryError):

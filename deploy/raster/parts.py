@@ -1,6 +1,6 @@
-"""The unfinished result on disk, beside its output: plain arrays, which a crash cannot spoil, and a journal.
+"""The unfinished result on disk, beside the output: plain arrays, which survive a crash, and a journal.
 
-Only when all is there a file is made of it, in one go. So it does not depend on how often the run was interrupted.
+The output file is written at the end from the complete arrays, so it does not depend on interruptions of the run.
 """
 
 import os
@@ -18,20 +18,22 @@ from deploy.raster.journal import Fingerprint, Journal
 
 
 class Planes:
-    """Planes K×H×W in a file: one after another, and in each the blocks of columns, so that pieces are contiguous."""
+    """Planes K×H×W in a file: plane by plane, and block by block in each, so that pieces are contiguous."""
 
     def __init__(self, out: Path, path: Path, planes: int, dtype: str, grid: Grid, resume: bool) -> None:
         self.out, self.path, self.grid = out, path, grid
         self.planes, self.dtype = planes, np.dtype(dtype)
         size = planes * grid.height * grid.width * self.dtype.itemsize
         if resume and (not path.is_file() or path.stat().st_size != size):
-            raise UserError(f"{path}: is missing or cut, so the run cannot be resumed; run without --resume")
+            raise UserError(
+                f"{path}: is missing or incomplete, so the run cannot be resumed; run without --resume"
+            )
         with named_write_errors(out, path):
             self._file: BinaryIO = open(path, "r+b" if resume else "w+b")  # noqa: SIM115 — `close` closes it
             self._file.truncate(size)
 
     def write(self, piece: Piece, array: np.ndarray) -> None:
-        """Write planes×rows×columns of a piece, durably."""
+        """Write the values of a piece, planes×rows×columns, durably."""
         with named_write_errors(self.out, self.path):
             for plane, values in enumerate(array):
                 self._file.seek(self._offset(plane, piece.block.begin, piece.block.width, piece.top))
@@ -40,7 +42,7 @@ class Planes:
             os.fsync(self._file.fileno())
 
     def read(self, plane: int, top: int, bottom: int) -> np.ndarray:
-        """Rows [top, bottom) of a plane, over the whole width."""
+        """Rows [top, bottom) of a plane, full width."""
         return np.concatenate(
             [self._read(plane, b.begin, b.width, top, bottom) for b in self.grid.blocks], axis=1
         )
@@ -65,7 +67,7 @@ class Planes:
 
 
 class Parts:
-    """The unfinished result of `out`, as a sink; `open_parts` opens it."""
+    """A sink for the unfinished result of the output file `out`; `open_parts` opens it."""
 
     def __init__(self, out: Path, fingerprint: Fingerprint, resume: bool) -> None:
         self.out, self.fingerprint, self.resume = out, fingerprint, resume
@@ -98,12 +100,12 @@ class Parts:
         self.journal.add(piece.index)
 
     def close(self) -> None:
-        """Close the files; a later run can go on with them."""
+        """Close the files; a later run can resume with them."""
         for file in self._files():
             file.close()
 
     def remove(self) -> None:
-        """Remove the files: the output is made."""
+        """Remove the files, after the output has been written."""
         for file in self._files():
             file.remove()
 
@@ -114,9 +116,15 @@ class Parts:
 
 @contextmanager
 def open_parts(out: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[Parts]:
-    """The unfinished result of `out`, kept unless `Parts.remove` is called.
+    """Open the unfinished result of an output file. Its files stay on disk unless `Parts.remove` is called.
 
-    Raises `UserError` where the output exists, and where an earlier run could be resumed and was not asked to be.
+    Args:
+        out: the output file.
+        fingerprint: everything that the result depends on.
+        resume: continue an interrupted run, if there is one.
+
+    Raises:
+        UserError: the output exists, or there is an interrupted run and `resume` is False.
     """
     if out.exists():
         raise UserError(f"{out}: exists; remove it or choose another name")
@@ -124,7 +132,7 @@ def open_parts(out: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[Pa
     count = parts.journal.finished()
     if count and not resume:
         raise UserError(
-            f"{out}: an interrupted run left {count} finished parts; add --resume to go on with it, "
+            f"{out}: an interrupted run left {count} finished parts; add --resume to continue it, "
             f"or remove {parts.journal.path} to start over"
         )
     try:

@@ -1,4 +1,4 @@
-"""Prediction of a raster of any size, in memory that depends on its size in no way."""
+"""Predict a raster of any size, with memory that does not depend on its size."""
 
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -17,26 +17,26 @@ from deploy.raster.sources import Sink, Source
 from deploy.tasks.segmentation.model import SegmentationModel
 
 _READ_AHEAD, _SCORED_AHEAD = 3, 3
-"""Batches that wait before the engine and after it."""
+"""Batches that may wait before the engine and after it."""
 
 Report = Callable[[int, int], None]
-"""Called with the tiles that are done, and their number in all."""
+"""Called with the number of finished tiles and of all tiles."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to go over a raster. Everything here has a say in the result, if only in its last digits."""
+    """How to process a raster. Every option affects the result, some only in its last digits."""
 
     overlap: int | None = None
     """Pixels that neighboring tiles share, 0..side-1; None: a quarter of the tile."""
     batch: int = 1
-    """Tiles that go through the engine at a time, at least 1."""
+    """Tiles per call of the engine, at least 1."""
     min_valid: float = 0.0
-    """In 0..1: tiles of which a smaller share carries data are not run; those without any never are."""
+    """Tiles with a smaller share of valid pixels, in 0..1, are not run; tiles without any never are."""
     probabilities: Literal["float32", "uint8"] | None = None
-    """Also give the probabilities of all classes."""
+    """dtype of the probabilities of all classes; None: do not compute them."""
     memory: int = 128
-    """MB for pixels and sums, about; where a row of tiles needs more, the raster is worked on in blocks of columns."""
+    """Approximate MB for pixels and sums; if a row of tiles needs more, the raster is split into blocks of columns."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -49,26 +49,39 @@ class Options:
 
 @dataclass
 class Summary:
-    """What came of it, of this run alone where an earlier one was continued."""
+    """Statistics of a run, without those of an earlier run that it resumed."""
 
     tiles: int = 0
     """All tiles of the raster."""
     run: int = 0
-    """Those that went through the engine; the others had no data, or were done before."""
+    """Tiles that the engine ran; the others have no data, or an earlier run finished them."""
     seconds: float = 0.0
     engine_seconds: float = 0.0
-    """Of these the time spent inside the engine."""
+    """Time of these spent in the engine."""
 
 
 def predict_raster(
-    model: SegmentationModel, source: Source, sink: Sink, options: Options | None = None, report: Report | None = None
+    model: SegmentationModel,
+    source: Source,
+    sink: Sink,
+    options: Options | None = None,
+    report: Report | None = None,
 ) -> Summary:
-    """Predict a whole raster, tile by tile, from `source` into `sink`.
+    """Predict a whole raster, tile by tile.
 
     Scores are blended where tiles overlap (see `deploy.raster.grid`). Pixels without data get the label 255
-    (`sources.NODATA`), whether or not the bundle knows such pixels: the network sees its mean there. Reading, engine
-    and blending run in a thread each.
-    Raises `UserError` for a raster that does not fit the bundle, bad options, and what source and sink raise.
+    (`sources.NODATA`), even if the bundle was trained without such pixels: the network sees the channel means there.
+    Reading, engine and blending each run in their own thread.
+
+    Args:
+        model: a segmentation bundle, as `deploy.load` opens it.
+        source: the raster.
+        sink: takes the result.
+        options: how to process the raster.
+        report: called with the progress.
+
+    Raises:
+        UserError: the raster does not fit the bundle, the options are invalid, or `source` or `sink` fails.
     """
     options, start = options or Options(), perf_counter()
     if not isinstance(model, SegmentationModel):
@@ -94,15 +107,17 @@ def predict_raster(
 
 
 def check_fit(spec: InputSpec, source: Source) -> None:
-    """`UserError` where the network cannot read such a raster."""
+    """Check that the network can read the raster.
+
+    Raises:
+        UserError: it cannot.
+    """
     wanted = ", ".join(spec.channels)
     if spec.depth is not None:
-        raise UserError(
-            "the bundle reads depth images, each as a whole; rasters are for maps such as aerial images"
-        )
+        raise UserError("the bundle reads whole depth images; rasters are for maps such as aerial images")
     if spec.normalize == "image":
         raise UserError(
-            "the bundle normalizes by the numbers of a whole image, and a raster is read tile by tile; train with "
+            "the bundle normalizes by the statistics of a whole image, but a raster is read tile by tile; train with "
             "--data.normalize patch (or set) for rasters"
         )
     if source.bands != len(spec.channels):
@@ -121,19 +136,32 @@ def check_fit(spec: InputSpec, source: Source) -> None:
 
 
 def plan(model: SegmentationModel, source: Source, options: Options) -> Grid:
-    """The grid of tiles. `UserError` for an overlap that does not fit the tile."""
+    """Lay out the grid of tiles.
+
+    Raises:
+        UserError: the overlap does not fit the tile.
+    """
     spec = model.input
     pixel = len(spec.channels) * (1 if spec.dtype == "uint8" else 4) + 1
-    copies = 4 if options.probabilities else 1  # of the sums: the softmax makes three
+    copies = 4 if options.probabilities else 1  # of the sums: the softmax allocates three
     column = spec.height * (4 * copies * len(model.classes) + 4 + pixel)
     window = (spec.height, spec.width)
     return make_grid(source.height, source.width, window, options.overlap, 10**6 * options.memory // column)
 
 
 def blended(
-    model: SegmentationModel, source: Source, grid: Grid, options: Options, first: int = 0, summary: Summary | None = None
+    model: SegmentationModel,
+    source: Source,
+    grid: Grid,
+    options: Options,
+    first: int = 0,
+    summary: Summary | None = None,
 ) -> Generator[tuple[RowEnd, Blended | None], None, None]:
-    """The ends of rows of tiles with their finished pieces, from the piece of index `first` on; close it when done."""
+    """Predict and blend from the piece of index `first` on; close the generator when done.
+
+    Yields:
+        The end of each row of tiles, and the piece that it finishes; see `deploy.raster.blending.blend`.
+    """
     reading = Reading(source, model.input, grid, options.batch, options.min_valid)
     read = ahead(reading.batches(first), _READ_AHEAD)
     scored = ahead(_scores(model.engine, read, summary or Summary()), _SCORED_AHEAD)

@@ -1,4 +1,4 @@
-"""How far a long run is, on stderr: a bar on a terminal, now and then a line elsewhere."""
+"""Show the progress of a long run on stderr: a bar on a terminal, otherwise an occasional line."""
 
 import sys
 from time import perf_counter
@@ -6,13 +6,13 @@ from typing import TextIO
 
 _WIDTH = 30
 _SECONDS = 0.2
-"""Between two pictures of the bar."""
+"""Between two updates of the bar."""
 _STEPS = 10
-"""Lines in all, where it is not a terminal."""
+"""Number of lines if it is not a terminal."""
 
 
 class Progress:
-    """Call it with what is done and what there is in all. What was done at the first call took no time of this run."""
+    """Call it with the numbers of finished and of all units. The rate excludes units finished at the first call."""
 
     def __init__(self, unit: str = "tiles", stream: TextIO | None = None) -> None:
         self.unit, self.stream = unit, stream or sys.stderr
@@ -23,7 +23,7 @@ class Progress:
         self._open = False
 
     def __call__(self, done: int, total: int) -> None:
-        """Show it, unless it is too soon after the last time."""
+        """Show the progress, unless the last update was too recent."""
         now = perf_counter()
         if self._before is None:
             self._before, self._start = done, now
@@ -37,7 +37,7 @@ class Progress:
             print(self._text(done, total, now), file=self.stream, flush=True)
 
     def close(self) -> None:
-        """End the line of the bar, so that what follows starts on its own."""
+        """End the line of the bar, so that further output starts on a new line."""
         if self._open:
             self.stream.write("\n")
             self._open = False

@@ -1,4 +1,4 @@
-"""From a source to batches of tiles as the network reads them. Every pixel of a block is read once."""
+"""Read a source into batches of tiles in the input format of the network. Every pixel of a block is read once."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ from deploy.raster.sources import Source
 
 
 class Batch(NamedTuple):
-    """Some tiles of one row."""
+    """Tiles of one row."""
 
     block: Block
     row: int
-    """First row of the raster that they see."""
+    """First row of the raster in these tiles."""
     columns: list[int]
-    """First column of each."""
+    """First column of each tile."""
     inputs: np.ndarray
-    """In the layout and dtype of the network."""
+    """Pixels in the layout and dtype of the network."""
 
 
 class RowEnd(NamedTuple):
-    """All tiles of a row have been given."""
+    """Marks that all tiles of a row have been read."""
 
     piece: Piece
-    """What is final with it."""
+    """The piece that the row finishes."""
     valid: np.ndarray
-    """bool, rows × columns of the piece: pixels that carry data."""
+    """bool rows×columns of the piece: pixels with data."""
     tiles: int
     """Tiles in the row, skipped ones included."""
     keep: bool
-    """False: the piece was there before, and the row was only computed for what it adds to later ones."""
+    """False: an earlier run finished the piece; the row is computed only for its contribution to later pieces."""
 
 
 class Strip:
-    """The pixels under one row of tiles of a block, which moves down the raster.
+    """The pixels of one row of tiles of a block; it moves down the raster.
 
-    Pixels without data are the mean of the bundle (NaN where it normalizes patches), and so are those outside of the
-    raster, where a tile is larger.
+    Pixels without data have the mean of the bundle (NaN if it normalizes patches), and so have pixels outside the
+    raster, if a tile is larger.
     """
 
     def __init__(self, source: Source, spec: InputSpec, grid: Grid, block: Block) -> None:
@@ -55,19 +55,19 @@ class Strip:
         self.valid = np.zeros(size, bool)
         self.top = -1
         self.fresh = self.filled = 0
-        """First row of the strip that is not read yet, and how many columns of these rows are."""
+        """First row of the strip that is not read yet, and number of columns that are read in those rows."""
 
     def move(self, top: int) -> None:
-        """Put the strip's first row on the raster's row `top`, below where it was; what it still covers stays."""
+        """Move the strip's first row down to the raster's row `top`; pixels that it still covers are not read again."""
         step = top - self.top if self.top >= 0 else len(self.valid)
-        kept = max(0, len(self.valid) - step)
-        if kept:
-            self.pixels[:kept] = self.pixels[step:].copy()  # the two may lie over one another
-            self.valid[:kept] = self.valid[step:].copy()
-        self.top, self.fresh, self.filled = top, kept, 0
+        remaining = max(0, len(self.valid) - step)
+        if remaining:
+            self.pixels[:remaining] = self.pixels[step:].copy()  # source and target may overlap
+            self.valid[:remaining] = self.valid[step:].copy()
+        self.top, self.fresh, self.filled = top, remaining, 0
 
     def read_to(self, column: int) -> None:
-        """Make sure that all columns of the raster before `column` are there."""
+        """Read the columns of the raster before `column` that are not read yet."""
         first, last = self.left + self.filled, min(column, self.grid.width)
         row, below = self.top + self.fresh, min(self.top + len(self.valid), self.grid.height)
         if first >= last or row >= below:
@@ -82,7 +82,7 @@ class Strip:
         self.filled = last - self.left
 
     def tile(self, column: int) -> tuple[np.ndarray, float]:
-        """The tile h×w×C at a column of the raster, and the share of its pixels in the raster that carry data."""
+        """The tile h×w×C at a column of the raster, and the share of its pixels inside the raster that have data."""
         columns = slice(column - self.left, column - self.left + self.grid.window[1])
         height = min(len(self.valid), self.grid.height - self.top)
         width = min(self.grid.window[1], self.grid.width - column)
@@ -92,7 +92,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read how."""
+    """Reads the tiles of a grid from a source."""
 
     source: Source
     spec: InputSpec
@@ -101,9 +101,9 @@ class Reading:
     min_valid: float
 
     def batches(self, first: int) -> Generator[Batch | RowEnd, None, None]:
-        """All that is needed to finish the pieces from index `first` on.
+        """Read all tiles that are needed for the pieces from index `first` on.
 
-        A batch never holds tiles of two rows: so a run that was interrupted computes with the same batches.
+        A batch never mixes tiles of two rows, so a resumed run computes the same batches.
         """
         count = len(self.grid.rows)
         pieces = list(self.grid.pieces())
@@ -113,7 +113,7 @@ class Reading:
             yield from self._block(pieces[start + row : start + count], begin)
 
     def _block(self, pieces: list[Piece], first: int) -> Generator[Batch | RowEnd, None, None]:
-        """From some piece of a block to its last one; those before index `first` are not kept."""
+        """Read some last pieces of a block; those before index `first` are marked as finished earlier."""
         block = pieces[0].block
         strip = Strip(self.source, self.spec, self.grid, block)
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""Where the pixels of a raster come from and where the result goes: two protocols, and both of them for arrays."""
+"""The protocols `Source` and `Sink` of a raster's pixels and its result, and their implementations for arrays."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,13 +9,13 @@ from deploy.errors import UserError
 from deploy.raster.grid import Grid, Piece
 
 NODATA = 255
-"""Label of pixels without data, whatever the bundle's own ignore label is."""
+"""Label of pixels without data, independent of the bundle's ignore label."""
 PROBABILITY_STEPS = 254
-"""uint8 probabilities are multiples of 1/254; 255 is no data."""
+"""uint8 probabilities are in units of 1/254; 255 is no data."""
 
 
 class Source(Protocol):
-    """A raster that is read by windows, by one thread at a time."""
+    """A raster that is read in windows, by one thread at a time."""
 
     @property
     def height(self) -> int: ...
@@ -25,39 +25,52 @@ class Source(Protocol):
     def bands(self) -> int: ...
     @property
     def dtype(self) -> np.dtype:
-        """Of the stored numbers."""
+        """dtype of the stored values."""
         ...
 
     def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels H×W×C, uint8 or float32, and bool H×W: those that carry data.
+        """Read a window that lies inside the raster.
 
-        The window lies inside the raster. uint8 has no NaN, hence the mask; pixels that are not finite need not be in
-        it. Raises `UserError` naming the place when it cannot be read.
+        Returns:
+            The pixels H×W×C, uint8 or float32, and bool H×W: pixels with data. The mask may include pixels that are
+            not finite, which are never data.
+
+        Raises:
+            UserError: the window cannot be read; the message names it.
         """
         ...
 
 
 class Sink(Protocol):
-    """Takes finished pieces, in their order."""
+    """Takes finished pieces in the order of their indices."""
 
     def start(self, grid: Grid, classes: int, probabilities: str | None) -> int:
-        """Get ready, and say how many pieces are there already: those are not computed again."""
+        """Prepare for a raster, and return how many pieces are finished already; they are not computed again.
+
+        Args:
+            grid: the tiles of the raster.
+            classes: number of classes, K.
+            probabilities: dtype of the probabilities, or None.
+        """
         ...
 
     def write(self, piece: Piece, labels: np.ndarray, probabilities: np.ndarray | None) -> None:
-        """Keep labels uint8 H×W (`NODATA` where there is none) and probabilities K×H×W, float32 or uint8.
+        """Store a piece. A sink on disk returns only when the piece would survive a crash.
 
-        When it returns, the piece survives a crash, if the sink is one that can.
+        Args:
+            piece: where the result lies in the raster.
+            labels: uint8 H×W, with `NODATA`.
+            probabilities: K×H×W, float32 or uint8; None if they were not requested.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """An array H×W or H×W×C of real numbers; an `np.memmap` is read as it is needed.
+    """An array H×W or H×W×C of real numbers; an `np.memmap` is read on demand.
 
-    `nodata` is the stored number of pixels without data; where the numbers are floats, NaN and infinities are so too.
-    A uint8 pixel has no data when all its channels are `nodata`, as 0 is a color, too; others when any channel is.
+    `nodata` is the value of pixels without data; of floats, NaN and infinities are also no data. A uint8 pixel has no
+    data if all its channels are `nodata`, because 0 is also a color; other pixels if any channel is.
     """
 
     array: np.ndarray
@@ -86,7 +99,7 @@ class ArraySource:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the array."""
+        """dtype of the array."""
         return self.array.dtype
 
     def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,15 +115,15 @@ class ArraySource:
 
 @dataclass(eq=False)
 class ArraySink:
-    """Keeps the whole result in memory."""
+    """Stores the whole result in memory."""
 
     labels: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.uint8))
     """uint8 H×W."""
     probabilities: np.ndarray | None = None
-    """float32 or uint8 K×H×W, where they were asked for."""
+    """float32 or uint8 K×H×W, if they were requested."""
 
     def start(self, grid: Grid, classes: int, probabilities: str | None) -> int:
-        """See `Sink.start`: always from the beginning."""
+        """See `Sink.start`. No piece is ever finished already."""
         self.labels = np.full((grid.height, grid.width), NODATA, np.uint8)
         if probabilities is not None:
             self.probabilities = np.zeros((classes, grid.height, grid.width), probabilities)

@@ -9,7 +9,7 @@ from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.bundle.manifest import ClassInfo, InputSpec
 from deploy.raster import ArraySink, ArraySource, Options, predict_raster
 from deploy.raster.predict import blended, plan
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 
 TILE = 64
 CLASSES = (ClassInfo("a", (255, 0, 0)), ClassInfo("b", (0, 255, 0)), ClassInfo("c", (0, 0, 255)))
@@ -57,8 +57,8 @@ def conv_network(bias: float = 0.0) -> bytes:
     return model.SerializeToString()
 
 
-def conv_model(engine=None) -> Model:
-    return Model(SPEC, CLASSES, engine or OrtEngine(conv_network(), threads=1))
+def conv_model(engine=None) -> SegmentationModel:
+    return SegmentationModel(SPEC, CLASSES, engine or OrtEngine(conv_network(), threads=1))
 
 
 class Counting:
@@ -84,11 +84,11 @@ def sar(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def whole_logits(image: np.ndarray) -> np.ndarray:
-    """K×H×W of the network that sees the whole image at once."""
+    """Logits K×H×W of the network that sees the whole image at once."""
     return conv_model().engine.run(np.moveaxis(image, -1, 0)[None].copy())["logits"][0]
 
 
-def raster_logits(model: Model, image: np.ndarray, options: Options) -> np.ndarray:
+def raster_logits(model: SegmentationModel, image: np.ndarray, options: Options) -> np.ndarray:
     source = ArraySource(image)
     grid = plan(model, source, options)
     result = np.full((len(model.classes), *image.shape[:2]), np.nan, np.float32)
@@ -99,7 +99,7 @@ def raster_logits(model: Model, image: np.ndarray, options: Options) -> np.ndarr
 
 
 def predict(
-    image: np.ndarray, options: Options | None = None, model: Model | None = None, nodata=None
+    image: np.ndarray, options: Options | None = None, model: SegmentationModel | None = None, nodata=None
 ) -> ArraySink:
     sink = ArraySink()
     predict_raster(model or conv_model(), ArraySource(image, nodata), sink, options)
@@ -107,7 +107,7 @@ def predict(
 
 
 def write_tif(path: Path, image: np.ndarray, **profile: object) -> Path:
-    """A GeoTIFF of H×W×C, in tiles of 64×64 unless told otherwise."""
+    """A GeoTIFF of H×W×C, by default in tiles of 64×64."""
     import rasterio
 
     shape = {

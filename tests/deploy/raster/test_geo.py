@@ -160,7 +160,7 @@ def test_unreadable_block_is_named_and_the_run_goes_on_when_it_can_be_read(bundl
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.tif").exists()
     path.write_bytes(good)
-    with pytest.raises(UserError, match="another input than when it was begun"):
+    with pytest.raises(UserError, match="because input changed since it was started"):
         command(bundles / "sar", path, tmp_path / "out.tif", "--resume")
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
     assert command(bundles / "sar", path, tmp_path / "out.tif", "--resume") == 0
@@ -182,7 +182,7 @@ def test_interrupted_and_resumed_gives_the_same_file(bundles, tmp_path, monkeypa
         patch.setattr(GeoSource, "read_window", interrupted)
         with pytest.raises(KeyboardInterrupt):
             command(bundles / "sar", path, tmp_path / "out.tif")
-    with pytest.raises(UserError, match="another --overlap than"):
+    with pytest.raises(UserError, match="because --overlap changed"):
         command(bundles / "sar", path, tmp_path / "out.tif", "--resume", "--overlap", "4")
     capsys.readouterr()
     assert command(bundles / "sar", path, tmp_path / "out.tif", "--resume") == 0
@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_made_leaves_a_run_to_resume(bundles, tmp_path, mo
     ("change", "message"),
     [
         (lambda folder: folder["bands"], r"has 1 band\(s\), the bundle wants 2"),
-        (lambda folder: folder["text"], "is no raster that GDAL can read"),
+        (lambda folder: folder["text"], "is not a raster that GDAL can read"),
         (lambda folder: folder["missing"], "no such file"),
     ],
 )
@@ -225,7 +225,7 @@ def test_inputs_that_do_not_fit(bundles, tmp_path, change, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--bands", "1,4"), r"has bands 1 to 2, asked for are \[1, 4\]"),
+        (("--bands", "1,4"), r"has bands 1 to 2, but \[1, 4\] were requested"),
         (("--bands", "one"), "--bands one: give numbers"),
         (("--overlap", "32"), "overlap is 32 pixels, tiles are 32×48"),
         (("--batch", "0"), "batch is 0"),

@@ -78,5 +78,5 @@ def test_grasp_bundle_is_refused(bundle, tmp_path):
     grasp = msgspec.structs.replace(read_manifest(bundle), task="grasp")
     write_bundle(tmp_path / "grasp", grasp, {MODEL: bundle / MODEL}, {MODEL: "fp32"})
     write_tif(tmp_path / "in.tif", sar(70, 70))
-    with pytest.raises(UserError, match="finds grasps in one image at a time; use edgedistill predict"):
+    with pytest.raises(UserError, match="predict-raster is for segmentation bundles"):
         main(arguments(tmp_path / "grasp", tmp_path, "out.tif"))

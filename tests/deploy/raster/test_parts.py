@@ -118,7 +118,7 @@ def test_another_run_is_not_resumed(tmp_path, change, names):
     with pytest.raises(Interrupted):
         run(out, stop_after=2)
     with pytest.raises(
-        UserError, match=f"cannot be resumed, another {names} than when it was begun"
+        UserError, match=f"cannot be resumed, because {names} changed since it was started"
     ) as caught:
         run(out, resume=True, fingerprint=FINGERPRINT | change)
     assert "\n" not in str(caught.value)
@@ -129,7 +129,7 @@ def test_missing_part_is_named(tmp_path):
     with pytest.raises(Interrupted):
         run(out, stop_after=2)
     (tmp_path / ".out.tif.labels").unlink()
-    with pytest.raises(UserError, match=r"\.out\.tif\.labels: is missing or cut.*without --resume"):
+    with pytest.raises(UserError, match=r"\.out\.tif\.labels: is missing or incomplete.*without --resume"):
         run(out, resume=True)
 
 

@@ -25,7 +25,7 @@ STEP = 48  # tiles of 64 that overlap by 16
 
 
 def test_equals_the_whole_image_also_at_seams():
-    """The network sees 3 pixels around; the outer 4 of the overlap count next to nothing."""
+    """The network sees 3 pixels in each direction; the outer 4 of the overlap have almost no weight."""
     image = sar(200, 300)
     logits = raster_logits(conv_model(), image, Options(overlap=16))
     np.testing.assert_allclose(logits, whole_logits(image), atol=1e-4)
@@ -57,7 +57,7 @@ def test_no_seam_is_visible(overlap):
 
 
 class Moody:
-    """An engine whose scores are constant over a tile and differ from tile to tile, as global context makes them."""
+    """An engine whose scores are constant over a tile and differ from tile to tile, as with global context."""
 
     name, file = "moody", None
 
@@ -235,7 +235,7 @@ def test_uint8_bundle_refuses_other_dtypes(tmp_path):
 
 
 def test_grasp_model_is_refused():
-    with pytest.raises(UserError, match="finds grasps"):
+    with pytest.raises(UserError, match="only segmentation bundles"):
         predict(sar(9, 9), model=object())
 
 
