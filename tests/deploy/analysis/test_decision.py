@@ -244,7 +244,8 @@ class TestCommand:
 
 class TestFindings:
     def test_are_those_of_the_metrics(self, bundle):
-        model: SegmentationModel = load(bundle, "onnxruntime")
+        model = load(bundle, "onnxruntime")
+        assert isinstance(model, SegmentationModel)
         findings = analyze(model, read_labeled(bundle.parent / "data" / "val", 2), positive=1)
         assert findings.dataset().f1[0, 1] == pytest.approx(f1_of(bundle, "val"))
         assert findings.valid_share == pytest.approx([29 / 32] * 4)
