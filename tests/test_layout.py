@@ -25,15 +25,13 @@ def shown(path: Path) -> str:
 
 
 def mirrored(folder: Path) -> Path:
-    """The package folder that a folder of tests is for."""
+    """The folder of code that a folder of tests is for."""
     return ROOT / folder.relative_to(TESTS)
 
 
-def test_each_folder_of_tests_is_for_a_package_folder():
-    folders = {path.parent for path in TEST_FILES} - {TESTS}
-    assert [
-        shown(folder) for folder in sorted(folders) if not (mirrored(folder) / "__init__.py").is_file()
-    ] == []
+def test_each_folder_of_tests_is_for_a_folder_of_code():
+    folders = sorted({path.parent for path in TEST_FILES} - {TESTS})
+    assert [shown(folder) for folder in folders if not list(mirrored(folder).glob("*.py"))] == []
 
 
 def test_each_package_folder_with_code_has_tests():
