@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from deploy.backends.engine import CPU, TENSORRT
 from deploy.build.steps import MADE
@@ -80,7 +81,7 @@ class TensorRTFlags:
     timing_cache: Path | None
     targets: str | None
     """Compute capabilities, separated by commas."""
-    hardware_compatible: str | None
+    hardware_compatible: Literal["ampere+", "same-cc"] | None
     version_compatible: bool
     optimization_level: int | None
     dla: int | None
@@ -110,7 +111,7 @@ class BuildCommand:
 
     bundle: Path
     backend: str
-    precision: str
+    precision: Literal["fp32", "fp16", "int8"]
     data: Path | None
     redo: bool
     int8: Int8Flags

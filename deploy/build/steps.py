@@ -92,15 +92,7 @@ def make_int8(
     model = (bundle / MODEL).read_bytes()
     calibration = CalibrationImages(data / "calibration" / "images", manifest.input)
     evaluate = _Evaluation(manifest, model, list(task.read(data / "val", manifest)))
-    made = quantize(
-        model,
-        calibration,
-        evaluate,
-        options,
-        learned=learned,
-        metric=task.metric,
-        say=say,
-    )
+    made = quantize(model, calibration, evaluate, options, learned=learned, metric=task.metric, say=say)
     hops = [
         _hop("onnx", manifest, model),
         _hop("int8", manifest, made.int8, options.budget),

@@ -7,7 +7,7 @@ This package needs the `onnx` library, so `import deploy` never imports it.
 from deploy.lint.command import lint_command
 from deploy.lint.coverage import Int8Coverage, predict_int8_coverage
 from deploy.lint.finding import TARGETS, Finding
-from deploy.lint.graph import read_graph
+from deploy.lint.reading import read_graph
 from deploy.lint.rules import lint
 
 __all__ = [

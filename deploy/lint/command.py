@@ -13,7 +13,7 @@ from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MANIFEST
 from deploy.errors import UserError
 from deploy.lint.coverage import Int8Coverage, predict_int8_coverage
 from deploy.lint.finding import CPU, TARGETS, Finding, Level
-from deploy.lint.graph import read_graph
+from deploy.lint.reading import read_graph
 from deploy.lint.rules import check
 
 COMPILED = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")

@@ -100,11 +100,11 @@ def obstacle(graph: Graph, node: Node) -> Obstacle | None:
     while len(readers := graph.readers(name)) == 1 and not graph.leaves(name):
         [reader] = readers
         if reader.op == "QuantizeLinear":
-            kept = next((clamp for clamp in clamps if not _absorbs(graph, reader, clamp)), None)
-            if kept is None:
+            remaining = next((clamp for clamp in clamps if not _absorbs(graph, reader, clamp)), None)
+            if remaining is None:
                 return Obstacle("shared-int8", shared) if _reads(graph, reader) > 1 else None
             zero = f"{quantized_type(graph, reader)} {zero_point(graph, reader)}"
-            return Obstacle("clamp-in-float", f"{kept} stays in float before the zero point {zero}")
+            return Obstacle("clamp-in-float", f"{remaining} stays in float before the zero point {zero}")
         if reader.op not in MOVES | CLAMPS:
             return Obstacle("unquantized-output", f"{reader} reads its output without a Q")
         clamps += [reader] if reader.op in CLAMPS else []

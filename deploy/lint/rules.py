@@ -6,7 +6,8 @@ from pathlib import Path
 from deploy.errors import UserError
 from deploy.lint import dla, operators, quantized, shapes
 from deploy.lint.finding import TARGETS, Finding
-from deploy.lint.graph import Graph, read_graph
+from deploy.lint.graph import Graph
+from deploy.lint.reading import read_graph
 
 Rule = Callable[[Graph, str], Iterator[Finding]]
 """A rule checks a model for a target; its docstring names its source."""

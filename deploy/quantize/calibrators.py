@@ -68,22 +68,22 @@ def entropy(histogram: Histogram) -> float:
     has 128 terms in its second sum for each i.
     """
     counts, groups = histogram.counts, LEVELS + 1
-    kept = np.arange(groups, BINS + 1)
-    borders = -(-kept[:, None] * np.arange(groups + 1) // groups)  # bin b of i belongs to group ⌊128 b / i⌋
+    bins = np.arange(groups, BINS + 1)
+    borders = -(-bins[:, None] * np.arange(groups + 1) // groups)  # bin b of i belongs to group ⌊128 b / i⌋
     total = _running_sum(counts)
-    inside, clipped = total[kept], total[-1] - total[kept]
+    inside, clipped = total[bins], total[-1] - total[bins]
     mass = np.diff(total[borders])
     filled = np.diff(_running_sum(counts > 0)[borders])
     with np.errstate(divide="ignore", invalid="ignore"):
         log_q = np.log(mass / filled / inside[:, None])
         cross = np.where(mass > 0, mass * log_q, 0.0).sum(axis=1)
         # Clipped counts go to the last bin; where that is empty, Q is 0 and the divergence infinite.
-        last = np.where(counts[kept - 1] > 0, log_q[:, -1], -np.inf)
+        last = np.where(counts[bins - 1] > 0, log_q[:, -1], -np.inf)
         cross += np.where(clipped > 0, clipped * last, 0.0)
-    own = _running_sum(_x_log_x(counts))[kept - 1] + _x_log_x(counts[kept - 1] + clipped)
+    own = _running_sum(_x_log_x(counts))[bins - 1] + _x_log_x(counts[bins - 1] + clipped)
     divergence = (own - cross) / total[-1] - np.log(total[-1])
-    best = len(kept) - 1 - int(np.argmin(divergence[::-1]))  # the widest of equal ranges
-    return float(histogram.edges[kept[best]])
+    best = len(bins) - 1 - int(np.argmin(divergence[::-1]))  # the widest of equal ranges
+    return float(histogram.edges[bins[best]])
 
 
 def mse(histogram: Histogram, candidates: int = 512) -> float:
