@@ -3,13 +3,26 @@
 import pytest
 
 from deploy.errors import UserError
-from distill.config import DATASETS, DataConfig
-from distill.data.registry import OPENERS, open_splits
+from distill.config import DataConfig
+from distill.data.registry import GRASP_DATASETS, SEGMENTATION_DATASETS
+from distill.tasks.registry import PRESETS, TASKS, open_splits
 from tests.distill.data.datasets.dataset_files import open_at
 
 
-def test_every_configured_data_set_can_be_opened():
-    assert set(OPENERS) == set(DATASETS)
+def test_no_name_is_of_two_data_sets():
+    assert not set(SEGMENTATION_DATASETS) & set(GRASP_DATASETS)
+
+
+def test_every_preset_names_a_data_set_that_exists():
+    names = {name for task in TASKS.values() for name in task().datasets}
+    assert {make().data.name for make in PRESETS.values()} <= names
+
+
+def test_an_unknown_name_lists_those_that_exist():
+    with pytest.raises(
+        UserError, match=r"--data.name camvit: .*did you mean camvid.*; there are synthetic, camvid"
+    ):
+        open_splits(DataConfig("camvit"))
 
 
 @pytest.mark.parametrize(
