@@ -1,4 +1,4 @@
-"""Images by their own mean and deviation, wherever a network meets them."""
+"""Images normalized by their own mean and deviation, wherever a network gets them."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from deploy.inference.normalize import standardized
 from deploy.inference.preprocess import check_pixels, prepare, resize, to_network
 from deploy.raster import ArraySource, Options, predict_raster
 from deploy.raster.sources import ArraySink
-from deploy.tasks.segmentation.model import Model
+from deploy.tasks.segmentation.model import SegmentationModel
 from tests.deploy.tiny import CLASSES, SPECS, make_image, make_manifest
 
 SAR = msgspec.structs.replace(SPECS["sar"], mean=(0.0, 0.0), std=(1.0, 1.0))
@@ -27,7 +27,7 @@ def by(normalize: str, **fields) -> InputSpec:
 
 
 def scene(*size: int) -> np.ndarray:
-    """With a gap in one channel of a third of its rows, and numbers there that would spoil any statistic."""
+    """An image without data in a third of its rows, with numbers in channel 1 there that would spoil any statistic."""
     image = make_image("sar", size=size)
     image[: size[0] // 3, :, 0] = np.nan
     image[: size[0] // 3, :, 1] = 1e6
@@ -103,7 +103,7 @@ class Echo:
 @pytest.mark.parametrize("normalize", ["image", "patch"])
 def test_windows_of_a_larger_image(normalize):
     engine, image = Echo(), scene(64, 48)
-    result = Model(by(normalize, resize="tile"), CLASSES["sar"], engine)(image)
+    result = SegmentationModel(by(normalize, resize="tile"), CLASSES["sar"], engine)(image)
     assert (result.labels[:21] == 255).all()
     assert (result.labels[21:] < 2).all()
     prepared = standardized(image)
@@ -114,7 +114,7 @@ def test_windows_of_a_larger_image(normalize):
 
 def test_what_pads_a_small_image_is_no_data():
     engine, image = Echo(), make_image("sar", size=(20, 30))
-    Model(by("patch", resize="tile"), CLASSES["sar"], engine)(image)
+    SegmentationModel(by("patch", resize="tile"), CLASSES["sar"], engine)(image)
     padded = np.full((32, 48, 2), np.nan, np.float32)
     padded[:20, :30] = image
     np.testing.assert_array_equal(engine.seen[0].transpose(1, 2, 0), standardized(padded))
@@ -122,7 +122,7 @@ def test_what_pads_a_small_image_is_no_data():
 
 def test_rasters_by_the_patch_alone():
     engine, image, sink = Echo(), scene(32, 84), ArraySink()
-    model = Model(by("patch", resize="tile"), CLASSES["sar"], engine)
+    model = SegmentationModel(by("patch", resize="tile"), CLASSES["sar"], engine)
     predict_raster(model, ArraySource(image), sink, Options(overlap=12))
     assert len(engine.seen) == 2
     for left, window in zip((0, 36), engine.seen, strict=True):
