@@ -70,7 +70,7 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     else:
         receipt = None
         print(
-            f"No labeled data in {data_folder(bundle)}: accuracy was not measured; name it with --data FOLDER."
+            f"No labeled data in {data_folder(bundle)}: accuracy was not measured; give a folder with --data FOLDER."
         )
         if runs_here:
             compare_golden(bundle, backend, precision, engine=engine)
