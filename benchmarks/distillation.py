@@ -104,7 +104,8 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
     """
     # start-up time: torch is not needed for --help
     from benchmarks.distillation_bench import Bench, check_method
-    from distill.pipeline.stages import prepare, train_network
+    from distill.pipeline.prepare import prepare
+    from distill.pipeline.stages import train_network
 
     if seconds <= 0:
         raise UserError(f"--seconds {seconds}: must be above 0")

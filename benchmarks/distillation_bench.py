@@ -16,11 +16,11 @@ from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, write_json
 from deploy.tasks.registry import task_named
 from distill.config import RunConfig
-from distill.distillation.build import build_distillation_loss
-from distill.losses.expression import parse_terms
 from distill.pipeline.pipeline import test_scores
-from distill.pipeline.stages import RunContext, Trained, new_network
+from distill.pipeline.prepare import check_networks
+from distill.pipeline.stages import Trained
 from distill.pipeline.validation import check_config
+from distill.run_context import RunContext
 from distill.training.loop import train
 
 
@@ -146,8 +146,8 @@ def check_method(run: RunConfig, context: RunContext) -> None:
         UserError: a field of the configuration is wrong, or the loss does not fit the networks.
     """
     check_config(run, context.accelerator.num_processes)
-    teacher, student = (new_network(run, context.splits, model) for model in (run.teacher, run.student))
-    build_distillation_loss(run.distill, parse_terms(run.distill.loss), teacher, student)
+    context = context.with_config(run)
+    check_networks(run, context.splits, context.task, context.terms)
 
 
 def _slug(name: str) -> str:

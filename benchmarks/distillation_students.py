@@ -11,8 +11,10 @@ from distill.config import RunConfig
 from distill.distillation.build import build_distillation, init_student
 from distill.losses.distillation_loss import features_of
 from distill.losses.expression import parse_terms
-from distill.pipeline.stages import RunContext, Trained, new_network, training_stage
-from distill.training.loop import Stage
+from distill.pipeline.networks import new_network
+from distill.pipeline.stages import Trained, training_stage
+from distill.run_context import RunContext
+from distill.training.stage import Stage
 from distill.training.step_module import Distillation
 
 
@@ -41,22 +43,18 @@ class StudentFactory:
             name: name of the training's stage.
             seed: seed of the weights, of the data order and, unless teacher outputs are cached, of the augmentation.
         """
-        context = replace(self.context, config=run)
-        torch.manual_seed(seed)
-        network = new_network(run, context.splits, run.student)
-        init_student(self.teacher.network, network, run.distill)
+        run = replace(run, distill=replace(run.distill, cache=self._cache_folder(run)))
         distils = run.distill.weight > 0
-        stage = training_stage(context, name, run.student, views=run.distill.views if distils else 0)
-        stage = replace(stage, seed=seed)
-        if not stage.view.views:  # cached views are the same for all seeds
-            stage.view.seed = seed
+        views = run.distill.views if distils else 0
+        # cached views are the same for all seeds
+        context = self.context.with_config(run if views else replace(run, seed=seed))
+        torch.manual_seed(seed)
+        network = new_network(run, run.student, context.splits, context.task)
+        init_student(self.teacher.network, network, run.distill)
+        stage = replace(training_stage(context, name, run.student, views=views), seed=seed)
         if not distils:
             return PreparedStudent(network, stage, None)
-        run = replace(run, distill=replace(run.distill, cache=self._cache_folder(run)))
-        data = context.splits, context.stats
-        distillation = build_distillation(
-            self.teacher.network, network, stage, run, context.accelerator, data
-        )
+        distillation = build_distillation(self.teacher.network, network, stage, context)
         return PreparedStudent(network, stage, distillation)
 
     def _cache_folder(self, run: RunConfig) -> Path:

@@ -10,13 +10,18 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from distill.config import AugmentConfig, LossConfig, TrainConfig
+from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.splits import Reader, Splits
 from distill.data.stats import compute_stats
 from distill.data.train_view import TrainView
 from distill.export.evaluate import evaluate, torch_model
 from distill.export.to_onnx import input_spec
-from distill.training.loop import Stage, train
+from distill.losses.expression import parse_terms
+from distill.losses.registry import SEGMENTATION_LOSSES
+from distill.tasks.segmentation import SegmentationTask, segmentation_loss
+from distill.tasks.task import PreparedData
+from distill.training.loop import train
+from distill.training.stage import Stage
 from student.zoo import build_network
 
 SIDE = 48
@@ -58,18 +63,22 @@ def trained(setting: Setting, splits: Splits, seed: int, masked: bool) -> tuple[
     view = TrainView(splits.train, size=size, augment=augment, mean=stats.mean, optical=False, seed=seed)
     torch.manual_seed(seed)
     options = {"aux": False, "dropout": 0.0, **OPTIONS[setting.arch]}
-    network = build_network(setting.arch, len(splits.channels), splits.outputs, **options)
+    task = SegmentationTask(parse_terms("ce", SEGMENTATION_LOSSES), len(splits.classes))
+    data = PreparedData(splits, stats, task)
+    network = build_network(setting.arch, len(splits.channels), task.outputs, **options)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (stats.mean, stats.std))
     with tempfile.TemporaryDirectory() as folder:
         name = "masked" if masked else "plain"
-        stage = Stage(name, Path(folder) / name, view, mean, std, LossConfig(aux=0.0), seed)
+        stage = Stage(
+            name, Path(folder) / name, view, mean, std, segmentation_loss(task.terms), seed, aux=0.0
+        )
         began = time.perf_counter()
         train(network, stage, _train_config(setting, masked), Accelerator(cpu=True))
         seconds = time.perf_counter() - began
 
     def score(network: nn.Module, reader: Reader) -> float:
-        spec = input_spec(splits, stats, size, "stretch")
-        return evaluate(torch_model(network.eval(), spec, splits), reader, splits).score()
+        spec = input_spec(data, DataConfig("synthetic", size=size))
+        return evaluate(torch_model(network.eval(), spec, data), reader, data).score()
 
     return network, seconds, score
 

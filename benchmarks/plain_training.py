@@ -8,7 +8,8 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.nn import functional as F
 
-from distill.pipeline.stages import RunContext, new_network
+from distill.pipeline.networks import new_network
+from distill.run_context import RunContext
 
 
 def plain_steps(context: RunContext, steps: int) -> list[float]:
@@ -23,8 +24,8 @@ def plain_steps(context: RunContext, steps: int) -> list[float]:
     """
     config, device = context.config, context.accelerator.device
     torch.manual_seed(0)
-    teacher = new_network(config, context.splits, config.teacher).eval().to(device)
-    student = new_network(config, context.splits, config.student).train().to(device)
+    teacher = new_network(config, config.teacher, context.splits, context.task).eval().to(device)
+    student = new_network(config, config.student, context.splits, context.task).train().to(device)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=False, foreach=False)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
     draw = random.Random(0)

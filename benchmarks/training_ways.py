@@ -13,7 +13,10 @@ from benchmarks.plain_training import plain_steps
 from benchmarks.stepping import Stepper
 from distill.config import RunConfig
 from distill.distillation.build import build_distillation
-from distill.pipeline.stages import RunContext, new_network, prepare, training_stage
+from distill.pipeline.networks import new_network
+from distill.pipeline.prepare import prepare
+from distill.pipeline.stages import training_stage
+from distill.run_context import RunContext
 from distill.training.loop import train
 
 WARM = 3
@@ -53,7 +56,7 @@ def bare_steps(context: RunContext, steps: int, optimize: bool) -> list[float]:
     """Seconds of forward and backward passes of one batch with all losses, without data loading."""
     context.accelerator.free_memory()
     config, stage = context.config, training_stage(context, "bare", context.config.student)
-    network = new_network(config, context.splits, config.student)
+    network = new_network(config, config.student, context.splits, context.task)
     training, accelerator = config.student_train, context.accelerator
     stepper = Stepper(network, stage, training, accelerator, loading=False, optimize=optimize)
     return [stepper.step() for _ in range(WARM + steps)][WARM:]
@@ -70,17 +73,16 @@ def loop_steps(context: RunContext, steps: int, teacher: bool = True, views: int
     """
     config = context.config
     config = replace(config, distill=replace(config.distill, views=views))
+    context = context.with_config(config)
     with tempfile.TemporaryDirectory(dir=config.out) as folder:
         stage = training_stage(context, "loop", config.student, views=views)
         stage = replace(stage, folder=Path(folder), evaluate=None)
         stage.view.preload()
-        network = new_network(config, context.splits, config.student)
+        network = new_network(config, config.student, context.splits, context.task)
         distillation = None
         if teacher:
             teacher_network = fixed_teacher(context)
-            distillation = build_distillation(
-                teacher_network, network, stage, config, context.accelerator, (context.splits, context.stats)
-            )
+            distillation = build_distillation(teacher_network, network, stage, context)
         training = replace(config.student_train, steps=WARM + steps, warmup=0, eval_every=0, log_every=1)
         train(network, stage, training, context.accelerator, distillation=distillation)
         return logged_steps(Path(folder), training.batch_size)
@@ -95,6 +97,5 @@ def logged_steps(folder: Path, batch: int) -> list[float]:
 def fixed_teacher(context: RunContext) -> nn.Module:
     """The preset's teacher with random weights: the same in every call, so that its cached outputs stay valid."""
     torch.manual_seed(0)
-    return new_network(
-        context.config, context.splits, replace(context.config.teacher, pretrained=False)
-    ).eval()
+    model = replace(context.config.teacher, pretrained=False)
+    return new_network(context.config, model, context.splits, context.task).eval()

@@ -111,7 +111,7 @@ def _students(argv: Sequence[str]) -> int:
 
 def _losses(_: Sequence[str]) -> int:
     _require_training("losses")
-    from distill.losses.registry import loss_lines
+    from distill.tasks.registry import loss_lines
 
     print(*loss_lines(), sep="\n")
     return 0

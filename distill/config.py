@@ -5,32 +5,49 @@ fields by their dotted name (`--data.root /data/camvid --student-train.steps 500
 presets decides a default.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-DataName = Literal[
-    "synthetic",
-    "camvid",
-    "voc",
-    "cityscapes",
-    "folder",
-    "ombria",
-    "sen1floods11",
-    "tabletop",
-    "cornell",
-    "cornell_rgb",
-    "jacquard",
-]
-DATASETS: tuple[str, ...] = get_args(DataName)
+from deploy.errors import UserError
+from deploy.quantize.limits import MIN_CALIBRATION_IMAGES
+
+MIN_SIDE = 8
+"""Pixels of the smallest network input."""
+MIN_OPSET = 18
+"""Of ONNX, for all operators that exports use."""
+
+
+class FieldError(UserError):
+    """A field of a configuration that cannot have its value, whatever the other sections say.
+
+    Args:
+        section: where the field is, as on the command line: "augment"; "train" stands for both trainings.
+        field: its name on the command line.
+        problem: its value and what it must be.
+    """
+
+    def __init__(self, section: str, field: str, problem: str) -> None:
+        self.section, self.field, self.problem = section, field, problem
+        super().__init__(f"--{section}.{field} {problem}")
+
+
+def _require(condition: bool, section: str, field: str, problem: str) -> None:
+    if not condition:
+        raise FieldError(section, field, problem)
+
+
+def _at_least(minimum: int, section: str, field: str, value: int) -> None:
+    _require(value >= minimum, section, field, f"{value}: must be at least {minimum}")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which labeled images to use and at which size the network sees them."""
 
-    name: DataName
-    """The last four are for grasps, the others for segmentation."""
+    name: str
+    """The data set, such as `folder`, `camvid` or `tabletop`; `distill.tasks.registry` has all of them."""
     root: Path | None = None
     """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic` and `tabletop`."""
     channels: tuple[str, ...] = ()
@@ -51,6 +68,10 @@ class DataConfig:
     """Scenes in the train, val and test splits of the built-in data."""
     cache: bool = True
     """Keep decoded training images (at network scale) in memory."""
+
+    def __post_init__(self) -> None:
+        _at_least(MIN_SIDE, "data", "size", min(self.size))
+        _at_least(1, "data", "synthetic-counts", min(self.synthetic_counts))
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,15 @@ class AugmentConfig:
     """Mirror top-bottom with probability 1/2 (top-down views only)."""
     photometric: float = 0.3
     """Strength of brightness, contrast and saturation jitter; optical images only, 0 = off."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        _require(min(self.crop) >= 1, "augment", "crop", f"{self.crop}: sides must be positive")
+        _require(0 < low <= high, "augment", "scale", f"{self.scale}: give the smaller zoom first, above 0")
+        _require(0 <= self.rotate <= 180, "augment", "rotate", f"{self.rotate}: must be in 0..180 degrees")
+        _require(0 <= self.photometric <= 1, "augment", "photometric", f"{self.photometric}: must be in 0..1")
+        for name, share in (("balance", self.balance), ("max-no-data", self.max_no_data)):
+            _require(0 <= share <= 1, "augment", name, f"{share}: is a share, from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -140,6 +170,16 @@ class TrainConfig:
     checkpoint_every: int = 100
     log_every: int = 10
 
+    def __post_init__(self) -> None:
+        minima = {"steps": 0, "batch_size": 1, "accumulate": 1, "warmup": 0, "workers": 0, "eval_every": 0}
+        minima |= {"checkpoint_every": 1, "log_every": 1, "plateau_patience": 0}
+        for name, minimum in minima.items():
+            _at_least(minimum, "train", name.replace("_", "-"), getattr(self, name))
+        _require(0 <= self.ema < 1, "train", "ema", f"{self.ema}: must be in 0..1, below 1")
+        _require(self.lr > 0, "train", "lr", f"{self.lr}: must be above 0")
+        factor = self.plateau_factor
+        _require(0 < factor < 1, "train", "plateau-factor", f"{factor}: must be in 0..1, neither of them")
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -155,6 +195,16 @@ class LossConfig:
     frequency, or inverse effective number of samples (arXiv:1901.05555)."""
     class_weight_values: tuple[float, ...] = ()
     """Weights of the classes in their order, instead."""
+
+    def __post_init__(self) -> None:
+        values = self.class_weight_values
+        listed = " ".join(f"{value:g}" for value in values)
+        _require(
+            all(0 < value < math.inf for value in values),
+            "loss",
+            "class-weight-values",
+            f"{listed}: each must be above 0, and finite",
+        )
 
 
 @dataclass(frozen=True)
@@ -188,6 +238,10 @@ class DistillConfig:
     cache_dtype: Literal["fp32", "fp16", "int8"] = "fp16"
     """Stored numbers; int8 has a scale for each map of each view."""
 
+    def __post_init__(self) -> None:
+        _at_least(0, "distill", "views", self.views)
+        _require(self.weight >= 0, "distill", "weight", f"{self.weight}: must be at least 0")
+
 
 @dataclass(frozen=True)
 class ExportConfig:
@@ -201,6 +255,9 @@ class ExportConfig:
     """Export the same function in less work: pyramids folded into heads (`teacher.fold`), transposed convolutions as
     plain ones (`student.subpixel`)."""
     opset: int = 20
+
+    def __post_init__(self) -> None:
+        _at_least(MIN_OPSET, "export", "opset", self.opset)
 
 
 @dataclass(frozen=True)
@@ -222,6 +279,20 @@ class Int8Config:
     """Steps of training in simulated INT8, the teacher still distilling, where quantization after training needs layers
     in float or misses the budget. 0 = never."""
     qat_lr: float = 1e-5
+
+    def __post_init__(self) -> None:
+        minima = {
+            "calibration_images": MIN_CALIBRATION_IMAGES,
+            "val_images": 1,
+            "test_images": 1,
+            "qat_steps": 0,
+        }
+        for name, minimum in minima.items():
+            _at_least(minimum, "int8", name.replace("_", "-"), getattr(self, name))
+        for name in ("max_drop", "min_agreement"):
+            value, flag = getattr(self, name), name.replace("_", "-")
+            _require(0 <= value <= 1, "int8", flag, f"{value}: is a fraction, from 0 to 1")
+        _require(self.qat_lr > 0, "int8", "qat-lr", f"{self.qat_lr}: must be above 0")
 
 
 @dataclass(frozen=True)

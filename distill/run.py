@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deploy.errors import UserError, did_you_mean, exit_with_one_line
-from distill.config import RunConfig
+from distill.config import FieldError, RunConfig
 from distill.overrides import field_names, with_changes
-from distill.presets import PRESETS
+from distill.tasks.registry import PRESETS
 
 USAGE = "usage: edgedistill run PRESET [--field value …]   (PRESET --help lists the fields)"
 
@@ -53,7 +53,10 @@ def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
         if field.startswith("--") and not is_known:
             raise UserError(f"unknown field --{asked}{did_you_mean(asked, known)}; {name} --help lists all")
     prog = f"{command} {name}"
-    return tyro.cli(RunConfig, default=make(), args=fields, prog=prog, description=make.__doc__)
+    try:
+        return tyro.cli(RunConfig, default=make(), args=fields, prog=prog, description=make.__doc__)
+    except FieldError as error:
+        raise _as_typed(error, fields) from None
 
 
 def preset(name: str, **changes: Any) -> RunConfig:
@@ -64,7 +67,7 @@ def preset(name: str, **changes: Any) -> RunConfig:
         changes: new values by dotted name, `**{"student_train.steps": 10}`, or nested, `student_train={"steps": 10}`.
 
     Raises:
-        UserError: unknown preset or field, or a value of another type than the field's.
+        UserError: unknown preset or field, or a value that the field cannot have.
     """
     return with_changes(_preset_named(name)(), changes)
 
@@ -80,6 +83,16 @@ def _preset_named(name: str) -> Callable[[], RunConfig]:
             f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; presets: {', '.join(PRESETS)}"
         )
     return PRESETS[name]
+
+
+def _as_typed(error: FieldError, arguments: Sequence[str]) -> UserError:
+    """The error with the flag as it was typed: a training's section is called `train` in all messages of its own."""
+    ending = f"{error.section}.{error.field}"
+    for argument in arguments:
+        flag = argument.removeprefix("--").partition("=")[0].replace("_", "-")
+        if flag.endswith(ending):
+            return UserError(f"--{flag} {error.problem}")
+    return error
 
 
 def _without_no(name: str) -> str:

@@ -6,8 +6,8 @@ import msgspec
 class Metric(msgspec.Struct, frozen=True):
     """Names and unit of a score.
 
-    A higher score is always better, so an error is scored as its negative (as scikit-learn's `neg_root_mean_squared_error`
-    is), and shown by a negative `factor`.
+    A higher score is always better, so an error is scored as its negative, as scikit-learn's
+    `neg_root_mean_squared_error` is, and shown by a negative `factor`.
     """
 
     name: str = "mIoU"
@@ -17,6 +17,8 @@ class Metric(msgspec.Struct, frozen=True):
     unit: str = "%"
     factor: float = 100.0
     """What a score is multiplied by to be shown in `unit`."""
+    relative: bool = False
+    """Losses are shares of the reference's score, for scores in a unit; otherwise differences, for fractions."""
 
     @property
     def header(self) -> str:
@@ -31,10 +33,15 @@ class Metric(msgspec.Struct, frozen=True):
         """A difference of scores with its sign, as shown."""
         return f"{self.factor * difference:+.{decimals}f}"
 
-    def loss(self, drop: float, limit: float) -> str:
-        """In words: the score is lower by `drop`, which is above `limit`."""
-        amount, allowed = distinct(abs(self.factor) * drop, abs(self.factor) * limit)
-        unit = "points" if self.unit == "%" else self.unit
+    def drop(self, reference: float, score: float) -> float:
+        """How much worse `score` is than `reference`, as budgets count it: 0.01 is a point, or one percent."""
+        lost = reference - score
+        return lost / abs(reference) if self.relative and reference else lost
+
+    def over(self, drop: float, limit: float) -> str:
+        """Words for a `drop` above its `limit`."""
+        amount, allowed = distinct(100 * drop, 100 * limit)
+        unit = "%" if self.relative else "points"
         verb = "falls" if self.factor > 0 else "rises"
         return f"{self.name} {verb} by {amount} {unit}, more than the budget of {allowed}"
 

@@ -54,7 +54,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a hop may cost."""
 
     max_drop: float = 0.001
-    """Largest loss of the score: of a fraction (mIoU, success of grasps) 0.001 is 0.1 points; of an error, in its unit."""
+    """Largest loss of the score: 0.001 is 0.1 points of mIoU or of successful grasps, and 0.1 % of an error."""
     min_agreement: float = 0.999
     """Smallest share of valid pixels with the same class."""
 
@@ -257,11 +257,11 @@ def _over_budget(
 ) -> tuple[str, ...]:
     """One line for each limit that the hop breaks against the reference."""
     hops = f"hop {reference.name} → {hop.name}"
-    drop = reference.score - hop.score
+    drop = metric.drop(reference.score, hop.score)
     reasons = []
     if agreement < budget.min_agreement:
         share, limit = distinct(100 * agreement, 100 * budget.min_agreement)
         reasons.append(f"{hops}: label agreement {share} % is below the budget of {limit} %")
     if drop > budget.max_drop:
-        reasons.append(f"{hops}: {metric.loss(drop, budget.max_drop)}")
+        reasons.append(f"{hops}: {metric.over(drop, budget.max_drop)}")
     return tuple(reasons)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from deploy.errors import UserError
 from deploy.inference.preprocess import resize_nearest
 from distill.config import AugmentConfig
 from distill.data.crops import choose_window, clip_window
@@ -62,25 +61,6 @@ def augment_sample(
     label[turn, mirror][place] = resize_nearest(sample.label.numpy()[inside], *size)
     valid = label != IGNORE
     return Sample(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(valid), sample.id)
-
-
-def check_augment(config: AugmentConfig) -> None:
-    """Check the ranges of all fields.
-
-    Raises:
-        UserError: a field is out of range; the message names it.
-    """
-    if min(config.crop) < 1:
-        raise UserError(f"--augment.crop {config.crop}: sides must be positive")
-    if not 0 < config.scale[0] <= config.scale[1]:
-        raise UserError(f"--augment.scale {config.scale}: give the smaller zoom first, above 0")
-    if not 0 <= config.rotate <= 180:
-        raise UserError(f"--augment.rotate {config.rotate}: must be in 0..180 degrees")
-    if not 0 <= config.photometric <= 1:
-        raise UserError(f"--augment.photometric {config.photometric}: must be in 0..1")
-    for name, share in (("balance", config.balance), ("max-no-data", config.max_no_data)):
-        if not 0 <= share <= 1:
-            raise UserError(f"--augment.{name} {share}: is a share, from 0 to 1")
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""The data sets by name."""
+"""The data sets by name, for each task that has more than one. All are opened by `distill.tasks.registry.open_splits`."""
+
+from collections.abc import Callable, Mapping
 
 from distill.config import DataConfig
 from distill.data.channels import choose_channels
@@ -16,25 +18,29 @@ from distill.data.grasp.jacquard import open_jacquard
 from distill.data.grasp.tabletop import open_tabletop
 from distill.data.splits import Splits
 
-OPENERS = {
-    "synthetic": open_synthetic,
-    "camvid": open_camvid,
-    "voc": open_voc,
-    "cityscapes": open_cityscapes,
-    "folder": open_folder,
-    "ombria": open_ombria,
-    "sen1floods11": open_sen1floods11,
+Opener = Callable[[DataConfig, int], Splits]
+"""From configuration and seed to splits."""
+
+
+def _choosing(open_all: Opener) -> Opener:
+    """An opener that keeps the channels `--data.channels` of what another opens."""
+    return lambda config, seed: choose_channels(open_all(config, seed), config.channels)
+
+
+SEGMENTATION_DATASETS: Mapping[str, Opener] = {
+    "synthetic": _choosing(open_synthetic),
+    "camvid": _choosing(open_camvid),
+    "voc": _choosing(open_voc),
+    "cityscapes": _choosing(open_cityscapes),
+    "folder": _choosing(open_folder),
+    "ombria": _choosing(open_ombria),
+    "sen1floods11": _choosing(open_sen1floods11),
+}
+
+GRASP_DATASETS: Mapping[str, Opener] = {
     "tabletop": open_tabletop,
     "cornell": lambda config, seed: open_cornell(config, seed, channels_of(config), config.split_by),
     "cornell_rgb": open_cornell_rgb,
     "jacquard": lambda config, seed: open_jacquard(config, seed, channels_of(config), config.split_by),
 }
-
-
-def open_splits(config: DataConfig, seed: int = 0) -> Splits:
-    """Open the data set of `config`. `seed` picks the synthetic scenes; the splits of real data never depend on it.
-
-    Raises UserError when the data is missing (saying where to get it) or not laid out as expected.
-    """
-    splits = OPENERS[config.name](config, seed)
-    return splits if splits.task == "grasp" else choose_channels(splits, config.channels)
+"""They choose their channels themselves."""

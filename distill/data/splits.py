@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from deploy.bundle.manifest import ClassInfo
-from deploy.tasks.grasp.geometry import MAPS
 
 
 class Reader(Protocol):
@@ -19,7 +18,7 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any:
-        """A `Sample`, or a `GraspSample`, as the task of its `Splits` says."""
+        """A sample of the type that the task of its `Splits` reads."""
         ...
 
 
@@ -37,15 +36,8 @@ class Splits:
     val: Reader
     test: Reader
     """The validation reader itself where a data set keeps its test labels to itself."""
-    task: Literal["segmentation", "grasp"] = "segmentation"
-    """Samples are `Sample`s, or `distill.data.grasp.sample.GraspSample`s."""
-    quality: Literal["clamp", "sigmoid"] = "clamp"
-    """How the quality of grasps leaves the networks of a run (see `distill.losses.supervised.grasp`)."""
-
-    @property
-    def outputs(self) -> int:
-        """Maps that a network gives: one for each class, or the four of a grasp."""
-        return len(MAPS) if self.task == "grasp" else len(self.classes)
+    task: str = "segmentation"
+    """One of `distill.tasks.registry.TASKS`, which says what the samples are."""
 
     @property
     def tested_on(self) -> str:

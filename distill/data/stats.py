@@ -1,12 +1,12 @@
 """What the training images look like in numbers: channel mean and deviation, pixels per class."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from deploy.errors import UserError
 from deploy.inference.normalize import Normalize
-from distill.data.sample import Sample
 from distill.data.splits import Reader
 
 
@@ -25,6 +25,8 @@ class Stats:
     """For each class a bit an image, whether it has the class; see `images_by_class`."""
     normalize: Normalize = "set"
     """Whose mean and deviation images are normalized by: these, or their own (see `deploy.inference.normalize`)."""
+    target: tuple[float, float] = (0.0, 1.0)
+    """Mean and deviation of the maps of a regression, in their unit."""
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:
@@ -33,17 +35,17 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
     Means and squared deviations are merged pairwise in float64 (Chan, Golub & LeVeque 1983), which stays exact where
     sums of squares would cancel. Raises UserError when no image has a valid pixel.
     """
-    count = mean = squares = np.zeros(1)
+    moments: list[Moments] = []
     counts = np.zeros((len(reader), num_classes), np.int64)
     for index in range(len(reader)):
         sample = reader[index]
-        count, mean, squares = merge_moments((count, mean, squares), _moments(sample))
+        moments.append(moments_of(sample.image[:, sample.valid].numpy()))
         counts[index] = np.bincount(sample.label[sample.valid].numpy(), minlength=num_classes)
+    count, mean, std = total_moments(moments)
     if not count.all():
         raise UserError(
             f"none of the {len(reader)} training images has a valid pixel: check labels and no-data values"
         )
-    std = np.sqrt(squares / count)
     return Stats(
         mean=tuple(mean.tolist()),
         std=tuple(np.where(std > 1e-12 * np.maximum(1, np.abs(mean)), std, 1.0).tolist()),
@@ -63,13 +65,23 @@ Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Per channel, float64: number of pixels, mean, sum of squared deviations from it."""
 
 
-def _moments(sample: Sample) -> Moments:
-    pixels = sample.image[:, sample.valid].numpy().astype(np.float64)
-    if pixels.shape[1] == 0:
-        zero = np.zeros(pixels.shape[0])
+def moments_of(pixels: np.ndarray) -> Moments:
+    """The moments of values N, or of each row of C×N."""
+    rows = np.atleast_2d(pixels).astype(np.float64)
+    if rows.shape[1] == 0:
+        zero = np.zeros(rows.shape[0])
         return zero, zero, zero
-    mean = pixels.mean(axis=1)
-    return np.full(len(mean), float(pixels.shape[1])), mean, np.square(pixels - mean[:, None]).sum(axis=1)
+    mean = rows.mean(axis=1)
+    return np.full(len(mean), float(rows.shape[1])), mean, np.square(rows - mean[:, None]).sum(axis=1)
+
+
+def total_moments(parts: Iterable[Moments]) -> Moments:
+    """Number of pixels, mean and standard deviation (not squares) of all parts together; NaN where there is no pixel."""
+    count = mean = squares = np.zeros(1)
+    for part in parts:
+        count, mean, squares = merge_moments((count, mean, squares), part)
+    with np.errstate(invalid="ignore"):
+        return count, mean, np.sqrt(squares / count)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:

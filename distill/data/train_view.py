@@ -12,7 +12,7 @@ from deploy.errors import UserError
 from deploy.inference.normalize import Normalize, fill_of, filled, standardized
 from deploy.inference.preprocess import resize, resize_nearest
 from distill.config import AugmentConfig
-from distill.data.augment import augment_sample, check_augment
+from distill.data.augment import augment_sample
 from distill.data.cache import SampleCache
 from distill.data.sample import IGNORE, Sample
 from distill.data.seeding import augmentation_generator
@@ -28,7 +28,7 @@ class TrainView(Dataset):
     if `augment` is given.
 
     Raises:
-        UserError: `augment` has a field out of range, or rotates.
+        UserError: `augment` rotates, which is for grasp data only.
     """
 
     reader: Reader
@@ -60,7 +60,6 @@ class TrainView(Dataset):
 
     def __post_init__(self) -> None:
         if self.augment is not None:
-            check_augment(self.augment)
             assert self.class_images or not self.augment.balance
             if self.augment.rotate:
                 raise UserError(

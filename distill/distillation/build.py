@@ -1,21 +1,16 @@
 """From a configuration to a distillation: the losses, the teachers and where their outputs come from."""
 
-from collections.abc import Sequence
-
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-from distill.config import DistillConfig, RunConfig
-from distill.data.splits import Splits
-from distill.data.stats import Stats
+from distill.config import DistillConfig
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
 from distill.distillation.weight_transfer import init_from_teacher
-from distill.losses.distillation_loss import DistillationLoss, features_of, parse_aux_terms, shapes_of
-from distill.losses.expression import Term, parse_terms
+from distill.losses.distillation_loss import DistillationLoss, DistillationTerms, features_of, shapes_of
+from distill.run_context import RunContext
 from distill.training.checkpoint_metadata import network_from
 from distill.training.log import say
-from distill.training.loop import Stage
+from distill.training.stage import Stage
 from distill.training.step_module import Distillation
 from student.zoo import channels_of
 
@@ -27,25 +22,30 @@ def build_distillation(
     teacher: nn.Module,
     student: nn.Module,
     stage: Stage,
-    config: RunConfig,
-    accelerator: Accelerator,
-    data: tuple[Splits, Stats],
-    terms: Sequence[Term] | None = None,
+    context: RunContext,
+    terms: DistillationTerms | None = None,
 ) -> Distillation:
-    """The distillation that `config.distill` describes; its view bank is the stage's.
+    """The distillation that `context.config.distill` describes.
 
-    `terms` replace those of `config.distill.loss`. Raises UserError as `DistillationLoss`, `network_from` and
-    `cached_teacher` do.
+    Args:
+        teacher: trained; further ones are loaded as the configuration says.
+        student: about to be trained.
+        stage: of the student; its fixed views, if any, are those that the teacher's outputs are stored for.
+        context: of the run.
+        terms: replace those of the run.
+
+    Raises:
+        UserError: as `DistillationLoss`, `network_from` and `cached_teacher` do.
     """
-    distill = config.distill
-    terms = parse_terms(distill.loss) if terms is None else terms
+    config, accelerator = context.config, context.accelerator
+    distill, terms = config.distill, terms or context.terms
     distillation_loss = build_distillation_loss(distill, terms, teacher, student).to(accelerator.device)
-    networks = [teacher, *(network_from(path, *data) for path in distill.teachers)]
+    networks = [teacher, *(network_from(path, context.data) for path in distill.teachers)]
     channels_last = config.student_train.channels_last
     teach = online_teacher(
         networks,
         accelerator,
-        features=features_of(terms),
+        features=features_of(terms.main),
         combine=distill.combine,
         channels_last=channels_last,
     )
@@ -65,10 +65,14 @@ def init_student(teacher: nn.Module, student: nn.Module, distill: DistillConfig)
 
 
 def build_distillation_loss(
-    distill: DistillConfig, terms: Sequence[Term], teacher: nn.Module, student: nn.Module
+    distill: DistillConfig, terms: DistillationTerms, teacher: nn.Module, student: nn.Module
 ) -> DistillationLoss:
-    """The losses of a configuration for two networks. Raises UserError where they do not fit (see `DistillationLoss`)."""
+    """The losses of a configuration for two networks.
+
+    Raises:
+        UserError: the losses do not fit the networks (see `DistillationLoss`).
+    """
     image = torch.zeros(1, channels_of(student), PROBE, PROBE, device=next(student.parameters()).device)
     teacher_device = next(teacher.parameters()).device
     shapes = shapes_of(student, image), shapes_of(teacher, image.to(teacher_device))
-    return DistillationLoss(terms, parse_aux_terms(distill.aux), *shapes, trust=distill.trust)
+    return DistillationLoss(terms.main, terms.aux, *shapes, trust=distill.trust)

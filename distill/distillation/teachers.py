@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from deploy.errors import UserError
 from distill.data.sample import Batch, stack
-from distill.data.views import View
+from distill.data.view import View
 from distill.distillation.teacher_cache import Layout, TeacherCache
 from distill.losses.distillation_loss import TeacherOutput, label_probability
 from distill.training.checkpoint import digest
 from distill.training.log import console, say
-from distill.training.loop import Stage
-from distill.training.step_module import Teacher, normalized
+from distill.training.stage import Stage
+from distill.training.step_module import DistillationTeacher, normalized
 
 
 def online_teacher(
@@ -30,7 +30,7 @@ def online_teacher(
     features: Sequence[str] = (),
     combine: str = "mean",
     channels_last: bool = True,
-) -> Teacher:
+) -> DistillationTeacher:
     """The teacher that runs `networks` on every batch.
 
     Args:
@@ -92,14 +92,14 @@ def _mean_log_probability(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def cached_teacher(
-    teacher: Teacher,
+    teacher: DistillationTeacher,
     stage: Stage,
     folder: Path,
     numbers: str,
     accelerator: Accelerator,
     identity: Mapping[str, str],
     channels_last: bool = True,
-) -> Teacher:
+) -> DistillationTeacher:
     """The teacher that reads what `teacher` said of each of the stage's fixed views, asking it first where it must.
 
     Args:

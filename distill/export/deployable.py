@@ -8,24 +8,33 @@ import torch
 from torch import Tensor, nn
 
 from deploy.bundle.manifest import InputSpec
-from deploy.tasks.grasp.geometry import GOOD
-from distill.data.splits import Splits
-from distill.losses.supervised.grasp import QualityKind, quality_of
+from distill.tasks.segmentation import argmax_head
+from distill.tasks.task import Head
 from teacher.pooling import upsampling_matrix
 
 
 class Deployable(nn.Module):
-    """Normalization, network, resize back and arg-max as one graph, for a fixed input size.
+    """Normalization, network, resize back and the head of the task as one graph, for a fixed input size.
 
-    `forward` takes uint8 N×H×W×C or float32 N×C×H×W in raw units, as `spec` says, and returns labels uint8 N×H×W and
-    logits float32 N×K×h×w at the network's stride. The network computes in `dtype`, under autocast if that is not
-    float32: so for the scores during training; exports are judged in float32.
+    Args:
+        network: returns `teacher.pspnet.Output`.
+        spec: what the graph reads.
+        head: turns scores into `labels` and `logits`; default: arg-max over classes.
+        dtype: what the network computes in, under autocast if that is not float32: so for the scores during training;
+            exports are evaluated in float32.
     """
 
-    def __init__(self, network: nn.Module, spec: InputSpec, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: InputSpec,
+        head: Head = argmax_head,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.network = network
         self.spec = spec
+        self.head = head
         self.dtype = dtype
         # One line of the image, so that they are subtracted and multiplied along contiguous memory: with three numbers
         # an INT8 graph spent a tenth of its time here.
@@ -36,12 +45,13 @@ class Deployable(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """From uint8 N×H×W×C or float32 N×C×H×W in raw units, as `spec` says, to what `head` returns."""
         # The cast comes first: TensorRT takes uint8 as an input, and then nothing but a cast of it.
         image = (image.float() - self.mean) * self.scale
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
         logits = self._logits(image).float()
-        return self._finished(self._enlarged(logits), logits)
+        return self.head(self._enlarged(logits), logits)
 
     def _enlarged(self, logits: Tensor) -> Tensor:
         """The logits at the size of the image; as they are where the network gives them so."""
@@ -51,39 +61,11 @@ class Deployable(nn.Module):
         columns = upsampling_matrix(self.spec.width, logits.shape[3]).to(logits)
         return rows @ (logits @ columns.T)
 
-    def _finished(self, full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Both outputs, from the scores N×K×H×W at the size of the input, and as the network gives them."""
-        return full.argmax(1).to(torch.uint8), logits
-
     def _logits(self, image: Tensor) -> Tensor:
         if self.dtype == torch.float32:
             return self.network(image).logits
         with torch.autocast(image.device.type, self.dtype):
             return self.network(image).logits
-
-
-class GraspDeployable(Deployable):
-    """The same for grasps: labels are 1 where a grasp is good, and "logits" the four maps at the size of the input.
-
-    Maps are float32 N×4×H×W: quality in 0..1, cos 2θ, sin 2θ, and the width in 0..1 (see `deploy.tasks.grasp`).
-    """
-
-    quality: QualityKind = "clamp"
-
-    def _finished(self, full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        quality, angle, width = quality_of(full[:, :1], self.quality), full[:, 1:3], full[:, 3:].clamp(0, 1)
-        return (quality[:, 0] >= GOOD).to(torch.uint8), torch.cat([quality, angle, width], dim=1)
-
-
-def deployable(
-    network: nn.Module, spec: InputSpec, splits: Splits | None = None, dtype: torch.dtype = torch.float32
-) -> Deployable:
-    """The form in which a network trained on this data is deployed; of no data, to segment."""
-    if splits is None or splits.task != "grasp":
-        return Deployable(network, spec, dtype)
-    grasping = GraspDeployable(network, spec, dtype)
-    grasping.quality = splits.quality
-    return grasping
 
 
 class TorchEngine:

@@ -1,7 +1,6 @@
-"""Scores of any model over any reader, through the device's own pre- and postprocessing."""
+"""Scores of any model over any reader, through the device's own preprocessing and postprocessing."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,23 +11,28 @@ from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample as EvalSample
 from deploy.evaluation.receipt import Scorer
-from deploy.tasks.registry import task_named
-from distill.data.grasp.sample import GraspSample
-from distill.data.sample import IGNORE, Sample
-from distill.data.splits import Reader, Splits
-from distill.export.deployable import TorchEngine, deployable
+from deploy.tasks.task import Model
+from distill.data.sample import IGNORE
+from distill.data.splits import Reader
+from distill.export.deployable import Deployable, TorchEngine
+from distill.tasks.task import PreparedData
 from distill.training.distributed import sum_over_processes
 
 
 def eval_samples(
-    reader: Reader, optical: bool, limit: int | None = None, rank: int = 0, world: int = 1
+    reader: Reader, data: PreparedData, limit: int | None = None, rank: int = 0, world: int = 1
 ) -> Iterator[EvalSample]:
     """The samples of a reader as the arrays that a device gets: uint8 for optical images, else float32 with NaN.
 
-    The first `limit` of them, and of these every `world`-th from `rank` on.
+    Args:
+        reader: one of the splits of `data`, or part of it.
+        data: the data set.
+        limit: takes the first ones only.
+        rank: position of the first.
+        world: of these every `world`-th from `rank` on.
     """
     for index in range(len(reader))[:limit][rank::world]:
-        yield as_arrays(reader[index], optical)
+        yield data.task.arrays(reader[index], data.splits.optical)
 
 
 def spread(positions: Sequence[int], limit: int) -> list[int]:
@@ -37,46 +41,42 @@ def spread(positions: Sequence[int], limit: int) -> list[int]:
     return [positions[index * len(positions) // count] for index in range(count)]
 
 
-def as_arrays(sample: Sample | GraspSample, optical: bool) -> EvalSample:
-    """One sample as arrays; the truth keeps its own size."""
-    image = sample.image.permute(1, 2, 0).numpy()
-    image = image.astype(np.uint8) if optical else image
-    if isinstance(sample, GraspSample):
-        return sample.id, image, sample.grasps, np.asarray(np.isfinite(image).all(axis=2))
-    return sample.id, image, sample.label.numpy(), sample.valid.numpy()
-
-
 def torch_model(
     network: nn.Module,
     spec: InputSpec,
-    splits: Splits,
+    data: PreparedData,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Callable[[np.ndarray], Any]:
+) -> Model:
     """The runtime's model of the data's task, with torch as its engine (see `Deployable` for `dtype`)."""
-    engine = TorchEngine(deployable(network, spec, splits, dtype), device)
-    return task_named(splits.task).model(spec, splits.classes, engine, IGNORE)
+    engine = TorchEngine(Deployable(network, spec, data.task.head(data.stats), dtype), device)
+    return data.task.device.model(spec, data.splits.classes, engine, IGNORE)
 
 
 def evaluate(
-    model: Callable[[np.ndarray], Any],
+    model: Model,
     reader: Reader,
-    splits: Splits,
+    data: PreparedData,
     limit: int | None = None,
     accelerator: Accelerator | None = None,
 ) -> Scorer:
     """Scores over the samples of `reader`, at the labels' own resolution.
 
-    With an `accelerator` all its processes must call: each takes its share of the images, and all get the scores of
-    all images, exactly, as these follow from integer counts.
+    Args:
+        model: what is scored.
+        reader: one of the splits of `data`, or part of it.
+        data: the data set.
+        limit: takes the first samples only.
+        accelerator: all its processes must call: each takes its share of the images, and all get the scores of all
+            images, exactly, as these follow from integer counts.
 
     Raises:
         UserError: an image that cannot be read or scored, here or in another process.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    scorer, failure = new_scorer(splits), None
+    scorer, failure = new_scorer(data), None
     try:
-        for _, image, truth, valid in eval_samples(reader, splits.optical, limit, rank, world):
+        for _, image, truth, valid in eval_samples(reader, data, limit, rank, world):
             scorer.update(model(image), truth, valid)
     except UserError as error:
         failure = error  # raised once the others know, who would wait for these counts
@@ -87,9 +87,9 @@ def evaluate(
     return scorer
 
 
-def new_scorer(splits: Splits) -> Scorer:
+def new_scorer(data: PreparedData) -> Scorer:
     """A scorer of the data's task and classes."""
-    return task_named(splits.task).scorer([info.name for info in splits.classes])
+    return data.task.device.scorer([info.name for info in data.splits.classes])
 
 
 def _merge(scorer: Scorer, failure: UserError | None, accelerator: Accelerator) -> None:

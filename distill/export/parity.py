@@ -1,6 +1,7 @@
 """From a trained network to a bundle whose every hop has been measured."""
 
 from functools import partial
+from pathlib import Path
 
 from torch import nn
 
@@ -10,68 +11,55 @@ from deploy.bundle.bundle_files import extend_bundle
 from deploy.bundle.manifest import RECEIPT, InputSpec
 from deploy.evaluation.receipt import Budget, Hop, Receipt, run_hops
 from deploy.files.atomic import json_bytes
-from deploy.tasks.registry import task_named
-from distill.config import RunConfig
 from distill.data.sample import IGNORE
-from distill.data.splits import Splits
-from distill.export.deployable import Deployable, deployable
+from distill.export.deployable import Deployable
 from distill.export.evaluate import eval_samples, new_scorer, torch_model
 from distill.export.to_onnx import export_onnx, write_model_bundle
+from distill.run_context import RunContext
+from distill.tasks.segmentation import argmax_head
+from distill.tasks.task import Head
 from student.device import folded
 
 
-def export(
-    network: nn.Module,
-    spec: InputSpec,
-    splits: Splits,
-    config: RunConfig,
-    name: str,
-    provenance: dict[str, str],
-) -> bytes:
-    """Write `<name>.bundle` without a receipt, and return the model in it."""
-    deployable = device_form(network, spec, splits, fold=config.export.fold)
-    model = export_onnx(deployable, config.export.opset)
-    write_model_bundle(config.out / f"{name}.bundle", model, deployable, splits, name, provenance)
+def export(folder: Path, network: nn.Module, context: RunContext, provenance: dict[str, str]) -> bytes:
+    """Write the bundle `folder` without a receipt, and return the ONNX model in it."""
+    config, data = context.config.export, context.data
+    deployable = device_form(network, context.spec, data.task.head(data.stats), fold=config.fold)
+    model = export_onnx(deployable, config.opset)
+    write_model_bundle(folder, model, deployable, data, provenance)
     return model
 
 
-def export_and_verify(
-    network: nn.Module,
-    spec: InputSpec,
-    splits: Splits,
-    config: RunConfig,
-    name: str,
-    provenance: dict[str, str],
-) -> Receipt:
-    """Write `<name>.bundle` with the receipt of torch → ONNX → runtime over the whole test split.
+def verify_export(folder: Path, network: nn.Module, model: bytes, context: RunContext) -> Receipt:
+    """Measure torch → ONNX → runtime over the whole test split, and add the receipt to the bundle `folder`.
 
     The torch hop is the network as trained, the ONNX hop its file with every optimization off, the runtime hop what a
     device does: `deploy.load` on the raw image.
     """
-    folder = config.out / f"{name}.bundle"
-    model = export(network, spec, splits, config, name, provenance)
-    task = task_named(splits.task)
+    config, data, spec = context.config.export, context.data, context.spec
+    splits, task = context.splits, context.task.device
+    onnx = task.model(spec, splits.classes, OrtEngine(model, optimize=False), IGNORE)
     hops = [
-        Hop("torch", torch_model(network.cpu(), spec, splits), 0),
-        Hop("onnx", task.model(spec, splits.classes, OrtEngine(model, optimize=False), IGNORE), len(model)),
+        Hop("torch", torch_model(network.cpu(), spec, data), 0),
+        Hop("onnx", onnx, len(model)),
         Hop("runtime", deploy.load(folder, "onnxruntime"), len(model)),
     ]
     receipt = run_hops(
         hops,
-        eval_samples(splits.test, splits.optical),
-        partial(new_scorer, splits),
-        Budget(config.export.max_drop, config.export.min_agreement),
+        eval_samples(splits.test, data),
+        partial(new_scorer, data),
+        Budget(config.max_drop, config.min_agreement),
         dataset=splits.name,
         split=splits.tested_on,
         metric=task.metric,
     )
-    metrics = {"dataset": splits.name, "split": splits.tested_on, task.key: receipt.hops[-1].score}
+    metrics = {"dataset": splits.name, "split": splits.tested_on, task.metric.key: receipt.hops[-1].score}
     extend_bundle(folder, {RECEIPT: json_bytes(receipt)}, metrics=metrics)
     return receipt
 
 
 def device_form(
-    network: nn.Module, spec: InputSpec, splits: Splits | None = None, *, fold: bool
+    network: nn.Module, spec: InputSpec, head: Head = argmax_head, *, fold: bool
 ) -> Deployable:
     """What is exported: with `fold` in its `folded` form, and the receipt compares with the one that was trained."""
-    return deployable(folded(network) if fold else network, spec, splits).cpu()
+    return Deployable(folded(network) if fold else network, spec, head).cpu()

@@ -12,39 +12,35 @@ import onnx
 import torch
 
 from deploy.bundle.bundle_files import write_bundle
-from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest, OutputSpec
-from deploy.inference.normalize import Normalize
+from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest
 from deploy.inference.preprocess import check_pixels, prepare, to_network
-from distill.data.splits import Splits
-from distill.data.stats import Stats
+from distill.config import DataConfig
 from distill.export.deployable import Deployable, TorchEngine
 from distill.export.evaluate import eval_samples
+from distill.tasks.task import PreparedData
 
 GOLDEN_IMAGES = 2
 
 
-def input_spec(
-    splits: Splits, stats: Stats, size: tuple[int, int], resize: str, normalize: Normalize = "set"
-) -> InputSpec:
+def input_spec(data: PreparedData, config: DataConfig) -> InputSpec:
     """The network input of a data set: uint8 N×H×W×C for optical images, else float32 N×C×H×W with NaN as no data.
 
     What is normalized by its own numbers (see `deploy.inference.normalize`) is always float32.
     """
-    optical = splits.optical and normalize == "set"
+    splits, stats = data.splits, data.stats
+    optical = splits.optical and config.normalize == "set"
     return InputSpec(
         channels=splits.channels,
-        height=size[0],
-        width=size[1],
+        height=config.size[0],
+        width=config.size[1],
         dtype="uint8" if optical else "float32",
         layout="NHWC" if optical else "NCHW",
         mean=stats.mean,
         std=stats.std,
-        normalize=normalize,
-        resize=resize,  # pyright: ignore[reportArgumentType]
+        normalize=config.normalize,
+        resize=config.resize,
         nodata=None if optical else "nan",
-        depth=splits.channels.index("depth")
-        if splits.task == "grasp" and "depth" in splits.channels
-        else None,
+        depth=data.task.depth_channel(splits),
     )
 
 
@@ -72,41 +68,32 @@ def export_onnx(deployable: Deployable, opset: int) -> bytes:
 
 
 def write_model_bundle(
-    folder: Path,
-    model: bytes,
-    deployable: Deployable,
-    splits: Splits,
-    name: str,
-    provenance: dict[str, str],
+    folder: Path, model: bytes, deployable: Deployable, data: PreparedData, provenance: dict[str, str]
 ) -> Manifest:
-    """Write the bundle of an exported network: what was measured of it can be added later (`extend_bundle`)."""
+    """Write the bundle of an exported network; what was measured of it can be added later (`extend_bundle`).
+
+    Args:
+        folder: of the bundle, whose stem is its name.
+        model: the ONNX file.
+        deployable: what was exported, for the golden outputs.
+        data: classes, task and test images.
+        provenance: where the weights came from.
+    """
     manifest = Manifest(
-        name=name,
-        task=splits.task,
-        classes=splits.classes,
+        name=folder.stem,
+        task=data.task.device.name,
+        classes=data.splits.classes,
         input=deployable.spec,
-        outputs=_outputs(deployable.spec, splits),
+        outputs=data.task.output_specs(deployable.spec, data.stats),
         provenance=provenance | _versions(),
     )
-    files = {MODEL: model, GOLDEN: _golden(deployable, splits)}
+    files = {MODEL: model, GOLDEN: _golden(deployable, data)}
     return write_bundle(folder, manifest, files, precision={MODEL: "fp32"})
 
 
-def _outputs(spec: InputSpec, splits: Splits) -> tuple[OutputSpec, ...]:
-    label, size = "class id of each pixel", ("h", "w")
-    scores = "class scores before softmax, at the stride"
-    if splits.task == "grasp":
-        label, size = "1 where a grasp is good (quality 1/2 or more)", (spec.height, spec.width)
-        scores = "maps: quality 0..1, cos 2a, sin 2a, opening / half of the shorter side in 0..1"
-    return (
-        OutputSpec("labels", "uint8", ("batch", spec.height, spec.width), label),
-        OutputSpec("logits", "float32", ("batch", splits.outputs, *size), scores),
-    )
-
-
-def _golden(deployable: Deployable, splits: Splits) -> bytes:
+def _golden(deployable: Deployable, data: PreparedData) -> bytes:
     """Fixed network inputs from the test split with what torch makes of them."""
-    images = [image for _, image, _, _ in eval_samples(splits.test, splits.optical, GOLDEN_IMAGES)]
+    images = [image for _, image, _, _ in eval_samples(data.splits.test, data, GOLDEN_IMAGES)]
     inputs = np.stack([_first_window(image, deployable.spec) for image in images])
     outputs = TorchEngine(deployable, next(deployable.parameters()).device).run(inputs)
     buffer = io.BytesIO()

@@ -35,6 +35,24 @@ class Shapes:
     features: Mapping[str, int]
 
 
+class DistillationTerms(NamedTuple):
+    """The distillation losses of a run, parsed."""
+
+    main: tuple[Term, ...]
+    """On the logits and features of the output."""
+    aux: tuple[Term, ...] = ()
+    """On the logits of the student's auxiliary head."""
+
+
+def parse_distillation(loss: str, aux: str = "") -> DistillationTerms:
+    """Parse the terms of `--distill.loss` and `--distill.aux`.
+
+    Raises:
+        UserError: as `parse_terms` and `parse_aux_terms`.
+    """
+    return DistillationTerms(parse_terms(loss), parse_aux_terms(aux))
+
+
 class DistillationLoss(nn.Module):
     """Weighted sum of distillation losses, with their 1×1 adapters and memories.
 

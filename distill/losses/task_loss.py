@@ -7,42 +7,35 @@ from torch import Tensor
 
 from deploy.errors import UserError
 from distill.losses.expression import Term, parse_terms
-from distill.losses.registry import GRASP_LOSSES, SEGMENTATION_LOSSES, Loss
+from distill.losses.registry import Loss
 
 
-def task_methods(task: str) -> Mapping[str, Loss]:
-    """The losses against the truth of a task, "segmentation" or "grasp"."""
-    return GRASP_LOSSES if task == "grasp" else SEGMENTATION_LOSSES
-
-
-def parse_task_terms(text: str, methods: Mapping[str, Loss] = SEGMENTATION_LOSSES) -> tuple[Term, ...]:
+def parse_task_terms(text: str, losses: Mapping[str, Loss]) -> tuple[Term, ...]:
     """The terms of `--loss.task`, such as `ce + 0.5*dice`.
 
     Args:
         text: a sum of losses.
-        methods: the losses of the task, `SEGMENTATION_LOSSES` or `GRASP_LOSSES`.
+        losses: those of the task.
 
     Raises:
         UserError: as `parse_terms`, naming the field.
     """
+    names = list(losses)
+    example = " + 0.5*".join([names[0], *(["dice"] if "dice" in names else [])])
     try:
-        return parse_terms(
-            text, methods, "ce + 0.5*dice" if methods is SEGMENTATION_LOSSES else next(iter(methods))
-        )
+        return parse_terms(text, losses, example)
     except UserError as error:
         raise UserError(f"--loss.task: {error}") from None
 
 
-def task_loss(
-    terms: Sequence[Term], *compared: Tensor | None, methods: Mapping[str, Loss] = SEGMENTATION_LOSSES
-) -> Tensor:
+def task_loss(terms: Sequence[Term], losses: Mapping[str, Loss], *compared: Tensor | None) -> Tensor:
     """The weighted sum of the terms, a scalar.
 
     Args:
         terms: one or more, as parsed.
-        compared: what all losses of `methods` take: logits, label, valid and class weights, or maps, target and valid.
-        methods: where the terms' losses are found.
+        losses: where the terms' losses are found.
+        compared: what all of `losses` take: logits, label, valid and class weights, or maps, target and valid.
     """
     return torch.stack(
-        [term.weight * methods[term.loss].function(*compared, **term.options) for term in terms]
+        [term.weight * losses[term.loss].function(*compared, **term.options) for term in terms]
     ).sum()

@@ -1,4 +1,4 @@
-"""The context from labeled images to a verified bundle: train the teacher, distil the student, export, prove, time.
+"""From labeled images to a verified bundle: train the teacher, distil the student, export, quantize, verify, time.
 
 Each stage leaves its result in the run's folder, so an interrupted run goes on where it was:
 
@@ -9,7 +9,7 @@ Each stage leaves its result in the run's folder, so an interrupted run goes on 
     report.json, report.md, pictures/    what came out; samples/ to try the bundle on
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from deploy.bundle.manifest import MODEL
 from deploy.evaluation.receipt import HopReceipt, Receipt, require_passed
 from distill.config import RunConfig
 from distill.export.evaluate import evaluate, torch_model
-from distill.export.parity import export, export_and_verify
-from distill.pipeline.stages import RunContext, Trained, prepare, train_network, train_qat, worth_keeping
+from distill.export.parity import export, verify_export
+from distill.pipeline.prepare import prepare
+from distill.pipeline.qat_stage import train_qat, worth_keeping
+from distill.pipeline.stages import Trained, TrainedNetworks, train_all
 from distill.quantization.post_training import Outcome, quantize_bundle, write_device_data
 from distill.quantization.qat import QatNetwork
 from distill.reporting.run_report import Form, Row, latency_of, write_pictures, write_report
+from distill.run_context import RunContext
 from distill.training.distributed import any_process
 from distill.training.log import say
 from distill.training.tracking import stop_tracker
@@ -31,7 +34,7 @@ from student.zoo import count_macs, count_parameters
 
 
 def run(config: RunConfig) -> Path:
-    """Walk the whole context and return the path of the report.
+    """Run the whole pipeline and return the path of the report.
 
     Raises:
         UserError: a mistake in the configuration or the data.
@@ -46,22 +49,18 @@ def run(config: RunConfig) -> Path:
 
 def run_pipeline(context: RunContext) -> Path:
     """`run`, once everything has been checked and opened."""
-    config = context.config
-    teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
-    trained = [teacher]
-    if config.baseline:
-        trained.append(train_network(context, "baseline", config.student, config.student_train))
-    student = train_network(context, "student", config.student, config.student_train, teacher.network)
-    trained.append(student)
-    result = to_device(context, student.network) if context.accelerator.is_main_process else None
+    config, accelerator = context.config, context.accelerator
+    networks = train_all(context)
+    teacher, student = networks.teacher.network, networks.student.network
+    result = to_device(context, student) if accelerator.is_main_process else None
     misses = result is not None and config.int8.enabled and not result.int8.complete
-    if config.int8.qat_steps and any_process(misses, context.accelerator):
-        qat = train_qat(context, student.network, teacher.network)
+    if config.int8.qat_steps and any_process(misses, accelerator):
+        qat = train_qat(context, student, teacher)
         if result is not None and qat is not None:
-            result = to_device_by_qat(context, student.network, qat, result)
+            result = to_device_by_qat(context, student, qat, result)
     if result is None:
         return config.out
-    return finish(context, trained, result)
+    return finish(context, networks, result)
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,12 @@ class OnDevice:
 
 
 def to_device(context: RunContext, network: nn.Module, qat: QatNetwork | None = None) -> OnDevice:
-    """Write `student.bundle` and the data that a device judges it by, and quantize it."""
+    """Write `student.bundle` and the images that a device evaluates it on, and quantize it."""
     config, bundle = context.config, context.config.out / "student.bundle"
     provenance = _provenance(config) | ({"qat_steps": str(config.int8.qat_steps)} if qat else {})
-    receipt = export_and_verify(network, context.spec, context.splits, config, "student", provenance)
-    data = write_device_data(context.splits, config.int8, config.out)
+    model = export(bundle, network, context, provenance)
+    receipt = verify_export(bundle, network, model, context)
+    data = write_device_data(context.data, config.int8, config.out)
     if not (config.int8.enabled and receipt.passed):
         return OnDevice(receipt, Outcome(), qat is not None)
     learned = qat.ranges((bundle / MODEL).read_bytes()) if qat else None
@@ -97,20 +97,23 @@ def to_device_by_qat(context: RunContext, student: nn.Module, qat: QatNetwork, b
     return to_device(context, student)
 
 
-def finish(context: RunContext, trained: Sequence[Trained], result: OnDevice) -> Path:
+def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> Path:
     """Export the teacher, measure all networks, and write the report. Raises `GateFailed` last of all."""
     config = context.config
-    export(trained[0].network, context.spec, context.splits, config, "teacher", _provenance(config))
+    export(config.out / "teacher.bundle", networks.teacher.network, context, _provenance(config))
+    rows = [
+        describe(context, one, *test_scores(context, one.network))
+        for one in (networks.teacher, networks.baseline)
+        if one is not None
+    ]
     first = result.fp32.hops[0]
-    scores = [*(test_scores(context, one.network) for one in trained[:-1]), (first.score, first.details)]
-    rows = [describe(context, one, *its) for one, its in zip(trained, scores, strict=True)]
-    if result.qat:
-        rows[-1] = replace(rows[-1], name="student, QAT")
+    student = describe(context, networks.student, first.score, first.details)
+    rows.append(replace(student, name="student, QAT") if result.qat else student)
     receipts = {"Export of the student, hop by hop:": result.fp32}
     if result.int8.receipt:
         receipts["The student in INT8:"] = result.int8.receipt
         rows.append(in_int8(rows[-1], result.int8.receipt.hops[-1]))
-    pictures = write_pictures(context.splits, config.out)
+    pictures = write_pictures(context.data, config.out)
     report = write_report(config, rows, receipts, latency_of(rows), pictures)
     require_passed(result.fp32)
     if result.int8.failure:
@@ -120,24 +123,23 @@ def finish(context: RunContext, trained: Sequence[Trained], result: OnDevice) ->
 
 def test_scores(context: RunContext, network: nn.Module) -> tuple[float, dict[str, float | None]]:
     """The score of a network on the test split, in float32, and its details (see `deploy.evaluation.receipt.Scorer`)."""
-    model = torch_model(network, context.spec, context.splits, context.accelerator.device)
-    scorer = evaluate(model, context.splits.test, context.splits)
+    model = torch_model(network, context.spec, context.data, context.accelerator.device)
+    scorer = evaluate(model, context.splits.test, context.data)
     return scorer.score(), scorer.details()
 
 
 def describe(context: RunContext, trained: Trained, score: float, details: Mapping[str, float | None]) -> Row:
     """The report's row of a network, with its scores on the test split."""
+    config, bundle = context.config, "teacher" if trained.name == "teacher" else "student"
     return Row(
         name=trained.name,
         arch=trained.arch,
         parameters=count_parameters(trained.network),
-        macs=count_macs(trained.network, len(context.splits.channels), context.config.data.size),
+        macs=count_macs(trained.network, len(context.splits.channels), config.data.size),
         score=score,
         details=details,
         train_seconds=trained.seconds,
-        form=Form(
-            context.config.out / f"{'teacher' if trained.name == 'teacher' else 'student'}.bundle", "fp32"
-        ),
+        form=Form(config.out / f"{bundle}.bundle", "fp32"),
     )
 
 

@@ -1,50 +1,52 @@
 """The student in INT8: post-training quantization, and training with simulated INT8 where that is not enough."""
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.build.steps import Int8Options, make_int8
+from deploy.build.steps import make_int8
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import DATA, INFO, DataInfo, write_image, write_info
 from deploy.evaluation.receipt import Budget, Receipt, Sample
-from deploy.files.atomic import sibling
-from deploy.tasks.registry import task_named
+from deploy.files.staging import staged
+from deploy.quantize.options import Int8Options
 from distill.config import Int8Config
-from distill.data.splits import Reader, Splits
-from distill.export.evaluate import as_arrays, spread
+from distill.data.splits import Reader
+from distill.export.evaluate import spread
+from distill.tasks.task import PreparedData
 from distill.training.log import say
 
 
-def write_device_data(splits: Splits, config: Int8Config, out: Path) -> Path:
-    """Leave images beside the bundles to calibrate with, to choose by and to measure on (see `deploy.evaluation.labeled_data`).
+def write_device_data(data: PreparedData, config: Int8Config, out: Path) -> Path:
+    """Write the images to calibrate with, to choose by and to measure on (see `deploy.evaluation.labeled_data`).
 
     Each split gives images that are evenly spread over it; where a data set is tested on its validation split, `test/`
-    has none of those in `val/`. Replaces what an earlier run left, whole or not at all. Returns the folder.
+    has none of those in `val/`. Replaces what an earlier run left, whole or not at all.
+
+    Args:
+        data: the data set.
+        config: how many images.
+        out: folder of the run, beside whose bundles they go.
+
+    Returns:
+        Their folder.
 
     Raises:
         UserError: there is a folder of the same name that no run has made.
     """
-    folder = out / DATA
+    folder, splits, task = out / DATA, data.splits, data.task.device
     if folder.exists() and not (folder / INFO).is_file():
         raise UserError(f"{folder}: was not made by a run, so it is not replaced; choose another --out")
-    staging = sibling(folder)
-    try:
+    with staged(folder) as staging:
         chosen = spread(range(len(splits.train)), config.calibration_images)
-        for index, (name, image, _, _) in enumerate(_samples(splits.train, splits, chosen)):
+        for index, (name, image, _, _) in enumerate(_samples(splits.train, data, chosen)):
             write_image(staging / "calibration" / "images" / f"{index:05d}-{Path(name).name}", image)
         val = spread(range(len(splits.val)), config.val_images)
-        write = task_named(splits.task).write
-        write(staging / "val", _samples(splits.val, splits, val))
+        task.write(staging / "val", _samples(splits.val, data, val))
         unseen = set(range(len(splits.test))) - set(val if splits.test is splits.val else ())
         test = spread(sorted(unseen) or val, config.test_images)
-        written = write(staging / "test", _samples(splits.test, splits, test))
+        written = task.write(staging / "test", _samples(splits.test, data, test))
         write_info(staging, DataInfo(splits.name, splits.tested_on, written))
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
@@ -80,5 +82,5 @@ def quantize_bundle(
     return Outcome(receipt, None, tuple(report.float_layers))
 
 
-def _samples(reader: Reader, splits: Splits, positions: Iterable[int]) -> Iterator[Sample]:
-    return (as_arrays(reader[position], splits.optical) for position in positions)
+def _samples(reader: Reader, data: PreparedData, positions: Iterable[int]) -> Iterator[Sample]:
+    return (data.task.arrays(reader[position], data.splits.optical) for position in positions)

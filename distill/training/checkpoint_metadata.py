@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network: which one it is, and for which images and classes it was trained."""
+"""What a checkpoint says of its network: its architecture, and the images and classes it was trained for."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,8 +9,8 @@ from torch import nn
 
 from deploy.errors import UserError
 from distill.config import ModelConfig
-from distill.data.splits import Splits
 from distill.data.stats import Stats
+from distill.tasks.task import PreparedData
 from distill.training.checkpoint import Meta, load_network, read_meta
 from student.zoo import build_network
 
@@ -19,8 +19,9 @@ TOLERANCE = 0.05
 """By how many standard deviations another normalization may shift a channel, and by which share stretch it."""
 
 
-def checkpoint_metadata(model: ModelConfig, aux: bool, splits: Splits, stats: Stats) -> Meta:
-    """The entries of a checkpoint's meta data that `check_metadata` and `network_from` read."""
+def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Meta:
+    """The entries of a checkpoint's metadata that `check_metadata` and `network_from` read."""
+    splits, stats = data.splits, data.stats
     return {
         "model": {name: value for name, value in asdict(model).items() if name in FIELDS} | {"aux": aux},
         "channels": list(splits.channels),
@@ -28,16 +29,18 @@ def checkpoint_metadata(model: ModelConfig, aux: bool, splits: Splits, stats: St
         "mean": list(stats.mean),
         "std": list(stats.std),
         "normalize": stats.normalize,
-        "quality": splits.quality,
+        **data.task.metadata(stats),
     }
 
 
-def check_metadata(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None:
+def check_metadata(path: Path, meta: Meta, data: PreparedData) -> None:
     """Check that a network fits the data as it is, without further training.
 
     Raises:
-        UserError: it has other classes or channels, or images were normalized by other numbers.
+        UserError: it has other classes or channels, images were normalized by other numbers, or its outputs mean
+            something else.
     """
+    splits, stats = data.splits, data.stats
     for name, ours in (
         ("channels", list(splits.channels)),
         ("classes", [info.name for info in splits.classes]),
@@ -54,12 +57,11 @@ def check_metadata(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None
             f"{path}: was trained with --data.normalize {theirs}, asked for is {stats.normalize}; use {theirs} here, or"
             " another teacher"
         )
-    if meta.get("quality", "clamp") != splits.quality:
-        ours, theirs = ("a logit", "a number") if splits.quality == "sigmoid" else ("a number", "a logit")
-        raise UserError(
-            f"{path}: gives the quality of a grasp as {theirs}, --loss.task asks for {ours} (bce alone has logits); use"
-            " the loss that it was trained by, or another teacher"
-        )
+    data.task.check_metadata(path, meta, stats)
+    _check_normalization(path, meta, stats)
+
+
+def _check_normalization(path: Path, meta: Meta, stats: Stats) -> None:
     shift = np.abs(np.subtract(meta["mean"], stats.mean)) / stats.std
     stretch = np.abs(np.divide(meta["std"], stats.std) - 1)
     if max(*shift, *stretch) > TOLERANCE:
@@ -74,7 +76,7 @@ def check_metadata(path: Path, meta: Meta, splits: Splits, stats: Stats) -> None
 
 
 def find_metadata(path: Path) -> Meta | None:
-    """The meta data of a checkpoint that tells its origin; None for any other weights file."""
+    """The metadata of a checkpoint that describes its network; None for any other weights file."""
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
@@ -89,20 +91,21 @@ def require_metadata(path: Path) -> Meta:
     meta = find_metadata(path)
     if meta is None:
         raise UserError(
-            f"{path}: no checkpoint that tells its network; give best.safetensors of a run's teacher folder"
+            f"{path}: no checkpoint that describes its network; give best.safetensors of a run's teacher folder"
         )
     return meta
 
 
-def network_from(path: Path, splits: Splits, stats: Stats) -> nn.Module:
+def network_from(path: Path, data: PreparedData) -> nn.Module:
     """The network of a checkpoint, with its weights.
 
     Raises:
-        UserError: no such file, or one that does not tell its network; or `check_metadata`'s.
+        UserError: no such file, or one that does not describe its network; or as `check_metadata`.
     """
     meta = require_metadata(path)
-    check_metadata(path, meta, splits, stats)
-    network = build_network(num_outputs=splits.outputs, in_channels=len(splits.channels), **meta["model"])
+    check_metadata(path, meta, data)
+    outputs, channels = data.task.outputs, len(data.splits.channels)
+    network = build_network(num_outputs=outputs, in_channels=channels, **meta["model"])
     load_network(network, path)
     return network
 

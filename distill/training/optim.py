@@ -78,8 +78,8 @@ class Plateau:
 
     share: float = 1.0
     """Of the schedule's rate."""
-    best: float = -1.0
-    """The highest score so far; scores are fractions."""
+    best: float = -math.inf
+    """The highest score so far."""
     waited: int = 0
     """Evaluations in a row that were no better."""
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distill.config import LossConfig
 from distill.data.sample import Batch
 from distill.losses.distillation_loss import DistillationLoss, TeacherOutput
-from distill.losses.registry import SEGMENTATION_LOSSES
-from distill.losses.task_loss import parse_task_terms, task_loss, task_methods
+from distill.tasks.task import TaskLoss
 
-Teacher = Callable[[Batch, Tensor], TeacherOutput]
+DistillationTeacher = Callable[[Batch, Tensor], TeacherOutput]
 """From a batch and its normalized images N×C×H×W, both on the device, to what the teacher says of them."""
 
 
@@ -21,7 +19,7 @@ Teacher = Callable[[Batch, Tensor], TeacherOutput]
 class Distillation:
     """A teacher and what a student learns from it."""
 
-    teacher: Teacher
+    teacher: DistillationTeacher
     distillation_loss: DistillationLoss
     weight: float = 1.0
     schedule: str = "constant"
@@ -36,45 +34,50 @@ class Distillation:
 class TrainStepModule(nn.Module):
     """The student, and what its distillation trains beside it, as one module: what is optimized and synchronized.
 
-    `forward` returns the terms of the loss, each a scalar, `loss` their weighted sum. `target` is None for a training
-    without teacher; `kd_weight` is the λ_kd of the step.
+    Args:
+        network: returns `teacher.pspnet.Output`.
+        distillation_loss: compares the student with its teacher; None for a training without one.
+        task_loss: of the output and of the auxiliary head.
+        aux_weight: λ_aux; 0 leaves the auxiliary head out of the loss.
     """
-
-    class_weights: Tensor | None
 
     def __init__(
         self,
         network: nn.Module,
         distillation_loss: DistillationLoss | None,
-        loss: LossConfig,
-        class_weights: Tensor | None = None,
-        task: str = "segmentation",
+        task_loss: TaskLoss,
+        aux_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.distillation_loss = distillation_loss
-        self.methods = task_methods(task)
-        self.task = parse_task_terms(loss.task, self.methods)
-        self.aux_weight = loss.aux
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.task_loss = task_loss
+        self.aux_weight = aux_weight
 
     def forward(
         self, image: Tensor, batch: Batch, target: TeacherOutput | None, kd_weight: float
     ) -> dict[str, Tensor]:
+        """The terms of the loss.
+
+        Args:
+            image: normalized images N×C×H×W.
+            batch: the labels of these images.
+            target: what the teacher returns for them; None for a training without one.
+            kd_weight: λ_kd of the step.
+
+        Returns:
+            Scalars: "task", "kd" and "aux" where they are computed, and "loss", their weighted sum.
+        """
         output = self.network(image)
-        terms = {"task": self._task_loss(output.logits, batch)}
+        terms = {"task": self.task_loss(output.logits, batch)}
         total = terms["task"]
         if self.distillation_loss is not None and target is not None:
             terms["kd"] = self.distillation_loss(output, target, batch)
             total = total + kd_weight * terms["kd"]
         if output.aux is not None and self.aux_weight:
-            terms["aux"] = self._task_loss(output.aux, batch)
+            terms["aux"] = self.task_loss(output.aux, batch)
             total = total + self.aux_weight * terms["aux"]
         return {"loss": total, **terms}
-
-    def _task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        weights = (self.class_weights,) if self.methods is SEGMENTATION_LOSSES else ()
-        return task_loss(self.task, logits, batch.label, batch.valid, *weights, methods=self.methods)
 
 
 def normalized(batch: Batch, mean: Tensor, std: Tensor, channels_last: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """What a running training keeps beside its weights, and how that gets into checkpoints and back."""
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -78,7 +79,7 @@ class TrainState:
     def keep_if_best(self, step: int, scores: dict[str, float]) -> None:
         """Write `best.safetensors` unless the first score was higher before; without scores the last weights count."""
         name = next(iter(scores), "")
-        if scores and scores[name] < self.best.get(name, -1.0):
+        if scores and scores[name] < self.best.get(name, -math.inf):
             return
         self.best = {"step": step, **scores}
         save_checkpoint(

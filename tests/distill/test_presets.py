@@ -8,8 +8,10 @@ import torch
 
 from deploy.files.images import write_png
 from distill.distillation.build import build_distillation
-from distill.pipeline.stages import new_network, prepare, training_stage
-from distill.presets import PRESETS
+from distill.pipeline.networks import new_network
+from distill.pipeline.prepare import prepare
+from distill.pipeline.stages import training_stage
+from distill.tasks.registry import PRESETS
 from distill.training.loop import train
 from tests.distill.data.grasp.grasp_files import write_cornell, write_jacquard
 
@@ -70,13 +72,12 @@ def test_two_steps(name, tmp_path, photos):
         ("teacher", config.teacher, config.teacher_train),
         ("student", config.student, config.student_train),
     ):
-        network = new_network(context.config, context.splits, model)
+        network = new_network(context.config, model, context.splits, context.task)
         before = torch.cat([p.detach().flatten() for p in network.parameters()])
         stage = replace(training_stage(context, stage_name, model), evaluate=None)
         lesson = None
         if teacher is not None:
-            data = context.splits, context.stats
-            lesson = build_distillation(teacher, network, stage, config, context.accelerator, data)
+            lesson = build_distillation(teacher, network, stage, context)
         seconds = train(network, stage, training, context.accelerator, distillation=lesson)
         after = torch.cat([p.detach().flatten() for p in network.parameters()])
         assert seconds > 0

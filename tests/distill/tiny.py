@@ -6,11 +6,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from distill.config import DistillConfig
+from distill.config import DistillConfig, RunConfig
+from distill.data.splits import Splits
+from distill.data.stats import Stats, compute_stats
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teachers import online_teacher
-from distill.losses.distillation_loss import features_of
-from distill.losses.expression import parse_terms
+from distill.losses.distillation_loss import features_of, parse_distillation
+from distill.losses.registry import SEGMENTATION_LOSSES
+from distill.losses.task_loss import parse_task_terms
+from distill.pipeline.validation import check_data
+from distill.tasks.registry import task_of
+from distill.tasks.segmentation import SegmentationTask, segmentation_loss
+from distill.tasks.task import PreparedData, TaskLoss
 from distill.training.step_module import Distillation
 from teacher.pspnet import Output
 
@@ -37,14 +44,35 @@ def tiny_net(seed: int = 0, **options: int) -> TinyNet:
     return TinyNet(**options)
 
 
+def labels_loss(text: str) -> TaskLoss:
+    """The sum of losses against labels that a text describes."""
+    return segmentation_loss(parse_task_terms(text, SEGMENTATION_LOSSES))
+
+
+CE = labels_loss("ce")
+
+
+def prepared_data(splits: Splits, stats: Stats | None = None) -> PreparedData:
+    """A segmentation data set with its statistics."""
+    stats = stats or compute_stats(splits.train, len(splits.classes))
+    terms = parse_task_terms("ce", SEGMENTATION_LOSSES)
+    return PreparedData(splits, stats, SegmentationTask(terms, len(splits.classes)))
+
+
+def check_against_data(config: RunConfig, splits: Splits) -> None:
+    """What `prepare` checks of a configuration once the data is open."""
+    terms = parse_distillation(config.distill.loss, config.distill.aux)
+    check_data(config, splits, task_of(config, splits), terms)
+
+
 def distillation(
     teacher: nn.Module, student: nn.Module, accelerator: Accelerator, loss: str = "kl(t=2)", **options: Any
 ) -> Distillation:
     """Online distillation with the losses of an expression; `options` are fields of `DistillConfig`."""
     config = DistillConfig(loss=loss, **options)
-    terms = parse_terms(loss)
+    terms = parse_distillation(loss, config.aux)
     distillation_loss = build_distillation_loss(config, terms, teacher, student)
-    teach = online_teacher([teacher], accelerator, features=features_of(terms))
+    teach = online_teacher([teacher], accelerator, features=features_of(terms.main))
     return Distillation(teach, distillation_loss, config.weight, config.schedule)
 
 

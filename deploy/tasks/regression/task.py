@@ -14,7 +14,7 @@ from deploy.tasks.regression.model import RegressionModel, RegressionResult
 from deploy.tasks.task import Task
 from deploy.visualize import overlay, render
 
-RMSE = Metric("RMSE", "neg_rmse", "×10⁻³", factor=-1000.0)
+RMSE = Metric("RMSE", "neg_rmse", "×10⁻³", factor=-1000.0, relative=True)
 """Shown in thousandths of the map's unit: of meters, in millimeters."""
 
 

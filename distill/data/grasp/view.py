@@ -13,7 +13,6 @@ from deploy.inference.depth import center, fill_holes
 from deploy.inference.preprocess import resize
 from deploy.tasks.grasp.decode import to_image
 from distill.config import AugmentConfig
-from distill.data.augment import check_augment
 from distill.data.cache import SampleCache
 from distill.data.grasp.affine import transform_grasps
 from distill.data.grasp.augment import jitter_rgb, random_matrix, valid_mask, warp
@@ -52,9 +51,6 @@ class GraspView(Dataset):
     An image is brought to network scale as on a device: the holes of its depth are filled (`deploy.inference.depth`),
     and it is resized to `size` (`deploy.inference.preprocess`). Then it is augmented, if `augment` is given. Finally
     the depth that the network receives is centered.
-
-    Raises:
-        UserError: `augment` has a field out of range.
     """
 
     resize = "stretch"
@@ -78,8 +74,6 @@ class GraspView(Dataset):
     """Samples before augmentation."""
 
     def __post_init__(self) -> None:
-        if self.augment is not None:
-            check_augment(self.augment)
         self._depth = list(self.channels).index(DEPTH) if DEPTH in self.channels else None
         self._colors = [list(self.channels).index(name) for name in "RGB" if name in self.channels]
         self.cached = SampleCache(self._load, attrgetter("bytes"), self.cache)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deploy.errors import UserError
 from distill.config import AugmentConfig
-from distill.data.augment import augment_sample, check_augment
+from distill.data.augment import augment_sample
 from distill.data.crops import TRIES, _offset, choose_window
 from distill.data.loader import Shard, train_batches
 from distill.data.sample import Sample, make_sample
@@ -185,4 +185,4 @@ def test_two_processes_share_the_batch_of_one():
 def test_shares_must_be_fractions(field, value):
     flag = field.replace("_", "-")
     with pytest.raises(UserError, match=rf"--augment\.{flag} {value}: is a share, from 0 to 1"):
-        check_augment(replace(CONFIG, **{field: value}))
+        replace(CONFIG, **{field: value})

@@ -6,20 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from deploy.errors import UserError
-from distill.config import AugmentConfig, DataConfig, DistillConfig, LossConfig, TrainConfig
+from distill.config import AugmentConfig, DataConfig, DistillConfig, TrainConfig
 from distill.data.loader import train_batches
-from distill.tasks.registry import open_splits
 from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teacher_cache import CHUNK_ROWS, Layout, TeacherCache
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
-from distill.losses.distillation_loss import TeacherOutput, features_of
-from distill.losses.expression import parse_terms
-from distill.training.loop import Stage, train
+from distill.losses.distillation_loss import TeacherOutput, features_of, parse_distillation
+from distill.tasks.registry import open_splits
+from distill.training.loop import train
+from distill.training.stage import Stage
 from distill.training.step_module import Distillation, normalized
-from tests.distill.tiny import tiny_net
+from tests.distill.tiny import CE, tiny_net
 
 VIEWS, IMAGES = 4, 10
 DISTIL = DistillConfig()
@@ -45,7 +46,7 @@ def stage_of(folder, views=VIEWS, seed=0, crop=(24, 24)):
         views=views,
     )
     mean, std = torch.tensor([-12.0, -19.0]).view(-1, 1, 1), torch.full((2, 1, 1), 5.0)
-    return Stage("tiny", folder, view, mean, std, LossConfig(), seed=seed)
+    return Stage("tiny", folder, view, mean, std, CE, seed=seed)
 
 
 def cached(stage, accelerator, folder, numbers="fp16", network=None, features=("layer4",)):
@@ -92,15 +93,18 @@ class TestSameAsOnline:
 
         def trained(name, teach):
             student = tiny_net()
-            distillation_loss = build_distillation_loss(DISTIL, parse_terms(loss), tiny_net(seed=9), student)
+            distillation_loss = build_distillation_loss(
+                DISTIL, parse_distillation(loss), tiny_net(seed=9), student
+            )
             torch.manual_seed(0)
             for adapter in distillation_loss.adapters.values():
+                assert isinstance(adapter, nn.Conv2d)
                 adapter.reset_parameters()
             there = replace(stage, folder=tmp_path / name)
             train(student, there, TRAIN, accelerator, distillation=Distillation(teach, distillation_loss))
             return torch.cat([v.flatten().double() for v in student.state_dict().values()])
 
-        features = features_of(parse_terms(loss))
+        features = features_of(parse_distillation(loss).main)
         online = trained("online", online_teacher([tiny_net(seed=9)], accelerator, features=features))
         exact = trained("fp32", cached(stage, accelerator, tmp_path / "a", "fp32", features=features))
         half = trained("fp16", cached(stage, accelerator, tmp_path / "b", "fp16", features=features))

@@ -1,13 +1,15 @@
 """The deployed form of a grasp network: quality in 0..1 however it was trained, labels where it is good."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from deploy.bundle.manifest import InputSpec
-from distill.data.splits import Splits
-from distill.export.deployable import TorchEngine, deployable
+from distill.export.deployable import Deployable, TorchEngine
+from distill.tasks.grasp import grasp_head
 from teacher.pspnet import Output
 
 SPEC = InputSpec(("depth",), 8, 8, "float32", "NCHW", mean=(0.0,), std=(1.0,), nodata="nan", depth=0)
@@ -35,8 +37,8 @@ class Raw(nn.Module):
     ],
 )
 def test_quality_and_labels(kind, raw, quality):
-    splits = Splits("toy", (), ("depth",), False, [], [], [], task="grasp", quality=kind)
-    outputs = TorchEngine(deployable(Raw(raw), SPEC, splits)).run(np.zeros((2, 1, 8, 8), np.float32))
+    deployable = Deployable(Raw(raw), SPEC, partial(grasp_head, quality=kind))
+    outputs = TorchEngine(deployable).run(np.zeros((2, 1, 8, 8), np.float32))
     assert outputs["logits"].shape == (2, 4, 8, 8)
     assert outputs["logits"][:, 0] == pytest.approx(quality, abs=1e-3)
     assert outputs["logits"][:, 3] == pytest.approx(1)  # no wider than the image

@@ -15,6 +15,7 @@ from distill.export.evaluate import evaluate, torch_model
 from distill.export.to_onnx import export_onnx, write_model_bundle
 from teacher.fold import fold_pyramid
 from teacher.pspnet import PSPNet
+from tests.distill.tiny import prepared_data
 
 OPTICAL = InputSpec(
     channels=("R", "G", "B"),
@@ -87,16 +88,20 @@ def exported(request, tmp_path_factory):
     deployable = Deployable(fold_pyramid(network), spec)
     model = export_onnx(deployable, opset=20)
     folder = tmp_path_factory.mktemp("export") / "student.bundle"
-    write_model_bundle(folder, model, deployable, splits, "student", {"seed": "0"})
+    write_model_bundle(folder, model, deployable, prepared_data(splits), {"seed": "0"})
     return spec, network, splits, model, folder
 
 
 def test_runtime_agrees_with_torch_on_images_of_another_size(exported):
     spec, network, splits, _, folder = exported
-    torch_scores = evaluate(torch_model(network, spec, splits), splits.test, splits)
+    torch_scores = evaluate(
+        torch_model(network, spec, prepared_data(splits)), splits.test, prepared_data(splits)
+    )
     model = deploy.load(folder)
-    assert evaluate(model, splits.test, splits).score() == pytest.approx(torch_scores.score(), abs=1e-3)
-    in_torch = torch_model(network, spec, splits)
+    assert evaluate(model, splits.test, prepared_data(splits)).score() == pytest.approx(
+        torch_scores.score(), abs=1e-3
+    )
+    in_torch = torch_model(network, spec, prepared_data(splits))
     for sample in splits.test.samples:
         image = sample.image.permute(1, 2, 0).numpy()
         image = image.astype(np.uint8) if splits.optical else image
@@ -148,7 +153,7 @@ def test_nodata_is_in_the_result_not_in_the_scores(exported):
         return
     outputs = TorchEngine(Deployable(network, spec)).run(np.zeros((1, 2, 48, 48), np.float32))
     assert np.isfinite(outputs["logits"]).all()
-    result = torch_model(network, spec, splits)(sample.image.permute(1, 2, 0).numpy())
+    result = torch_model(network, spec, prepared_data(splits))(sample.image.permute(1, 2, 0).numpy())
     assert (result.labels[:9] == 255).all()
     assert (result.labels[9:] < 4).all()
 

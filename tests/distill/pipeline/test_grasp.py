@@ -1,4 +1,4 @@
-"""The whole context for grasps, on the smallest of networks and scenes."""
+"""The whole pipeline for grasps, on the smallest networks and scenes."""
 
 import json
 
@@ -13,9 +13,9 @@ from deploy.errors import UserError
 from deploy.files.images import list_images, read_image
 from deploy.tasks.grasp.model import GraspModel
 from distill import run as script
-from distill.data.registry import open_splits
 from distill.pipeline.pipeline import run
-from distill.pipeline.validation import check_splits
+from distill.tasks.registry import open_splits
+from tests.distill.tiny import check_against_data
 
 RUN = (
     "quick-grasp",
@@ -120,13 +120,16 @@ def test_an_interrupted_run_goes_on(finished):
         (("--loss.class-weights", "log"), "are for classes"),
         (("--augment.balance", "0.5"), "are for classes"),
         (("--augment.max-no-data", "0.5"), "are for classes"),
-        (("--data.resize", "tile"), "grasps are found in the whole image"),
+        (
+            ("--data.resize", "tile"),
+            "--data.resize tile: is for segmentation, the data has grasps; use stretch",
+        ),
     ],
 )
 def test_what_is_for_classes_alone_is_refused(fields, message):
     config = parsed(*fields)
     with pytest.raises(UserError, match=message):
-        check_splits(config, open_splits(config.data))
+        check_against_data(config, open_splits(config.data))
 
 
 def test_colors_and_depth(tmp_path):

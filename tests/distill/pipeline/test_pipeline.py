@@ -19,11 +19,10 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import GateFailed, UserError
 from distill import run as script
 from distill.pipeline.pipeline import run
-from distill.pipeline.validation import check_splits
-from distill.presets import PRESETS
+from distill.tasks.registry import PRESETS
 from distill.training.checkpoint import load_checkpoint
 from tests.conftest import ROOT
-from tests.distill.tiny import RUN
+from tests.distill.tiny import RUN, check_against_data
 
 
 def command(*arguments, **options):
@@ -158,7 +157,7 @@ class TestPipeline:
             ("--distill.aux=feature(layer4)", r"distill.aux .*compares features; give losses on logits"),
             ("--distill.views=-1", "distill.views -1: must be at least 0"),
             ("--distill.weight=-1", r"distill.weight -1\.0: must be at least 0"),
-            ("--distill.teachers=/nowhere.safetensors", "no checkpoint that tells its network"),
+            ("--distill.teachers=/nowhere.safetensors", "no checkpoint that describes its network"),
             (
                 "--student-train.compile --student-train.checkpoint-activations",
                 "student-train.compile: does not go with --student-train.checkpoint-activations",
@@ -175,17 +174,16 @@ class TestPipeline:
         if "fp16" in mistake and torch.cuda.is_available():
             pytest.skip("float16 is right on a GPU")
         fields = mistake.replace("=", " ", 1).split()
-        config = script.parse([*RUN, f"--out={tmp_path / 'x'}", *fields])
         with pytest.raises(UserError, match=words):
-            run(config)
+            run(script.parse([*RUN, f"--out={tmp_path / 'x'}", *fields]))
         assert not (tmp_path / "x").exists()
 
     def test_a_loss_for_two_classes(self):
         config = script.parse([*RUN, "--loss.task", "ce + lovasz_hinge"])
         three, two = (SimpleNamespace(train=range(99), classes=range(n), task="segmentation") for n in (3, 2))
-        check_splits(config, two)
+        check_against_data(config, two)
         with pytest.raises(UserError, match=r"loss.task: lovasz_hinge is for two classes, the data has 3"):
-            check_splits(config, three)
+            check_against_data(config, three)
 
     def test_teacher_weights_of_other_classes_are_refused(self, finished, tmp_path):
         from distill.training.checkpoint import save_checkpoint

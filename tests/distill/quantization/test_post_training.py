@@ -13,13 +13,14 @@ from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, read_labeled
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from distill.config import DataConfig, Int8Config
-from distill.tasks.registry import open_splits
+from distill.export.to_onnx import input_spec
 from distill.pipeline import pipeline
 from distill.pipeline.pipeline import OnDevice, run, to_device_by_qat
 from distill.quantization import post_training as int8
 from distill.quantization.post_training import Outcome, write_device_data
 from distill.run import parse
-from tests.distill.tiny import RUN
+from distill.tasks.registry import open_splits
+from tests.distill.tiny import RUN, prepared_data
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def splits():
 class TestDeviceData:
     def test_holds_what_was_asked_for(self, splits, tmp_path):
         folder = write_device_data(
-            splits, Int8Config(calibration_images=8, val_images=2, test_images=100), tmp_path
+            prepared_data(splits), Int8Config(calibration_images=8, val_images=2, test_images=100), tmp_path
         )
         counts = [
             len(list((folder / split / "images").iterdir())) for split in ("calibration", "val", "test")
@@ -44,9 +45,9 @@ class TestDeviceData:
         np.testing.assert_array_equal(label[valid], sample.label.numpy()[valid])
 
     def test_is_replaced_whole(self, splits, tmp_path):
-        write_device_data(splits, Int8Config(), tmp_path)
+        write_device_data(prepared_data(splits), Int8Config(), tmp_path)
         folder = write_device_data(
-            splits, Int8Config(calibration_images=8, val_images=1, test_images=1), tmp_path
+            prepared_data(splits), Int8Config(calibration_images=8, val_images=1, test_images=1), tmp_path
         )
         assert len(list((folder / "test" / "images").iterdir())) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -55,12 +56,14 @@ class TestDeviceData:
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "precious.png").write_bytes(b"mine")
         with pytest.raises(UserError, match=r"data: was not made by a run, so it is not replaced"):
-            write_device_data(splits, Int8Config(), tmp_path)
+            write_device_data(prepared_data(splits), Int8Config(), tmp_path)
         assert (tmp_path / "data" / "precious.png").read_bytes() == b"mine"
 
     def test_scores_images_that_nothing_was_selected_by(self, splits, tmp_path):
         """If the data set has no test split of its own."""
-        folder = write_device_data(replace(splits, test=splits.val), Int8Config(val_images=2), tmp_path)
+        folder = write_device_data(
+            prepared_data(replace(splits, test=splits.val)), Int8Config(val_images=2), tmp_path
+        )
         images = [set(), set()]
         for found, split in zip(images, ("val", "test"), strict=True):
             found |= {image.tobytes() for _, image, _, _ in read_labeled(folder / split, 2)}
@@ -152,11 +155,8 @@ def test_a_run_trains_in_int8_where_quantizing_misses_and_resumes_it(tmp_path, m
 
 
 def test_calibration_images_are_the_training_splits_own(splits, tmp_path):
-    folder = write_device_data(splits, Int8Config(calibration_images=8), tmp_path)
-    from distill.data.stats import compute_stats
-    from distill.export.to_onnx import input_spec
-
-    spec = input_spec(splits, compute_stats(splits.train, 2), (48, 48), "stretch")
+    folder = write_device_data(prepared_data(splits), Int8Config(calibration_images=8), tmp_path)
+    spec = input_spec(prepared_data(splits), DataConfig("synthetic", size=(48, 48)))
     inputs = [pixels for pixels, _ in CalibrationImages(folder / "calibration" / "images", spec)]
     first = splits.train[0].image.numpy()
     seen = np.isfinite(first)

@@ -10,18 +10,19 @@ from torch.nn import functional as F
 
 from deploy.bundle.manifest import InputSpec
 from deploy.quantize.qdq import insert
-from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
+from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.loader import train_batches
-from distill.tasks.registry import open_splits
 from distill.data.train_view import TrainView
 from distill.export.deployable import Deployable
 from distill.export.to_onnx import export_onnx
 from distill.quantization.qat import to_qat
+from distill.tasks.registry import open_splits
 from distill.training.checkpoint import save_checkpoint
-from distill.training.loop import Stage, train
+from distill.training.loop import train
+from distill.training.stage import Stage
 from teacher.pspnet import Output
 from tests.distill.quantization.test_qat import MEAN, STD, run, tiny_qat, weights
-from tests.distill.tiny import distillation, tiny_net
+from tests.distill.tiny import CE, distillation, tiny_net
 
 STEPS = TrainConfig(steps=4, batch_size=4, lr=1e-3, checkpoint_every=1, log_every=100)
 
@@ -39,7 +40,7 @@ def view_of(reader, splits, augment):
 def stage(tmp_path, splits):
     view = view_of(splits.train, splits, AugmentConfig(crop=(24, 24)))
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
-    return Stage("qat", tmp_path / "qat", view, mean, std, LossConfig(), seed=0)
+    return Stage("qat", tmp_path / "qat", view, mean, std, CE, seed=0)
 
 
 class TestTraining:
@@ -72,9 +73,8 @@ class TestTraining:
         """One channel 128 times as large as the others leaves those only one or two steps of a common grid."""
         torch.manual_seed(0)
         teacher = Residual()
-        loss = LossConfig(aux=0.0)
         view = view_of(splits.train, splits, AugmentConfig(crop=(32, 32)))
-        stage = replace(stage, view=view, loss=loss)
+        stage = replace(stage, view=view, aux=0.0)
         config = TrainConfig(steps=300, batch_size=8, lr=0.01, log_every=1000, checkpoint_every=1000)
         train(teacher, stage, config, accelerator)
         hostile = copy.deepcopy(teacher)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from distill.config import AugmentConfig, DataConfig, LossConfig
-from distill.data.registry import open_splits
+from distill.config import AugmentConfig, DataConfig
 from distill.data.train_view import TrainView
-from distill.training.loop import Stage
+from distill.tasks.registry import open_splits
+from distill.training.stage import Stage
+from tests.distill.tiny import CE
 
 
 @pytest.fixture
@@ -21,4 +22,4 @@ def stage(tmp_path):
         optical=False,
     )
     mean, std = torch.tensor([-12.0, -19.0]).view(-1, 1, 1), torch.full((2, 1, 1), 5.0)
-    return Stage("tiny", tmp_path / "tiny", view, mean, std, LossConfig(), seed=0)
+    return Stage("tiny", tmp_path / "tiny", view, mean, std, CE, seed=0)

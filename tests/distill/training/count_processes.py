@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from distill.pipeline.stages import prepare
+from distill.pipeline.prepare import prepare
 from distill.presets import smoke
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Trainings on images of which some pixels are not valid, with masked batch norms and without."""
+"""Trainings on images with invalid pixels, with and without masked batch norms."""
 
 from dataclasses import replace
 
 import torch
 
-from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
-from distill.data.registry import open_splits
+from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.train_view import TrainView
-from distill.training.loop import Stage, train
+from distill.tasks.registry import open_splits
+from distill.training.loop import train
+from distill.training.stage import Stage
 from student.unet import UNet
+from tests.distill.tiny import CE
 
 MEAN, STD = (-12.0, -19.0), (5.0, 5.0)
 
@@ -19,7 +21,7 @@ def new_network(seed=0, **options):
 
 
 class Whole:
-    """The samples of a reader of which every pixel is valid."""
+    """The samples of a reader in which every pixel is valid."""
 
     def __init__(self, reader):
         self.samples = [
@@ -42,7 +44,7 @@ def new_stage(folder, scale=(0.5, 2.0), whole=False):
     )
     view = TrainView(reader, size=(32, 32), augment=augment, mean=MEAN, optical=False)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
-    return Stage(folder.name, folder, view, mean, std, LossConfig(aux=0.0), seed=0)
+    return Stage(folder.name, folder, view, mean, std, CE, seed=0, aux=0.0)
 
 
 CONFIG = TrainConfig(steps=4, batch_size=4, lr=0.01)

@@ -93,9 +93,9 @@ def results(name: str, part: slice, dtype: torch.dtype) -> dict[str, Tensor]:
         nn.init.normal_(parameter)
     x, numbers = (tensor[part] for tensor in images(name, dtype))
     x.requires_grad_(True)
-    for _ in range(2):
-        y = norm(x)
-    (y.flatten(1) * numbers[:, : y[0].numel()].to(y)).sum().backward()  # pyright: ignore[reportPossiblyUnbound]
+    norm(x)
+    y = norm(x)
+    (y.flatten(1) * numbers[:, : y[0].numel()].to(y)).sum().backward()
     gradients = {f"gradient {key}": parameter.grad for key, parameter in norm.named_parameters()}
     return {"y": y.detach(), "x": x.grad, **gradients, **dict(norm.named_buffers())}  # pyright: ignore
 

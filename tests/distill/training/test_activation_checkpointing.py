@@ -9,13 +9,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from deploy.errors import UserError
-from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
-from distill.tasks.registry import open_splits
+from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.train_view import TrainView
+from distill.tasks.registry import open_splits
 from distill.training.activation_checkpointing import checkpointed
-from distill.training.loop import Stage, train
+from distill.training.loop import train
+from distill.training.stage import Stage
 from teacher.pspnet import PSPNet
-from tests.distill.tiny import tiny_net
+from tests.distill.tiny import CE, tiny_net
 
 BACKBONES = ("resnet18", "mobilenetv3_small_050", "efficientnet_lite0")
 
@@ -119,7 +120,7 @@ def test_the_training_loop_does_it(tmp_path):
 
     def trained(config, name):
         network = new_network("mobilenetv3_small_050")
-        stage = Stage(name, tmp_path / name, view, mean, std, LossConfig(), seed=0)
+        stage = Stage(name, tmp_path / name, view, mean, std, CE, seed=0)
         train(network, stage, config, Accelerator(cpu=True))
         return network.state_dict()
 

@@ -1,6 +1,7 @@
 """The metadata of checkpoints, and teachers that do not fit the data."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,18 +9,24 @@ import torch
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from distill.config import DataConfig, ModelConfig
-from distill.tasks.registry import open_splits
 from distill.data.stats import Stats
-from distill.pipeline.stages import check_teachers
+from distill.losses.registry import GRASP_LOSSES
+from distill.losses.supervised.grasp import quality_kind
+from distill.losses.task_loss import parse_task_terms
+from distill.pipeline.prepare import check_teachers
 from distill.presets import smoke
+from distill.tasks.grasp import GraspTask
+from distill.tasks.registry import open_splits
 from distill.training.checkpoint import pack, save_checkpoint
 from distill.training.checkpoint_metadata import (
     check_metadata,
     checkpoint_metadata,
     find_metadata,
     network_from,
+    require_metadata,
 )
 from student.zoo import build_network
+from tests.distill.tiny import prepared_data
 
 MODEL = ModelConfig("pspnet/mobilenetv3_small_050", output_stride=16, head_channels=16)
 STATS = Stats((-12.0, -19.0), (5.0, 4.0), (10, 20), 8)
@@ -37,14 +44,14 @@ def checkpoint(tmp_path, splits):
     save_checkpoint(
         path,
         pack("model", network.state_dict()),
-        {"step": 1, **checkpoint_metadata(MODEL, True, splits, STATS)},
+        {"step": 1, **checkpoint_metadata(MODEL, True, prepared_data(splits, STATS))},
     )
     return path, network
 
 
 def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
     path, network = checkpoint
-    again = network_from(path, splits, STATS)
+    again = network_from(path, prepared_data(splits, STATS))
     assert again.state_dict().keys() == network.state_dict().keys()
     image = torch.randn(1, 2, 64, 64)
     assert torch.equal(again.eval()(image).logits, network.eval()(image).logits)
@@ -66,7 +73,6 @@ def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
             {"std": (5.0, 9.0)},
             r"normalized by mean -12 -19, std 5 4, this data has mean -12 -19, std 5 9; use",
         ),
-        ({"quality": "sigmoid"}, r"gives the quality of a grasp as a number, --loss.task asks for a logit"),
         (
             {"normalize": "patch"},
             r"was trained with --data.normalize set, asked for is patch; use set here, or another teacher",
@@ -75,17 +81,31 @@ def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
 )
 def test_a_mismatch_is_a_one_line_error(checkpoint, splits, change, words):
     path, _ = checkpoint
-    data = {k: v for k, v in change.items() if k in ("channels", "classes", "quality")}
+    data = {k: v for k, v in change.items() if k in ("channels", "classes")}
     stats = {k: v for k, v in change.items() if k in ("mean", "std", "normalize")}
     with pytest.raises(UserError, match=words) as error:
-        check_metadata(path, find_metadata(path), replace(splits, **data), replace(STATS, **stats))
+        check_metadata(
+            path, require_metadata(path), prepared_data(replace(splits, **data), replace(STATS, **stats))
+        )
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("loss", "theirs"), [("bce", {}), ("smooth_l1", {"quality": "sigmoid"})])
+def test_a_quality_that_would_be_read_in_another_way(loss, theirs):
+    terms = parse_task_terms(loss, GRASP_LOSSES)
+    task = GraspTask(terms, quality_kind(term.loss for term in terms))
+    with pytest.raises(
+        UserError, match=r"gives the quality of a grasp as a (number|logit), --loss.task asks for a"
+    ):
+        task.check_metadata(Path("best.safetensors"), theirs, STATS)
+    task.check_metadata(Path("best.safetensors"), task.metadata(STATS), STATS)
+
+
 def test_statistics_of_almost_the_same_images_are_fine(checkpoint, splits):
     path, _ = checkpoint
-    check_metadata(path, find_metadata(path), splits, replace(STATS, mean=(-12.1, -19.1), std=(5.1, 4.1)))
+    nearly = replace(STATS, mean=(-12.1, -19.1), std=(5.1, 4.1))
+    check_metadata(path, require_metadata(path), prepared_data(splits, nearly))
 
 
 def test_files_without_metadata(tmp_path, splits):
@@ -94,9 +114,9 @@ def test_files_without_metadata(tmp_path, splits):
     for name in ("x.safetensors", "x.pth", "absent.safetensors"):
         assert find_metadata(tmp_path / name) is None
         with pytest.raises(
-            UserError, match=f"{name}: no checkpoint that tells its network; give best.safetensors"
+            UserError, match=f"{name}: no checkpoint that describes its network; give best.safetensors"
         ):
-            network_from(tmp_path / name, splits, STATS)
+            network_from(tmp_path / name, prepared_data(splits, STATS))
 
 
 def test_an_external_teacher_is_checked_before_anything_is_trained(checkpoint, splits):
@@ -108,10 +128,10 @@ def test_an_external_teacher_is_checked_before_anything_is_trained(checkpoint, s
     with pytest.raises(
         UserError, match=r"best\.safetensors: was trained on images normalized by mean -12 -19"
     ):
-        check_teachers(untrained, splits, other)
+        check_teachers(untrained, prepared_data(splits, other))
     further = replace(config, distill=replace(config.distill, teachers=(path,)))
     with pytest.raises(UserError, match=r"best\.safetensors: was trained on images normalized by"):
-        check_teachers(further, splits, other)
+        check_teachers(further, prepared_data(splits, other))
     # weights that only initialize a training may come from other images
-    check_teachers(replace(config, teacher=given), splits, other)
-    check_teachers(untrained, splits, STATS)
+    check_teachers(replace(config, teacher=given), prepared_data(splits, other))
+    check_teachers(untrained, prepared_data(splits, STATS))

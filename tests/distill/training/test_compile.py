@@ -1,4 +1,4 @@
-"""Training through torch.compile: the same steps, and nothing of it in checkpoints, evaluation or export."""
+"""Training with torch.compile: the same steps, and no trace of it in checkpoints, evaluation or export."""
 
 import os
 import signal
@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from distill.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
-from distill.data.registry import open_splits
+from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.train_view import TrainView
+from distill.tasks.registry import open_splits
 from distill.training.checkpoint import load_checkpoint
-from distill.training.loop import Interrupted, Stage, train
+from distill.training.loop import train
 from distill.training.optim import learning_rate
-from tests.distill.tiny import tiny_net
+from distill.training.stage import Interrupted, Stage
+from tests.distill.tiny import CE, tiny_net
 
 pytestmark = pytest.mark.slow
 
-# Not Adam: the bias before a batch norm has no gradient but rounding, which Adam would scale up to full steps.
+# Not Adam: a bias before a batch norm has only rounding errors as gradient, which Adam would scale to full steps.
 CONFIG = TrainConfig(steps=4, batch_size=4, optimizer="sgd", lr=0.05, checkpoint_every=2)
 
 
@@ -31,7 +32,7 @@ def stage(tmp_path, monkeypatch):
     crop = AugmentConfig(crop=(24, 24))
     view = TrainView(splits.train, size=(32, 32), augment=crop, mean=(-12.0, -19.0), optical=False)
     mean, std = torch.tensor([-12.0, -19.0]).view(-1, 1, 1), torch.full((2, 1, 1), 5.0)
-    return Stage("tiny", tmp_path / "tiny", view, mean, std, LossConfig(), seed=0)
+    return Stage("tiny", tmp_path / "tiny", view, mean, std, CE, seed=0)
 
 
 def weights(network):

@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from deploy.errors import UserError
-from distill.config import LossConfig
 from distill.data.loader import train_batches
 from distill.data.sample import Sample
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
-from distill.training.loop import loss_terms, train
-from distill.training.step_module import TrainStepModule
-from tests.distill.tiny import distillation, tiny_net
+from distill.training.loop import prepared, train
+from tests.distill.tiny import distillation, labels_loss, tiny_net
 from tests.distill.training.small_training import SGD, trained, weights
 
 
@@ -30,11 +28,10 @@ def test_distillation_reaches_the_student_only(stage, accelerator):
 
 
 def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
-    stage = replace(stage, loss=LossConfig(aux=0.3))
+    stage = replace(stage, aux=0.3)
     network = tiny_net().train()
     lesson = distillation(tiny_net(seed=9), network, accelerator, "kl(t=3)", weight=0.7, schedule="cosine")
-    model = TrainStepModule(network, lesson.distillation_loss, stage.loss)
-    terms = loss_terms(model, stage, SGD, accelerator, lesson, 2, _batch(stage))
+    terms = prepared(network, stage, SGD, accelerator, lesson).loss_terms(2, _batch(stage))
     weight = 0.7 * 0.5 * (1 + np.cos(np.pi * 2 / 8))
     torch.testing.assert_close(terms["loss"], terms["task"] + weight * terms["kd"] + 0.3 * terms["aux"])
     assert all(term > 0 for term in terms.values())
@@ -43,7 +40,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
 @pytest.mark.parametrize("task", ["ce", "focal + dice + gdice + tversky + lovasz + 0.1*boundary"])
 def test_two_micro_batches_give_the_gradient_of_one_batch(stage, accelerator, task):
     """Without batch statistics and dropout, accumulation changes nothing, however many pixels of a part are valid."""
-    stage = replace(stage, loss=LossConfig(task=task))
+    stage = replace(stage, task_loss=labels_loss(task))
     stage.view.augment = None
     for index in range(10):
         valid = torch.ones(32, 32, dtype=torch.bool)

@@ -27,7 +27,8 @@ class TestStatistics:
         picked = x.permute(0, 2, 3, 1)[valid].T[None, :, :, None].contiguous()  # 1×C×M×1
         upstream = torch.randn(picked.shape, generator=rng(1), dtype=torch.float64)
         plain, norm = new_norm(make=kind), new_norm(make=kind)
-        x.requires_grad_(True), picked.requires_grad_(True)
+        x.requires_grad_(True)
+        picked.requires_grad_(True)
         expected = plain(picked)
         (expected * upstream).sum().backward()
         with counted(valid):
@@ -140,7 +141,8 @@ class TestTooFew:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_running_statistics_are_used_and_not_changed(self, count, dtype):
         x, norm = images("", dtype)[0].requires_grad_(True), new_norm(torch.float32)
-        norm.running_mean.fill_(0.5), norm.running_var.fill_(3.0)
+        norm.running_mean.fill_(0.5)
+        norm.running_var.fill_(3.0)
         before = {name: buffer.clone() for name, buffer in _statistics_of(norm).items()}
         valid = torch.zeros(5, 6, 5, dtype=torch.bool)
         valid.view(-1)[7 : 7 + count] = True

@@ -15,7 +15,7 @@ from distill.config import ModelConfig
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.export.deployable import Deployable
 from distill.export.to_onnx import export_onnx
-from distill.pipeline.stages import prepare
+from distill.pipeline.prepare import prepare
 from distill.quantization.qat import to_qat
 from distill.run import parse
 from distill.training.activation_checkpointing import checkpointed
@@ -138,7 +138,7 @@ class TestDevice:
         with torch.inference_mode():
             labels, logits = deployable(image)
         session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-        on_device = session.run(["labels", "logits"], {"image": image.numpy()})
+        on_device = [np.asarray(it) for it in session.run(["labels", "logits"], {"image": image.numpy()})]
         np.testing.assert_allclose(on_device[1], logits.numpy(), rtol=1e-4, atol=1e-4)
         assert (on_device[0] == labels.numpy()).mean() > 0.999
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from distill.config import LossConfig, TrainConfig
+from distill.config import TrainConfig
 from distill.training.checkpoint import optimizer_tensors, restore_optimizer
 from distill.training.optim import build_optimizer, set_learning_rate
 from distill.training.step_module import TrainStepModule
-from tests.distill.tiny import tiny_net
+from tests.distill.tiny import CE, tiny_net
 
 
 def config(kind):
@@ -44,7 +44,7 @@ def test_rmsprop_is_torchs_with_its_groups():
     """One step by hand: the mean square, the decay of weights in the gradient, and the heads' own rate."""
     network = tiny_net()
     made = TrainConfig(steps=1, optimizer="rmsprop", lr=0.05, weight_decay=0.1, head_lr_factor=10)
-    step_module = TrainStepModule(network, None, LossConfig())
+    step_module = TrainStepModule(network, None, CE)
     optimizer = build_optimizer(step_module, made)
     set_learning_rate(optimizer, 0.05)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -75,4 +75,4 @@ def test_restored_state_has_the_memory_layout_of_its_parameter(kind):
         for slot, value in slots.items():
             assert value.ndim == 0 or value.stride() == parameter.stride()
             assert torch.equal(value, optimizer.state[parameter][slot])
-    assert not network.backbone[0].weight.is_contiguous()
+    assert not network.get_parameter("backbone.0.weight").is_contiguous()

@@ -11,8 +11,8 @@ import torch
 
 from distill.config import TrainConfig
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
-from distill.training.loop import Interrupted
 from distill.training.optim import learning_rate
+from distill.training.stage import Interrupted
 from tests.distill.tiny import tiny_net
 from tests.distill.training.small_training import ADAMW, RMSPROP, SGD, trained
 

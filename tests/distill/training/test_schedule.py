@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config import LossConfig, TrainConfig
+from distill.config import TrainConfig
 from distill.training.optim import Plateau, build_optimizer, learning_rate, set_learning_rate
 from distill.training.step_module import TrainStepModule
-from tests.distill.tiny import tiny_net
+from tests.distill.tiny import CE, tiny_net
 
 
 class TestSchedule:
@@ -31,7 +31,9 @@ class TestSchedule:
 
     @pytest.mark.parametrize(("factor", "patience"), [(0.5, 3), (0.1, 0), (0.3, 1)])
     def test_plateau_decides_as_torch(self, factor, patience):
-        config = TrainConfig(steps=1, schedule="plateau", plateau_factor=factor, plateau_patience=patience)
+        config = TrainConfig(
+            steps=1, schedule="plateau", plateau_factor=factor, plateau_patience=patience, eval_every=1
+        )
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         options = {"mode": "max", "factor": factor, "patience": patience, "threshold": 0.0, "eps": 0.0}
         torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **options)
@@ -44,13 +46,13 @@ class TestSchedule:
         assert len(set(shares)) > 2
 
     def test_a_plateau_keeps_the_rate_of_the_warm_up(self):
-        config = TrainConfig(steps=100, schedule="plateau", lr=1.0, warmup=4)
+        config = TrainConfig(steps=100, schedule="plateau", lr=1.0, warmup=4, eval_every=1)
         assert [learning_rate(config, step) for step in (0, 1, 2, 3, 4, 99)] == [0.25, 0.5, 0.75, 1, 1, 1]
 
     def test_heads_learn_faster_and_norms_do_not_decay(self):
         config = TrainConfig(steps=1, optimizer="sgd", lr=0.01, head_lr_factor=10, weight_decay=0.5)
         network = tiny_net()
-        optimizer = build_optimizer(TrainStepModule(network, None, LossConfig()), config)
+        optimizer = build_optimizer(TrainStepModule(network, None, CE), config)
         set_learning_rate(optimizer, 0.01)
         by_name = {
             id(p): (group["lr"], group["weight_decay"])

@@ -11,7 +11,8 @@ from accelerate import tracking as accelerates
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.pipeline.pipeline import run
-from distill.pipeline.stages import prepare, training_stage
+from distill.pipeline.prepare import prepare
+from distill.pipeline.stages import training_stage
 from distill.presets import smoke
 from distill.run_folder import settings
 from distill.training.loop import train

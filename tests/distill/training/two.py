@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 WORLD = 2
 
@@ -14,7 +15,7 @@ WORLD = 2
 def run_two(work: Callable, folder: Path, *args: object) -> list:
     """The results of `work(rank, *args)` in two processes; `work` and functions in `args` must be importable."""
     folder.mkdir(parents=True, exist_ok=True)
-    multiprocessing.spawn(_process, (work, folder, args), nprocs=WORLD)
+    spawn(_process, (work, folder, args), nprocs=WORLD)
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 

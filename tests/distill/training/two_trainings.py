@@ -17,8 +17,10 @@ from distill.data.splits import Reader
 from distill.distillation.teachers import cached_teacher, online_teacher
 from distill.export.evaluate import evaluate
 from distill.losses.distillation_loss import TeacherOutput
-from distill.pipeline.stages import RunContext, prepare, training_stage
+from distill.pipeline.prepare import prepare
+from distill.pipeline.stages import training_stage
 from distill.presets import smoke
+from distill.run_context import RunContext
 from distill.training.loop import train
 from tests.distill.tiny import TinyNet, distillation, tiny_net
 
@@ -91,7 +93,7 @@ def open_context(out: Path) -> RunContext:
     splits = replace(
         context.splits, train=Recorded(context.splits.train, VOID), val=Recorded(context.splits.val)
     )
-    return replace(context, splits=splits)
+    return replace(context, data=replace(context.data, splits=splits))
 
 
 def trained(name: str, context: RunContext) -> dict[str, Tensor]:
@@ -178,7 +180,7 @@ def failing_evaluation(context: RunContext) -> str:
         return SimpleNamespace(labels=np.zeros(image.shape[:2], np.uint8))
 
     try:
-        evaluate(model, Damaged(context.splits.val), context.splits, accelerator=context.accelerator)  # pyright: ignore
+        evaluate(model, Damaged(context.splits.val), context.data, accelerator=context.accelerator)  # pyright: ignore
     except UserError as error:
         return str(error)
     return ""

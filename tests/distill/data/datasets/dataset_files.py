@@ -8,7 +8,7 @@ from PIL import Image
 from deploy.files.images import write_png
 from distill.config import DataConfig
 from distill.data.datasets.voc import voc_color
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 
 HEIGHT, WIDTH = 6, 8
 

@@ -7,8 +7,8 @@ import torch
 from deploy.errors import UserError
 from deploy.files.images import write_png
 from distill.config import DataConfig
-from distill.data.registry import open_splits
 from distill.data.stats import compute_stats
+from distill.tasks.registry import open_splits
 from tests.deploy.files.tiff_files import write_named
 from tests.distill.data.datasets.raster_folders import folder_of
 

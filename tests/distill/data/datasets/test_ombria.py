@@ -6,7 +6,7 @@ import pytest
 from deploy.errors import UserError
 from deploy.files.images import write_png
 from distill.config import DataConfig
-from distill.data.registry import open_splits
+from distill.tasks.registry import open_splits
 from tests.distill.data.datasets.raster_folders import ombria
 
 

@@ -10,8 +10,8 @@ import torch
 from deploy.errors import UserError
 from distill.config import DataConfig
 from distill.data.channels import choose_channels
-from distill.data.registry import open_splits
 from distill.data.sample import IGNORE
+from distill.tasks.registry import open_splits
 from tests.deploy.files.tiff_files import bands, write_tiff
 
 

@@ -1,0 +1,32 @@
+"""The networks of a run, new or from weights."""
+
+from torch import nn
+
+from distill.config import ModelConfig, RunConfig
+from distill.data.splits import Splits
+from distill.tasks.task import TrainingTask
+from student.zoo import build_network
+from teacher.weights import load_weights
+
+
+def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: TrainingTask) -> nn.Module:
+    """The network of a model configuration for a data set, with its weights file loaded.
+
+    Raises:
+        UserError: no such network or option, or weights that do not fit.
+    """
+    channels = len(splits.channels)
+    network = build_network(
+        model.arch,
+        channels,
+        task.outputs,
+        output_stride=model.output_stride,
+        detail=model.detail,
+        head_channels=model.head_channels,
+        dropout=model.dropout,
+        aux=config.loss.aux > 0,
+        pretrained=model.pretrained,
+    )
+    if model.weights is not None:
+        load_weights(network, model.weights, channels)
+    return network

@@ -1,0 +1,130 @@
+"""From a configuration to a run that can start: validate, open the data, claim the folder, measure the training split."""
+
+from datetime import timedelta
+
+import msgspec
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from deploy.errors import UserError
+from deploy.files.atomic import write_json
+from distill.config import RunConfig
+from distill.data.splits import Splits
+from distill.data.stats import Stats
+from distill.distillation.build import build_distillation_loss
+from distill.export.to_onnx import input_spec
+from distill.losses.distillation_loss import DistillationTerms, parse_distillation
+from distill.pipeline.networks import new_network
+from distill.pipeline.validation import check_config, check_data
+from distill.run_context import RunContext
+from distill.run_folder import claim_folder
+from distill.tasks.registry import open_splits, task_of
+from distill.tasks.task import PreparedData, TrainingTask
+from distill.training.checkpoint_metadata import (
+    check_metadata,
+    find_metadata,
+    network_from,
+    require_metadata,
+)
+from distill.training.distributed import warn_of_a_lone_process
+from distill.training.log import say
+from distill.training.sync_norm import check_norms
+from distill.training.tracking import require_tracker, start_tracker
+
+
+def prepare(config: RunConfig) -> RunContext:
+    """Check the whole configuration, open the data, claim the output folder, and measure the training split.
+
+    Raises:
+        UserError: whatever is wrong with them; nothing has been written then, except by a run that is resumed.
+    """
+    accelerator = start_accelerator(config)
+    check_config(config, accelerator.num_processes)
+    terms = parse_distillation(config.distill.loss, config.distill.aux)
+    splits = open_splits(config.data, config.seed)
+    task = task_of(config, splits)
+    check_data(config, splits, task, terms)
+    check_networks(config, splits, task, terms)
+    if accelerator.is_main_process:
+        claim(config, accelerator)
+    stats = measured(config, splits, task, accelerator)
+    data = PreparedData(splits, stats, task)
+    check_teachers(config, data)
+    return RunContext(config, data, input_spec(data, config.data), terms, accelerator)
+
+
+def start_accelerator(config: RunConfig) -> Accelerator:
+    """Device, arithmetic, processes and tracker of a run.
+
+    Raises:
+        UserError: the tracker's package is missing, or the device cannot compute in the precision.
+    """
+    require_tracker(config.tracker)
+    accelerator = Accelerator(
+        mixed_precision=_precision(config.precision),
+        cpu=not torch.accelerator.is_available(),  # set explicitly; otherwise accelerate ignores torchrun
+        log_with=None if config.tracker == "none" else config.tracker,
+        # the others wait while the main process exports
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+    )
+    warn_of_a_lone_process(accelerator)
+    return accelerator
+
+
+def check_networks(config: RunConfig, splits: Splits, task: TrainingTask, terms: DistillationTerms) -> None:
+    """Raise `UserError` for what cannot be built or trained, before hours of training instead of after."""
+    teacher, student = (
+        new_network(config, model, splits, task) for model in (config.teacher, config.student)
+    )
+    build_distillation_loss(config.distill, terms, teacher, student)
+    check_norms("teacher-train", config.teacher_train, teacher)
+    check_norms("student-train", config.student_train, student)
+    for path in config.distill.teachers:
+        require_metadata(path)
+
+
+def claim(config: RunConfig, accelerator: Accelerator) -> None:
+    """Claim the run's folder, and start its log."""
+    computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
+    claim_folder(config, computed)
+    start_tracker(accelerator, config)
+
+
+def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator: Accelerator) -> Stats:
+    """The statistics of the training split: taken once by the main process, then read from `stats.json` by all."""
+    path = config.out / "stats.json"
+    if accelerator.is_main_process and not path.exists():
+        stats = task.statistics(config, splits)
+        absent = [
+            info.name for info, pixels in zip(splits.classes, stats.class_pixels, strict=False) if not pixels
+        ]
+        if absent:
+            say(f"warning: no training pixel is labeled {', '.join(absent)}")
+        write_json(path, stats)
+    accelerator.wait_for_everyone()
+    return msgspec.json.decode(path.read_bytes(), type=Stats)
+
+
+def check_teachers(config: RunConfig, data: PreparedData) -> None:
+    """Raise `UserError` where a teacher that is not trained here does not fit the data."""
+    weights = config.teacher.weights
+    metadata = find_metadata(weights) if weights is not None and config.teacher_train.steps == 0 else None
+    if weights is not None and metadata is not None:
+        check_metadata(weights, metadata, data)
+    for path in config.distill.teachers:
+        network_from(path, data)
+
+
+def _precision(asked: str) -> str:
+    """accelerate's name for it; `auto` is bfloat16 where the device computes in it, else float32 (float16 on a GPU)."""
+    names = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+    if torch.cuda.is_available():
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return names.get(asked, "bf16" if bf16 else "fp16")
+    if asked == "fp16":
+        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    # Half precision pays on a CPU with matrix units, and on AMD's AVX-512 (measured 2×); on Intel's without AMX
+    # it was measured no faster than float32.
+    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    fast = cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and "Intel" not in cpu.get("cpu_name", ""))
+    return names.get(asked, "bf16" if fast else "no")

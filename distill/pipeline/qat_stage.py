@@ -1,0 +1,92 @@
+"""The stage that trains a student on in simulated INT8."""
+
+from dataclasses import replace
+
+from torch import nn
+
+from deploy.errors import UserError
+from distill.config import TrainConfig
+from distill.data.loader import train_batches
+from distill.distillation.build import build_distillation
+from distill.losses.distillation_loss import DistillationTerms
+from distill.losses.expression import parse_terms
+from distill.pipeline.stages import training_stage, validate
+from distill.quantization.qat import QatNetwork, to_qat
+from distill.run_context import RunContext
+from distill.training.checkpoint import load_network
+from distill.training.log import say
+from distill.training.loop import train
+from distill.training.step_module import normalized
+from distill.training.train_state import BEST, finished
+
+CALIBRATION_BATCHES = 4
+"""Batches that the training takes its first ranges from; it learns better ones."""
+
+
+def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module) -> QatNetwork | None:
+    """Train on in simulated INT8, the teacher still distilling, unless this run has already done so.
+
+    None, and a line that says why, for a network that cannot be trained so.
+    """
+    config, steps = context.config, context.config.int8.qat_steps
+    folder = config.out / f"qat-{steps}-{config.int8.qat_lr:g}"
+    # ranges are learned of what the device will see: whole images
+    whole_images = replace(config, augment=replace(config.augment, crop=config.data.size))
+    stage = training_stage(context.with_config(whole_images), folder.name, config.student)
+    training = _schedule(config.student_train, steps, config.int8.qat_lr)
+    first = train_batches(stage.view, training.batch_size, config.seed, 0, CALIBRATION_BATCHES)
+    device = context.accelerator.device
+    images = [normalized(batch, stage.mean, stage.std, channels_last=False).to(device) for batch in first]
+    try:
+        qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
+    except UserError as error:
+        say(str(error))
+        return None
+    if config.resume and finished(folder, steps) is not None:
+        load_network(qat, folder / BEST)
+    else:
+        distillation = None
+        if config.distill.weight > 0:
+            terms = _terms_on_outputs(context)
+            distillation = build_distillation(teacher, student, stage, context, terms)
+        options = {"distillation": distillation, "resume": config.resume}
+        train(qat, stage, training, context.accelerator, **options)
+    return qat.eval()
+
+
+def worth_keeping(context: RunContext, student: nn.Module, qat: QatNetwork) -> bool:
+    """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8.
+
+    The main process alone asks.
+    """
+    metric = context.task.device.metric
+    before, after = validate(context, student)[metric.key], validate(context, qat)[metric.key]
+    keeps = metric.drop(before, after) <= context.config.int8.max_drop
+    verdict = "it is exported" if keeps else "over the budget, so the student stays as it was"
+    say(
+        f"qat: val {metric.name} {metric.text(before)} {metric.unit} before,"
+        f" {metric.text(after)} {metric.unit} in simulated INT8: {verdict}"
+    )
+    return keeps
+
+
+def _schedule(training: TrainConfig, steps: int, lr: float) -> TrainConfig:
+    return replace(
+        training,
+        steps=steps,
+        optimizer="adamw",
+        schedule="cosine",
+        lr=lr,
+        head_lr_factor=1.0,
+        warmup=0,
+        eval_every=max(1, steps // 4),
+        masked_norm=False,  # norms are folded, or keep their statistics
+        checkpoint_activations=False,  # the simulation reaches the forward pass alone
+        compile=False,
+    )
+
+
+def _terms_on_outputs(context: RunContext) -> DistillationTerms:
+    """The run's terms without those on features, which a folded network does not have."""
+    main = tuple(term for term in context.terms.main if term.feature is None)
+    return DistillationTerms(main or parse_terms(context.task.qat_loss), context.terms.aux)

@@ -1,0 +1,45 @@
+"""Options and losses that are for classes, refused where the data has none."""
+
+from collections.abc import Sequence
+
+from deploy.errors import UserError
+from distill.config import RunConfig
+from distill.losses.distillation_loss import DistillationTerms
+
+
+def refuse_class_options(
+    config: RunConfig, has: str, distillation: DistillationTerms, allowed: Sequence[str]
+) -> None:
+    """Refuse what is for classes.
+
+    Args:
+        config: of the run.
+        has: what the data has instead, in the plural.
+        distillation: the run's distillation losses.
+        allowed: names of those that do without classes.
+
+    Raises:
+        UserError: naming the first option or loss that is for classes.
+    """
+    for option, terms in (("--distill.loss", distillation.main), ("--distill.aux", distillation.aux)):
+        for term in terms:
+            if term.loss not in allowed:
+                names = ", ".join(allowed)
+                raise UserError(f"{option}: {term.loss} is for classes, the data has {has}; use {names}")
+    loss, data, augment, distill = config.loss, config.data, config.augment, config.distill
+    if distill.trust == "label" or distill.combine == "label":
+        raise UserError(f"--distill.trust and --distill.combine label: are for classes, the data has {has}")
+    if distill.teachers:
+        raise UserError(
+            f"--distill.teachers: join probabilities of classes, the data has {has}; give one teacher"
+        )
+    if loss.class_weights != "none" or loss.class_weight_values:
+        raise UserError(f"--loss.class-weights: are for classes, the data has {has}; leave them out")
+    if data.resize != "stretch":
+        raise UserError(f"--data.resize {data.resize}: is for segmentation, the data has {has}; use stretch")
+    if data.normalize != "set":
+        raise UserError(
+            f"--data.normalize {data.normalize}: is for segmentation, the data has {has}; use set"
+        )
+    if augment.balance or augment.max_no_data < 1:
+        raise UserError(f"--augment.balance and --augment.max-no-data: are for classes, the data has {has}")

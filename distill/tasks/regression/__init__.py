@@ -1,0 +1,1 @@
+"""Dense regression in training: one map of numbers, such as depth or height."""

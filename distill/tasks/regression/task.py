@@ -1,0 +1,157 @@
+"""Dense regression as a task of training (`distill.tasks.task`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deploy.bundle.manifest import InputSpec, OutputSpec
+from deploy.errors import UserError
+from deploy.evaluation.receipt import Sample as EvalSample
+from deploy.tasks.regression.levels import level_edges
+from deploy.tasks.regression.task import REGRESSION as DEVICE
+from deploy.tasks.task import Task
+from distill.config import RunConfig
+from distill.data.sample import Batch, Sample
+from distill.data.splits import Splits
+from distill.data.stats import Stats, compute_stats, moments_of, total_moments
+from distill.losses.distillation_loss import DistillationTerms
+from distill.losses.expression import Term
+from distill.losses.task_loss import parse_task_terms, task_loss
+from distill.tasks.class_options import refuse_class_options
+from distill.tasks.regression.data import MapView, open_tabletop_depth
+from distill.tasks.regression.losses import LOSSES
+from distill.tasks.segmentation import image_array
+from distill.tasks.task import Head, TaskEntry, TaskLoss
+
+DISTILLATION_LOSSES = ("mse", "feature", "at", "skd")
+"""Those that compare numbers, whatever they mean."""
+TOLERANCE = 0.05
+"""By which share of its deviation another data set's map may differ in mean and deviation."""
+
+
+def regression_head(full: Tensor, _: Tensor, *, mean: float, std: float) -> tuple[Tensor, Tensor]:
+    """The level of each value, and the map in its unit at the size of the input, float32 N×1×H×W."""
+    values = full * std + mean
+    edges = torch.from_numpy(level_edges(mean, std)).to(values)[:, None, None]
+    return (values >= edges).to(values.dtype).sum(1).to(torch.uint8), values
+
+
+@dataclass(frozen=True)
+class RegressionTask:
+    """`TrainingTask` of data sets with one float map. Networks return it standardized by the training maps."""
+
+    terms: tuple[Term, ...]
+    outputs: int = 1
+    device: Task = DEVICE
+    qat_loss: str = "mse"
+
+    def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
+        """Options that are for classes."""
+        refuse_class_options(config, "maps", distillation, DISTILLATION_LOSSES)
+
+    def statistics(self, config: RunConfig, splits: Splits) -> Stats:
+        """Of images and maps at network scale."""
+        mean = [0.0] * len(splits.channels)
+        view = MapView(splits.train, size=config.data.size, augment=None, mean=mean, cache=False)
+        samples = _Plain(view)
+        stats = compute_stats(samples, num_classes=1)
+        values = (samples.sample(index) for index in range(len(samples)))
+        _, mean, std = total_moments(moments_of(one.label[one.valid].numpy()) for one in values)
+        return replace(stats, class_pixels=(), class_images=(), target=(float(mean[0]), float(std[0])))
+
+    def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> MapView:
+        """Augmented images with maps."""
+        return MapView(
+            splits.train,
+            size=config.data.size,
+            augment=config.augment,
+            mean=stats.mean,
+            seed=config.seed,
+            views=views,
+            cache=config.data.cache,
+        )
+
+    def loss(self, config: RunConfig, stats: Stats, device: torch.device) -> TaskLoss:
+        """The terms against the standardized map."""
+        mean, std = stats.target
+
+        def loss(logits: Tensor, batch: Batch) -> Tensor:
+            return task_loss(self.terms, LOSSES, logits, (batch.label - mean) / std, batch.valid)
+
+        return loss
+
+    def depth_channel(self, splits: Splits) -> None:
+        """No channel is treated as depth."""
+
+    def head(self, stats: Stats) -> Head:
+        """The map in its unit, and its levels."""
+        mean, std = stats.target
+        return partial(regression_head, mean=mean, std=std)
+
+    def output_specs(self, spec: InputSpec, stats: Stats) -> tuple[OutputSpec, ...]:
+        """Levels and the map."""
+        size = (spec.height, spec.width)
+        edges = ", ".join(f"{edge:.4g}" for edge in level_edges(*stats.target))
+        return (
+            OutputSpec("labels", "uint8", ("batch", *size), f"level of the value, between {edges}"),
+            OutputSpec(
+                "logits", "float32", ("batch", 1, *size), "the value, in the unit of the training maps"
+            ),
+        )
+
+    def arrays(self, sample: Sample, optical: bool) -> EvalSample:
+        """Image H×W×C, map H×W and valid H×W."""
+        return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.valid.numpy()
+
+    def metadata(self, stats: Stats) -> dict[str, Any]:
+        """What the maps were standardized by."""
+        return {"target": list(stats.target)}
+
+    def check_metadata(self, path: Path, metadata: Mapping[str, Any], stats: Stats) -> None:
+        """The maps must be standardized by nearly the same numbers."""
+        (mean, std), (their_mean, their_std) = stats.target, metadata.get("target", (np.inf, np.inf))
+        if max(abs(their_mean - mean) / std, abs(their_std / std - 1)) > TOLERANCE:
+            raise UserError(
+                f"{path}: was trained on maps of mean {their_mean:.4g} and deviation {their_std:.4g}, this data has"
+                f" {mean:.4g} and {std:.4g}; use a teacher of this data, or train it here (--teacher-train.steps)"
+            )
+
+
+class _Plain:
+    """A view without augmentation as a reader whose labels are all class 0."""
+
+    def __init__(self, view: MapView) -> None:
+        self.view = view
+
+    @property
+    def ids(self) -> Any:
+        return self.view.reader.ids
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def sample(self, index: int) -> Sample:
+        return self.view[0, index]
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.sample(index)
+        return replace(sample, label=torch.zeros_like(sample.label, dtype=torch.int64))
+
+
+def _make(config: RunConfig, splits: Splits) -> RegressionTask:
+    del splits
+    return RegressionTask(parse_task_terms(config.loss.task, LOSSES))
+
+
+ENTRY = TaskEntry(
+    _make,
+    losses=LOSSES,
+    heading="of a map of numbers (--loss.task): smooth_l1(beta=1)",
+    datasets={"tabletop_depth": open_tabletop_depth},
+)

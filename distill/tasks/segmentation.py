@@ -1,0 +1,139 @@
+"""Segmentation in training: a class for each pixel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deploy.bundle.manifest import InputSpec, OutputSpec
+from deploy.errors import UserError
+from deploy.evaluation.receipt import Sample as EvalSample
+from deploy.tasks.segmentation.task import SEGMENTATION as DEVICE
+from deploy.tasks.task import Task
+from distill.config import RunConfig
+from distill.data.registry import SEGMENTATION_DATASETS
+from distill.data.sample import Batch, Sample
+from distill.data.splits import Splits
+from distill.data.stats import Stats, compute_stats, images_by_class
+from distill.data.train_view import TrainView
+from distill.losses.distillation_loss import DistillationTerms
+from distill.losses.expression import Term
+from distill.losses.registry import SEGMENTATION_LOSSES
+from distill.losses.supervised.class_weights import class_weights_of
+from distill.losses.task_loss import parse_task_terms, task_loss
+from distill.tasks.task import Head, TaskEntry, TaskLoss
+
+
+def argmax_head(full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The class of the highest score of each pixel, and the scores at the network's stride."""
+    return full.argmax(1).to(torch.uint8), logits
+
+
+def segmentation_loss(terms: Sequence[Term], class_weights: Tensor | None = None) -> TaskLoss:
+    """The weighted sum of losses against labels; `class_weights` has K positive weights on the logits' device."""
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return task_loss(terms, SEGMENTATION_LOSSES, logits, batch.label, batch.valid, class_weights)
+
+    return loss
+
+
+@dataclass(frozen=True)
+class SegmentationTask:
+    """`TrainingTask` of data sets with class labels."""
+
+    terms: tuple[Term, ...]
+    outputs: int
+    device: Task = DEVICE
+    qat_loss: str = "kl(t=2)"
+
+    def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
+        """Class weights, one a class; losses that are for two classes."""
+        classes, weights = len(splits.classes), len(config.loss.class_weight_values)
+        if weights not in (0, classes):
+            raise UserError(
+                f"--loss.class-weight-values: {weights} weights for {classes} classes; give one a class"
+            )
+        if classes != 2 and any(term.loss == "lovasz_hinge" for term in self.terms):
+            raise UserError(
+                f"--loss.task: lovasz_hinge is for two classes, the data has {classes}; use lovasz"
+            )
+
+    def statistics(self, config: RunConfig, splits: Splits) -> Stats:
+        """Over valid pixels; mean 0 and deviation 1 where images or patches are normalized by their own statistics."""
+        stats, count = compute_stats(splits.train, len(splits.classes)), len(splits.channels)
+        if config.data.normalize == "set":
+            return stats
+        return replace(stats, mean=(0.0,) * count, std=(1.0,) * count, normalize=config.data.normalize)
+
+    def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> TrainView:
+        """Augmented images with labels."""
+        data = config.data
+        return TrainView(
+            splits.train,
+            size=data.size,
+            resize=data.resize,
+            augment=config.augment,
+            mean=stats.mean,
+            optical=splits.optical,
+            seed=config.seed,
+            views=views,
+            cache=data.cache,
+            normalize=data.normalize,
+            class_images=images_by_class(stats),
+        )
+
+    def loss(self, config: RunConfig, stats: Stats, device: torch.device) -> TaskLoss:
+        """The terms, with classes weighted as the configuration says."""
+        weights = class_weights_of(
+            config.loss.class_weights, config.loss.class_weight_values, stats.class_pixels
+        )
+        return segmentation_loss(self.terms, None if weights is None else weights.to(device))
+
+    def depth_channel(self, splits: Splits) -> None:
+        """No channel is treated as depth."""
+
+    def head(self, stats: Stats) -> Head:
+        """Arg-max over classes."""
+        return argmax_head
+
+    def output_specs(self, spec: InputSpec, stats: Stats) -> tuple[OutputSpec, ...]:
+        """Class ids and scores."""
+        scores = "class scores before softmax, at the stride"
+        return (
+            OutputSpec("labels", "uint8", ("batch", spec.height, spec.width), "class id of each pixel"),
+            OutputSpec("logits", "float32", ("batch", self.outputs, "h", "w"), scores),
+        )
+
+    def arrays(self, sample: Sample, optical: bool) -> EvalSample:
+        """Image H×W×C, labels H×W and valid H×W."""
+        return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.valid.numpy()
+
+    def metadata(self, stats: Stats) -> dict[str, Any]:
+        """Nothing: classes and normalization tell all."""
+        return {}
+
+    def check_metadata(self, path: Path, metadata: Mapping[str, Any], stats: Stats) -> None:
+        """Classes and normalization are compared for every task."""
+
+
+def image_array(image: Tensor, optical: bool) -> np.ndarray:
+    """A sample's image C×H×W as a device gets it: H×W×C, uint8 where `optical`, else float32."""
+    array = image.permute(1, 2, 0).numpy()
+    return array.astype(np.uint8) if optical else array
+
+
+def _make(config: RunConfig, splits: Splits) -> SegmentationTask:
+    return SegmentationTask(parse_task_terms(config.loss.task, SEGMENTATION_LOSSES), len(splits.classes))
+
+
+ENTRY = TaskEntry(
+    _make,
+    losses=SEGMENTATION_LOSSES,
+    heading="against labels (--loss.task), added up with weights: ce + 0.5*dice",
+    datasets=SEGMENTATION_DATASETS,
+)
