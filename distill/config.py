@@ -1,8 +1,8 @@
-"""Configuration of a run: frozen dataclasses, complete in themselves, no inheritance.
+"""Configuration of a run: frozen dataclasses without inheritance, each complete in itself.
 
 A preset (see `distill.presets`) is a function that returns a full `RunConfig`; the command line overrides single
-fields by their dotted name (`--data.root /data/camvid --student-train.steps 500`). Nothing outside this file and the
-presets decides a default.
+fields by their dotted name (`--data.root /data/camvid --student-train.steps 500`). All defaults are in this file and in
+the presets.
 """
 
 import math
@@ -10,36 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deploy.errors import UserError
 from deploy.quantize.limits import MIN_CALIBRATION_IMAGES
+from distill.field_checks import at_least, require
 
 MIN_SIDE = 8
-"""Pixels of the smallest network input."""
+"""Smallest height and width of a network input, in pixels."""
 MIN_OPSET = 18
-"""Of ONNX, for all operators that exports use."""
-
-
-class FieldError(UserError):
-    """A field of a configuration that cannot have its value, whatever the other sections say.
-
-    Args:
-        section: where the field is, as on the command line: "augment"; "train" stands for both trainings.
-        field: its name on the command line.
-        problem: its value and what it must be.
-    """
-
-    def __init__(self, section: str, field: str, problem: str) -> None:
-        self.section, self.field, self.problem = section, field, problem
-        super().__init__(f"--{section}.{field} {problem}")
-
-
-def _require(condition: bool, section: str, field: str, problem: str) -> None:
-    if not condition:
-        raise FieldError(section, field, problem)
-
-
-def _at_least(minimum: int, section: str, field: str, value: int) -> None:
-    _require(value >= minimum, section, field, f"{value}: must be at least {minimum}")
+"""Smallest ONNX opset that has all operators of an export."""
 
 
 @dataclass(frozen=True)
@@ -47,138 +24,144 @@ class DataConfig:
     """Which labeled images to use and at which size the network sees them."""
 
     name: str
-    """The data set, such as `folder`, `camvid` or `tabletop`; `distill.tasks.registry` has all of them."""
+    """Name of the data set, such as `folder`, `camvid` or `tabletop`; the error for an unknown name lists all."""
     root: Path | None = None
     """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic` and `tabletop`."""
     channels: tuple[str, ...] = ()
-    """Which channels of the images, by name or position, such as `after` or `0 1`; default: all. Grasp data: `depth`
-    (the default), `rgb` or `rgbd`; `cornell_rgb` has colors alone."""
+    """Channels to use, by name or position, such as `after` or `0 1`; default: all. For grasp data:
+    `depth` (the default), `rgb` or `rgbd`; `cornell_rgb` has only color."""
     split_by: Literal["object", "image"] = "object"
-    """How Cornell and Jacquard are divided: no object in two splits, or images by chance."""
+    """How Cornell and Jacquard are split: by object (no object is in two splits), or by image at random."""
     size: tuple[int, int] = (96, 96)
-    """Network input, height × width in pixels."""
+    """Height and width of the network input, in pixels."""
     resize: Literal["stretch", "tile"] = "stretch"
-    """How an image of another size meets the network: resized to it, or tiled by a sliding window."""
+    """What happens to an image of another size: it is resized, or tiled by a sliding window."""
     normalize: Literal["set", "image", "patch"] = "set"
-    """Whose mean and deviation normalize the channels: the training split's, each image's, or each patch's, which is
-    what the network sees at a time. For segmentation; see `deploy.inference.normalize`."""
+    """Mean and standard deviation that normalize the channels: those of the training split, of each image, or of
+    each patch (the part that the network sees at once). Segmentation only; see `deploy.inference.normalize`."""
     download: bool = False
-    """Let torchvision fetch the data set where it can (VOC)."""
+    """Let torchvision download the data set if it can (VOC)."""
     synthetic_counts: tuple[int, int, int] = (256, 48, 64)
-    """Scenes in the train, val and test splits of the built-in data."""
+    """Number of scenes in the train, val and test splits of built-in data sets."""
     cache: bool = True
     """Keep decoded training images (at network scale) in memory."""
 
     def __post_init__(self) -> None:
-        _at_least(MIN_SIDE, "data", "size", min(self.size))
-        _at_least(1, "data", "synthetic-counts", min(self.synthetic_counts))
+        at_least(MIN_SIDE, "data", "size", min(self.size))
+        at_least(1, "data", "synthetic-counts", min(self.synthetic_counts))
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of the training images, applied to image, label and valid mask together."""
+    """Random augmentation of training samples: image, label and valid mask are transformed together."""
 
     crop: tuple[int, int] = (96, 96)
-    """Height × width of a training crop."""
+    """Height and width of a training crop, in pixels."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Range of the random zoom before the crop."""
+    """Range of the random scale factor applied before the crop."""
     balance: float = 0.0
-    """Share of the crops that are taken around a class drawn evenly from all, in any image that has it (class uniform
-    sampling, as in arXiv:1812.01593); 0 = crops at random. Segmentation only."""
+    """Fraction of crops taken around a class that is drawn uniformly, in any image that contains it (class-uniform
+    sampling, as in arXiv:1812.01593); 0 = all crops at random. Segmentation only."""
     max_no_data: float = 1.0
-    """Largest share of a crop that does not count: without data, void, or outside the image. Others are drawn anew, at
-    most ten times; 1 = any crop. Segmentation only."""
+    """Largest fraction of a crop that may be invalid: no data, void, or outside the image. Other crops are drawn
+    again, at most ten times; 1 = accept any crop. Segmentation only."""
     rotate: float = 0.0
-    """Largest random turn either way, in degrees; 180 = any. Grasp data only."""
+    """Largest random rotation in either direction, in degrees; 180 = any angle. Grasp data only."""
     flip: bool = True
-    """Mirror left-right with probability 1/2."""
+    """Flip left-right with probability 1/2."""
     vertical_flip: bool = False
-    """Mirror top-bottom with probability 1/2 (top-down views only)."""
+    """Flip top-bottom with probability 1/2 (top-down views only)."""
     photometric: float = 0.3
-    """Strength of brightness, contrast and saturation jitter; optical images only, 0 = off."""
+    """Strength of brightness, contrast and saturation jitter, in 0..1; optical images only, 0 = off."""
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        _require(min(self.crop) >= 1, "augment", "crop", f"{self.crop}: sides must be positive")
-        _require(0 < low <= high, "augment", "scale", f"{self.scale}: give the smaller zoom first, above 0")
-        _require(0 <= self.rotate <= 180, "augment", "rotate", f"{self.rotate}: must be in 0..180 degrees")
-        _require(0 <= self.photometric <= 1, "augment", "photometric", f"{self.photometric}: must be in 0..1")
+        require(min(self.crop) >= 1, "augment", "crop", f"{self.crop}: sides must be positive")
+        require(0 < low <= high, "augment", "scale", f"{self.scale}: give the smaller factor first, above 0")
+        require(0 <= self.rotate <= 180, "augment", "rotate", f"{self.rotate}: must be in 0..180 degrees")
+        require(0 <= self.photometric <= 1, "augment", "photometric", f"{self.photometric}: must be in 0..1")
         for name, share in (("balance", self.balance), ("max-no-data", self.max_no_data)):
-            _require(0 <= share <= 1, "augment", name, f"{share}: is a share, from 0 to 1")
+            require(0 <= share <= 1, "augment", name, f"{share}: must be a fraction in 0..1")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One network."""
+    """Architecture and initial weights of a network."""
 
     arch: str
-    """`pspnet/<timm backbone>`, or a name listed by `edgedistill students`. Of the options below, those that a network
-    lacks must stay at their defaults."""
+    """`pspnet/<timm backbone>`, or a name listed by `edgedistill students`. Options below that an architecture does
+    not have must keep their defaults."""
     output_stride: Literal[8, 16, 32] = 8
-    """Of PSPNet and DeepLabV3+; the others have theirs."""
+    """Output stride of PSPNet and DeepLabV3+; that of other architectures is fixed."""
     head_channels: int = 512
-    """Width of the head: of PSPNet's 3×3 convolution (512 in the paper), or DeepLabV3+'s pyramid and decoder (256)."""
+    """Width of PSPNet's 3×3 head convolution (512 in the paper), or of DeepLabV3+'s pyramid and decoder (256)."""
     dropout: float = 0.1
+    """Dropout rate in the head."""
     detail: bool = False
-    """Outputs of PSPNet at half of the image's size, from its head and the backbone's first maps; for grasp maps."""
+    """Let PSPNet predict at half of the image size, from its head and the backbone's first maps; for grasp maps."""
     pretrained: bool = False
-    """Start the backbone from timm's ImageNet weights (needs network access or a filled cache)."""
+    """Initialize the backbone with timm's ImageNet weights (needs network access or a filled cache)."""
     weights: Path | None = None
-    """Local weights (.safetensors, or .pth read with weights_only) for the backbone or the whole network."""
+    """Local file of weights (.safetensors, or .pth read with weights_only) for the backbone or the whole network."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training: optimizer, schedule, length."""
+    """Optimizer, schedule and length of a training."""
 
     steps: int
+    """Number of optimizer steps."""
     batch_size: int = 8
     """Images per optimizer step, over all processes and accumulated micro-batches."""
     accumulate: int = 1
-    """Micro-batches per optimizer step."""
+    """Micro-batches per optimizer step (gradient accumulation)."""
     optimizer: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     schedule: Literal["poly", "cosine", "plateau"] = "cosine"
-    """How the rate falls: to 0 over the steps, or by `plateau_factor` whenever validation stops improving."""
+    """Decay of the learning rate: to 0 over the steps, or by `plateau_factor` when validation stops improving."""
     plateau_factor: float = 0.5
-    """What a plateau multiplies the rate by."""
+    """Factor by which the `plateau` schedule multiplies the learning rate."""
     plateau_patience: int = 3
-    """Evaluations without a better score in a row that are borne; one more is a plateau."""
+    """Evaluations in a row without improvement before the rate is reduced (patience); one more reduces it."""
     lr: float = 1e-3
+    """Learning rate of the backbone, after the warm-up."""
     head_lr_factor: float = 1.0
-    """Learning rate of the heads relative to the backbone (10 in the paper)."""
+    """Learning rate of the heads relative to the backbone (10 in the PSPNet paper)."""
     weight_decay: float = 1e-4
     momentum: float = 0.9
-    """Of SGD and RMSprop."""
+    """Momentum of SGD and RMSprop."""
     warmup: int = 0
     """Steps of linear warm-up."""
     clip: float = 0.0
     """Largest gradient norm; 0 = no clipping."""
     channels_last: bool = True
+    """Use the channels-last memory format."""
     checkpoint_activations: bool = False
-    """Compute the backbone's activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Recompute the backbone's activations in the backward pass instead of storing them: less memory, more time."""
     masked_norm: bool = False
-    """Take the statistics of batch norms over valid pixels alone, for images of which much has no data. Nothing but the
-    training changes: the network, its checkpoints and its export stay what they are."""
+    """Compute the statistics of batch norms over valid pixels only, for images with large areas of no data. Only the
+    training changes: the network, its checkpoints and its export have the usual form."""
     compile: bool = False
-    """Train through `torch.compile`: minutes to start, faster steps; it pays for long trainings on a GPU."""
+    """Train with `torch.compile`: minutes to start, then faster steps; worthwhile for long trainings on a GPU."""
     ema: float = 0.0
-    """Decay of the averaged weights used for evaluation; 0 = off."""
+    """Decay of the exponential moving average of the weights, which replaces them in evaluation; 0 = off."""
     workers: int = 0
-    """Data loading processes; 0 = the training's own, as fast where a step takes far longer than its images."""
+    """Data-loading processes; 0 = load in the training process, as fast if a step takes far longer than its images."""
     eval_every: int = 0
     """Steps between evaluations on the validation split; 0 = only at the end."""
     checkpoint_every: int = 100
+    """Steps between checkpoints, from which `--resume` continues."""
     log_every: int = 10
+    """Steps between logged values."""
 
     def __post_init__(self) -> None:
         minima = {"steps": 0, "batch_size": 1, "accumulate": 1, "warmup": 0, "workers": 0, "eval_every": 0}
         minima |= {"checkpoint_every": 1, "log_every": 1, "plateau_patience": 0}
         for name, minimum in minima.items():
-            _at_least(minimum, "train", name.replace("_", "-"), getattr(self, name))
-        _require(0 <= self.ema < 1, "train", "ema", f"{self.ema}: must be in 0..1, below 1")
-        _require(self.lr > 0, "train", "lr", f"{self.lr}: must be above 0")
+            at_least(minimum, "train", name.replace("_", "-"), getattr(self, name))
+        require(0 <= self.ema < 1, "train", "ema", f"{self.ema}: must be at least 0 and below 1")
+        require(self.lr > 0, "train", "lr", f"{self.lr}: must be above 0")
         factor = self.plateau_factor
-        _require(0 < factor < 1, "train", "plateau-factor", f"{factor}: must be in 0..1, neither of them")
+        require(0 < factor < 1, "train", "plateau-factor", f"{factor}: must be above 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -186,99 +169,103 @@ class LossConfig:
     """`total = task + λ_kd · kd(student, teacher) + λ_aux · task(aux head)`, each over valid pixels."""
 
     aux: float = 0.4
-    """Weight λ_aux of the auxiliary head on layer3 (0.4 in the PSPNet paper; 0 = no head)."""
+    """Weight λ_aux of the auxiliary head on layer3 (0.4 in the PSPNet paper); 0 = no auxiliary head."""
     task: str = "ce"
-    """Weighted sum of losses against the labels, of the output and of the auxiliary head, such as `ce + 0.5*dice`;
-    `edgedistill losses` lists them."""
+    """Weighted sum of losses that compare the output, and that of the auxiliary head, with the labels, such as
+    `ce + 0.5*dice`; `edgedistill losses` lists them."""
     class_weights: Literal["none", "log", "inverse", "effective"] = "none"
-    """Weigh classes in the task term by their training pixels: inverse log frequency (ENet, arXiv:1606.02147), inverse
-    frequency, or inverse effective number of samples (arXiv:1901.05555)."""
+    """Class weights in the task loss, from the pixels of each class in the training split: inverse log frequency
+    (ENet, arXiv:1606.02147), inverse frequency, or inverse effective number of samples (arXiv:1901.05555)."""
     class_weight_values: tuple[float, ...] = ()
-    """Weights of the classes in their order, instead."""
+    """Explicit class weights, in the order of the classes, instead of `class_weights`."""
 
     def __post_init__(self) -> None:
         values = self.class_weight_values
         listed = " ".join(f"{value:g}" for value in values)
-        _require(
+        require(
             all(0 < value < math.inf for value in values),
             "loss",
             "class-weight-values",
-            f"{listed}: each must be above 0, and finite",
+            f"{listed}: each must be above 0 and finite",
         )
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """What the student learns from the teacher, and how the teacher's outputs are come by."""
+    """What the student learns from the teacher, and whether teacher outputs are computed online or cached."""
 
     loss: str = "kl(t=2)"
-    """Weighted sum of distillation losses, such as `kl(t=2) + 3*cwd(t=4) + feature(layer4)`; `edgedistill losses` lists
-    them."""
+    """Weighted sum of distillation losses, such as `kl(t=2) + 3*cwd(t=4) + feature(layer4)`;
+    `edgedistill losses` lists them."""
     aux: str = ""
-    """The same for the student's auxiliary head, from the teacher's logits, such as `kl(t=2)`; empty = labels only."""
+    """Distillation losses of the student's auxiliary head against the teacher's logits, such as `kl(t=2)`;
+    empty = the head learns from labels only."""
     start: Literal["teacher", "own"] = "teacher"
-    """Where the student starts: from the teacher's weights where it is a shallower network of the same family (see
-    `distill.distillation.weight_transfer`; any other starts as `student.pretrained` and `student.weights` say), or always on its own."""
+    """Initial weights of the student: the teacher's, if the student is a shallower network of the same family (see
+    `distill.distillation.weight_transfer`); otherwise, and with `own`, those of `student.pretrained` and `weights`."""
     weight: float = 1.0
-    """Weight λ_kd of both; 0 = the teacher is never asked."""
+    """Weight λ_kd of both; 0 = the teacher is not run."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """What becomes of λ_kd over the steps: it stays, or falls to 0 along half a cosine."""
+    """λ_kd over the steps: constant, or decreasing to 0 along half a cosine."""
     trust: Literal["everywhere", "label"] = "everywhere"
-    """Where the teacher counts: everywhere alike, or as much as the probability that it gives to the pixel's label."""
+    """Weight of a pixel in distillation: 1, or the probability that the teacher assigns to the pixel's label."""
     teachers: tuple[Path, ...] = ()
-    """Further teachers: checkpoints (`best.safetensors`) of other runs on the same data."""
+    """Additional teachers: checkpoints (`best.safetensors`) of other runs on the same data."""
     combine: Literal["mean", "label"] = "mean"
-    """How several teachers' probabilities are joined: their mean, or weighted in each image by how well each knows its
-    labels."""
+    """How probabilities of several teachers are combined: their mean, or a mean weighted in each image by how well
+    each teacher predicts its labels."""
     views: int = 0
-    """Fixed augmented views an image, for which the teacher's outputs are computed once and stored; 0 = new views in
-    every epoch, and the teacher runs in every step."""
+    """Number of fixed augmented views per image, for which teacher outputs are computed once and cached;
+    0 = new views in every epoch, with teacher outputs computed online in every step."""
     cache: Path | None = None
-    """Folder of the stored outputs; default: `teacher-cache` in the run's folder. May be shared by runs."""
+    """Folder of the cached outputs; default: `teacher-cache` in the run's folder. Runs may share it."""
     cache_dtype: Literal["fp32", "fp16", "int8"] = "fp16"
-    """Stored numbers; int8 has a scale for each map of each view."""
+    """Data type of the cached outputs; int8 has a scale for each channel of each view."""
 
     def __post_init__(self) -> None:
-        _at_least(0, "distill", "views", self.views)
-        _require(self.weight >= 0, "distill", "weight", f"{self.weight}: must be at least 0")
+        at_least(0, "distill", "views", self.views)
+        require(self.weight >= 0, "distill", "weight", f"{self.weight}: must be at least 0")
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The bundle and the budget that its every hop must meet."""
+    """The export to ONNX, and the accuracy budget that each hop must meet."""
 
     max_drop: float = 0.001
-    """Largest loss of mIoU (as a fraction) from torch to any later hop."""
+    """Largest drop of the score from torch to any later hop: 0.001 is 0.1 points of mIoU or success, 0.1 % of RMSE."""
     min_agreement: float = 0.999
-    """Smallest share of valid pixels whose label agrees with torch."""
+    """Smallest fraction of valid pixels whose label agrees with torch."""
     fold: bool = True
-    """Export the same function in less work: pyramids folded into heads (`teacher.fold`), transposed convolutions as
-    plain ones (`student.subpixel`)."""
+    """Export the same function with fewer operations: pyramids folded into heads (`teacher.fold`), transposed
+    convolutions replaced by plain ones (`student.subpixel`)."""
     opset: int = 20
+    """Version of the ONNX operator set."""
 
     def __post_init__(self) -> None:
-        _at_least(MIN_OPSET, "export", "opset", self.opset)
+        at_least(MIN_OPSET, "export", "opset", self.opset)
 
 
 @dataclass(frozen=True)
 class Int8Config:
-    """The student in INT8, and the images that are left beside the bundles for it (see `deploy.evaluation.labeled_data`)."""
+    """The student in INT8, and the images that a run writes for it (see `deploy.evaluation.labeled_data`)."""
 
     enabled: bool = True
+    """Quantize the student to INT8."""
     max_drop: float = 0.005
-    """Largest loss of mIoU (as a fraction) against float32. Layers stay in float until it is met."""
+    """Largest drop of the score from float32 to INT8 (see `export.max_drop`). Layers stay in float until it is met."""
     min_agreement: float = 0.98
-    """Smallest share of valid pixels whose label agrees with float32."""
+    """Smallest fraction of valid pixels whose label agrees with float32."""
     calibration_images: int = 128
-    """Training images that the ranges of activations are taken from."""
+    """Number of training images that calibrate the ranges of activations."""
     val_images: int = 64
-    """Validation images that choose the calibrator and the layers that stay in float."""
+    """Number of validation images used to choose the calibrator and the layers that stay in float."""
     test_images: int = 256
-    """Test images that judge."""
+    """Number of test images on which the INT8 model must meet the budget."""
     qat_steps: int = 0
-    """Steps of training in simulated INT8, the teacher still distilling, where quantization after training needs layers
-    in float or misses the budget. 0 = never."""
+    """Steps of quantization-aware training, with distillation, if post-training quantization needs layers in float
+    or misses the budget; 0 = never."""
     qat_lr: float = 1e-5
+    """Learning rate of quantization-aware training."""
 
     def __post_init__(self) -> None:
         minima = {
@@ -288,16 +275,16 @@ class Int8Config:
             "qat_steps": 0,
         }
         for name, minimum in minima.items():
-            _at_least(minimum, "int8", name.replace("_", "-"), getattr(self, name))
+            at_least(minimum, "int8", name.replace("_", "-"), getattr(self, name))
         for name in ("max_drop", "min_agreement"):
             value, flag = getattr(self, name), name.replace("_", "-")
-            _require(0 <= value <= 1, "int8", flag, f"{value}: is a fraction, from 0 to 1")
-        _require(self.qat_lr > 0, "int8", "qat-lr", f"{self.qat_lr}: must be above 0")
+            require(0 <= value <= 1, "int8", flag, f"{value}: must be a fraction in 0..1")
+        require(self.qat_lr > 0, "int8", "qat-lr", f"{self.qat_lr}: must be above 0")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run does, from data to verified bundle."""
+    """All settings of a run, from data to verified bundle."""
 
     data: DataConfig
     teacher: ModelConfig
@@ -310,13 +297,14 @@ class RunConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
     int8: Int8Config = field(default_factory=Int8Config)
     baseline: bool = True
-    """Also train the student without distillation on equal steps, for comparison."""
+    """Also train the student without distillation, for as many steps, for comparison."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of training; auto: bf16 where the device computes in it, fp16 on older GPUs, else fp32."""
+    """Precision of training; auto: bf16 if the device supports it, fp16 on older GPUs, else fp32."""
     tracker: Literal["none", "wandb", "mlflow"] = "none"
-    """Experiment log beside the run's own files (`pip install 'edgedistill[wandb]'` or `[mlflow]`)."""
+    """Experiment tracker in addition to the run's own logs (`pip install 'edgedistill[wandb]'` or `[mlflow]`)."""
     seed: int = 0
+    """Seed of initial weights, data order, augmentation, dropout, and built-in data."""
     out: Path = Path("runs/run")
     """Folder of checkpoints, logs, bundles and the report."""
     resume: bool = False
-    """Continue an interrupted run in `out`; finished stages are kept."""
+    """Continue an interrupted run in `out`; finished stages are not repeated."""

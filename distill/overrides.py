@@ -1,4 +1,4 @@
-"""Fields of a configuration by their dotted names: which there are, and a copy with some of them changed."""
+"""Fields of a configuration by dotted name: list them, and copy a configuration with some of them changed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from deploy.errors import UserError, did_you_mean
-from distill.config import FieldError, RunConfig
+from distill.config import RunConfig
+from distill.field_checks import FieldError
 
 Config = TypeVar("Config")
 
@@ -27,13 +28,13 @@ def with_changes(config: Config, changes: Mapping[str, Any], where: str = "") ->
     """A copy of a configuration with some fields changed.
 
     Args:
-        config: a frozen dataclass, whose fields may be others.
+        config: a frozen dataclass; its fields may be frozen dataclasses too.
         changes: new values by dotted name, `{"student_train.steps": 10}`, or nested,
             `{"student_train": {"steps": 10}}`; a string is accepted for a path, and a list for a tuple.
-        where: prefix of the fields' names in messages.
+        where: prefix of field names in messages.
 
     Raises:
-        UserError: an unknown field, or a value that it cannot have.
+        UserError: a field is unknown, or its value is invalid.
     """
     fields = {field.name: field.type for field in dataclasses.fields(config)}  # pyright: ignore[reportArgumentType]
     new: dict[str, Any] = {}
@@ -56,7 +57,7 @@ def with_changes(config: Config, changes: Mapping[str, Any], where: str = "") ->
 
 
 def _converted(value: Any, kind: Any, name: str) -> Any:
-    """The value as its field stores it."""
+    """The value, converted to the type of its field."""
     if isinstance(kind, type) and isinstance(value, kind) and dataclasses.is_dataclass(kind):
         return value
     if get_origin(kind) is Literal and value not in get_args(kind):
@@ -69,7 +70,7 @@ def _converted(value: Any, kind: Any, name: str) -> Any:
 
 
 def _without_paths(value: Any) -> str:
-    """`msgspec` knows no paths."""
+    """Convert a path to a string, as `msgspec` does not support paths."""
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"there is no field of type {type(value).__name__}")

@@ -1,7 +1,7 @@
-"""Presets: functions that return a complete configuration. A run is one of these, plus what the command line changes.
+"""Presets: functions that return a complete configuration, of which the command line can change single fields.
 
-`quick`, `quick-grasp`, `smoke`, `camvid-cpu`, `ombria` and `cornell-rgb` are for a machine without a GPU and train from
-scratch; the others need one. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
+`quick`, `quick-grasp`, `smoke`, `camvid-cpu`, `ombria` and `cornell-rgb` run without a GPU and train from scratch; the
+others need a GPU. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ from distill.config import (
 GRASP_LOSS = LossConfig(task="bce")
 GRASP_DISTILLATION = DistillConfig(loss="grasp_kl")
 GRASP_INT8 = Int8Config(max_drop=0.01, min_agreement=0.97)
-"""A point of success; labels are where a grasp is good."""
+"""A drop of one point of success@1; labels say where a grasp is good."""
 
 
 def smoke() -> RunConfig:
-    """Two steps of everything on synthetic scenes: does the whole road hold? (A shorter teacher exports faster.)"""
+    """Smoke test: two steps of every stage on synthetic scenes (with a smaller teacher, which exports faster)."""
     train = TrainConfig(steps=2, batch_size=2, log_every=1)
     return RunConfig(
         data=DataConfig("synthetic", size=(48, 48), synthetic_counts=(8, 2, 2)),
@@ -36,14 +36,14 @@ def smoke() -> RunConfig:
         teacher_train=train,
         student_train=train,
         augment=AugmentConfig(crop=(48, 48), vertical_flip=True),
-        # two steps leave a network whose logits nearly tie, so INT8 may flip any label
+        # after two steps the logits are nearly equal, so INT8 may flip any label
         int8=Int8Config(max_drop=1.0, min_agreement=0.0),
         out=Path("runs/smoke"),
     )
 
 
 def quick() -> RunConfig:
-    """The demo: synthetic SAR flood scenes, within ten minutes on two cores."""
+    """The demo: synthetic SAR flood scenes; ten minutes on two cores."""
     return RunConfig(
         data=DataConfig("synthetic", size=(96, 96)),
         teacher=ModelConfig("pspnet/resnet101"),
@@ -56,7 +56,7 @@ def quick() -> RunConfig:
 
 
 def quick_grasp() -> RunConfig:
-    """Grasps of things on a table from depth, built-in, for two cores."""
+    """Grasps of objects on a table from synthetic depth images; for two cores."""
     return RunConfig(
         data=DataConfig("tabletop", size=(96, 96), synthetic_counts=(600, 48, 300)),
         teacher=_grasp_network("pspnet/resnet34"),
@@ -72,7 +72,7 @@ def quick_grasp() -> RunConfig:
 
 
 def cornell_rgb() -> RunConfig:
-    """Cornell in colors alone (`cornell_rgb`), at reduced size, for two cores and an hour."""
+    """Cornell with color images only (`cornell_rgb`), at reduced size; one hour on two cores."""
     return RunConfig(
         data=DataConfig("cornell_rgb", size=(128, 128), channels=("rgb",)),
         teacher=_grasp_network("pspnet/resnet34"),
@@ -98,10 +98,10 @@ def jacquard() -> RunConfig:
 
 
 def camvid_cpu() -> RunConfig:
-    """Real street scenes at reduced size, for two cores and an hour."""
+    """CamVid street scenes at reduced size; one hour on two cores."""
     return RunConfig(
         data=DataConfig("camvid", size=(144, 192)),
-        # of the student's family, so that it hands on its weights; a ResNet101 learns too slowly on two cores
+        # of the student's family, so that the student can start from its weights; ResNet101 is too slow on two cores
         teacher=ModelConfig("pspnet/resnet34", output_stride=16, head_channels=128),
         student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128),
         teacher_train=TrainConfig(steps=900, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=300),
@@ -112,7 +112,7 @@ def camvid_cpu() -> RunConfig:
 
 
 def ombria() -> RunConfig:
-    """Floods in Sentinel-1 images before and after, at half their size, for two cores and an hour."""
+    """Floods in Sentinel-1 images from before and after, at half size; one hour on two cores."""
     train = TrainConfig(steps=800, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=200)
     return RunConfig(
         data=DataConfig("ombria", size=(128, 128)),
@@ -194,7 +194,7 @@ def _real_grasps(name: Literal["cornell", "jacquard"], steps: int) -> RunConfig:
 
 
 def _grasp_network(arch: str) -> ModelConfig:
-    """Of small images; the detail makes up for the coarse stride."""
+    """A network for small images; `detail` compensates for the coarse output stride."""
     return ModelConfig(arch, output_stride=16, head_channels=128, dropout=0.0, detail=True)
 
 

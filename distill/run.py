@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deploy.errors import UserError, did_you_mean, exit_with_one_line
-from distill.config import FieldError, RunConfig
+from distill.config import RunConfig
+from distill.field_checks import FieldError
 from distill.overrides import field_names, with_changes
 from distill.tasks.registry import PRESETS
 

@@ -1,4 +1,4 @@
-"""The output folder of a run: claimed once, continued only by the run that made it."""
+"""The output folder of a run: claimed once, and resumed only with the same settings."""
 
 import json
 from dataclasses import fields
@@ -19,16 +19,18 @@ FREE = {
         for field in ("workers", "log_every", "checkpoint_every")
     ),
 }
-"""Fields that may differ between a run and its continuation: no finished training depends on them."""
+"""Fields that may differ when a run is resumed: no finished training depends on them."""
 
 
 def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
-    """Write `config.json` into the run's folder, or check that a resumed run has the same one.
+    """Write `config.json` into the run's folder, or check that a resumed run has the same settings.
 
-    `computed` are settings that follow from the machine and yet change results: arithmetic, number of processes.
+    Args:
+        config: configuration of the run.
+        computed: settings that depend on the machine and change results: precision, number of processes.
 
     Raises:
-        UserError: the folder holds a run and `resume` was not asked for, or was made with other settings.
+        UserError: the folder already holds a run and `resume` is not set, or that run has other settings.
     """
     path = config.out / "config.json"
     asked = settings(config) | computed
@@ -37,12 +39,12 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
         return
     if not config.resume:
         raise UserError(
-            f"{config.out} holds a run already; add --resume to continue it, or --out for another folder"
+            f"{config.out} already holds a run; add --resume to continue it, or --out for another folder"
         )
     try:
         stored = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable ({error}); choose another --out") from error
+        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
     different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
     if different:
         name = different[0]
@@ -53,7 +55,7 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
 
 
 def settings(config: RunConfig) -> dict[str, object]:
-    """The configuration as flat JSON values by dotted name, without the fields that may change."""
+    """The configuration as JSON values by dotted field name, without the fields in `FREE`."""
     nested = msgspec.to_builtins(config, enc_hook=_path)
     return {name: value for name, value in _flatten(nested) if name not in FREE}
 

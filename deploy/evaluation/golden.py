@@ -1,4 +1,4 @@
-"""A bundle's golden outputs against what an engine gives on this device."""
+"""Compare the golden outputs of a bundle with those of an engine on this device."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +10,19 @@ from deploy.bundle.bundle_files import read_golden, read_manifest
 from deploy.bundle.manifest import golden_metric
 
 MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.98}
-"""Smallest share of golden pixels with the expected label.
+"""Smallest fraction of golden pixels with the expected label.
 
-The golden outputs are those of the fp32 network. Another precision may differ from it by as much as its gate lets pass
+The golden outputs are those of the fp32 network. Another precision may differ from them by as much as its gate allows
 when it is added to the bundle (`deploy.build.steps`).
 """
 GOLDEN_SLACK = 0.01
-"""How much less than when the precision was made: it passed its gate on many images, the golden ones are few."""
+"""Tolerance below the agreement that was recorded for a precision: it passed its gate on many images, and the golden
+images are few."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How well the golden outputs were met."""
+    """Result of the comparison."""
 
     passed: bool
     text: str
@@ -29,7 +30,11 @@ class Comparison:
 
 
 def compare(bundle: Path, engine: Engine) -> Comparison:
-    """Run the golden inputs and compare. Raises `UserError` where they are missing or damaged."""
+    """Run the golden inputs of a bundle and compare the outputs.
+
+    Raises:
+        UserError: the golden outputs are missing or damaged.
+    """
     golden = read_golden(bundle)
     outputs = engine.run(golden["inputs"])
     agreement = float(np.mean(outputs["labels"] == golden["labels"]))

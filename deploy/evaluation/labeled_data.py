@@ -1,14 +1,15 @@
-"""Labeled images in a folder, as a device can read them: what a model is calibrated with, chosen by, and proved on.
+"""Labeled images in a folder that a device can read: they calibrate, select and verify a model.
 
-A run writes three beside its bundles; any folder of the same layout will do:
+A run writes three sets beside its bundles; any folder with the same layout can be used:
 
     data/calibration/images/     from the training split
-    data/val/images/, masks/     to choose what stays in float
+    data/val/images/, masks/     to choose the layers that stay in float
     data/test/images/, masks/    to measure the result
-    data/data.json               what they are taken from
+    data/data.json               data set and split
 
-Images are PNG (uint8) or .npy; masks are PNG of class ids, with the ignore label where nothing is known. For grasps
-there is `grasps/` instead of `masks/` (`deploy.tasks.grasp.labeled`).
+Images are PNG (uint8) or .npy; masks are PNG of class ids, with the ignore label for unknown pixels. Other tasks have
+another folder instead of `masks/`: `grasps/` (`deploy.tasks.grasp.labeled`) or `values/`
+(`deploy.tasks.regression.labeled`).
 """
 
 import warnings
@@ -32,17 +33,17 @@ INFO = "data.json"
 
 
 class DataInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the folders hold."""
+    """The content of `data.json`."""
 
     dataset: str
     test: str
     """The split that `test/` is taken from."""
     images: int
-    """How many images `test/` was given; 0 where nobody counted."""
+    """Number of images written to `test/`; 0 = unknown."""
 
 
 def data_folder(bundle: Path) -> Path:
-    """Where a run leaves data for its bundles."""
+    """The folder in which a run writes data for its bundles."""
     return bundle.resolve().parent / DATA
 
 
@@ -58,7 +59,11 @@ def write_labeled(folder: Path, samples: Iterable[Sample], ignore_label: int = 2
 
 
 def write_image(base: Path, image: np.ndarray) -> Path:
-    """Write an image as the file, `base` with a suffix, that `read_image` gives back unchanged."""
+    """Write an image losslessly as `base` with the suffix .png (uint8 with 1 or 3 channels) or .npy.
+
+    Returns:
+        The path of the file.
+    """
     if image.dtype == np.uint8 and image.shape[2] in (1, 3):
         path = base.with_name(f"{base.name}.png")
         write_png(path, image)
@@ -72,39 +77,56 @@ def write_image(base: Path, image: np.ndarray) -> Path:
 def read_labeled(
     folder: Path, num_classes: int, ignore_label: int = 255, spec: InputSpec | None = None
 ) -> Iterator[Sample]:
-    """The samples of a folder, in the order of their names.
+    """Read the samples of a folder.
 
-    Raises `UserError` naming the file where the folder, an image or a mask is missing or damaged, the image is none
-    that `spec` allows, the mask has another size than its image, or holds an id that is no class.
+    Args:
+        folder: has `images` and `masks`.
+        num_classes: number of classes.
+        ignore_label: id of unlabeled pixels.
+        spec: checks the images, if given.
+
+    Yields:
+        Samples in the order of their names.
+
+    Raises:
+        UserError: the folder, an image or a mask is missing or damaged, an image does not fit `spec`, or a mask differs
+            in size from its image or has an id that is not a class. The message names the file.
     """
     masks = {path.stem: path for path in list_images(folder / "masks")}
     for path in list_images(folder / "images"):
         if path.stem not in masks:
-            raise UserError(f"{folder / 'masks' / path.stem}.png: is missing, the mask of {path.name}")
+            raise UserError(f"{folder / 'masks' / path.stem}.png: is missing; {path.name} needs a mask")
         image, label = read_bands(path), read_mask(masks[path.stem])
         if spec:
             with naming(path):
                 check_pixels(image, spec)
         if label.ndim != 2 or label.shape != image.shape[:2]:
             raise UserError(
-                f"{masks[path.stem]}: has shape {label.shape}, its image {image.shape[:2]}; give one id a pixel"
+                f"{masks[path.stem]}: has shape {label.shape}, its image {image.shape[:2]}; give one id per pixel"
             )
         valid = label != ignore_label
         wrong = label[valid & ((label < 0) | (label >= num_classes))]
         if wrong.size:
-            raise UserError(f"{masks[path.stem]}: holds id {wrong[0]}, the bundle has {num_classes} classes")
+            raise UserError(
+                f"{masks[path.stem]}: has id {wrong[0]}, but the bundle has {num_classes} classes;"
+                f" use ids below {num_classes}, or {ignore_label} for unlabeled pixels"
+            )
         yield path.stem, image, label, valid
 
 
 def read_info(folder: Path) -> DataInfo:
-    """What `folder` was taken from; of a folder without `data.json` only its name is known."""
+    """Read `data.json`; if it does not exist, the data set has the name of the folder.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = folder / INFO
     if not path.is_file():
         return DataInfo(folder.resolve().name, "test", 0)
     try:
         return msgspec.json.decode(path.read_bytes(), type=DataInfo)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is damaged ({error}); delete it, or make the folder again") from error
+        raise UserError(f"{path}: is damaged ({error}); delete it, or create the folder again") from error
 
 
 def write_info(folder: Path, info: DataInfo) -> None:
@@ -113,10 +135,10 @@ def write_info(folder: Path, info: DataInfo) -> None:
 
 
 class CalibrationImages:
-    """The images of a folder as network inputs, to be iterated any number of times.
+    """The images of a folder as network inputs; can be iterated several times.
 
-    Yields the input of one image with its batch axis, in the network's dtype and layout, and bool H×W at the size of
-    the network: which of its pixels carry data. Where the bundle tiles larger images, the middle of each is taken.
+    Each item is a pair: the input for one image with a batch axis, in the network's dtype and layout, and its valid
+    pixels, bool H×W at the size of the network. If the bundle tiles larger images, the center of each is used.
     """
 
     def __init__(self, folder: Path, spec: InputSpec) -> None:
@@ -132,7 +154,7 @@ class CalibrationImages:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the user name the file."""
+    """Prefix the messages of `UserError` in this context with the path of a file."""
     try:
         yield
     except UserError as error:
@@ -140,7 +162,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def network_input(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """One image as the network's input with a batch axis, and which of its pixels H×W carry data."""
+    """The network input for one image, with a batch axis, and its valid pixels, bool H×W at the size of the network."""
     height, width = spec.height, spec.width
     if spec.resize == "tile" and image.shape[0] >= height and image.shape[1] >= width:
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
@@ -152,10 +174,15 @@ def network_input(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nd
 
 
 def require_data(data: Path, *splits: str, truth: str = "masks") -> None:
-    """Raise `UserError` unless the folder holds these of "calibration", "val" and "test", or for a damaged `data.json`.
+    """Check that a folder has labeled data; warn if `test/` has fewer images than were written to it.
 
-    `truth` is the folder beside `images` in the latter two. Warns of a `test/` with fewer images than were written to
-    it.
+    Args:
+        data: the folder.
+        splits: the required ones of "calibration", "val" and "test".
+        truth: the folder beside `images` in "val" and "test".
+
+    Raises:
+        UserError: a folder is missing, or `data.json` is damaged.
     """
     info = read_info(data)
     for split in splits:
@@ -163,10 +190,10 @@ def require_data(data: Path, *splits: str, truth: str = "masks") -> None:
         for path in (data / split / kind for kind in kinds):
             if not path.is_dir():
                 raise UserError(
-                    f"{path}: no such folder, so there is nothing to calibrate with or to measure on;"
+                    f"{path}: no such folder, so there are no images for calibration or measurement;"
                     f" give --data FOLDER with calibration/images, val/ and test/ (images and {truth})"
                 )
             found = len(list_images(path)) if path.name in ("images", "masks") else info.images
             if path == data / "test" / "images" and found < info.images:
-                message = f"{path}: holds {found} of the {info.images} images that were written to it"
+                message = f"{path}: has only {found} of the {info.images} images that were written to it"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,7 +1,7 @@
-"""The receipt: what each hop from the trained network to the device does to accuracy, against a budget.
+"""The receipt: the accuracy of each hop from the trained network to the device, compared with a budget.
 
-A hop is one form of the same model (torch, ONNX, INT8, an engine). All hops see the same images one by one; each is
-scored against the truth, and its labels are compared, pixel by pixel, with the hop before it and with the first.
+A hop is one form of the same model (torch, ONNX, INT8, an engine). All hops predict the same images one by one; each is
+scored against the truth, and its labels are compared pixel by pixel with those of the previous hop and of the first.
 """
 
 import statistics
@@ -18,11 +18,11 @@ from deploy.evaluation.metric import MIOU, Metric, distinct
 from deploy.table import format_table
 
 Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
-"""Id, image H×W×C as the model takes it, its truth (label H×W of class ids; or grasps N×5), `valid` bool H×W."""
+"""Id, image H×W×C as input of a model, its truth (class ids H×W, grasps N×5, or values H×W), `valid` bool H×W."""
 
 
 class Labeled(Protocol):
-    """What `verify` needs of a model's result, beside what its scorer reads."""
+    """What `run_hops` needs of a model's result, in addition to what its scorer reads."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -31,32 +31,32 @@ class Labeled(Protocol):
 
 
 class Scorer(Protocol):
-    """Counts how well the results of a model do; one for each hop, made by its task (`deploy.tasks.task`)."""
+    """Scores the results of one hop with integer counts; created by the task (`deploy.tasks.task`)."""
 
     def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
-        """Count one image: a result of the task's model, and the truth and validity of a `Sample`."""
+        """Count one image: a result of the task's model, and the truth and valid pixels of a `Sample`."""
         ...
 
     def score(self) -> float:
-        """The figure that is gated: a fraction in 0..1, or the negative of an error. More is better."""
+        """The score that is gated: a fraction in 0..1, or the negative of an error. Higher is better."""
         ...
 
     def counts(self) -> list[np.ndarray]:
-        """The int64 arrays that all figures follow from; those of several processes add up, in place."""
+        """The int64 arrays from which all scores are computed; add those of other processes to them, in place."""
         ...
 
     def details(self) -> dict[str, float | None]:
-        """Further fractions by name, the most telling one first; None where there was nothing to score."""
+        """Further fractions by name, the most important first; None if there was nothing to score."""
         ...
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a hop may cost."""
+    """The accuracy that a hop may lose."""
 
     max_drop: float = 0.001
-    """Largest loss of the score: 0.001 is 0.1 points of mIoU or of successful grasps, and 0.1 % of an error."""
+    """Largest drop of the score: 0.001 is 0.1 points of mIoU or of successful grasps, or 0.1 % of an error."""
     min_agreement: float = 0.999
-    """Smallest share of valid pixels with the same class."""
+    """Smallest fraction of valid pixels with the same label."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,23 @@ class Hop:
     name: str
     model: Callable[[np.ndarray], Labeled]
     bytes: int
-    """Size of the model's file, 0 if it has none."""
+    """Size of the model's file; 0 if it has none."""
     budget: Budget | None = None
-    """Its own budget (a lossy hop such as INT8 needs one); default: that of the run."""
+    """Budget of this hop (a lossy hop such as INT8 needs one); default: that of the run."""
 
 
 class HopReceipt(msgspec.Struct, frozen=True):
-    """What was measured of one hop. Fractions in 0..1; the first hop agrees with itself and passes."""
+    """Measurements of one hop. Fractions in 0..1; the first hop agrees with itself and passes."""
 
     name: str
     score: float
-    """What `Receipt.metric` says."""
+    """Score in the metric of the receipt."""
     details: dict[str, float | None]
     """See `Scorer.details`."""
     agreement_previous: float
     agreement_first: float
     ms_per_image: float
-    """Median over the images, preprocessing and postprocessing included."""
+    """Median over the images, including preprocessing and postprocessing."""
     bytes: int
     budget: Budget
     passed: bool
@@ -90,21 +90,21 @@ class HopReceipt(msgspec.Struct, frozen=True):
     """Why the hop is over its budget, one line each; empty if it passed."""
 
 
-class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+class Receipt(msgspec.Struct, frozen=True):
     """All hops of one model on one data set; `msgspec.to_builtins(receipt)` is JSON."""
 
     dataset: str
     split: str
     images: int
     metric: str
-    """The name of the score: "mIoU" or "success@1"."""
+    """Name of the score, such as "mIoU" or "success@1"."""
     hops: tuple[HopReceipt, ...]
     passed: bool
     failed: tuple[str, ...]
     """Names of the hops over their budget."""
     unit: str = "%"
     factor: float = 100.0
-    """How the score is shown; see `Metric`."""
+    """Factor from a score to the value shown in `unit`; see `Metric`."""
 
     @property
     def shown(self) -> Metric:
@@ -136,13 +136,22 @@ def run_hops(
     dataset: str = "",
     split: str = "",
 ) -> Receipt:
-    """Run every hop on every sample and compare; `samples` is iterated once, so memory does not grow with it.
+    """Run every hop on every sample and compare them.
 
-    A hop is gated against the hop before it by its own budget. It is also gated against the first hop, by the loosest
-    budget so far, lest small losses add up unseen; but not after a failure, for which it would only share the blame.
+    A hop is gated against the previous hop by its own budget. It is also gated against the first hop, by the loosest
+    budget so far, so that small drops cannot accumulate; but not after a failed hop, whose drop it would repeat.
 
-    `metric` (the scorers' score), `dataset` and `split` are for the record. `UserError` where there is no
-    sample or no valid pixel; one that a hop or the labels of a sample cause names both.
+    Args:
+        hops: the forms of the model, in the order of conversion.
+        samples: iterated once, so memory does not grow with their number.
+        new_scorer: creates the scorer of a hop.
+        budget: for hops without their own; default: `Budget()`.
+        metric: of the scorers' score.
+        dataset: name of the data set, for the receipt.
+        split: name of its split, for the receipt.
+
+    Raises:
+        UserError: there is no sample or no valid pixel, or a hop fails on a sample (the message names both).
     """
     tallies = [_Tally(new_scorer()) for _ in hops]
     images = pixels = 0
@@ -165,9 +174,11 @@ def run_hops(
 
 
 def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
-    """The receipt as aligned plain text, with the reason below for each hop that failed.
+    """Format a receipt as an aligned text table, followed by the reasons for each hop that failed.
 
-    `not_run` are names and bytes of further forms of the model that this machine cannot run.
+    Args:
+        receipt: the receipt.
+        not_run: names and bytes of further forms of the model that this machine cannot run.
     """
     detail = next(iter(receipt.hops[0].details), "–")
     header = (
@@ -199,13 +210,17 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
 
 
 def require_passed(receipt: Receipt) -> None:
-    """Raise `GateFailed` with the hops over budget and their figures in one line, if there are any."""
+    """Check that all hops met their budgets.
+
+    Raises:
+        GateFailed: with the hops over budget and their figures, in one line.
+    """
     if not receipt.passed:
         raise GateFailed("; ".join(reason for hop in receipt.hops for reason in hop.reasons))
 
 
 def _run_sample(hops: Sequence[Hop], tallies: Sequence[_Tally], sample: Sample) -> None:
-    """All hops on one sample, counted into their tallies."""
+    """Run all hops on one sample, and count the results in their tallies."""
     name, image, truth, valid = sample
     first = previous = None
     for hop, tally in zip(hops, tallies, strict=True):
@@ -225,7 +240,7 @@ def _run_sample(hops: Sequence[Hop], tallies: Sequence[_Tally], sample: Sample) 
 
 
 def _measured(hop: Hop, tally: _Tally, pixels: int, budget: Budget) -> HopReceipt:
-    """The hop's figures, not yet judged."""
+    """The measurements of a hop, not yet gated."""
     return HopReceipt(
         name=hop.name,
         score=tally.scorer.score(),
@@ -241,7 +256,7 @@ def _measured(hop: Hop, tally: _Tally, pixels: int, budget: Budget) -> HopReceip
 
 
 def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, metric: Metric) -> tuple[str, ...]:
-    """Why the hop is over budget, given the judged hops before it."""
+    """Why the hop is over budget, given the gated hops before it; empty if it passes."""
     if not before:
         return ()
     reasons = _over_budget(before[-1], hop, hop.agreement_previous, hop.budget, metric)
@@ -255,7 +270,7 @@ def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, metric: Metric) -> t
 def _over_budget(
     reference: HopReceipt, hop: HopReceipt, agreement: float, budget: Budget, metric: Metric
 ) -> tuple[str, ...]:
-    """One line for each limit that the hop breaks against the reference."""
+    """One line for each limit that the hop violates relative to the reference."""
     hops = f"hop {reference.name} → {hop.name}"
     drop = metric.drop(reference.score, hop.score)
     reasons = []

@@ -1,6 +1,6 @@
-"""Segmentation metrics, one definition for training, export checks and the device.
+"""Segmentation metrics, shared by training, export checks and the device.
 
-Only integer counts are kept, so scores do not depend on the order or the grouping of the images.
+Scores are computed from integer counts, so they do not depend on the order or the grouping of images.
 """
 
 import math
@@ -13,9 +13,9 @@ from deploy.errors import UserError
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """Scores over all images seen, fractions in 0..1. Tuples hold one value per class.
+    """Scores over all counted images, fractions in 0..1. Tuples hold one value per class.
 
-    A class in neither labels nor predictions has None and takes no part in a mean.
+    The value of a class that is neither in labels nor in predictions is None, and does not count in a mean.
     """
 
     miou: float
@@ -23,11 +23,11 @@ class Scores(msgspec.Struct, frozen=True):
     iou: tuple[float | None, ...]
     """Intersection over union."""
     pixel_accuracy: float
-    """Share of valid pixels with the right class."""
+    """Fraction of valid pixels with the right class."""
     precision: tuple[float | None, ...]
-    """Of the pixels predicted as the class, the share that is; 0 if the class is never predicted."""
+    """Fraction of the pixels predicted as the class that are labeled so; 0 if the class is never predicted."""
     recall: tuple[float | None, ...]
-    """Of the pixels of the class, the share found; 0 if there are none."""
+    """Fraction of the pixels labeled as the class that are predicted so; 0 if there are none."""
     f1: tuple[float | None, ...]
     """Harmonic mean of precision and recall (the Dice coefficient)."""
     boundary_f1: float
@@ -35,14 +35,20 @@ class Scores(msgspec.Struct, frozen=True):
 
 
 class SegmentationMetrics:
-    """Counts pixels and boundary pixels of predictions against labels; `scores()` turns the counts into figures.
+    """Counts pixels and boundary pixels of predictions and labels; `scores()` computes scores from the counts.
 
-    `confusion`  int64 K×(K+1): label rows, prediction columns; the last column counts pixels predicted as no class.
-    `boundary`   int64 K×4: boundary pixels predicted, of these near a labeled one, labeled, of these near a
-                 predicted one. After Csurka et al., "What is a good evaluation measure for semantic segmentation?",
-                 BMVC 2013; here summed over images, so that a short stretch of boundary has a small weight.
+    Args:
+        num_classes: number of classes, K.
+        boundary_tolerance: distance up to which boundary pixels match, as a fraction of the image's diagonal, rounded
+            up to whole pixels.
+        ignore_label: id of pixels without a label; predicted, it is no class.
 
-    `boundary_tolerance` says what is near: that fraction of the image's diagonal, rounded up to whole pixels.
+    Attributes:
+        confusion: int64 K×(K+1): rows are labels, columns predictions; the last column counts pixels predicted as no
+            class.
+        boundary: int64 K×4: predicted boundary pixels, those of them near a labeled one, labeled boundary pixels, and
+            those of them near a predicted one. After Csurka et al., "What is a good evaluation measure for semantic
+            segmentation?", BMVC 2013, but summed over images, so that a short boundary has a small weight.
     """
 
     def __init__(self, num_classes: int, boundary_tolerance: float = 0.0075, ignore_label: int = 255):
@@ -53,10 +59,15 @@ class SegmentationMetrics:
         self.boundary = np.zeros((num_classes, 4), np.int64)
 
     def update(self, prediction: np.ndarray, label: np.ndarray, valid: np.ndarray | None = None) -> None:
-        """Count one image (H×W) or several (N×H×W): class ids, and `valid` bool (default: label ≠ ignore label).
+        """Count the valid pixels of one image or several.
 
-        Only valid pixels count. There a prediction of the ignore label is wrong, a miss for the class of the label.
-        Any other id outside 0..K-1 in either array, or arrays of different shapes, is a `UserError`.
+        Args:
+            prediction: class ids H×W or N×H×W; the ignore label is wrong, and a miss for the labeled class.
+            label: class ids, shaped as `prediction`.
+            valid: bool, shaped as `prediction`; default: where the label is not the ignore label.
+
+        Raises:
+            UserError: shapes differ, or a valid pixel has another id outside 0..K-1.
         """
         valid = np.not_equal(label, self.ignore_label) if valid is None else valid.astype(bool, copy=False)
         if not prediction.shape == label.shape == valid.shape:
@@ -74,14 +85,18 @@ class SegmentationMetrics:
         self._count_boundary(prediction, label, valid)
 
     def merge(self, other: Self) -> None:
-        """Add the counts of another instance, for example of another process or shard."""
+        """Add the counts of another instance, such as that of another process or shard."""
         if (self.num_classes, self.boundary_tolerance) != (other.num_classes, other.boundary_tolerance):
             raise ValueError("metrics with different classes or boundary tolerance cannot be merged")
         self.confusion += other.confusion
         self.boundary += other.boundary
 
     def scores(self) -> Scores:
-        """The figures so far. `UserError` if no valid pixel was seen: there is nothing to report then."""
+        """The scores of all counted images.
+
+        Raises:
+            UserError: no image has a valid pixel.
+        """
         if not self.confusion.any():
             raise UserError("nothing to score: no image has a valid pixel; check labels and ignore label")
         hits = np.diagonal(self.confusion)
@@ -101,7 +116,7 @@ class SegmentationMetrics:
         )
 
     def _checked(self, what: str, ids: np.ndarray, counted: np.ndarray) -> np.ndarray:
-        """The ids as int64, K ("no class") where they do not count; raises if one that counts is not a class."""
+        """The ids as int64, K ("no class") where not counted; raises `UserError` if a counted one is not a class."""
         wrong = ids[counted & ((ids < 0) | (ids >= self.num_classes))]
         if wrong.size:
             raise UserError(
@@ -115,7 +130,7 @@ class SegmentationMetrics:
         self.confusion += np.bincount(pair, minlength=self.confusion.size).reshape(self.confusion.shape)
 
     def _bit_of_class(self, first: int) -> np.ndarray:
-        """Unsigned, by id: 1 for class `first`, 2 for the next, …, for at most 64 classes; 0 for others, and for K."""
+        """Unsigned bit by id: 1 for class `first`, 2 for the next, …, for up to 64 classes; 0 for others and for K."""
         count = min(64, self.num_classes - first)
         bits = np.zeros(self.num_classes + 1, np.min_scalar_type(2**count - 1))
         bits[first : first + count] = [1 << position for position in range(count)]
@@ -137,9 +152,9 @@ class SegmentationMetrics:
 
 
 def _boundary(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Bool H×W: valid pixels with one of their 4 neighbors valid and of another class.
+    """Bool H×W: valid pixels that have a valid pixel of another class among their 4 neighbors.
 
-    So neither the frame of the image nor the edge of an invalid region is a boundary.
+    Neither the image border nor the edge of an invalid region is a boundary.
     """
     boundary = np.zeros(ids.shape, bool)
     for ids_view, valid_view, boundary_view in ((ids, valid, boundary), (ids.T, valid.T, boundary.T)):
@@ -150,9 +165,9 @@ def _boundary(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _dilate(bits: np.ndarray, radius: int) -> np.ndarray:
-    """For each pixel the OR of all pixels at most `radius` away (Euclidean): one pass for all classes.
+    """OR the bits of all pixels within `radius` (Euclidean) of each pixel: one pass for all classes.
 
-    A disc is a stack of horizontal runs, widest in the middle; a wider run comes from the narrower by two shifts.
+    A disc is a stack of horizontal runs, widest in the middle; two shifts widen a run.
     """
     disc = np.zeros_like(bits)
     run, reach = bits.copy(), 0
@@ -165,14 +180,14 @@ def _dilate(bits: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _or_shifted(target: np.ndarray, source: np.ndarray, shift: int) -> None:
-    """OR into the target the source moved by `shift` rows, down and up."""
+    """OR the source, shifted down and up by `shift` rows, into the target."""
     kept = max(0, len(source) - shift)
     target[len(source) - kept :] |= source[:kept]
     target[:kept] |= source[len(source) - kept :]
 
 
 def _ratios(part: np.ndarray, whole: np.ndarray, present: np.ndarray) -> tuple[float | None, ...]:
-    """part / whole for each class, 0 where the whole is empty, None where the class is not present."""
+    """part / whole for each class: 0 if the whole is empty, None if the class is not present."""
     fractions = part / np.maximum(whole, 1)
     return tuple(float(value) if here else None for value, here in zip(fractions, present, strict=True))
 

@@ -1,4 +1,4 @@
-"""The tasks by name, and what a bundle's task makes of it."""
+"""The tasks by name, and the task and model of a bundle."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.tasks.task import Model, Task
 
-# A task is imported when a bundle asks for it: a device starts faster without the others.
+# start-up time: a task is imported only when a bundle needs it
 
 
 def _segmentation() -> Task:
@@ -56,7 +56,7 @@ def model_of(manifest: Manifest, engine: Engine) -> Model:
     """The model of a bundle on an engine.
 
     Raises:
-        UserError: a threshold or a temperature in the manifest of a task that has no use for them.
+        UserError: the manifest has a threshold or a temperature, but its task does not support them.
     """
     task = task_of(manifest)
     model = task.model(manifest.input, manifest.classes, engine, manifest.ignore_label)
@@ -68,6 +68,15 @@ def model_of(manifest: Manifest, engine: Engine) -> Model:
 
 
 def require_classes(manifest: Manifest, name: str | Path, purpose: str) -> None:
-    """Raise `UserError` where the labels of a bundle are not classes; `name` is what the message calls the bundle."""
+    """Check that the labels of a bundle are classes.
+
+    Args:
+        manifest: of the bundle.
+        name: of the bundle, in the message.
+        purpose: what needs classes, in the message.
+
+    Raises:
+        UserError: the labels are not classes.
+    """
     if task_of(manifest).decide is None:
         raise UserError(f"{name}: its task is {manifest.task}; {purpose} is for segmentation bundles")

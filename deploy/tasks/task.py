@@ -1,7 +1,8 @@
-"""What a network is for: how its results are made and scored, and how their truth is kept in files.
+"""The task of a network: how its results are computed and scored, and how the truth is stored in files.
 
-A network of either task gives `labels` (class ids, compared hop by hop) and `logits`. In segmentation labels are what
-is wanted; in grasp detection they say where a grasp is good, and `logits` are the maps that grasps are decoded from.
+The networks of all tasks output `labels` (ids, compared between hops) and `logits`. In segmentation the labels are the
+result. In grasp detection they say where a grasp is good, and grasps are decoded from the maps in `logits`. In
+regression they are levels of the values in `logits`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from deploy.inference.call import Timings
 
 
 class Result(Protocol):
-    """What every model returns for an image H×W, or for N images; each task adds its own."""
+    """What every model returns for an image H×W, or for N images; each task adds its own attributes."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -42,7 +43,7 @@ class Model(Protocol):
 
     @property
     def input(self) -> InputSpec:
-        """What an image must be."""
+        """Channels, size and dtype of the images."""
         ...
 
     @property
@@ -52,7 +53,7 @@ class Model(Protocol):
 
     @property
     def engine(self) -> Engine:
-        """What runs the network."""
+        """The engine that runs the network."""
         ...
 
     def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> Any:
@@ -62,26 +63,26 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """One task; `task_of` finds that of a bundle."""
+    """One task; `deploy.tasks.registry.task_of` returns that of a bundle."""
 
     name: str
     metric: Metric
     model: Callable[[InputSpec, Sequence[ClassInfo], Engine, int], Model]
-    """From input, classes, engine and ignore label to a callable from an image to a result: `deploy.tasks.segmentation.model.SegmentationModel`,
-    `deploy.tasks.grasp.model.GraspModel`."""
+    """Creates a model from input, classes, engine and ignore label, such as
+    `deploy.tasks.segmentation.model.SegmentationModel`."""
     scorer: Callable[[Sequence[str]], Scorer]
-    """A fresh scorer for classes of these names."""
+    """Creates a scorer for classes of these names."""
     truth: str
     """Folder of the truth, beside `images`, in labeled data (`deploy.evaluation.labeled_data`)."""
     read: Callable[[Path, Manifest], Iterator[Sample]]
-    """The samples of a folder of labeled data, checked."""
+    """Reads and checks the samples of a folder of labeled data."""
     write: Callable[[Path, Iterable[Sample]], int]
-    """Write samples as such a folder; their number."""
+    """Writes samples as such a folder, and returns their number."""
     panels: Callable[[np.ndarray, np.ndarray, Sequence[Any], Sequence[ClassInfo]], list[np.ndarray]]
-    """An image, its truth and the results of several models, as pictures of one height."""
+    """Draws an image, its truth and the results of several models as pictures of the same height."""
     words: Callable[[Any, Sequence[ClassInfo]], str]
-    """A result in a few words."""
+    """Describes a result in a few words."""
     save: Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], bool], None]
-    """Write a result as files whose names begin as the path does, with maps of probability where asked for."""
+    """Writes a result as files whose names start with the path; the flag adds the probabilities or maps."""
     decide: Callable[[Any, float | None, float | None], Model] | None = None
-    """A model with this threshold and temperature; None where labels are not the classes of the highest scores."""
+    """Returns a model with this threshold and temperature; None if labels are not the classes of the highest scores."""

@@ -1,4 +1,4 @@
-"""From a configuration to a distillation: the losses, the teachers and where their outputs come from."""
+"""Build a distillation from its configuration: losses, teachers, and the source of their outputs."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from distill.training.step_module import Distillation
 from student.zoo import channels_of
 
 PROBE = 64
-"""Side of the image that tells the channels of a network's features."""
+"""Side of the image with which the channels of a network's features are found."""
 
 
 def build_distillation(
@@ -25,17 +25,18 @@ def build_distillation(
     context: RunContext,
     terms: DistillationTerms | None = None,
 ) -> Distillation:
-    """The distillation that `context.config.distill` describes.
+    """Build the distillation that `context.config.distill` describes.
 
     Args:
-        teacher: trained; further ones are loaded as the configuration says.
-        student: about to be trained.
-        stage: of the student; its fixed views, if any, are those that the teacher's outputs are stored for.
-        context: of the run.
-        terms: replace those of the run.
+        teacher: the trained teacher; additional ones are loaded from the checkpoints in the configuration.
+        student: the network to be trained.
+        stage: training of the student; if it has fixed views, the teacher's outputs are cached for them.
+        context: context of the run.
+        terms: terms of the loss, in place of those of the run.
 
     Raises:
-        UserError: as `DistillationLoss`, `network_from` and `cached_teacher` do.
+        UserError: the losses do not fit the networks (see `DistillationLoss`), an additional teacher does not fit the
+            data (see `network_from`), or its outputs cannot be cached (see `cached_teacher`).
     """
     config, accelerator = context.config, context.accelerator
     distill, terms = config.distill, terms or context.terms
@@ -59,7 +60,7 @@ def build_distillation(
 
 
 def init_student(teacher: nn.Module, student: nn.Module, distill: DistillConfig) -> None:
-    """Give a new student the weights of its teacher, where the configuration wants it and the two are of one family."""
+    """Initialize a new student with its teacher's weights, if configured and if both are of the same family."""
     if distill.start == "teacher" and (share := init_from_teacher(student, teacher)):
         say(f"student: starts from its teacher's weights ({share:.0%} of its own)")
 
@@ -67,7 +68,13 @@ def init_student(teacher: nn.Module, student: nn.Module, distill: DistillConfig)
 def build_distillation_loss(
     distill: DistillConfig, terms: DistillationTerms, teacher: nn.Module, student: nn.Module
 ) -> DistillationLoss:
-    """The losses of a configuration for two networks.
+    """Build the distillation loss of a configuration for two networks.
+
+    Args:
+        distill: the configuration.
+        terms: the parsed terms of the loss.
+        teacher: on any device.
+        student: on any device; the loss compares its output with the teacher's.
 
     Raises:
         UserError: the losses do not fit the networks (see `DistillationLoss`).

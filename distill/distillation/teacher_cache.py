@@ -1,14 +1,14 @@
 """The teacher's outputs for a fixed set of augmented views, computed once and read from disk in every epoch.
 
-A folder:
+A cache is a folder:
 
-    cache.json     what the rows are: of which teacher, views and maps, in which numbers
-    logits.bin     one row a view: C×h×w numbers each; so for every feature map
-    chunks.bin     a SHA-256 for each chunk of rows over all maps, zeros where the chunk is not written yet
+    cache.json     teacher, views, maps and data type of the rows
+    logits.bin     one row per view, C×h×w numbers each; every feature map has such a file too
+    chunks.bin     a SHA-256 over all maps for each chunk of rows; zeros for chunks that are not written yet
 
-Rows are ordered by view, then by image. The files are reserved in full before the first row is computed, so that a full
-disk is found at once. A chunk counts once its checksum is written, so an interrupted filling goes on where it was, and
-several processes fill one cache together.
+Rows are ordered by view, then by image. The space of all files is reserved before the first row is computed, so a full
+disk is an error at the start. A chunk is valid once its checksum is written, so filling an interrupted cache continues
+with the missing chunks, and several processes can fill a cache together.
 """
 
 import hashlib
@@ -33,17 +33,17 @@ REMEDY = "delete the folder, or give another --distill.cache"
 
 @dataclass(frozen=True)
 class Layout:
-    """What a cache holds."""
+    """Shapes and data type of the rows in a cache."""
 
     rows: int
     maps: Mapping[str, tuple[int, int, int]]
-    """Channels, height and width of each map, `logits` among them."""
+    """Channels, height and width of each map, including `logits`."""
     numbers: str
-    """A key of `NUMBERS`; int8 maps have a float32 scale for each channel of each row, in `NAME.scale.bin`."""
+    """Data type, a key of `NUMBERS`; int8 maps have a float32 scale per channel and row, in `NAME.scale.bin`."""
 
     @property
     def files(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-        """Type and shape of each file's array, rows first."""
+        """Data type and shape of the array in each file, rows first."""
         files: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
         for name, shape in self.maps.items():
             files[f"{name}.bin"] = NUMBERS[self.numbers], (self.rows, *shape)
@@ -56,12 +56,12 @@ class TeacherCache:
     """Rows of a teacher's outputs in a folder.
 
     Args:
-        folder: made if it is not there.
-        layout: what the rows are.
-        identity: what they depend on (teacher, views, arithmetic), as JSON values by name.
+        folder: created if it does not exist.
+        layout: shapes and data type of the rows.
+        identity: what the outputs depend on (teacher, views, precision), as JSON values by name.
 
     Raises:
-        UserError: the folder holds something else, or another teacher's or other views' outputs; or there is no room.
+        UserError: the folder holds other files or a cache of another teacher or other views, or the disk is full.
     """
 
     def __init__(self, folder: Path, layout: Layout, identity: Mapping[str, str]) -> None:
@@ -74,11 +74,11 @@ class TeacherCache:
         self._digests = np.memmap(folder / "chunks.bin", np.uint8, "r+", shape=(self._chunks, DIGEST))
 
     def missing(self) -> list[range]:
-        """The rows of each chunk that is not there, or that was damaged (its checksum does not fit)."""
+        """The rows of each chunk that is not written, or is damaged (its checksum does not match)."""
         return [rows for chunk, rows in enumerate(self._row_ranges()) if not self._intact(chunk, rows)]
 
     def write(self, rows: range, target: TeacherOutput) -> None:
-        """Store the outputs for one chunk of rows, as `missing` named it."""
+        """Store the outputs for one chunk of rows, as returned by `missing`."""
         maps = {"logits": target.logits, **target.features}
         for name in self.layout.maps:
             self._store(name, rows, maps[name].float().cpu().numpy())
@@ -89,13 +89,13 @@ class TeacherCache:
         self._digests.flush()
 
     def read(self, rows: Sequence[int]) -> TeacherOutput:
-        """The outputs stored at `rows`, float32 on the CPU (fp16 and int8 as the numbers that they stand for)."""
+        """The outputs stored at `rows`, converted to float32 on the CPU (int8 is multiplied by its scale)."""
         maps = {name: torch.from_numpy(self._load(name, list(rows))) for name in self.layout.maps}
         return TeacherOutput(maps.pop("logits"), maps)
 
     @property
     def size(self) -> int:
-        """Bytes of all arrays."""
+        """Size of all arrays in bytes."""
         return sum(array.nbytes for array in self._arrays.values())
 
     @property
@@ -107,7 +107,7 @@ class TeacherCache:
             yield range(start, min(start + CHUNK_ROWS, self.layout.rows))
 
     def _claim(self, wanted: Mapping[str, object]) -> None:
-        """Reserve the files and then write `cache.json`, or check that the one there says the same."""
+        """Reserve the files and then write `cache.json`, or check that an existing one has the same content."""
         path = self.folder / "cache.json"
         if path.exists():
             self._check_same(path, wanted)
@@ -135,7 +135,7 @@ class TeacherCache:
                     f"{self.folder}: cannot be written ({error.strerror}); give another --distill.cache"
                 ) from error
             raise UserError(
-                f"{self.folder}: the teacher's outputs need {sum(sizes.values()) / 1e9:.2f} GB and the disk is full;"
+                f"{self.folder}: the teacher's outputs need {sum(sizes.values()) / 1e9:.2f} GB, but the disk is full;"
                 " free some space, or lower --distill.views or set --distill.cache-dtype int8"
             ) from error
         write_json(path, wanted)
@@ -145,14 +145,14 @@ class TeacherCache:
         try:
             found = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable ({error}); {REMEDY}") from error
+            raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from error
         different = [name for name in wanted if found.get(name) != wanted[name]]
         if different:
-            raise UserError(f"{self.folder}: cache of another {' and '.join(different)}; {REMEDY}")
+            raise UserError(f"{self.folder}: is a cache of another {' and '.join(different)}; {REMEDY}")
         for name, (kind, shape) in self.layout.files.items():
             file = self.folder / name
             if not file.is_file() or file.stat().st_size != kind.itemsize * int(np.prod(shape)):
-                raise UserError(f"{file}: missing or truncated; {REMEDY}")
+                raise UserError(f"{file}: is missing or truncated; {REMEDY}")
 
     def _intact(self, chunk: int, rows: range) -> bool:
         stored = self._digests[chunk].tobytes()
@@ -183,7 +183,7 @@ class TeacherCache:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """A file of `size` zeros whose blocks are really there: a sparse one would end the process when the disk fills."""
+    """Write a file of `size` zeros with all blocks allocated: a sparse one would crash the process on a full disk."""
     with open(path, "wb") as file:
         file.truncate(size)
         if hasattr(os, "posix_fallocate") and size:

@@ -1,4 +1,4 @@
-"""Teachers: what one or several networks say of a batch, computed in every step or read from where it was stored."""
+"""Teachers: the outputs of one or several networks for a batch, computed online or read from a cache."""
 
 import hashlib
 import json
@@ -31,12 +31,14 @@ def online_teacher(
     combine: str = "mean",
     channels_last: bool = True,
 ) -> DistillationTeacher:
-    """The teacher that runs `networks` on every batch.
+    """A teacher that runs `networks` on every batch.
 
     Args:
-        networks: frozen here; each returns `teacher.pspnet.Output` with the same classes.
-        features: names of the feature maps that are asked for; they come from the first network.
-        combine: how several networks' probabilities are joined, as `DistillConfig.combine` says.
+        networks: each returns `teacher.pspnet.Output` with the same classes; moved to the device and frozen here.
+        accelerator: device and precision.
+        features: names of the feature maps to return, which the first network computes.
+        combine: how the probabilities of several networks are combined (see `DistillConfig.combine`).
+        channels_last: run the networks in the channels-last memory format.
     """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     for network in networks:
@@ -56,9 +58,12 @@ def online_teacher(
 def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
     """Logits of the mixture of several teachers: the logarithm of a weighted mean of their probabilities.
 
-    With "label" a teacher weighs, image by image, as much as softmax over the teachers of its mean log-probability of
-    the labels: confidence-aware distillation (Zhang et al., ICASSP 2022, arXiv:2201.00007). Maps are resized to the
-    first teacher's.
+    Args:
+        logits: of each teacher, N×C×h×w; resized to the size of the first.
+        batch: the labels.
+        combine: "mean" weights teachers equally. With "label" the weight of a teacher in an image is the softmax over
+            teachers of its mean log-probability of the labels: confidence-aware distillation (Zhang et al., ICASSP
+            2022, arXiv:2201.00007).
 
     Raises:
         UserError: the teachers have different numbers of classes.
@@ -69,7 +74,7 @@ def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
     classes = [maps.shape[1] for maps in logits]
     if len(set(classes)) > 1:
         raise UserError(
-            f"the teachers have {', '.join(map(str, classes))} classes; train all of them on one data set"
+            f"the teachers have {', '.join(map(str, classes))} classes; train all of them on the same data set"
         )
     size = first.shape[-2:]
     maps = [
@@ -85,7 +90,7 @@ def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
 
 
 def _mean_log_probability(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean log-probability of the labels over the valid pixels of each image: N, 0 where there is none."""
+    """Mean log-probability of the labels over the valid pixels of each image: N, 0 for an image without any."""
     log_p = label_probability(logits, batch.label, batch.valid).clamp(min=1e-6).log()
     valid = batch.valid.float()
     return (log_p * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
@@ -100,16 +105,19 @@ def cached_teacher(
     identity: Mapping[str, str],
     channels_last: bool = True,
 ) -> DistillationTeacher:
-    """The teacher that reads what `teacher` said of each of the stage's fixed views, asking it first where it must.
+    """A teacher that reads the outputs of `teacher` for the stage's fixed views from a cache, filled here if needed.
 
     Args:
+        teacher: computes the outputs that are not in the cache.
         stage: its view has a fixed number of `views`.
-        folder: of the cache; filled by all processes together, kept for later runs.
-        numbers: how the outputs are stored (see `distill.distillation.teacher_cache`).
-        identity: what tells this teacher from others, by name.
+        folder: folder of the cache; all processes fill it together, and later runs reuse it.
+        numbers: data type of the stored outputs (see `distill.distillation.teacher_cache`).
+        accelerator: device, precision and processes.
+        identity: values by name that distinguish this teacher from others (see `identity_of`).
+        channels_last: pass images to `teacher` in the channels-last memory format.
 
     Raises:
-        UserError: the folder holds another cache, or there is no room for this one.
+        UserError: the folder holds another cache, or the disk is full.
     """
     view, device = stage.view, accelerator.device
 
@@ -125,7 +133,7 @@ def cached_teacher(
     with accelerator.main_process_first():
         cache = TeacherCache(folder, layout, identity)
     missing = cache.missing()
-    accelerator.wait_for_everyone()  # each has looked before anyone writes
+    accelerator.wait_for_everyone()  # all processes have listed the missing chunks before any writes
     _fill(cache, missing[accelerator.process_index :: accelerator.num_processes], ask)
     accelerator.wait_for_everyone()
 
@@ -151,13 +159,13 @@ def _fill(
 
 
 def identity_of(networks: Sequence[nn.Module], combine: str) -> dict[str, str]:
-    """What tells teachers from others: a checksum over their weights and the way they are combined."""
+    """What distinguishes these teachers from others: checksums over their weights, and how they are combined."""
     digests = [digest({name: t.detach().cpu() for name, t in n.state_dict().items()}) for n in networks]
     return {"teacher": " ".join([*digests, *([combine] if len(digests) > 1 else [])])}
 
 
 def fingerprint(view: View) -> str:
-    """SHA-256 of all that decides the pixels of the views: images, sizes, statistics, augmentation, seed, number."""
+    """SHA-256 of everything that the pixels of the views depend on: images, size, mean, augmentation, seed, number."""
     parts = [
         list(view.reader.ids),
         view.size,

@@ -1,8 +1,9 @@
-"""A student that starts from its teacher's weights, where it is a shallower network of the teacher's family.
+"""Initialize a student with its teacher's weights, if it is a shallower network of the teacher's family.
 
-DistilBERT (Sanh et al., arXiv:1910.01108) begins with every second layer of its teacher. In a ResNet the blocks of a
-stage all have one shape but the first, so a ResNet50 can take its blocks from a ResNet101, a ResNet18 from a ResNet34,
-in the teacher's order and evenly spread over the stage. It costs nothing: no image is shown to the teacher.
+DistilBERT (Sanh et al., arXiv:1910.01108) is initialized with every second layer of its teacher. In a ResNet, all
+blocks of a stage except the first have the same shape, so a ResNet50 can take its blocks from a ResNet101, and a
+ResNet18 from a ResNet34, in the teacher's order and evenly spread over the stage. It costs nothing: the teacher is not
+run.
 """
 
 import re
@@ -12,18 +13,18 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 BLOCK = re.compile(r"(backbone\..*?(?:layer\d+|blocks\.\d+))\.(\d+)\.(.+)")
-"""Stage, number of the block and the rest of a tensor's name, in ResNets and the MobileNets of timm."""
+"""Stage, block number and remainder of a tensor's name, in timm's ResNets and MobileNets."""
 
 
 def init_from_teacher(student: nn.Module, teacher: nn.Module) -> float:
-    """Copy into `student` the weights and statistics that `teacher` has for it.
+    """Copy the matching weights and statistics of `teacher` into `student`.
 
-    Block i of a student's stage of n blocks takes those of block round(i·(m-1)/(n-1)) of the teacher's m. All of the
-    student's backbone has to be found in the teacher, in the same shapes: half a backbone of one network and half of
-    another fit worse than one that starts afresh. Heads are then taken tensor by tensor where the shapes agree.
+    In a stage, block i of the student's n blocks is copied from block round(i·(m-1)/(n-1)) of the teacher's m. The
+    teacher must have all tensors of the student's backbone in the same shapes: a backbone that is only partly copied
+    trains worse than a new one. Tensors of the heads are copied one by one where the shapes agree.
 
     Returns:
-        The share of the student's parameters that were copied; 0, and nothing changed, where the backbones differ.
+        The fraction of the student's parameters that were copied; 0 if the backbones do not match and nothing changed.
     """
     own, theirs = student.state_dict(), teacher.state_dict()
     sources = _sources(own, theirs)
@@ -43,7 +44,7 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module) -> float:
 
 
 def _sources(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
-    """The teacher's name for each tensor of the student."""
+    """The name of the teacher's tensor for each tensor of the student."""
     depth, theirs_depth = _depths(own), _depths(theirs)
     sources = {}
     for name in own:

@@ -1,4 +1,4 @@
-"""The network as a device sees it: raw pixels in, labels and logits out. What is exported and what is evaluated."""
+"""The network in its deployed form, which is exported and evaluated: raw pixels in, labels and logits out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from teacher.pooling import upsampling_matrix
 
 
 class Deployable(nn.Module):
-    """Normalization, network, resize back and the head of the task as one graph, for a fixed input size.
+    """Normalization, network, upsampling and the head of the task as one graph, for a fixed input size.
 
     Args:
         network: returns `teacher.pspnet.Output`.
-        spec: what the graph reads.
-        head: turns scores into `labels` and `logits`; default: arg-max over classes.
-        dtype: what the network computes in, under autocast if that is not float32: so for the scores during training;
-            exports are evaluated in float32.
+        spec: input of the graph.
+        head: turns scores into `labels` and `logits`; default: argmax over classes.
+        dtype: the network computes in it, under autocast unless it is float32. Validation during training may use
+            another dtype; exports are evaluated in float32.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class Deployable(nn.Module):
         self.spec = spec
         self.head = head
         self.dtype = dtype
-        # One line of the image, so that they are subtracted and multiplied along contiguous memory: with three numbers
-        # an INT8 graph spent a tenth of its time here.
+        # Repeated for one line of the image, so that normalization runs along contiguous memory: with one number per
+        # channel, an INT8 graph spent a tenth of its time here.
         line = (spec.width, 1) if spec.layout == "NHWC" else (1,)
         shape = (spec.width, len(spec.mean)) if spec.layout == "NHWC" else (len(spec.mean), 1, 1)
         self.mean = nn.Buffer(torch.tensor(spec.mean).repeat(line).view(shape))
@@ -45,8 +45,15 @@ class Deployable(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 N×H×W×C or float32 N×C×H×W in raw units, as `spec` says, to what `head` returns."""
-        # The cast comes first: TensorRT takes uint8 as an input, and then nothing but a cast of it.
+        """Predict a batch.
+
+        Args:
+            image: uint8 N×H×W×C or float32 N×C×H×W in raw units, as in `spec`.
+
+        Returns:
+            `labels` and `logits` of the head.
+        """
+        # cast first: TensorRT supports a uint8 input only if it is cast at once
         image = (image.float() - self.mean) * self.scale
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
@@ -54,7 +61,7 @@ class Deployable(nn.Module):
         return self.head(self._enlarged(logits), logits)
 
     def _enlarged(self, logits: Tensor) -> Tensor:
-        """The logits at the size of the image; as they are where the network gives them so."""
+        """The logits, upsampled to the size of the image if they are smaller."""
         if logits.shape[2:] == (self.spec.height, self.spec.width):
             return logits
         rows = upsampling_matrix(self.spec.height, logits.shape[2]).to(logits)
@@ -69,7 +76,7 @@ class Deployable(nn.Module):
 
 
 class TorchEngine:
-    """A `deploy` engine that runs a `Deployable` in torch: training and device share everything around it."""
+    """A `deploy` engine that runs a `Deployable` in torch, so training and device share all code around the engine."""
 
     name = "torch"
     file = None
@@ -79,7 +86,7 @@ class TorchEngine:
         self._device = torch.device(device)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`{"labels", "logits"}` of a batch in the layout of the input spec."""
+        """Return `labels` and `logits` of a batch in the layout of the input spec."""
         image = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
         with evaluating(self._deployable):
             labels, logits = self._deployable(image)
@@ -88,7 +95,7 @@ class TorchEngine:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the training mode of before returns at the end."""
+    """Within this context, `module` is in evaluation mode and has no gradients; then its mode is restored."""
     was_training = module.training
     module.eval()
     try:

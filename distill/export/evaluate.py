@@ -1,4 +1,4 @@
-"""Scores of any model over any reader, through the device's own preprocessing and postprocessing."""
+"""Score any model on any reader, with the preprocessing and postprocessing of the device."""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,21 +22,21 @@ from distill.training.distributed import sum_over_processes
 def eval_samples(
     reader: Reader, data: PreparedData, limit: int | None = None, rank: int = 0, world: int = 1
 ) -> Iterator[EvalSample]:
-    """The samples of a reader as the arrays that a device gets: uint8 for optical images, else float32 with NaN.
+    """The samples of a reader as arrays, as on a device: uint8 for optical images, else float32 with NaN as no data.
 
     Args:
-        reader: one of the splits of `data`, or part of it.
+        reader: a split of `data`, or part of one.
         data: the data set.
-        limit: takes the first ones only.
-        rank: position of the first.
-        world: of these every `world`-th from `rank` on.
+        limit: use only the first `limit` samples; None = all.
+        rank: index of the first sample to yield.
+        world: step from one sample to the next.
     """
     for index in range(len(reader))[:limit][rank::world]:
         yield data.task.arrays(reader[index], data.splits.optical)
 
 
 def spread(positions: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` of the positions, evenly spread."""
+    """Choose at most `limit` of the positions, evenly spread."""
     count = min(limit, len(positions))
     return [positions[index * len(positions) // count] for index in range(count)]
 
@@ -48,7 +48,15 @@ def torch_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """The runtime's model of the data's task, with torch as its engine (see `Deployable` for `dtype`)."""
+    """The deployed model of the data's task, with torch as its engine.
+
+    Args:
+        network: returns `teacher.pspnet.Output`.
+        spec: input of the model.
+        data: its task and classes.
+        device: where the network runs.
+        dtype: see `Deployable`.
+    """
     engine = TorchEngine(Deployable(network, spec, data.task.head(data.stats), dtype), device)
     return data.task.device.model(spec, data.splits.classes, engine, IGNORE)
 
@@ -60,18 +68,18 @@ def evaluate(
     limit: int | None = None,
     accelerator: Accelerator | None = None,
 ) -> Scorer:
-    """Scores over the samples of `reader`, at the labels' own resolution.
+    """Score a model on the samples of `reader`, at the resolution of the labels.
 
     Args:
-        model: what is scored.
-        reader: one of the splits of `data`, or part of it.
+        model: the model to score.
+        reader: a split of `data`, or part of one.
         data: the data set.
-        limit: takes the first samples only.
-        accelerator: all its processes must call: each takes its share of the images, and all get the scores of all
-            images, exactly, as these follow from integer counts.
+        limit: use only the first `limit` samples; None = all.
+        accelerator: divides the samples among its processes, which all must call. All get the exact scores over all
+            samples, as these are computed from integer counts. None = a single process.
 
     Raises:
-        UserError: an image that cannot be read or scored, here or in another process.
+        UserError: an image cannot be read or scored, in this or another process.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     scorer, failure = new_scorer(data), None
@@ -79,7 +87,7 @@ def evaluate(
         for _, image, truth, valid in eval_samples(reader, data, limit, rank, world):
             scorer.update(model(image), truth, valid)
     except UserError as error:
-        failure = error  # raised once the others know, who would wait for these counts
+        failure = error  # raised after the other processes know; they wait for these counts
     if accelerator is not None:
         _merge(scorer, failure, accelerator)
     if failure is not None:
@@ -98,7 +106,7 @@ def _merge(scorer: Scorer, failure: UserError | None, accelerator: Accelerator) 
     numbers = [int(failure is not None), *(number for array in counts for number in array.flat)]
     failed, *merged = sum_over_processes(numbers, accelerator)
     if failed and failure is None:
-        raise UserError("another process could not score its share of the images; see its line")
+        raise UserError("another process could not score its part of the images; see its message")
     pieces = np.split(np.array(merged, np.int64), np.cumsum([array.size for array in counts])[:-1])
     for array, piece in zip(counts, pieces, strict=True):
         array[...] = piece.reshape(array.shape)

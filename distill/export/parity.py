@@ -1,4 +1,4 @@
-"""From a trained network to a bundle whose every hop has been measured."""
+"""Export a trained network to a bundle, and verify the accuracy of each hop."""
 
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,17 @@ from student.device import folded
 
 
 def export(folder: Path, network: nn.Module, context: RunContext, provenance: dict[str, str]) -> bytes:
-    """Write the bundle `folder` without a receipt, and return the ONNX model in it."""
+    """Write a bundle without a receipt.
+
+    Args:
+        folder: folder of the bundle.
+        network: the trained network.
+        context: context of the run.
+        provenance: where the weights came from, for the manifest.
+
+    Returns:
+        The ONNX model in the bundle.
+    """
     config, data = context.config.export, context.data
     deployable = device_form(network, context.spec, data.task.head(data.stats), fold=config.fold)
     model = export_onnx(deployable, config.opset)
@@ -31,10 +41,19 @@ def export(folder: Path, network: nn.Module, context: RunContext, provenance: di
 
 
 def verify_export(folder: Path, network: nn.Module, model: bytes, context: RunContext) -> Receipt:
-    """Measure torch → ONNX → runtime over the whole test split, and add the receipt to the bundle `folder`.
+    """Measure torch → ONNX → runtime on the whole test split, and add the receipt to the bundle.
 
-    The torch hop is the network as trained, the ONNX hop its file with every optimization off, the runtime hop what a
-    device does: `deploy.load` on the raw image.
+    The torch hop is the network as trained, the ONNX hop is its file without any optimization, and the runtime hop does
+    what a device does: `deploy.load` on the raw image.
+
+    Args:
+        folder: folder of the bundle.
+        network: the trained network.
+        model: the ONNX model in the bundle.
+        context: context of the run.
+
+    Returns:
+        The receipt, which may have failed.
     """
     config, data, spec = context.config.export, context.data, context.spec
     splits, task = context.splits, context.task.device
@@ -61,5 +80,5 @@ def verify_export(folder: Path, network: nn.Module, model: bytes, context: RunCo
 def device_form(
     network: nn.Module, spec: InputSpec, head: Head = argmax_head, *, fold: bool
 ) -> Deployable:
-    """What is exported: with `fold` in its `folded` form, and the receipt compares with the one that was trained."""
+    """The network to export; with `fold` in its `folded` form, which the receipt compares with the trained form."""
     return Deployable(folded(network) if fold else network, spec, head).cpu()

@@ -1,4 +1,4 @@
-"""A trained network becomes a bundle: ONNX, manifest, golden outputs."""
+"""Export a trained network to a bundle: ONNX model, manifest, golden outputs."""
 
 import io
 import logging
@@ -25,7 +25,7 @@ GOLDEN_IMAGES = 2
 def input_spec(data: PreparedData, config: DataConfig) -> InputSpec:
     """The network input of a data set: uint8 N×H×W×C for optical images, else float32 N×C×H×W with NaN as no data.
 
-    What is normalized by its own numbers (see `deploy.inference.normalize`) is always float32.
+    Images that are normalized by their own statistics (see `deploy.inference.normalize`) are always float32.
     """
     splits, stats = data.splits, data.stats
     optical = splits.optical and config.normalize == "set"
@@ -45,11 +45,19 @@ def input_spec(data: PreparedData, config: DataConfig) -> InputSpec:
 
 
 def export_onnx(deployable: Deployable, opset: int) -> bytes:
-    """The deployable as an ONNX file: fixed height and width, any batch size, outputs `labels` and `logits`."""
+    """Export the deployable to ONNX: fixed height and width, any batch size, outputs `labels` and `logits`.
+
+    Args:
+        deployable: on any device.
+        opset: version of the ONNX operator set.
+
+    Returns:
+        The bytes of the ONNX file.
+    """
     example = torch.from_numpy(_blank(deployable.spec, batch=2))
     device = next(deployable.parameters()).device
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "torch.export"):
-        warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
+        warnings.simplefilter("ignore")  # the exporter warns about its own deprecations
         program = torch.onnx.export(
             deployable.eval(),
             (example.to(device),),
@@ -70,12 +78,12 @@ def export_onnx(deployable: Deployable, opset: int) -> bytes:
 def write_model_bundle(
     folder: Path, model: bytes, deployable: Deployable, data: PreparedData, provenance: dict[str, str]
 ) -> Manifest:
-    """Write the bundle of an exported network; what was measured of it can be added later (`extend_bundle`).
+    """Write the bundle of an exported network; `extend_bundle` can add measurements later.
 
     Args:
-        folder: of the bundle, whose stem is its name.
+        folder: folder of the bundle; its stem is the name of the bundle.
         model: the ONNX file.
-        deployable: what was exported, for the golden outputs.
+        deployable: the exported network, for the golden outputs.
         data: classes, task and test images.
         provenance: where the weights came from.
     """
@@ -92,7 +100,7 @@ def write_model_bundle(
 
 
 def _golden(deployable: Deployable, data: PreparedData) -> bytes:
-    """Fixed network inputs from the test split with what torch makes of them."""
+    """Network inputs from the test split with the outputs of torch, as an .npz file."""
     images = [image for _, image, _, _ in eval_samples(data.splits.test, data, GOLDEN_IMAGES)]
     inputs = np.stack([_first_window(image, deployable.spec) for image in images])
     outputs = TorchEngine(deployable, next(deployable.parameters()).device).run(inputs)
@@ -115,7 +123,7 @@ def _blank(spec: InputSpec, batch: int) -> np.ndarray:
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes: they hold source lines and paths of the machine that exported."""
+    """Drop the exporter's metadata: it has source lines and paths of the exporting machine."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -138,7 +146,7 @@ def _version(package: str) -> str:
 
 
 class _quiet:
-    """Silence the named loggers below errors for a block."""
+    """Silence the messages of loggers below errors within a block."""
 
     def __init__(self, *names: str) -> None:
         self._loggers = [logging.getLogger(name) for name in names]

@@ -1,9 +1,9 @@
-"""The arithmetic of an INT8 model, simulated in torch: the grids, the gradients through them, and where they lie.
+"""Fake quantization: the arithmetic of an INT8 model simulated in torch, its gradients, and where it applies.
 
-The rule is that of `deploy.quantize`: every convolution reads its input and its weight from a grid, every sum of two
-features both of its terms, and a convolution writes to one before an operation that is never done in integers. Whatever
-else reads such a tensor gets it from the grid, too. On the grid q = round(x / scale), halves to even, within −128 … 127
-and with zero point 0; what goes on is q·scale.
+A grid is the set of values that a quantized tensor can have: q·scale with q = round(x / scale), halves to even, within
+−128 … 127 and with zero point 0. The rule is that of `deploy.quantize`: the input and the weight of every convolution
+are quantized, both terms of every sum of two features, and the output of a convolution before an operation that always
+runs in float. All readers of a quantized tensor get its quantized values.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,19 +19,19 @@ from deploy.errors import UserError
 from teacher.pspnet import Output
 
 LOW, HIGH = -128, 127
-"""Bounds of a signed byte. A scale is a range over `HIGH`: −128 is only ever a saturated activation."""
+"""Bounds of int8. A scale is a range divided by `HIGH`, so only saturated activations become −128."""
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """As if rounding were the identity: straight through within the grid, 0 beyond it (Esser et al., arXiv:1902.08153).
+    """Straight-through estimator: gradient 1 within the grid, 0 beyond it (Esser et al., arXiv:1902.08153).
 
-    A `Function` of its own, because it keeps x for the backward pass and nothing else as large.
+    As an `autograd.Function` it stores only x for the backward pass, and no other tensor of that size.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(x, scale)
-        # in float32 whatever x is, as the engine does
+        # in float32 for any dtype of x, like the engine
         return ((x.float() / scale).round_().clamp_(LOW, HIGH) * scale).to(x.dtype)
 
     @staticmethod
@@ -47,28 +47,29 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def fake_quantize(x: Tensor, scale: Tensor) -> Tensor:
-    """`x` of any shape, quantised to signed bytes and back, in its own dtype.
+    """Quantize a tensor to int8 and dequantize it, in its own shape and dtype.
 
-    `scale` is positive and float32: 0-d, or without a gradient of a shape that broadcasts to x. The gradient of x
-    passes where round(x/scale) is within −128 … 127.
+    Args:
+        x: of any shape; its gradient passes where round(x/scale) is within −128 … 127.
+        scale: float32, positive; 0-d, or a shape that broadcasts to x if it needs no gradient.
     """
     return _FakeQuantize.apply(x, scale)  # pyright: ignore[reportReturnType]
 
 
 def fake_quantize_weight(weight: Tensor) -> Tensor:
-    """A weight K×C×h×w on the grids of its K output channels, scale max |w| / 127; the whole gradient passes."""
+    """Fake-quantize a weight K×C×h×w for each output channel, with scale max |w| / 127; all gradients pass."""
     largest = weight.detach().float().abs().amax((1, 2, 3), keepdim=True)
     return fake_quantize(weight, torch.where(largest > 0, largest / HIGH, 1.0))
 
 
 @dataclass(frozen=True)
 class Site:
-    """An operation that is done in integers: what `deploy.quantize.qdq` calls a layer.
+    """An operation that runs in integers, which `deploy.quantize.qdq` calls a layer.
 
     Attributes:
-        kind: as ONNX calls it.
-        weight: name of the convolution's weight; "" for a sum, and for a weight that is computed on the way.
-        grids: numbers of the grids that it reads, and that it writes to if what follows is done in float.
+        kind: type of the ONNX operator.
+        weight: name of the convolution's weight; "" for a sum, and for a weight that is computed in the forward pass.
+        grids: numbers of the grids of its inputs, and of its output if the next operation runs in float.
     """
 
     kind: Literal["Conv", "Add"]
@@ -78,7 +79,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Step:
-    """A call of torch that gives a map N×C×H×W: its function, a convolution's weight, and the grid of the result."""
+    """A call of torch that returns a map N×C×H×W: its function, a convolution's weight, and the grid of the result."""
 
     function: str
     weight: str
@@ -87,7 +88,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the grids of a network lie: `sites` and `steps` in the order of execution, and the grid of the image.
+    """Which tensors of a network are quantized: `sites` and `steps` in the order of execution, and the image's grid.
 
     The steps may depend on the size of the image, because pooling does; the sites do not.
     """
@@ -98,13 +99,13 @@ class Plan:
 
 
 def make_plan(network: nn.Module, images: Tensor) -> Plan:
-    """The plan of a network for images of this size, found by running it on a blank one in evaluation mode.
+    """Make the plan of a network for the size of `images`, by running it on a blank one in evaluation mode.
 
     Raises:
-        UserError: something to be quantised comes from where it cannot be followed.
+        UserError: the origin of a tensor to be quantized cannot be traced.
     """
     modes = [(module, module.training) for module in network.modules()]
-    # tensors of inference mode do not say whether they have been changed
+    # inference tensors do not count in-place changes
     with torch.inference_mode(False), torch.no_grad():
         blank = torch.zeros(1, *images.shape[1:], device=images.device)
         recorder = _Recorder(network, blank)
@@ -125,12 +126,19 @@ def simulate(
     quantize: Callable[[int, Tensor], Tensor],
     quantize_weight: Callable[[Tensor], Tensor],
 ) -> Output:
-    """Run a network with `quantize(grid, map)` and `quantize_weight(weight)` in place of what the plan puts on grids.
+    """Run a network with the tensors in the plan quantized.
 
-    What only training runs, the auxiliary head, is not in the plan and stays as it is.
+    The auxiliary head, which only runs in training, is not in the plan and is not quantized.
+
+    Args:
+        network: returns `teacher.pspnet.Output`.
+        plan: the plan of the network for images of this size.
+        images: normalized, N×C×H×W.
+        quantize: called with the number of a grid and a map; returns the map to use instead.
+        quantize_weight: called with the weight of a convolution; returns the weight to use instead.
 
     Raises:
-        UserError: the network did not come past all of the plan: what it does depends on more than the image's size.
+        UserError: the network did not run all steps of the plan: its layers depend on more than the image size.
     """
     with _Simulator(network, plan, quantize, quantize_weight) as simulator:
         output = network(images if plan.image is None else quantize(plan.image, images))
@@ -143,28 +151,29 @@ def simulate(
 
 
 _Key = tuple[int, int]
-"""A tensor's identity and version: what is changed in place becomes another tensor."""
+"""A tensor's id and version: a tensor that is changed in place counts as another one."""
 
 _CLIPS = {"relu", "relu6", "hardtanh", "clamp", "clip"}
-"""They and rounding commute, so a convolution may write to the grid of what they give."""
+"""They commute with rounding, so the output of a convolution before one may use the grid of their result."""
 _IN_FLOAT = {
     "cat", "concat", "conv_transpose2d", "elu", "flatten", "gelu", "hardsigmoid", "hardswish", "interpolate",
     "leaky_relu", "mish", "mul", "pixel_shuffle", "prelu", "reshape", "sigmoid", "silu", "tanh", "view",
 }  # fmt: skip
-"""Never done in integers. A convolution before one writes to a grid, or a CPU would not do it in integers either. These
-export as `_FLOAT_READERS` of `deploy.quantize.structure`; where the two part, `QatNetwork.ranges` refuses.
+"""They always run in float. The output of a convolution before one is quantized, otherwise a CPU would run that
+convolution in float too. They are exported as `_FLOAT_READERS` of `deploy.quantize.structure`; if the two sets differ,
+`QatNetwork.ranges` raises.
 """
 
 
 class _Recorder(TorchFunctionMode):
-    """Makes the plan of a network while it runs as it is."""
+    """Makes the plan of a network while it runs unchanged."""
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         super().__init__()
         self._names = _names(network)
         self._alive: list[Tensor] = []
         self._calls: list[tuple[str, str]] = []
-        self._made = {self._key(images): -1}  # and the numbers of calls
+        self._made = {self._key(images): -1}  # the call that made each tensor
         self._features: set[_Key] = set()
         self._before_moves: dict[_Key, _Key] = {}
         self._shuffled: set[_Key] = set()
@@ -190,7 +199,7 @@ class _Recorder(TorchFunctionMode):
         lost = self._grids.keys() - self._made.keys()
         if lost:
             raise UserError(
-                "quantization-aware training: the features of this network cannot be followed;"
+                "quantization-aware training: the features of this network cannot be traced;"
                 " use post-training quantization"
             )
         placed = {self._made[key]: grid for key, grid in self._grids.items()}
@@ -223,12 +232,12 @@ class _Recorder(TorchFunctionMode):
         return self._grids.setdefault(self._before_moves.get(key, key), len(self._grids))
 
     def _key(self, x: Tensor) -> _Key:
-        self._alive.append(x)  # or its id would be given to another
+        self._alive.append(x)  # otherwise another tensor could get its id
         return id(x), x._version
 
 
 class _Simulator(TorchFunctionMode):
-    """Puts on grids what a plan says, as soon as it is there."""
+    """Quantizes the tensors in a plan as soon as they are computed."""
 
     def __init__(
         self,
@@ -266,7 +275,7 @@ def _names(network: nn.Module) -> dict[int, str]:
 
 
 def _call(func: Any, args: Any, kwargs: Any, names: dict[int, str]) -> tuple[str, str]:
-    """The name of a function, in place or not, and that of a convolution's weight parameter."""
+    """The name of a function, without the underscore of in-place ones, and of a convolution's weight parameter."""
     if func is F.conv2d:
         weight = args[1] if len(args) > 1 else kwargs["weight"]
         return "conv2d", names.get(id(weight), "")
@@ -282,7 +291,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _on_maps(result: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """What a function of torch returned, with every map N×C×H×W in it changed."""
+    """The result of a torch function, with `change` applied to every map N×C×H×W in it."""
     if isinstance(result, Tensor):
         return change(result) if result.ndim == 4 and result.is_floating_point() else result
     if type(result) in (tuple, list):

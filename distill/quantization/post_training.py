@@ -1,4 +1,4 @@
-"""The student in INT8: post-training quantization, and training with simulated INT8 where that is not enough."""
+"""Post-training quantization of the student, and the images that it needs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ from distill.training.log import say
 
 
 def write_device_data(data: PreparedData, config: Int8Config, out: Path) -> Path:
-    """Write the images to calibrate with, to choose by and to measure on (see `deploy.evaluation.labeled_data`).
+    """Write the images for calibration, validation and test on a device (see `deploy.evaluation.labeled_data`).
 
-    Each split gives images that are evenly spread over it; where a data set is tested on its validation split, `test/`
-    has none of those in `val/`. Replaces what an earlier run left, whole or not at all.
+    The images are evenly spread over their split. If a data set is tested on its validation split, `test/` has none of
+    the images in `val/`. The folder atomically replaces that of an earlier run.
 
     Args:
         data: the data set.
         config: how many images.
-        out: folder of the run, beside whose bundles they go.
+        out: folder of the run, with its bundles.
 
     Returns:
-        Their folder.
+        The folder of the images.
 
     Raises:
-        UserError: there is a folder of the same name that no run has made.
+        UserError: a folder of the same name exists that was not written by a run.
     """
     folder, splits, task = out / DATA, data.splits, data.task.device
     if folder.exists() and not (folder / INFO).is_file():
-        raise UserError(f"{folder}: was not made by a run, so it is not replaced; choose another --out")
+        raise UserError(f"{folder}: was not written by a run, so it is not replaced; choose another --out")
     with staged(folder) as staging:
         chosen = spread(range(len(splits.train)), config.calibration_images)
         for index, (name, image, _, _) in enumerate(_samples(splits.train, data, chosen)):
@@ -52,7 +52,7 @@ def write_device_data(data: PreparedData, config: Int8Config, out: Path) -> Path
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the attempt: a receipt, or why there is none."""
+    """Result of a quantization: a receipt, or the reason for failure."""
 
     receipt: Receipt | None = None
     failure: GateFailed | None = None
@@ -60,11 +60,11 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Within the budget, and no layer had to stay in float for it."""
+        """Whether the model meets the budget with all layers in INT8."""
         return self.failure is None and not self.float_layers
 
     def better_than(self, other: "Outcome") -> bool:
-        """Within the budget where the other is not, or with fewer layers in float."""
+        """Whether this one meets the budget and the other does not, or needs fewer layers in float."""
         if self.failure or other.failure:
             return self.failure is None
         return len(self.float_layers) < len(other.float_layers)
@@ -73,7 +73,14 @@ class Outcome:
 def quantize_bundle(
     bundle: Path, data: Path, config: Int8Config, learned: Mapping[str, float] | None = None
 ) -> Outcome:
-    """Add the INT8 model to a bundle if it keeps within the budget (see `deploy.build.steps.make_int8`)."""
+    """Add the INT8 model to a bundle if it meets the budget (see `deploy.build.steps.make_int8`).
+
+    Args:
+        bundle: folder of the bundle.
+        data: folder of the images (see `write_device_data`).
+        config: the budget.
+        learned: ranges of activations learned by quantization-aware training, by tensor name.
+    """
     options = Int8Options(budget=Budget(config.max_drop, config.min_agreement))
     try:
         receipt, report = make_int8(bundle, data, options, say, learned)

@@ -1,17 +1,18 @@
-"""Quantization-aware training: a trained network feels, while it is trained on, the INT8 arithmetic it will run in.
+"""Quantization-aware training: fine-tune a trained network while simulating INT8 arithmetic.
 
-`to_qat` makes of a trained network one that `distill.training.loop.train` trains as any other, teacher included. Batch norms
-are folded into the convolutions first, and the pyramid into the head, so training sees the arithmetic that is deployed.
-What is simulated is exactly what the INT8 model of `deploy.quantize.qdq` computes (see `distill.quantization.fake_quant`).
+`to_qat` converts a trained network into one that `distill.training.loop.train` trains like any other, with a teacher or
+without. Batch norms are folded into the convolutions first, and the pyramid into the head, so that training uses the
+arithmetic of the device. The simulation computes exactly what the INT8 model of `deploy.quantize.qdq` computes (see
+`distill.quantization.fake_quant`).
 
-The network keeps its own modules and code: while it runs, a `TorchFunctionMode` rounds what its functions return and
-the weights that its convolutions read. Hence nothing must be traceable, images may have any size, dropout and auxiliary
-head do what they always do, and `QatNetwork.plain()`, the network without the simulation, is exported like any other.
+The network keeps its modules and code: while it runs, a `TorchFunctionMode` rounds the results of its functions and the
+weights of its convolutions. So the network need not be traceable, images can have any size, dropout and the auxiliary
+head work as usual, and `QatNetwork.plain()`, the network without the simulation, is exported like any other.
 
-The range of each activation starts where its squared error is smallest, and is learned. On a small network of which
-one channel was made 128 times too large, 200 steps of training with a teacher took the mIoU from 0.57 to 0.67 with
-learned ranges, and to 0.60–0.65 with fixed ones or a running average of the maximum; before INT8 it was 0.68. Weights
-and ranges belong together: with ranges searched anew for the tuned weights it fell back to 0.60–0.62.
+The range of each activation is initialized to minimize its squared error, and is learned. On a small network with one
+channel scaled up by 128, 200 steps of training with a teacher raised the mIoU from 0.57 to 0.67 with learned ranges,
+and to 0.60–0.65 with fixed ones or a running average of the maximum; before INT8 it was 0.68. Weights and ranges belong
+together: with ranges searched again for the tuned weights, the mIoU fell back to 0.60–0.62.
 """
 
 import copy
@@ -40,14 +41,14 @@ from teacher.pspnet import Output
 RANGE_RATE = 10.0
 """How much faster ranges learn than weights: a step of Adam at rate r changes a range by a factor of e^(±10·r).
 
-Thresholds learned as logarithms want a far higher rate than weights (Jain et al., arXiv:1903.08066).
+Thresholds that are learned as logarithms need a much higher rate than weights (Jain et al., arXiv:1903.08066).
 """
 
 
 class RangeSearch:
     """The clipping range of a tensor with the smallest mean squared error, over any number of batches.
 
-    The candidates are those of the first batch: its largest magnitude times 2^(k/4), k = −16 … 8.
+    The candidates come from the first batch: its largest magnitude times 2^(k/4), k = −16 … 8.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class RangeSearch:
             self._errors[i] += float((fake_quantize(x, candidate / HIGH) - x).square().sum())
 
     def best(self) -> float:
-        """The best range; 1 for a tensor that was 0 throughout, for which any will do. NaN where x was not finite."""
+        """The best range; 1 for a tensor that is always 0, where any range is exact; NaN if a value was not finite."""
         if self._candidates is None:
             raise ValueError("no batch has been observed")
         if not self._candidates.isfinite().all():
@@ -73,12 +74,12 @@ class RangeSearch:
 
 
 class QatNetwork(nn.Module):
-    """A network in simulated INT8; `forward` takes and returns what the network does (see `to_qat`).
+    """A network in simulated INT8, with the inputs and outputs of the network (see `to_qat`).
 
     Attributes:
         network: the network with folded batch norms, whose weights are trained.
-        sites: the operations that are done in integers, in the order of execution.
-        log_ranges: one number r for each grid, whose range, the value that becomes 127, is e^(10·r).
+        sites: the operations that run in integers, in the order of execution.
+        log_ranges: a number r for each grid: its range, the value that becomes 127, is e^(10·r).
     """
 
     def __init__(self, network: nn.Module, sites: tuple[Site, ...], ranges: Tensor) -> None:
@@ -102,7 +103,16 @@ class QatNetwork(nn.Module):
         quantize: Callable[[int, Tensor], Tensor],
         quantize_weight: Callable[[Tensor], Tensor],
     ) -> Output:
-        """What the network makes of x with other grids: see `distill.quantization.fake_quant.simulate`."""
+        """Run the network on `x` with other quantizers.
+
+        Args:
+            x: normalized images N×C×H×W.
+            quantize: as in `distill.quantization.fake_quant.simulate`.
+            quantize_weight: as there.
+
+        Raises:
+            UserError: the network has other layers for images of this size, or its layers change from run to run.
+        """
         size = x.shape[1:]
         if size not in self._plans:
             plan = make_plan(self.network, x)
@@ -115,7 +125,7 @@ class QatNetwork(nn.Module):
         return simulate(self.network, self._plans[size], x, quantize, quantize_weight)
 
     def train(self, mode: bool = True) -> "QatNetwork":
-        """As usual, but a batch norm that could not be folded keeps the statistics that it is deployed with."""
+        """Set the mode as usual, but keep batch norms that could not be folded in evaluation mode, as deployed."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm):
@@ -123,14 +133,17 @@ class QatNetwork(nn.Module):
         return self
 
     def plain(self) -> nn.Module:
-        """A copy of the network with the weights trained so far and without the simulation, to export as any other."""
+        """A copy of the network with its trained weights and without the simulation, for export."""
         return copy.deepcopy(self.network).eval()
 
     def ranges(self, model: bytes) -> dict[str, float]:
-        """The learned ranges by the names of the ONNX model of `plain()`, as `deploy.quantize.qdq.insert` wants them.
+        """The learned ranges by tensor name, as input of `deploy.quantize.qdq.insert`.
 
-        Some values lie beyond a learned range, and training relies on their being clipped. `cpu_form` does not clip
-        where no value is negative, so it computes a little different from what was trained.
+        Some values exceed a learned range, and training relies on clipping them. `cpu_form` does not clip where no
+        value is negative, so its results differ slightly from those in training.
+
+        Args:
+            model: the ONNX model of `plain()`.
 
         Raises:
             UserError: `model` is not the export of this network.
@@ -156,17 +169,17 @@ class QatNetwork(nn.Module):
 def to_qat(
     network: nn.Module, example: Tensor, calibration: Iterable[Tensor], *, fold: bool = True
 ) -> QatNetwork:
-    """A copy of a trained network that simulates INT8, in evaluation mode.
+    """Copy a trained network into one that simulates INT8, in evaluation mode.
 
     Args:
         network: returns `teacher.pspnet.Output`, on the device of the images.
-        example: normalized images N×C×H×W, as those of training.
-        calibration: batches of normalized images, some dozens in all, that the first ranges are taken from.
-        fold: take its `folded` form, as `fold` of its export. A folded network cannot be unfolded, so `plain()` is
-            exported without folding again.
+        example: normalized images N×C×H×W of the training size.
+        calibration: batches of normalized images, some dozens in all, from which the ranges are initialized.
+        fold: use its `folded` form, like `fold` of its export. Folding cannot be undone, so `plain()` is exported
+            without folding again.
 
     Raises:
-        UserError: a network that cannot be quantised so, or no calibration images.
+        UserError: the network cannot be trained with simulated INT8, or there are no calibration images.
     """
     original, network = network, copy.deepcopy(network).eval()
     if fold:
@@ -175,7 +188,7 @@ def to_qat(
         _fold_norms(network, example)
         sites = make_plan(network, example).sites
         if not sites:
-            raise UserError("quantization-aware training: no convolution to quantise; train another student")
+            raise UserError("quantization-aware training: no convolution to quantize; train another student")
         grids = 1 + max(grid for site in sites for grid in site.grids)
         qat = QatNetwork(network, sites, torch.ones(grids, device=example.device)).eval()
         _check_unchanged(original, qat, example)
@@ -184,12 +197,12 @@ def to_qat(
 
 
 def _fold_norms(network: nn.Module, example: Tensor) -> None:
-    """Give every convolution the batch norm that reads its output, in place; activations inside a norm stay."""
+    """Fold each batch norm into the convolution before it, in place; activations inside a norm stay."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, _BatchNorm]] = []
 
     def after(convolution: nn.Conv2d, _: Any, output: Tensor) -> None:
-        made[id(output)] = convolution, output  # kept alive, or another tensor may get its id
+        made[id(output)] = convolution, output  # kept alive, otherwise another tensor could get its id
 
     def before(norm: _BatchNorm, args: tuple[Tensor, ...]) -> None:
         if id(args[0]) in made:
@@ -204,15 +217,18 @@ def _fold_norms(network: nn.Module, example: Tensor) -> None:
     for convolution, norm in pairs:
         fused = fuse_conv_bn_eval(convolution, norm)
         convolution.weight, convolution.bias = fused.weight, fused.bias
-        # timm's BatchNormAct2d holds them
+        # timm's BatchNormAct2d contains dropout and activation
         rest = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]
         network.set_submodule(names[norm], nn.Sequential(*rest) if rest else nn.Identity())
 
 
 def _check_unchanged(original: nn.Module, qat: QatNetwork, example: Tensor) -> None:
-    """Without rounding the simulation must compute what the network did.
+    """Check that the simulation without rounding computes what the network computed.
 
-    On the CPU, as a GPU's convolutions in TF32 alone differ by more than folding a norm wrongly might.
+    It runs on the CPU, as TF32 convolutions on a GPU differ by more than an error in folding could.
+
+    Raises:
+        UserError: the logits differ.
     """
     example = example[:1].cpu()
     expected = copy.deepcopy(original).cpu().eval()(example).logits
@@ -226,7 +242,7 @@ def _check_unchanged(original: nn.Module, qat: QatNetwork, example: Tensor) -> N
 
 
 def _calibrated(qat: QatNetwork, calibration: Iterable[Tensor]) -> Tensor:
-    """The first ranges, from the activations of the network in float."""
+    """Initial ranges from the activations of the network in float."""
     searches = [RangeSearch() for _ in qat.log_ranges]
 
     def watch(grid: int, x: Tensor) -> Tensor:

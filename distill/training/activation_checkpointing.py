@@ -1,4 +1,4 @@
-"""Training in less memory: activations are computed again in the backward pass instead of kept (arXiv:1604.06174)."""
+"""Activation checkpointing: recompute activations in the backward pass instead of storing them (arXiv:1604.06174)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,19 +14,23 @@ from distill.training.sync_norm import norms_again
 
 @contextmanager
 def checkpointed(network: nn.Module, enabled: bool = True) -> Iterator[None]:
-    """Within this context a training step of `network` keeps only what enters each block of its backbone.
+    """Within this context, a training step of `network` stores only the inputs of the blocks of its backbone.
 
-    What a block keeps for its gradient is computed once more when the backward pass comes to it: with the same dropout,
-    and without moving the running statistics of its norms again. Gradients and weights are those of ordinary training.
-    Afterwards the network is as it was; a copy made within the context is not (`copy.deepcopy`), so make it outside.
+    The backward pass recomputes the activations of a block: with the same dropout, and without updating the running
+    statistics of its norms again. Gradients and weights are those of ordinary training. The context restores the
+    network at its end, but not copies made within it (`copy.deepcopy`), so make copies outside.
+
+    Args:
+        network: has a `backbone` with blocks in an `nn.Sequential`.
+        enabled: False makes the context do nothing.
 
     Raises:
-        UserError: the network has no backbone of blocks in sequence.
+        UserError: the backbone has no such blocks.
     """
     blocks = _blocks(getattr(network, "backbone", nn.Identity())) if enabled else []
     if enabled and not blocks:
         raise UserError(
-            f"{type(network).__name__}: its backbone has no blocks in sequence to compute again;"
+            f"{type(network).__name__}: its backbone has no blocks in sequence to recompute;"
             " leave out --*.checkpoint-activations"
         )
     for block in blocks:
@@ -35,11 +39,11 @@ def checkpointed(network: nn.Module, enabled: bool = True) -> Iterator[None]:
         yield
     finally:
         for block in blocks:
-            del block.forward  # the class has it still
+            del block.forward  # uncovers the method of the class
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The outermost composite modules that stand in an `nn.Sequential`: residual blocks and the like."""
+    """The outermost composite modules in an `nn.Sequential`, such as residual blocks."""
     found = []
     for child in module.children():
         composite = next(child.children(), None) is not None
@@ -64,7 +68,7 @@ def _recomputing(block: nn.Module, forward: Callable[..., Any]) -> Callable[...,
 
 @contextmanager
 def _again(block: nn.Module, norms: AbstractContextManager[Any]) -> Iterator[None]:
-    """The norms of a block count here what they did before, and what moves their running statistics is forgotten."""
+    """Within this context, norms use the same positions as in the forward pass; changes of buffers are undone."""
     kept = [(module, dict(module._buffers)) for module in block.modules()]
     for module, buffers in kept:
         module._buffers.update({name: b if b is None else b.clone() for name, b in buffers.items()})

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, written atomically, with a checksum over its tensors.
 
-Everything a training needs to go on is tensors and a few numbers; learning rate, data order and random numbers are
-functions of the step, so they are not stored.
+To resume, a training needs only tensors and a few numbers; learning rate, data order and random numbers are functions
+of the step, so they are not stored.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
 
 Meta = dict[str, Any]
-"""Numbers and names, as JSON keeps them."""
+"""JSON values by name."""
 
 REMEDY = "delete its folder to train this stage again"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
-    """Write `tensors` and the JSON-able `meta` to `path`; a crash leaves the old file or the new one, whole."""
+    """Write `tensors` and the JSON-serializable `meta` to `path`; after a crash the old or the new file is complete."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     header = {"meta": json.dumps(meta), "sha256": digest(kept)}
     with atomic_write(path) as file:
@@ -33,10 +33,10 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> No
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Meta]:
-    """The tensors and `meta` of a checkpoint.
+    """Read the tensors and `meta` of a checkpoint.
 
     Raises:
-        UserError: missing, truncated or altered file.
+        UserError: the file is missing, truncated or altered.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
@@ -52,7 +52,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Meta]:
 
 
 def read_meta(path: Path) -> Meta:
-    """Only the `meta` of a checkpoint, without reading its tensors."""
+    """Read the `meta` of a checkpoint without its tensors.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a checkpoint.
+    """
     try:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["meta"])
@@ -61,12 +65,12 @@ def read_meta(path: Path) -> Meta:
 
 
 def pack(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with every name prefixed by `prefix.`."""
+    """Prefix every name in `state` with `prefix.`."""
     return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
 
 
 def unpack(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that `pack` put under `prefix`, by their own names."""
+    """The tensors that `pack` stored under `prefix`, by their original names."""
     return {
         name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")
     }
@@ -84,9 +88,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The reverse of `optimizer_tensors`; hyper-parameters stay those of `optimizer`.
+    """Load the tensors of `optimizer_tensors` into `optimizer`, whose hyperparameters do not change.
 
-    What is kept for a parameter lies in memory as the parameter does (channels last, say), which a file does not tell.
+    The state of a parameter gets the memory format of the parameter (such as channels last), which files do not record.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -100,14 +104,21 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def load_network(network: nn.Module, path: Path) -> Meta:
-    """Load the `model.` tensors of a checkpoint into `network`, strictly."""
+    """Load the `model.` tensors of a checkpoint into `network`, strictly.
+
+    Returns:
+        The `meta` of the checkpoint.
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
     tensors, meta = load_checkpoint(path)
     network.load_state_dict(unpack("model", tensors))
     return meta
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of tensors on the CPU, in hexadecimal."""
+    """SHA-256 over the names, dtypes, shapes and bytes of CPU tensors, in hexadecimal."""
     sha256 = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network: its architecture, and the images and classes it was trained for."""
+"""The description of a network in its checkpoint: architecture, channels, classes and normalization."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,11 +16,17 @@ from student.zoo import build_network
 
 FIELDS = ("arch", "output_stride", "head_channels", "detail")
 TOLERANCE = 0.05
-"""By how many standard deviations another normalization may shift a channel, and by which share stretch it."""
+"""Largest difference between two normalizations: of means, in standard deviations; of deviations, relative."""
 
 
 def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Meta:
-    """The entries of a checkpoint's metadata that `check_metadata` and `network_from` read."""
+    """The entries of a checkpoint's metadata that `check_metadata` and `network_from` read.
+
+    Args:
+        model: architecture of the network.
+        aux: whether it has an auxiliary head.
+        data: the data that it is trained on.
+    """
     splits, stats = data.splits, data.stats
     return {
         "model": {name: value for name, value in asdict(model).items() if name in FIELDS} | {"aux": aux},
@@ -34,11 +40,15 @@ def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Me
 
 
 def check_metadata(path: Path, meta: Meta, data: PreparedData) -> None:
-    """Check that a network fits the data as it is, without further training.
+    """Check that a network fits the data without further training.
+
+    Args:
+        path: the checkpoint, for messages.
+        meta: its metadata.
+        data: the data of the run.
 
     Raises:
-        UserError: it has other classes or channels, images were normalized by other numbers, or its outputs mean
-            something else.
+        UserError: the network was trained with other classes, channels, normalization, or outputs of another meaning.
     """
     splits, stats = data.splits, data.stats
     for name, ours in (
@@ -49,12 +59,12 @@ def check_metadata(path: Path, meta: Meta, data: PreparedData) -> None:
         if theirs != ours:
             raise UserError(
                 f"{path}: was trained with {len(theirs)} {name} ({_some(theirs)}), the data has {len(ours)}"
-                f" ({_some(ours)}); use a teacher of this data"
+                f" ({_some(ours)}); use a teacher trained on this data"
             )
     theirs = meta.get("normalize", "set")
     if theirs != stats.normalize:
         raise UserError(
-            f"{path}: was trained with --data.normalize {theirs}, asked for is {stats.normalize}; use {theirs} here, or"
+            f"{path}: was trained with --data.normalize {theirs}, this run has {stats.normalize}; use {theirs} here, or"
             " another teacher"
         )
     data.task.check_metadata(path, meta, stats)
@@ -71,12 +81,12 @@ def _check_normalization(path: Path, meta: Meta, stats: Stats) -> None:
         )
         raise UserError(
             f"{path}: was trained on images normalized by {theirs}, this data has {ours};"
-            " use a teacher of this data, or train it here (--teacher-train.steps)"
+            " use a teacher trained on this data, or train it here (--teacher-train.steps)"
         )
 
 
 def find_metadata(path: Path) -> Meta | None:
-    """The metadata of a checkpoint that describes its network; None for any other weights file."""
+    """The metadata of a checkpoint that describes its network; None for other files of weights."""
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
@@ -87,20 +97,25 @@ def find_metadata(path: Path) -> Meta | None:
 
 
 def require_metadata(path: Path) -> Meta:
-    """`find_metadata`; UserError where there is none."""
+    """The metadata of a checkpoint that describes its network.
+
+    Raises:
+        UserError: the file is missing, or does not describe its network.
+    """
     meta = find_metadata(path)
     if meta is None:
         raise UserError(
-            f"{path}: no checkpoint that describes its network; give best.safetensors of a run's teacher folder"
+            f"{path}: is not a checkpoint that describes its network; give best.safetensors of a run's teacher folder"
         )
     return meta
 
 
 def network_from(path: Path, data: PreparedData) -> nn.Module:
-    """The network of a checkpoint, with its weights.
+    """Build the network of a checkpoint and load its weights.
 
     Raises:
-        UserError: no such file, or one that does not describe its network; or as `check_metadata`.
+        UserError: the file is missing or does not describe its network, or the network does not fit the data (see
+            `check_metadata`).
     """
     meta = require_metadata(path)
     check_metadata(path, meta, data)

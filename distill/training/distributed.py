@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other."""
+"""Communication between the processes of a run."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from distill.training.log import say
 
 
 def sum_over_processes(numbers: Sequence[int], accelerator: Accelerator) -> list[int]:
-    """Element by element the exact sum of what the processes give; all of them must call, with as many numbers."""
+    """The exact element-wise sum of `numbers` over processes; all processes must call, with equally many numbers."""
     if accelerator.num_processes == 1:
         return list(numbers)
     mine = torch.tensor(numbers, dtype=torch.int64, device=accelerator.device)
@@ -18,15 +18,15 @@ def sum_over_processes(numbers: Sequence[int], accelerator: Accelerator) -> list
 
 
 def any_process(flag: bool, accelerator: Accelerator) -> bool:
-    """Whether any of the processes says so; all of them must ask."""
+    """Whether `flag` is set in any process; all processes must call."""
     return sum_over_processes([int(flag)], accelerator)[0] > 0
 
 
 def warn_of_a_lone_process(accelerator: Accelerator) -> None:
-    """`accelerate launch --cpu` starts one process, however many it is asked for, unless it has MPI: say so."""
+    """Warn if `accelerate launch --cpu` started a single process: without MPI it ignores the number requested."""
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ
     if asked and accelerator.num_processes == 1:
         say(
-            "warning: `accelerate launch --cpu` has started one process; for more use `accelerate launch --multi_gpu`,"
+            "warning: `accelerate launch --cpu` started one process; for more use `accelerate launch --multi_gpu`,"
             " which needs no GPU, or torchrun"
         )

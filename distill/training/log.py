@@ -1,4 +1,4 @@
-"""What a training tells: a progress bar, a JSONL file, TensorBoard events and the run's tracker."""
+"""Logs of a training: a progress bar, a JSONL file, TensorBoard events and the run's tracker."""
 
 import json
 import time
@@ -23,16 +23,23 @@ console = Console(stderr=True)
 
 
 def say(line: str) -> None:
-    """A line on stderr, above a progress bar if there is one."""
+    """Print a line to stderr, above the progress bar if there is one."""
     console.print(line, highlight=False, soft_wrap=True)
 
 
 class TrainLog:
-    """Logs of one training stage, opened at the step it starts from.
+    """Logs of one training stage, opened at the step that it starts from.
 
-    `metrics.jsonl` holds one object a logged step; entries later than the resumed step are dropped, so that an
-    interrupted and an uninterrupted run leave the same lines (but for their times). `track` takes the same values: the
-    stage, what is logged, and the step.
+    `metrics.jsonl` holds one object per logged step. Entries later than the resumed step are dropped, so an interrupted
+    and an uninterrupted run write the same lines, except for times.
+
+    Args:
+        folder: of the stage.
+        stage: its name.
+        start: the number of finished steps.
+        steps: the number of all steps.
+        images_per_step: for the throughput.
+        track: called with the stage, the logged values and the step.
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class TrainLog:
         self._events.close()
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Advance the progress bar by one step."""
         self._progress.advance(self._task)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -88,7 +95,7 @@ class TrainLog:
         self._record(step, {**values, "images_per_s": speed})
         terms = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "lr")
         self._progress.update(self._task, terms=f"{terms} · {speed:.1f} img/s")
-        if not console.is_terminal:  # a log file gets lines instead of a bar
+        if not console.is_terminal:  # lines instead of a progress bar
             say(f"{self._stage} {step}: {terms} · {speed:.1f} img/s")
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
@@ -109,7 +116,7 @@ class TrainLog:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines up to `step`; a line cut short by a kill goes too."""
+    """Drop all lines after `step`, and a last line that is incomplete because the process was killed."""
     if not path.exists():
         return
     kept = []

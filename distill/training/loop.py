@@ -1,8 +1,8 @@
-"""The one training loop: teacher, undistilled baseline and distilled student differ only in what they are given.
+"""The training loop of the teacher, the baseline without distillation, and the distilled student.
 
-Resuming is exact because nothing random depends on history: the samples of a batch, their augmentation and dropout are
-functions of (seed, step), as the schedule's learning rate is, and the rest is in the checkpoint. That makes it
-bit-exact on a CPU; a GPU adds the order of its atomic additions.
+Resuming is exact because no random number depends on earlier steps: the samples of a batch, their augmentation and
+dropout are functions of (seed, step), like the learning rate, and the checkpoint has everything else. Resuming is
+bit-exact on a CPU; on a GPU the order of atomic additions varies.
 """
 
 from collections.abc import Iterator
@@ -41,22 +41,22 @@ def train(
     distillation: Distillation | None = None,
     resume: bool = False,
 ) -> float:
-    """Train `network` in place and leave `best.safetensors` and `last.safetensors` in the stage's folder.
+    """Train `network` in place and write `best.safetensors` and `last.safetensors` to the stage's folder.
 
     Args:
         network: returns `teacher.pspnet.Output`; on return it holds the best (or averaged) weights.
         stage: data, losses and name of the training.
         config: optimizer, schedule, length.
-        accelerator: device, arithmetic and processes.
-        distillation: the teacher, and the losses that compare the two; None trains on the labels alone.
-        resume: continue from `last.safetensors` where it exists; bit-exact on the same CPU and settings.
+        accelerator: device, precision and processes.
+        distillation: the teacher, and the losses that compare it with the student; None = train on labels only.
+        resume: continue from `last.safetensors` if it exists; bit-exact on the same CPU with the same settings.
 
     Returns:
-        The seconds that the stage took, those before a resume included.
+        The seconds that the stage took, including those before a resume.
 
     Raises:
-        UserError: non-finite loss (naming the images), settings that do not fit the checkpoint.
-        Interrupted: a signal asked to stop; the state is saved.
+        UserError: the loss is not finite (the message names the images), or the settings do not fit the checkpoint.
+        Interrupted: a signal requested a stop; the state is saved.
     """
     training = prepared(network, stage, config, accelerator, distillation)
     state = training.state
@@ -83,7 +83,7 @@ def train(
 
 @dataclass(frozen=True)
 class Training:
-    """A training in progress: what every step needs. `prepared` makes one."""
+    """Everything that a training step needs; created by `prepared`."""
 
     stage: Stage
     config: TrainConfig
@@ -95,7 +95,7 @@ class Training:
     state: TrainState
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """This process' share of the micro-batches from step `start` to the last."""
+        """The micro-batches of this process from step `start` to the last."""
         config, process = self.config, self.accelerator
         shard = Shard(process.process_index, process.num_processes, config.accumulate)
         left, seed = config.steps - start, self.stage.seed
@@ -104,7 +104,7 @@ class Training:
         )
 
     def open_log(self, start: int) -> AbstractContextManager[TrainLog | None]:
-        """The log from step `start`, which the main process writes; None in the others."""
+        """The log from step `start`, which the main process writes; None in other processes."""
         if not self.accelerator.is_main_process:
             return nullcontext()
         stage, config, tracker = self.stage, self.config, partial(track, self.accelerator)
@@ -115,15 +115,19 @@ class Training:
         return learning_rate(self.config, step) * self.state.plateau.share
 
     def step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """One optimizer step over `accumulate` micro-batches.
+        """Take one optimizer step over `accumulate` micro-batches.
 
-        Each micro-batch of each process weighs as many pixels as are valid in it, so the step is that of the whole
-        batch. (With class weights the parts weigh by pixels all the same, so the step then depends a little on how the
+        The loss of each micro-batch of each process is weighted by its number of valid pixels, so the step is that of
+        the whole batch. (The weights are pixels with class weights too, so the step then depends slightly on how the
         batch is divided.)
 
+        Args:
+            step: 0-based.
+            batches: source of the micro-batches of this process.
+
         Returns:
-            The detached loss terms, so weighted: their sum over all processes is that of the batch; {} where no pixel
-            is valid anywhere and nothing has changed: no weight, momentum or norm.
+            The detached loss terms with the same weights: their sum over all processes is the loss of the batch. Empty
+            if no pixel is valid in any process; then no weight, momentum or norm has changed.
         """
         config, processes = self.config, self.accelerator.num_processes
         seed = generator("dropout", self.stage.seed, step, self.accelerator.process_index).integers(2**63)
@@ -135,7 +139,7 @@ class Training:
         totals = sum_over_processes(counts, self.accelerator)
         if sum(totals) == 0:
             return {}
-        # Left out by all processes or by none, who would wait for its gradients and statistics.
+        # All processes skip a micro-batch, or none: they wait for each other's gradients and statistics.
         parts = [part for part in zip(micro, counts, totals, strict=True) if part[2]]
         sums: dict[str, Tensor] = {}
         for index, (batch, count, anywhere) in enumerate(parts):
@@ -160,8 +164,8 @@ class Training:
         Args:
             step: 0-based.
             batch: the micro-batch of this process.
-            share: its part of the step's valid pixels.
-            complete: every pixel of the micro-batch is valid, in all processes.
+            share: its fraction of the step's valid pixels.
+            complete: whether every pixel of the micro-batch is valid, in all processes.
         """
         valid = batch.valid if self.config.masked_norm and not complete else None
         with step_norms(self.accelerator, self.config.masked_norm, valid):
@@ -171,7 +175,7 @@ class Training:
         return terms
 
     def loss_terms(self, step: int, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss of a batch (see `TrainStepModule`), after asking the teacher.
+        """Run the teacher, and compute the terms of the loss of a batch (see `TrainStepModule`).
 
         Raises:
             UserError: the loss is not finite; the message names the images.
@@ -185,12 +189,12 @@ class Training:
         if not torch.isfinite(terms["loss"]):
             raise UserError(
                 f"{stage.name}: the loss is {terms['loss'].item()} on the batch {', '.join(batch.ids)};"
-                " lower the learning rate, set --precision fp32, or look at these images"
+                " lower the learning rate, set --precision fp32, or check these images"
             )
         return terms
 
     def record(self, log: TrainLog | None, done: int, terms: dict[str, Tensor]) -> None:
-        """Log and evaluate after step `done` where it is time to: all compute, the process with the log writes."""
+        """Log and evaluate if they are due after `done` steps: all processes compute, the main process writes."""
         config, state, last = self.config, self.state, done == self.config.steps
         if log is not None:
             log.advance()
@@ -215,18 +219,18 @@ def prepared(
     accelerator: Accelerator,
     distillation: Distillation | None,
 ) -> Training:
-    """A training that has not begun: the network as a `TrainStepModule`, its optimizer and its state."""
+    """Set up a training: the network as a `TrainStepModule`, its optimizer and its state."""
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(memory_format=memory_format)
-    accelerator.free_memory()  # let go of the models and optimizers of earlier stages
-    # accelerate replaces the forward method of what it prepares by one under autocast: `network` itself stays what it
-    # is for evaluation, averaging and export.
+    accelerator.free_memory()  # release the models and optimizers of earlier stages
+    # accelerate replaces the forward method of the module that it prepares with one under autocast. `network` itself
+    # stays unchanged for evaluation, averaging and export.
     distillation_loss = distillation.distillation_loss if distillation else None
     step_module = TrainStepModule(network, distillation_loss, stage.task_loss, stage.aux)
     synced = sync_norms(step_module, accelerator, config.masked_norm)
     model, optimizer = accelerator.prepare(synced, build_optimizer(step_module, config))
     if config.compile:
-        model.compile()  # in place: `network` stays plain, and so do the names of its weights
+        model.compile()  # in place: `network` and the names of its weights do not change
     state = TrainState(
         stage.folder,
         network,

@@ -1,6 +1,6 @@
-"""Optimisers and learning-rate schedules.
+"""Optimizers and learning-rate schedules.
 
-The rate is a function of the step alone, so resuming needs no state; only `Plateau` has one, which checkpoints keep.
+The rate is a function of the step alone, so resuming needs no state; only `Plateau` has one, which checkpoints hold.
 """
 
 import math
@@ -16,18 +16,22 @@ POLY_POWER = 0.9
 """Exponent of the poly schedule in the PSPNet paper."""
 
 FUSED_DEVICES = ("cpu", "cuda")
-"""Where torch updates a parameter in one pass instead of one for each operation."""
+"""Devices on which torch has fused optimizers, which update a parameter in one pass."""
 
 
 def build_optimizer(step_module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD, AdamW or RMSprop; biases and norms are not decayed, heads learn `head_lr_factor` times as fast.
+    """Build SGD, AdamW or RMSprop; biases and norms have no weight decay, and heads `head_lr_factor` times the rate.
 
-    RMSprop's decay of weights is part of their gradients (L2), as SGD's is. Its momentum of 0.9 makes steps ten times
-    as long as those of its rate alone.
+    RMSprop adds the weight decay to the gradients (L2), as SGD does. Its momentum of 0.9 makes steps ten times as long
+    as the rate alone would.
 
-    One fused pass over a parameter where torch has it (not for RMSprop). It trusts that gradients and state lie in
-    memory as the parameter does: autograd sees to the first, `restore_optimizer` to the second, and nobody may change
-    it afterwards.
+    The optimizer is fused where torch supports it (not RMSprop). A fused optimizer expects gradients and state in the
+    memory format of the parameter: autograd ensures the former and `restore_optimizer` the latter, so the memory format
+    of parameters must not change afterwards.
+
+    Args:
+        step_module: a `TrainStepModule`; parameters of `network.backbone` have the base rate, others count as heads.
+        config: optimizer, rates and weight decay.
     """
     groups = [
         {"params": parameters, "weight_decay": config.weight_decay * decays, "lr_factor": factor}
@@ -56,7 +60,7 @@ def _grouped(
 def learning_rate(config: TrainConfig, step: int) -> float:
     """The rate of `step` (0-based): linear warm-up, then poly or cosine decay to 0 over the remaining steps.
 
-    With the schedule `plateau` the rate stays, for `Plateau.share` to be multiplied with.
+    With the schedule `plateau` it stays constant after the warm-up; `Plateau.share` is applied on top.
     """
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
@@ -70,21 +74,21 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 @dataclass
 class Plateau:
-    """By how much the rate has fallen since validation no longer improves.
+    """Reduces the rate when the validation score stops improving.
 
-    It decides as torch's `ReduceLROnPlateau(mode="max", threshold=0)`. All processes see the same scores (see
-    `distill.export.evaluate`), so each comes to the same decision.
+    It behaves like torch's `ReduceLROnPlateau(mode="max", threshold=0)`. All processes see the same scores (see
+    `distill.export.evaluate`), so they make the same decisions.
     """
 
     share: float = 1.0
-    """Of the schedule's rate."""
+    """Current factor on the rate of the schedule."""
     best: float = -math.inf
     """The highest score so far."""
     waited: int = 0
-    """Evaluations in a row that were no better."""
+    """Number of evaluations in a row without improvement."""
 
     def observe(self, score: float, config: TrainConfig) -> None:
-        """Take note of a validation score."""
+        """Update the factor with a new validation score."""
         if score > self.best:
             self.best, self.waited = score, 0
             return
@@ -94,6 +98,6 @@ class Plateau:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each parameter group its share of `rate`."""
+    """Set the rate of each parameter group to `rate` times its `lr_factor`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_factor"]

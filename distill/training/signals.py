@@ -1,4 +1,4 @@
-"""Asking a loop to stop instead of killing it."""
+"""Turn signals into requests to stop, so that a loop can save its state first."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,9 +8,12 @@ from types import FrameType
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request that the block polls for; a second one acts as before.
+    """Turn the first SIGINT or SIGTERM into a request that the block polls; a second one has its usual effect.
 
-    Outside the main thread signals are somebody else's business, and no request ever comes.
+    Outside the main thread, where Python cannot handle signals, there are no requests.
+
+    Yields:
+        A function that returns whether a stop has been requested.
     """
     received: list[int] = []
     previous: dict[int, object] = {}

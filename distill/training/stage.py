@@ -1,4 +1,4 @@
-"""What one training works on, and how it ends early."""
+"""The inputs of a training, and the error that interrupts it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,32 +12,32 @@ from distill.tasks.task import TaskLoss
 from distill.training.checkpoint import Meta
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
-"""Scores of a network on the validation split; the first, of which more is better, decides which checkpoint is best. All
-processes call it."""
+"""Computes scores of a network on the validation split. The first score, for which higher is better, selects the best
+checkpoint. All processes call it."""
 
 
 class Interrupted(UserError):
-    """Training was stopped by a signal after saving a resumable state."""
+    """A signal stopped the training, after its state was saved for `--resume`."""
 
     exit_code = 130
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one training works on."""
+    """The data, losses and folder of one training."""
 
     name: str
     folder: Path
     view: View
     mean: Tensor
-    """Of each channel, C×1×1 in raw units; images are normalized by it on their way into student and teacher alike."""
+    """Mean of each channel, C×1×1 in raw units; normalizes the images for student and teacher alike."""
     std: Tensor
-    """Deviation of each channel, C×1×1."""
+    """Standard deviation of each channel, C×1×1."""
     task_loss: TaskLoss
-    """Of the output and of the auxiliary head."""
+    """Loss of the output and of the auxiliary head against the labels."""
     seed: int
     aux: float = 0.4
     """Weight λ_aux of the auxiliary head."""
     evaluate: Evaluate | None = None
     metadata: Meta = field(default_factory=dict)
-    """What a checkpoint says of its network besides its scores (see `distill.training.checkpoint_metadata`)."""
+    """Description of the network in its checkpoint (see `distill.training.checkpoint_metadata`)."""

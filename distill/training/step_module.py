@@ -1,4 +1,4 @@
-"""What one training step computes: `total = task + λ_kd · kd(student, teacher) + λ_aux · task(aux head)`."""
+"""The forward pass of a training step: `total = task + λ_kd · kd(student, teacher) + λ_aux · task(aux head)`."""
 
 import math
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from distill.losses.distillation_loss import DistillationLoss, TeacherOutput
 from distill.tasks.task import TaskLoss
 
 DistillationTeacher = Callable[[Batch, Tensor], TeacherOutput]
-"""From a batch and its normalized images N×C×H×W, both on the device, to what the teacher says of them."""
+"""Maps a batch and its normalized images N×C×H×W, both on the device, to the teacher's output."""
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """A teacher and what a student learns from it."""
+    """A teacher, the loss that compares a student with it, and the weight of that loss."""
 
     teacher: DistillationTeacher
     distillation_loss: DistillationLoss
@@ -25,19 +25,19 @@ class Distillation:
     schedule: str = "constant"
 
     def weight_at(self, step: int, steps: int) -> float:
-        """λ_kd of a step (0-based): constant, or falling to 0 along half a cosine."""
+        """λ_kd of a step (0-based): constant, or decreasing to 0 along half a cosine."""
         if self.schedule == "constant":
             return self.weight
         return self.weight * 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
 
 
 class TrainStepModule(nn.Module):
-    """The student, and what its distillation trains beside it, as one module: what is optimized and synchronized.
+    """The network and the trained parts of its distillation loss in one module, to optimize and synchronize together.
 
     Args:
         network: returns `teacher.pspnet.Output`.
-        distillation_loss: compares the student with its teacher; None for a training without one.
-        task_loss: of the output and of the auxiliary head.
+        distillation_loss: compares the student with its teacher; None for a training without a teacher.
+        task_loss: loss of the output and of the auxiliary head against the labels.
         aux_weight: λ_aux; 0 leaves the auxiliary head out of the loss.
     """
 
@@ -57,12 +57,12 @@ class TrainStepModule(nn.Module):
     def forward(
         self, image: Tensor, batch: Batch, target: TeacherOutput | None, kd_weight: float
     ) -> dict[str, Tensor]:
-        """The terms of the loss.
+        """Compute the terms of the loss.
 
         Args:
             image: normalized images N×C×H×W.
             batch: the labels of these images.
-            target: what the teacher returns for them; None for a training without one.
+            target: the teacher's output for them; None for a training without a teacher.
             kd_weight: λ_kd of the step.
 
         Returns:
@@ -81,6 +81,6 @@ class TrainStepModule(nn.Module):
 
 
 def normalized(batch: Batch, mean: Tensor, std: Tensor, channels_last: bool) -> Tensor:
-    """The images of a batch as networks take them: `(image - mean) / std`, in their memory format."""
+    """The images of a batch as input of a network: `(image - mean) / std`, channels-last or contiguous."""
     image = (batch.image - mean.to(batch.image)) / std.to(batch.image)
     return image.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

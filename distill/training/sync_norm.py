@@ -1,9 +1,9 @@
-"""Batch norm over the valid positions of the batch of all processes, on any device.
+"""Batch norm over the valid positions of the batches of all processes, on any device.
 
-A `TorchFunctionMode` computes it in place of `F.batch_norm`, whose modules, weights and running statistics stay what
-they are: networks are saved, averaged, inherited, folded and exported as ever. Where nothing is masked, a GPU gets
-timm's synchronized modules instead, which are faster. (torch's SyncBatchNorm refuses a CPU, and its converter drops the
-activation inside timm's BatchNormAct2d.)
+A `TorchFunctionMode` computes it in place of `F.batch_norm`. Modules, weights and running statistics do not change, so
+networks are saved, averaged, transferred, folded and exported as usual. On a GPU without masks, timm's synchronized
+modules are used instead, which are faster. (torch's SyncBatchNorm does not support CPUs, and its converter drops the
+activation in timm's BatchNormAct2d.)
 """
 
 from collections.abc import Callable, Iterator
@@ -26,10 +26,15 @@ from distill.training.valid_maps import ValidMaps
 
 
 def sync_norms(module: nn.Module, accelerator: Accelerator, masked: bool = False) -> nn.Module:
-    """`module` with its batch norms in training mode over all processes of `accelerator`, which all must run it.
+    """Convert batch norms to synchronized modules, on several GPUs without masks; otherwise `step_norms` synchronizes.
 
-    Parameters and buffers stay the same tensors; on a GPU norms become other modules. Elsewhere, and where norms are
-    `masked`, nothing changes here: there `step_norms` does it.
+    Args:
+        module: its parameters and buffers stay the same tensors.
+        accelerator: all its processes must run the module.
+        masked: whether norms count valid positions only.
+
+    Returns:
+        The converted module, or `module` itself if there is nothing to convert.
     """
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and not masked:
         return convert_sync_batchnorm(module)
@@ -37,18 +42,28 @@ def sync_norms(module: nn.Module, accelerator: Accelerator, masked: bool = False
 
 
 def check_norms(name: str, config: TrainConfig, network: nn.Module) -> None:
-    """Raise UserError where the training `name` would mask the norms of a network that has none."""
+    """Check that a training with masked norms has a network with batch norms.
+
+    Args:
+        name: of the training, as on the command line.
+        config: its settings.
+        network: its network.
+
+    Raises:
+        UserError: the norms are to be masked, but the network has no batch norms.
+    """
     if config.steps and config.masked_norm and not any(isinstance(m, _BatchNorm) for m in network.modules()):
         raise UserError(f"--{name}.masked-norm: {type(network).__name__} has no batch norms; leave it out")
 
 
 @contextmanager
 def step_norms(accelerator: Accelerator, masked: bool = False, valid: Tensor | None = None) -> Iterator[None]:
-    """What the forward pass of a batch runs in.
+    """The context of the forward pass of a batch, in which batch norms are masked and synchronized.
 
     Args:
-        masked: as for `sync_norms`.
-        valid: bool N×H×W, which pixels of the batch count; None where all do, in all processes.
+        accelerator: all its processes must run the forward pass.
+        masked: whether norms count valid positions only.
+        valid: bool N×H×W, the pixels of the batch that count; None = all pixels count, in all processes.
     """
     together = accelerator.num_processes > 1 and (masked or accelerator.device.type != "cuda")
     if valid is None and not together:
@@ -64,22 +79,24 @@ def step_norms(accelerator: Accelerator, masked: bool = False, valid: Tensor | N
 
 
 def norms_again() -> AbstractContextManager[Any]:
-    """What a part of the forward pass that is running now runs in when it is computed again later.
+    """The context in which a part of the current forward pass is recomputed later.
 
-    The backward pass alone would be too late to ask: no `TorchFunctionMode` is active within it.
+    Call it during the forward pass: in the backward pass no `TorchFunctionMode` is active.
     """
     return _RUNNING.get() or nullcontext()
 
 
 class CountedBatchNorm(TorchFunctionMode):
-    """While it is active, batch norms in training mode normalize by the statistics of what counts.
+    """While it is active, batch norms in training mode use statistics over the valid positions of all processes.
 
-    That is the batches of all processes, which may differ in size, and of them the positions that are valid: all where
-    `maps` is None. Output, gradients and running statistics are those of `F.batch_norm` on the concatenation of all
-    that counts; other positions are normalized by the same numbers. The gradients of weight and bias are this process'
-    part of the sum, as those of any parameter.
+    The batches of the processes may differ in size. Output, gradients and running statistics are those of
+    `F.batch_norm` on the concatenation of all valid positions; other positions are normalized by the same statistics.
+    The gradients of weight and bias are this process's part of the sum, as for any parameter.
 
-    One valid value has no variance. So where fewer than two count, a norm uses its running statistics and leaves them.
+    A single valid value has no variance: with fewer than two, a norm uses its running statistics without updating them.
+
+    Args:
+        maps: the valid positions of this process; None = all are valid, in all processes.
     """
 
     def __init__(self, maps: ValidMaps | None = None) -> None:
@@ -103,7 +120,7 @@ def _functional(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """In place of `torch.nn.functional.batch_norm`."""
+    """Replaces `torch.nn.functional.batch_norm`."""
     if not training:
         return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     counts = None if maps is None else maps.of(input)
@@ -137,7 +154,7 @@ def _torch(
     eps: float,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """In place of `torch.batch_norm`."""
+    """Replaces `torch.batch_norm`."""
     return _functional(maps, input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
@@ -150,9 +167,14 @@ _RUNNING: ContextVar[CountedBatchNorm | None] = ContextVar("norms of the forward
 
 
 def _statistics(x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance of each channel (C, at least float32) over all processes; the number of values (0-d).
+    """Statistics of each channel over all processes.
 
-    `counts` is 1 at the positions that count and 0 elsewhere, N×1×…; None where all count.
+    Args:
+        x: N×C×… of this process.
+        counts: N×1×…, 1 at valid positions and 0 elsewhere; None = all are valid.
+
+    Returns:
+        Mean C, biased variance C (both at least float32), and the number of values (0-d).
     """
     wide, dims = _wide(x), _but_channels(x)
     if counts is None:
@@ -165,7 +187,7 @@ def _statistics(x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor, Tenso
         var = (wide - _broadcast(mean, x)).square_().mul_(share).sum(dims)
     if not _several():
         return mean, var, count
-    # In double precision and from each process' own mean, so that nothing is lost where the mean is large.
+    # in double precision and around each process's own mean, so that no precision is lost if the mean is large
     row = torch.cat([count.double().view(1), mean.double(), var.double()])
     counted, means, variances = _gather(row).split([1, len(mean), len(mean)], dim=1)
     total = counted.sum()
@@ -189,8 +211,8 @@ def _gather(row: Tensor) -> Tensor:
 class _Normalize(torch.autograd.Function):
     """weight · (x − mean) · inverse + bias, with the gradient that reaches x through the statistics of all processes.
 
-    `share` is what a position has in the statistics: 1/count where it counts and 0 elsewhere. Autograd through the
-    statistics would keep several maps as large as x; this keeps x alone.
+    `share` is the weight of a position in the statistics: 1/count if it is valid, else 0. Autograd through the
+    statistics would store several maps as large as x; this stores only x.
     """
 
     @staticmethod
@@ -205,7 +227,7 @@ class _Normalize(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, mean, inverse, weight, share)
         scale = inverse if weight is None else inverse * weight
-        # the mean first, or what is left of large values would be their rounding
+        # subtract the mean first: otherwise large values would cancel to their rounding errors
         y = (_wide(x) - _broadcast(mean, x)).mul_(_broadcast(scale, x))
         return (y if bias is None else y.add_(_broadcast(bias, x))).to(x.dtype)
 
@@ -232,15 +254,15 @@ class _Normalize(torch.autograd.Function):
 
 
 def _wide(x: Tensor) -> Tensor:
-    """At least float32: sums of a half-precision map need it."""
+    """`x` in at least float32, which sums of half-precision maps need."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def _but_channels(x: Tensor) -> list[int]:
-    """The dimensions of N×C×… without that of the channels."""
+    """The dimensions of N×C×… except that of the channels."""
     return [dim for dim in range(x.ndim) if dim != 1]
 
 
 def _broadcast(row: Tensor, x: Tensor) -> Tensor:
-    """C values, to be combined with N×C×…."""
+    """Reshape C values to broadcast with `x`, N×C×…."""
     return row.view(1, -1, *[1] * (x.ndim - 2))

@@ -1,8 +1,8 @@
-"""Experiment logs beside the run's own files: Weights & Biases or MLflow, by accelerate's trackers.
+"""Experiment tracking in addition to the run's own files: Weights & Biases or MLflow, through accelerate's trackers.
 
-A run of ours is one run there, whatever it trains: its configuration is the parameters, and the metrics are those of
-`metrics.jsonl` with the stage before their names (`student/loss`). Only the main process logs. Where a log goes follows
-from the service's own environment variables (WANDB_MODE, WANDB_PROJECT, MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
+All stages of a run are one run of the tracker. Its parameters are the configuration, and its metrics are those of
+`metrics.jsonl` prefixed with the stage (`student/loss`). Only the main process logs. The environment variables of the
+service select the destination (WANDB_MODE, WANDB_PROJECT, MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
 """
 
 import json
@@ -24,16 +24,20 @@ PROJECT = "edgedistill"
 
 
 def require_tracker(name: str) -> None:
-    """Raise UserError, naming the command that installs it, where the package of a tracker is missing."""
+    """Check that the package of a tracker is installed.
+
+    Raises:
+        UserError: it is not; the message names the command that installs it.
+    """
     if name != "none" and find_spec(name) is None:
         raise UserError(f"--tracker {name} needs a package: pip install 'edgedistill[{name}]'")
 
 
 def start_tracker(accelerator: Accelerator, config: RunConfig) -> None:
-    """Begin the log of a run with the tracker that `accelerator` was made with; a resumed run goes on with its own.
+    """Start the tracker that `accelerator` was created with; a resumed run continues its earlier tracker run.
 
     Raises:
-        UserError: the service did not let us.
+        UserError: the service failed to start.
     """
     if not accelerator.log_with:
         return
@@ -44,17 +48,17 @@ def start_tracker(accelerator: Accelerator, config: RunConfig) -> None:
         accelerator.init_trackers(project, settings(config), {name: options})
         for tracker in _trackers(accelerator):
             write_json(place, {name: _identity(tracker)})
-    except Exception as error:  # each service has its own
+    except Exception as error:  # each service has its own types
         accelerator.trackers.clear()
-        raise UserError(f"--tracker {name}: {_line(error)}; mend it, or leave the option out") from error
+        raise UserError(f"--tracker {name}: {_line(error)}; fix it, or leave the option out") from error
 
 
 def track(accelerator: Accelerator, stage: str, values: Mapping[str, float], step: int) -> None:
-    """Log the `values` of a stage as of `step`. A tracker that fails is warned of and not asked again."""
+    """Log the `values` of a stage at `step`. A tracker that fails is dropped with a warning."""
     named: dict[str, float] = {f"{stage}/{name}": value for name, value in values.items()}
     for tracker in _trackers(accelerator):
         try:
-            if tracker.name == "wandb":  # takes no step back, and every stage counts from 1
+            if tracker.name == "wandb":  # its own step cannot decrease, but every stage counts from 1
                 tracker.log({**named, "step": step})
             else:
                 tracker.log(named, step=step)
@@ -63,7 +67,7 @@ def track(accelerator: Accelerator, stage: str, values: Mapping[str, float], ste
 
 
 def stop_tracker(accelerator: Accelerator) -> None:
-    """End the log of a run; as if nothing were the matter where that fails."""
+    """End the tracker run; a failure is only a warning."""
     for tracker in _trackers(accelerator):
         try:
             tracker.finish()
@@ -73,7 +77,7 @@ def stop_tracker(accelerator: Accelerator) -> None:
 
 
 def _options(name: str, config: RunConfig, identity: str | None) -> dict[str, Any]:
-    """What accelerate's tracker of that name is made with; `identity` is of the run to go on with."""
+    """Options of accelerate's tracker of that name; `identity` is that of the tracker run to continue."""
     if name == "mlflow":
         return {"run_id": identity, "run_name": config.out.name}
     return {
@@ -90,12 +94,12 @@ def _known(place: Path, name: str) -> str | None:
 
 
 def _trackers(accelerator: Accelerator) -> list[Any]:
-    """accelerate's trackers, each with `name`, `tracker`, `log` and `finish`; none in all but the main process."""
+    """accelerate's trackers, each with `name`, `tracker`, `log` and `finish`; empty except in the main process."""
     return list(accelerator.trackers)
 
 
 def _identity(tracker: Any) -> str:
-    """What the service calls the run, for the next process to go on with it."""
+    """The service's id of the run, with which a resumed run continues it."""
     run = tracker.tracker
     if tracker.name == "mlflow":
         return run.info.run_id
@@ -104,10 +108,10 @@ def _identity(tracker: Any) -> str:
 
 
 def _give_up(accelerator: Accelerator, tracker: Any, error: Exception) -> None:
-    say(f"warning: {tracker.name} failed ({_line(error)}); the run goes on without it")
+    say(f"warning: {tracker.name} failed ({_line(error)}); the run continues without it")
     accelerator.trackers.remove(tracker)
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error, or its name."""
+    """The first line of an error's message, or its type if it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a running training keeps beside its weights, and how that gets into checkpoints and back."""
+"""The state of a running training, and how it is saved to checkpoints and restored."""
 
 import math
 import time
@@ -29,9 +29,17 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 class TrainState:
-    """Network, optimizer, averaged weights, loss scale, plateau, the best score and the time spent, of one stage.
+    """Network, optimizer, averaged weights, loss scale, plateau, best score and elapsed time of one stage.
 
-    The `distillation_loss` (adapters, memories) is kept only to go on with: what a stage leaves behind is the network alone.
+    Args:
+        folder: of the checkpoints.
+        network: the network that is trained.
+        optimizer: its optimizer.
+        accelerator: its device and loss scale.
+        steps: length of the stage.
+        ema: decay of the averaged weights; 0 = none.
+        distillation_loss: its adapters and memories are saved only for resuming; the result of a stage is the network.
+        metadata: further metadata of `best.safetensors`.
     """
 
     def __init__(
@@ -63,21 +71,21 @@ class TrainState:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network whose scores count: the averaged one where there is one."""
+        """The network to evaluate: the one with averaged weights if there is one."""
         return self.network if self.average is None else self.average.module
 
     @property
     def seconds(self) -> float:
-        """Time spent on this stage, earlier processes included."""
+        """Time spent on this stage, including earlier processes."""
         return self._spent + time.perf_counter() - self._began
 
     def stepped(self) -> None:
-        """Follow the network's weights after an optimizer step."""
+        """Update the averaged weights after an optimizer step."""
         if self.average is not None:
             self.average.update_parameters(self.network)
 
     def keep_if_best(self, step: int, scores: dict[str, float]) -> None:
-        """Write `best.safetensors` unless the first score was higher before; without scores the last weights count."""
+        """Write `best.safetensors` unless an earlier first score is higher; without scores, write it every time."""
         name = next(iter(scores), "")
         if scores and scores[name] < self.best.get(name, -math.inf):
             return
@@ -87,7 +95,7 @@ class TrainState:
         )
 
     def save(self, step: int) -> None:
-        """Write `last.safetensors`; after the final step there is nothing to go on with, so only the weights."""
+        """Write `last.safetensors`; after the final step only the weights, as there is nothing to resume."""
         tensors = pack("model", self.network.state_dict())
         meta: Meta = {"step": step, "seconds": self.seconds, **{f"best_{k}": v for k, v in self.best.items()}}
         if step < self.steps:
@@ -102,7 +110,14 @@ class TrainState:
         save_checkpoint(self.folder / LAST, tensors, meta)
 
     def restore(self) -> int:
-        """Load the last checkpoint if there is one, and return the step to go on from."""
+        """Load the last checkpoint, if there is one.
+
+        Returns:
+            The number of finished steps.
+
+        Raises:
+            UserError: the checkpoint is damaged, or the stage is complete except for its best checkpoint.
+        """
         path = self.folder / LAST
         if not path.exists():
             return 0
@@ -124,7 +139,7 @@ class TrainState:
         return step
 
     def finish(self) -> float:
-        """Give the network its best weights, and return the seconds that the stage took."""
+        """Load the best weights into the network, and return the seconds that the stage took."""
         self.accelerator.wait_for_everyone()
         load_network(self.network, self.folder / BEST)
         self.network.eval()
@@ -132,7 +147,7 @@ class TrainState:
 
 
 def finished(folder: Path, steps: int) -> float | None:
-    """The seconds that a stage of `steps` steps took if `folder` holds all of it, else None."""
+    """The seconds that a stage of `steps` steps took if its checkpoints in `folder` are complete, else None."""
     if not ((folder / LAST).exists() and (folder / BEST).exists()):
         return None
     meta = read_meta(folder / LAST)

@@ -1,4 +1,4 @@
-"""Which positions of a network's feature maps count, from which pixels of its images do."""
+"""The valid positions of a network's feature maps, computed from the valid pixels of its images."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from deploy.errors import UserError
 class ValidMaps:
     """The valid pixels of a batch at the size of any feature map.
 
-    Position i of a line of h cells stands for the pixels from ⌊i·H/h⌋ up to, not including, ⌈(i+1)·H/h⌉ of a line of
-    H, as in adaptive pooling, and it counts where one of these is valid. So an image with a valid pixel has a position
-    that counts on every map, however coarse. These are the cells of strided convolutions whose strides divide the
-    image, and those of pyramid pooling; where a network pads its images they are off by the padding at most.
+    Along an axis of H pixels, position i of h covers the pixels from ⌊i·H/h⌋ up to but excluding ⌈(i+1)·H/h⌉, as in
+    adaptive pooling, and is valid if one of them is. So an image with a valid pixel has a valid position on every map,
+    however coarse. These are the cells of strided convolutions whose strides divide the image size, and those of
+    pyramid pooling; if a network pads its images, they are off by at most the padding.
 
     Args:
         valid: bool N×H×W.
@@ -24,19 +24,23 @@ class ValidMaps:
         self._maps: dict[tuple[int, ...], Tensor] = {}
 
     def of(self, x: Tensor) -> Tensor:
-        """1 where a position of `x` counts and 0 elsewhere, in its dtype but at least float32.
+        """The valid positions of a feature map.
 
-        N×1×h×w of a map N×C×h×w, and N×1 of vectors N×C, which see the whole image.
+        Args:
+            x: maps N×C×h×w, or vectors N×C, which see the whole image.
+
+        Returns:
+            N×1×h×w or N×1: 1 at valid positions and 0 elsewhere, in the dtype of `x` but at least float32.
 
         Raises:
-            UserError: `x` is neither, or not of these images one by one.
+            UserError: `x` has another shape, or is not of these N images.
         """
         size = tuple(x.shape[2:])
         if len(x) != len(self._valid) or len(size) not in (0, 2):
             shape = "×".join(map(str, x.shape))
             raise UserError(
                 f"masked batch norm: a norm reads {shape} of {len(self._valid)} images, neither maps N×C×h×w nor"
-                " vectors N×C of each; leave out --*.masked-norm"
+                " vectors N×C; leave out --*.masked-norm"
             )
         if size not in self._maps:
             self._maps[size] = self._at(size).to(x.device)

@@ -1,1 +1,1 @@
-"""Parallel-jaw grasps in images: their geometry, decoding from a network's maps, poses, and scores. Numpy alone."""
+"""Parallel-jaw grasps in images: geometry, decoding from a network's maps, poses, and scores; in NumPy only."""

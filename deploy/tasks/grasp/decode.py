@@ -1,8 +1,8 @@
-"""From the four maps of a grasp network to grasps: peaks of the quality, and what the other maps say there.
+"""Decode the four maps of a grasp network to grasps: peaks of the quality, and the other maps at these peaks.
 
-GG-CNN (Morrison et al., RSS 2018, arXiv:1804.05172) smooths all maps by Gaussians and reads them at the peaks of the
-quality. Here the quality alone is smoothed everywhere; angle and width are averaged around each peak, by the same
-Gaussians, but weighted by quality: where a network sees no grasp, its angle and width mean nothing.
+GG-CNN (Morrison et al., RSS 2018, arXiv:1804.05172) smooths all maps with Gaussians and reads them at the peaks of the
+quality. Here only the quality is smoothed everywhere. Angle and width are averaged around each peak with the same
+Gaussians, but weighted by quality, because they are meaningless where the network predicts no grasp.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from deploy.errors import UserError
 from deploy.tasks.grasp.geometry import ANGLE, HEIGHT, WIDTH, X, Y, wrap_angle
 
 MIN_DISTANCE = 10
-"""Pixels between two grasps, along each axis."""
+"""Smallest distance between two grasps in pixels, along at least one axis."""
 MIN_QUALITY = 0.1
 SIGMA_QUALITY, SIGMA_ANGLE, SIGMA_WIDTH = 2.0, 2.0, 1.0
-"""Pixels; those of GG-CNN."""
+"""Pixels; as in GG-CNN."""
 CUT = 3.0
-"""Standard deviations at which a Gaussian ends."""
+"""Radius at which Gaussians are truncated, in standard deviations."""
 JAW = 0.5
-"""Size of the jaws as a share of the opening, where nothing else is known, as in GG-CNN."""
+"""Default size of the jaws as a fraction of the opening, as in GG-CNN."""
 _WIDE, _MOVE, _LEVEL = 8.0, 24, 0.95
-"""A peak may move to the top of a Gaussian of 8 pixels, up to 24 pixels along either axis, over ground that has at
-least that share of its quality."""
+"""A peak may move to the maximum of the quality smoothed by a Gaussian of 8 pixels, up to 24 pixels along either axis,
+over pixels with at least that fraction of its quality."""
 _LEAST = 1e-6
 
 
@@ -37,28 +37,28 @@ def decode(
     min_quality: float = MIN_QUALITY,
     jaw: float = JAW,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best grasps of an image, the best first.
+    """Decode the best grasps of an image, the best first.
 
     Args:
-        maps: floating 4×H×W: quality in 0..1, cos 2θ, sin 2θ, and opening / (½ · min(H, W)).
-        valid: bool H×W: where a grasp may have its center; default everywhere.
-        count: how many grasps at most.
-        min_distance: pixels; of two peaks that are nearer along both axes, the lower is left out.
-        min_quality: 0..1, of the smoothed quality.
-        jaw: height of the rectangles as a share of their width.
+        maps: floating point 4×H×W: quality in 0..1, cos 2θ, sin 2θ, and opening / (½ · min(H, W)).
+        valid: bool H×W: where the center of a grasp may be; default: everywhere.
+        count: maximum number of grasps.
+        min_distance: pixels; of two peaks that are closer along both axes, the lower is dropped.
+        min_quality: threshold on the smoothed quality, in 0..1.
+        jaw: height of the rectangles as a fraction of their width.
 
     Returns:
-        Grasps float64 N×5 in pixels of the maps (see `deploy.tasks.grasp.geometry`), and their qualities float64 N in 0..1.
-        N is 0 where no quality is high enough.
+        Grasps float64 N×5 in pixels of the maps (see `deploy.tasks.grasp.geometry`), and their qualities float64 N in
+        0..1. N is 0 if no quality is high enough.
 
     Raises:
-        UserError: the maps have another shape, or hold a number that is not finite.
+        UserError: the maps have another shape, or a value that is not finite.
     """
     if maps.ndim != 3 or maps.shape[0] != 4:
         raise UserError(f"grasp maps are 4×H×W, these have shape {maps.shape}")
     if not np.isfinite(maps).all():
         raise UserError(
-            "a grasp map holds numbers that are not finite; the network is damaged, or its input is"
+            "a grasp map has values that are not finite; check the network and its input"
         )
     rows, columns = _worth_a_look(maps[0], min_quality)
     unit = min(maps.shape[1:]) / 2
@@ -76,9 +76,9 @@ def decode(
 
 
 def smoothed(plane: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian of `sigma` pixels over float32 H×W, cut off at 3 σ; beyond the border the plane is mirrored.
+    """Smooth float32 H×W with a Gaussian of `sigma` pixels, truncated at 3 σ; the plane is mirrored at its borders.
 
-    The same as `scipy.ndimage.gaussian_filter(truncate=3)` to within rounding.
+    Equal to `scipy.ndimage.gaussian_filter(truncate=3)` up to rounding.
     """
     kernel = _kernel(sigma)
     wide = _along_rows(plane.astype(np.float32, copy=False), kernel)
@@ -88,10 +88,20 @@ def smoothed(plane: np.ndarray, sigma: float) -> np.ndarray:
 def find_peaks(
     quality: np.ndarray, valid: np.ndarray | None, count: int, min_distance: int, min_quality: float
 ) -> np.ndarray:
-    """The places M×2 (row, column) of the highest local maxima of `quality` H×W, falling, at most `count`.
+    """Find the highest local maxima of a map.
 
-    A maximum is above `min_quality` and no lower than any pixel within `min_distance` along both axes. Where the
-    quality is flat, as along an object that can be grasped anywhere, the place is the middle (see `_settled`).
+    A maximum is above `min_quality` and not lower than any pixel within `min_distance` along both axes. If the quality
+    is flat, as along an object that can be grasped anywhere, the maximum moves to the middle (see `_settled`).
+
+    Args:
+        quality: float H×W.
+        valid: bool H×W, where a maximum may be; None = everywhere.
+        count: maximum number of maxima.
+        min_distance: in pixels.
+        min_quality: in 0..1.
+
+    Returns:
+        Positions float64 M×2 (row, column), the highest first.
     """
     above = quality > min_quality
     if valid is not None:
@@ -116,10 +126,15 @@ def find_peaks(
 
 
 def to_image(grasps: np.ndarray, network_size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
-    """Grasps N×5 in pixels of the network's (height, width) as pixels of the image's, which was resized to it.
+    """Convert grasps from pixels of the network input to pixels of the image that was resized to it.
 
-    Where the two have other proportions, the opening keeps its place in the picture, and the rectangle its share of the
-    area: so the same function leads back.
+    If the aspect ratios differ, the ends of the opening stay at the same place in the image, and the rectangle keeps
+    its fraction of the area; so swapping the sizes gives the inverse.
+
+    Args:
+        grasps: N×5 in pixels of the network input.
+        network_size: height and width.
+        image_size: height and width.
     """
     down, across = image_size[0] / network_size[0], image_size[1] / network_size[1]
     grasps = np.array(grasps, np.float64).reshape(-1, 5)
@@ -141,19 +156,19 @@ def _kernel(sigma: float) -> np.ndarray:
 
 
 def _along_rows(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """H×W with each column convolved by a symmetric kernel: its product with each band of rows, none of them copied."""
+    """Convolve each column of H×W with a symmetric kernel, as products of the kernel with uncopied bands of rows."""
     padded = plane[_mirrored(len(plane), len(kernel) // 2)]
     return np.matmul(kernel, np.lib.stride_tricks.sliding_window_view(padded, len(kernel), axis=0).mT)
 
 
 @lru_cache(maxsize=32)
 def _mirrored(length: int, reach: int) -> np.ndarray:
-    """The indices 0..length-1, and `reach` more on either side that mirror them."""
+    """The indices 0..length-1, padded on either side with `reach` mirrored ones."""
     return np.pad(np.arange(length), reach, mode="symmetric")
 
 
 def _worth_a_look(quality: np.ndarray, least: float) -> tuple[slice, slice]:
-    """Rows and columns outside of which no smoothed quality is above `least`, as none is before smoothing."""
+    """Rows and columns outside of which no smoothed quality can exceed `least`, because no quality does."""
     above = quality > least
     reach = 2 * int(CUT * SIGMA_QUALITY + 0.5)
     spans = []
@@ -176,10 +191,11 @@ def _near(row: float, column: float, places: Sequence[tuple[float, float]], dist
 
 
 def _settled(quality: np.ndarray, row: int, column: int) -> tuple[float, float]:
-    """A maximum, moved over ground that is as high to where most of it lies around, and there to parts of a pixel.
+    """Move a maximum over almost equally high pixels to the middle of their region, with subpixel precision.
 
-    "Around" is a Gaussian of `_WIDE` pixels, computed for the neighbourhood alone. It goes straight or not at all: on
-    a bent object the straight way leads off it.
+    The middle is the maximum of the quality smoothed by a Gaussian of `_WIDE` pixels, which is computed only for the
+    neighborhood. The maximum moves only if all pixels on the straight line are high: on a bent object the line leaves
+    the object.
     """
     wide = _wide(quality, row, column)
     floor = _LEVEL * quality[row, column]
@@ -198,7 +214,7 @@ def _settled(quality: np.ndarray, row: int, column: int) -> tuple[float, float]:
 
 
 def _wide(quality: np.ndarray, row: int, column: int) -> np.ndarray:
-    """The wider Gaussian over the square of ±(_MOVE + 1) pixels around a place; the quality is 0 outside the image."""
+    """The quality smoothed by the wide Gaussian within ±(_MOVE + 1) pixels of a position; 0 outside the image."""
     reach = len(_WIDE_KERNEL) // 2 + _MOVE + 1
     around = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
     rows, columns = _square(row, column, reach)
@@ -209,7 +225,7 @@ def _wide(quality: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 def _vertex(before: float, middle: float, after: float) -> float:
-    """Where a parabola through three neighbors has its top, from -½ to ½; 0 where the middle is not the highest."""
+    """Position in -½..½ of the maximum of a parabola through three neighbors; 0 if the middle is not the highest."""
     bend = before - 2 * middle + after
     if bend >= 0 or middle < max(before, after):
         return 0.0
@@ -217,7 +233,7 @@ def _vertex(before: float, middle: float, after: float) -> float:
 
 
 def _local_maxima(score: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Flat places of the pixels that are `above` and no lower than their four neighbors."""
+    """Flat indices of the pixels that are `above` and not lower than their four neighbors."""
     above = above.copy()
     above[1:] &= score[1:] >= score[:-1]
     above[:-1] &= score[:-1] >= score[1:]
@@ -227,7 +243,7 @@ def _local_maxima(score: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 
 def _around(planes: np.ndarray, quality: np.ndarray, places: np.ndarray, sigma: float) -> np.ndarray:
-    """The mean of each map P×H×W around each of the pixels N×2, by a Gaussian times the quality: float64 P×N."""
+    """The mean of each map P×H×W around each pixel N×2, weighted by a Gaussian times the quality: float64 P×N."""
     kernel = _kernel(sigma)
     reach = len(kernel) // 2
     at = places[:, :, None] + np.arange(-reach, reach + 1)  # N×2×taps
@@ -248,5 +264,5 @@ _WIDE_KERNEL = _kernel(_WIDE)
 _WIDE_MATRIX = np.stack(
     [np.pad(_WIDE_KERNEL, (shift, 2 * _MOVE + 2 - shift)) for shift in range(2 * _MOVE + 3)]
 )
-"""What `_wide` multiplies by along either axis."""
+"""Matrix with which `_wide` multiplies along either axis."""
 _WAY = np.linspace(0, 1, 9)

@@ -1,4 +1,4 @@
-"""Grasps drawn into pictures: the opening as a thin line, both jaws across its ends as thick ones."""
+"""Draw grasps into images: the opening as a thin line, and the jaws across its ends as thick ones."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,24 @@ from PIL import Image, ImageDraw
 from deploy.tasks.grasp.geometry import corners
 
 OPENING, JAWS = (255, 255, 0), (230, 30, 30)
-"""Colors of the best grasp; the others are fainter."""
+"""Colors of predicted grasps; all but the best are fainter."""
 TRUE = (40, 200, 60)
 _LEAST_SIDE = 300
-"""Smaller pictures are enlarged, or lines would hide what they show."""
+"""Smaller images are enlarged so that the lines do not hide the objects."""
 
 
 def draw_grasps(
     picture: np.ndarray, grasps: np.ndarray, qualities: Sequence[float] | np.ndarray | None = None
 ) -> np.ndarray:
-    """RGB uint8 H×W×3 with grasps N×5, the best first; enlarged by whole numbers where it is small.
+    """Draw grasps into an image.
 
-    Without `qualities` they are the truth, and drawn alike in green.
+    Args:
+        picture: RGB uint8 H×W×3.
+        grasps: N×5, the best first.
+        qualities: N; without them the grasps are the truth, and all are drawn in green.
+
+    Returns:
+        RGB uint8, enlarged by an integer factor if the image is small.
     """
     zoom = max(1, -(-_LEAST_SIDE // min(picture.shape[:2])))
     canvas = Image.fromarray(np.ascontiguousarray(picture.repeat(zoom, 0).repeat(zoom, 1)))

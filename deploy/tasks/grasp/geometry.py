@@ -3,12 +3,12 @@
 A grasp is five numbers, and N grasps are a float64 array N×5:
 
     x, y     center in pixels; x runs to the right, y down, and pixel (column, row) has its center at (column, row)
-    angle    direction of the gripper's opening in radians, in [-π/2, π/2): 0 along +x, counterclockwise as the image is
-             looked at (y up), so that +π/4 opens from the lower left to the upper right. A half turn is the same grasp.
+    angle    direction of the gripper's opening in radians, in [-π/2, π/2): 0 along +x, counterclockwise as seen in the
+             image (y up), so +π/4 opens from the lower left to the upper right. A half turn gives the same grasp.
     width    opening of the gripper in pixels, along `angle`
     height   size of the jaws in pixels, across `angle`
 
-That is the convention of GG-CNN (Morrison et al., RSS 2018, arXiv:1804.05172) and of Cornell's rectangles, whose first
+This is the convention of GG-CNN (Morrison et al., RSS 2018, arXiv:1804.05172) and of Cornell's rectangles, whose first
 edge runs along the opening.
 """
 
@@ -17,24 +17,24 @@ import numpy as np
 X, Y, ANGLE, WIDTH, HEIGHT = range(5)
 """Columns of grasps."""
 MAPS = ("quality", "cos2", "sin2", "width")
-"""What a grasp network gives, in this order."""
+"""Outputs of a grasp network, in this order."""
 GOOD = 0.5
-"""The quality of a pixel where grasping is worth a try."""
+"""Quality from which a pixel is labeled as a good grasp."""
 
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:
-    """The same direction, modulo half a turn, in [-π/2, π/2)."""
+    """Wrap a direction, which is periodic by half a turn, to [-π/2, π/2)."""
     wrapped = np.mod(np.asarray(angle, np.float64) + np.pi / 2, np.pi) - np.pi / 2
     return np.where(wrapped >= np.pi / 2, -np.pi / 2, wrapped)  # mod of a tiny negative number rounds up to π
 
 
 def angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Smallest turn between two directions modulo half a turn, in [0, π/2]."""
+    """Smallest angle between two directions that are periodic by half a turn, in [0, π/2]."""
     return np.abs(wrap_angle(np.asarray(a) - np.asarray(b)))
 
 
 def corners(grasps: np.ndarray) -> np.ndarray:
-    """The rectangles of grasps: N×5 → float64 N×4×2 (x, y), the first edge along the opening, in a circle."""
+    """The corners of grasps N×5 in cyclic order, the first edge along the opening: float64 N×4×2 (x, y)."""
     grasps = np.asarray(grasps, np.float64).reshape(-1, 5)
     x, y, angle, width, height = grasps.T
     along = np.stack([np.cos(angle), -np.sin(angle)], axis=1) * (width / 2)[:, None]
@@ -50,9 +50,9 @@ def corners(grasps: np.ndarray) -> np.ndarray:
 
 
 def from_corners(points: np.ndarray) -> np.ndarray:
-    """Grasps N×5 of rectangles N×4×2 (x, y) whose first edge runs along the opening; the reverse of `corners`.
+    """Grasps N×5 from rectangles N×4×2 (x, y) whose first edge runs along the opening; the inverse of `corners`.
 
-    Of a quadrilateral that is not quite a rectangle the mean of the corners and of opposite edges is taken.
+    If a quadrilateral is not exactly a rectangle, its corners and its opposite edges are averaged.
     """
     points = np.asarray(points, np.float64).reshape(-1, 4, 2)
     along = (points[:, 1] - points[:, 0] + points[:, 2] - points[:, 3]) / 2

@@ -1,7 +1,7 @@
-"""Images with grasps in a folder, as a device can read them (see `deploy.evaluation.labeled_data`).
+"""Images with grasps in a folder that a device can read (see `deploy.evaluation.labeled_data`).
 
-`images/NAME.npy` (float32 H×W×C, depth in meters and NaN for holes) or `.png`, and `grasps/NAME.csv`: one grasp a line,
-`x,y,angle,width,height` in pixels and degrees, under that header. A file of the header alone: nothing to grasp.
+`images/NAME.npy` (float32 H×W×C, depth in meters and NaN for holes) or `.png`, and `grasps/NAME.csv`: one grasp per
+line, `x,y,angle,width,height` in pixels and degrees, under that header. A file with only the header has no grasps.
 """
 
 import math
@@ -34,7 +34,7 @@ def write_grasps(folder: Path, samples: Iterable[Sample]) -> int:
 
 
 def write_csv(path: Path, grasps: np.ndarray, qualities: np.ndarray | None = None) -> None:
-    """Write grasps N×5 as a file, with their qualities as one more column where there are some."""
+    """Write grasps N×5 to a file, with their qualities N as a further column if given."""
     rows = np.array(grasps, np.float64).reshape(-1, 5)
     rows[:, ANGLE] = np.degrees(rows[:, ANGLE])
     header = HEADER
@@ -46,10 +46,11 @@ def write_csv(path: Path, grasps: np.ndarray, qualities: np.ndarray | None = Non
 
 
 def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
-    """The samples of a folder, in the order of their names.
+    """Read the samples of a folder, in the order of their names.
 
-    Raises `UserError` naming the file where the folder, an image or its grasps are missing or damaged, or the image is
-    none that the bundle allows.
+    Raises:
+        UserError: the folder, an image or its grasps are missing or damaged, or an image does not fit the bundle. The
+            message names the file.
     """
     if not (folder / "grasps").is_dir():
         raise UserError(f"{folder / 'grasps'}: no such folder; it should hold a .csv for each of the images")
@@ -61,13 +62,17 @@ def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
 
 
 def read_csv(path: Path) -> np.ndarray:
-    """Grasps float64 N×5 of a file; the angle in radians. Raises `UserError` naming the file and the line."""
+    """Read grasps float64 N×5 from a file, with angles in radians.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not a grasp; the message names both.
+    """
     try:
         header, *lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); each image needs its grasps") from error
     if header.strip() != HEADER:
-        raise UserError(f"{path}: begins with {header[:40]!r}, should with {HEADER}")
+        raise UserError(f"{path}: begins with {header[:40]!r}; the first line must be {HEADER}")
     rows = [_row(path, number, line) for number, line in enumerate(lines, start=2) if line.strip()]
     grasps = np.array(rows, np.float64).reshape(-1, 5)
     grasps[:, ANGLE] = np.radians(grasps[:, ANGLE])
@@ -80,5 +85,5 @@ def _row(path: Path, number: int, line: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != 5 or not all(map(math.isfinite, values)) or min(values[3:]) <= 0:
-        raise UserError(f"{path}, line {number}: {line[:60]!r} is not {HEADER} with sizes above 0")
+        raise UserError(f"{path}, line {number}: {line[:60]!r} is not {HEADER}; give five numbers, with sizes above 0")
     return values

@@ -1,8 +1,8 @@
-"""Scores of grasps by the rectangle metric, one definition for training, export checks and the device.
+"""Scores of grasps by the rectangle metric, shared by training, export checks and the device.
 
-A prediction is right where its rectangle overlaps one of the truth by an IoU above 0.25 and is turned against it by no
-more than 30° (Jiang et al., ICRA 2011; Lenz et al., arXiv:1301.3592). Only integer counts are kept, so scores do not
-depend on the order or the grouping of the images.
+A prediction is right if its rectangle has an IoU above 0.25 with a true one, and their angles differ by at most 30°
+(Jiang et al., ICRA 2011; Lenz et al., arXiv:1301.3592). Scores are computed from integer counts, so they do not depend
+on the order or the grouping of images.
 """
 
 from collections.abc import Sequence
@@ -20,43 +20,52 @@ IOUS = (0.25, 0.30, 0.35, 0.40, 0.50)
 ANGLES = (30.0, 20.0, 15.0, 10.0, 5.0)
 """Thresholds of the sweep; degrees."""
 BINS = 100
-"""Steps of quality that precision and recall are told at."""
+"""Number of quality thresholds at which precision and recall are computed."""
 _ROUNDING = 1e-9
 
 
 class GraspScores(msgspec.Struct, frozen=True):
-    """Scores over all images with a grasp to be found; fractions in 0..1."""
+    """Scores over all images with a true grasp; fractions in 0..1."""
 
     images: int
     empty: int
-    """Images without any grasp in the truth; they count for nothing else."""
+    """Images without a true grasp; they count in no other score."""
     success: dict[int, float]
-    """By k: share of images where one of the first k predictions is right. No prediction is a failure."""
+    """By k: fraction of images with a right prediction among the first k. No prediction is a failure."""
     sweep: tuple[tuple[float, ...], ...]
-    """success@1 for each of `IOUS` (rows) and `ANGLES`."""
+    """success@1 for each of `IOUS` (rows) and `ANGLES` (columns)."""
     precision: tuple[float, ...]
-    """Of the best predictions with at least a quality of i / BINS, the share that is right; 1 where there is none."""
+    """Fraction of the best predictions with a quality of at least i / BINS that are right; 1 if there is none."""
     recall: tuple[float, ...]
-    """Share of images whose best prediction has that quality and is right; falls from success@1."""
+    """Fraction of images whose best prediction has at least that quality and is right; begins with success@1."""
     average_precision: float
-    """Area below precision over recall, as a step function."""
+    """Area under the step function of precision over recall."""
 
 
 class GraspMetrics:
-    """Counts predictions against truth, image by image; `scores()` turns the counts into figures."""
+    """Counts right and wrong predictions, image by image; `scores()` computes scores from the counts.
+
+    Args:
+        counts: the values of k in success@k.
+    """
 
     def __init__(self, counts: Sequence[int] = (1, 5)) -> None:
-        """`counts` are the k of success@k."""
         self.ks = tuple(counts)
         self.images = np.zeros(2, np.int64)
-        """With and without a grasp in the truth."""
+        """Images with and without a true grasp."""
         self.hits = np.zeros(len(self.ks), np.int64)
         self.sweep = np.zeros((len(IOUS), len(ANGLES)), np.int64)
         self.by_quality = np.zeros((2, BINS + 1), np.int64)
-        """Best predictions that are wrong, and right, by quality."""
+        """Best predictions that are wrong (row 0) and right (row 1), by quality."""
 
     def update(self, grasps: np.ndarray, qualities: np.ndarray, truth: np.ndarray) -> None:
-        """Count an image: predictions N×5, the best first, their qualities N in 0..1, and the truth M×5."""
+        """Count an image.
+
+        Args:
+            grasps: predictions N×5, the best first.
+            qualities: of the predictions, N in 0..1.
+            truth: true grasps M×5.
+        """
         if len(truth) == 0:
             self.images[1] += 1
             return
@@ -73,18 +82,22 @@ class GraspMetrics:
         self.by_quality[int(right[0]), step] += 1
 
     def arrays(self) -> list[np.ndarray]:
-        """The counts; those of several processes add up, in place."""
+        """The counts; add those of other processes to them, in place."""
         return [self.images, self.hits, self.sweep, self.by_quality]
 
     def merge(self, other: Self) -> None:
-        """Add the counts of another instance, for example of another process or shard."""
+        """Add the counts of another instance, such as that of another process or shard."""
         if self.ks != other.ks:
             raise ValueError(f"metrics of success@{self.ks} and @{other.ks} cannot be merged")
         for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
             mine += theirs
 
     def scores(self) -> GraspScores:
-        """The figures so far. `UserError` if no image had a grasp in its truth: there is nothing to report then."""
+        """The scores of all counted images.
+
+        Raises:
+            UserError: no image has a true grasp.
+        """
         images = int(self.images[0])
         if images == 0:
             raise UserError("nothing to score: no image has a grasp in its truth; check the labels")
@@ -105,17 +118,17 @@ class GraspMetrics:
 
 
 def compare(grasps: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU in 0..1 and turn in [0, π/2] of each of N grasps against each of M: float64 N×M both."""
+    """IoU in 0..1 and angle in [0, π/2] between each of N grasps and each of M true ones: both float64 N×M."""
     return iou(grasps, truth), angle_between(grasps[:, None, ANGLE], truth[None, :, ANGLE])
 
 
 def matches(
     overlaps: np.ndarray, angles: np.ndarray, min_iou: float = MIN_IOU, max_angle: float = MAX_ANGLE
 ) -> Any:
-    """Where both criteria of the rectangle metric hold: bool, of the shape of both."""
+    """Whether both criteria of the rectangle metric hold: bool, in the shape of the inputs."""
     return np.asarray((overlaps > min_iou) & (angles <= max_angle + _ROUNDING))
 
 
 def success(grasps: Any, truth: Any, min_iou: float = MIN_IOU, max_angle: float = MAX_ANGLE) -> np.ndarray:
-    """Whether each of N predictions is right by any of M grasps of the truth: bool N."""
+    """Whether each of N predictions matches any of M true grasps: bool N."""
     return matches(*compare(np.asarray(grasps), np.asarray(truth)), min_iou, max_angle).any(axis=1)

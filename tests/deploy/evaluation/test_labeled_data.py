@@ -56,7 +56,7 @@ class TestDamage:
 
     def test_missing_mask(self, folder):
         (folder / "masks" / "00001-1.png").unlink()
-        assert "00001-1.png: is missing, the mask of 00001-1.png" in self.refused(folder)
+        assert "00001-1.png: is missing; 00001-1.png needs a mask" in self.refused(folder)
 
     def test_missing_folder(self, tmp_path):
         assert "masks: no such folder" in self.refused(tmp_path / "nowhere")
@@ -67,12 +67,12 @@ class TestDamage:
 
     def test_id_that_is_no_class(self, folder):
         write_png(folder / "masks" / "00002-2.png", np.full((40, 56), 7, np.uint8))
-        assert "00002-2.png: holds id 7, the bundle has 2 classes" in self.refused(folder)
+        assert "00002-2.png: has id 7, but the bundle has 2 classes" in self.refused(folder)
 
     def test_id_below_0(self, folder):
         (folder / "masks" / "00002-2.png").unlink()
         np.save(folder / "masks" / "00002-2.npy", np.full((40, 56), -1, np.int16))
-        assert "00002-2.npy: holds id -1, the bundle has 2 classes" in self.refused(folder)
+        assert "00002-2.npy: has id -1, but the bundle has 2 classes" in self.refused(folder)
 
     def test_image_that_the_bundle_does_not_take(self, folder):
         with pytest.raises(UserError, match=r"00000-0\.png: image has 3 channels, the bundle wants 2"):

@@ -184,5 +184,5 @@ def test_two_processes_share_the_batch_of_one():
 @pytest.mark.parametrize(("field", "value"), [("balance", 1.5), ("balance", -0.1), ("max_no_data", 50.0)])
 def test_shares_must_be_fractions(field, value):
     flag = field.replace("_", "-")
-    with pytest.raises(UserError, match=rf"--augment\.{flag} {value}: is a share, from 0 to 1"):
+    with pytest.raises(UserError, match=rf"--augment\.{flag} {value}: must be a fraction in 0..1"):
         replace(CONFIG, **{field: value})

@@ -185,7 +185,7 @@ class TestReliability:
 
         monkeypatch.setattr("distill.distillation.teacher_cache.os.posix_fallocate", full)
         with pytest.raises(
-            UserError, match=r"c: the teacher's outputs need .* GB and the disk is full; free some"
+            UserError, match=r"c: the teacher's outputs need .* GB, but the disk is full; free some"
         ):
             TeacherCache(tmp_path / "c", LAYOUT, {})
         assert not list((tmp_path / "c").iterdir())
@@ -194,10 +194,10 @@ class TestReliability:
         TeacherCache(tmp_path / "c", LAYOUT, {})
         with (tmp_path / "c" / "layer4.bin").open("r+b") as file:
             file.truncate(100)
-        with pytest.raises(UserError, match=r"layer4\.bin: missing or truncated; delete the folder"):
+        with pytest.raises(UserError, match=r"layer4\.bin: is missing or truncated; delete the folder"):
             TeacherCache(tmp_path / "c", LAYOUT, {})
         (tmp_path / "c" / "cache.json").write_text("{")
-        with pytest.raises(UserError, match=r"cache\.json: not readable"):
+        with pytest.raises(UserError, match=r"cache\.json: cannot be read"):
             TeacherCache(tmp_path / "c", LAYOUT, {})
 
     def test_a_folder_with_other_files_is_left_alone(self, tmp_path):

@@ -99,7 +99,7 @@ class TestPipeline:
         assert (finished.out / "student" / "best.safetensors").read_bytes() == before
 
     def test_a_second_run_into_the_folder_is_refused(self, finished):
-        with pytest.raises(UserError, match=r"holds a run already; add --resume"):
+        with pytest.raises(UserError, match=r"already holds a run; add --resume"):
             run(finished)
 
     def test_resuming_with_other_settings_names_the_field(self, finished):
@@ -157,7 +157,7 @@ class TestPipeline:
             ("--distill.aux=feature(layer4)", r"distill.aux .*compares features; give losses on logits"),
             ("--distill.views=-1", "distill.views -1: must be at least 0"),
             ("--distill.weight=-1", r"distill.weight -1\.0: must be at least 0"),
-            ("--distill.teachers=/nowhere.safetensors", "no checkpoint that describes its network"),
+            ("--distill.teachers=/nowhere.safetensors", "is not a checkpoint that describes its network"),
             (
                 "--student-train.compile --student-train.checkpoint-activations",
                 "student-train.compile: does not go with --student-train.checkpoint-activations",
@@ -166,7 +166,7 @@ class TestPipeline:
             ("--precision=fp16", "fp16 needs a GPU"),
             ("--data.size=0 9", "data.size 0: must be at least 8"),
             ("--int8.calibration-images=4", "int8.calibration-images 4: must be at least 8"),
-            ("--int8.min-agreement=98", r"int8.min-agreement 98\.0: is a fraction"),
+            ("--int8.min-agreement=98", r"int8.min-agreement 98\.0: must be a fraction"),
             ("--data.synthetic-counts=7 2 2", "the training split has 7 images, too few to quantize by"),
         ],
     )

@@ -55,7 +55,7 @@ class TestDeviceData:
     def test_never_deletes_files_that_no_run_wrote(self, splits, tmp_path):
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "precious.png").write_bytes(b"mine")
-        with pytest.raises(UserError, match=r"data: was not made by a run, so it is not replaced"):
+        with pytest.raises(UserError, match=r"data: was not written by a run, so it is not replaced"):
             write_device_data(prepared_data(splits), Int8Config(), tmp_path)
         assert (tmp_path / "data" / "precious.png").read_bytes() == b"mine"
 

@@ -140,7 +140,7 @@ class TestSimulation:
 
 class TestErrors:
     def test_no_convolution(self):
-        with pytest.raises(UserError, match=r"no convolution to quantise; train another student"):
+        with pytest.raises(UserError, match=r"no convolution to quantize; train another student"):
             to_qat(nn.ReLU(), images(), [images()])
 
     def test_no_calibration_images(self):
@@ -169,7 +169,7 @@ class TestErrors:
                 return Output(logits + logits.mean(), None)
 
         with pytest.raises(
-            UserError, match=r"features of this network cannot be followed; use post-training"
+            UserError, match=r"features of this network cannot be traced; use post-training"
         ):
             to_qat(Shifted(), images(), [images()])
 

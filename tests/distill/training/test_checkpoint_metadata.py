@@ -75,7 +75,7 @@ def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
         ),
         (
             {"normalize": "patch"},
-            r"was trained with --data.normalize set, asked for is patch; use set here, or another teacher",
+            r"was trained with --data.normalize set, this run has patch; use set here, or another teacher",
         ),
     ],
 )
@@ -114,7 +114,7 @@ def test_files_without_metadata(tmp_path, splits):
     for name in ("x.safetensors", "x.pth", "absent.safetensors"):
         assert find_metadata(tmp_path / name) is None
         with pytest.raises(
-            UserError, match=f"{name}: no checkpoint that describes its network; give best.safetensors"
+            UserError, match=f"{name}: is not a checkpoint that describes its network; give best.safetensors"
         ):
             network_from(tmp_path / name, prepared_data(splits, STATS))
 

@@ -123,12 +123,12 @@ def test_a_tracker_that_fails_during_training_is_warned_of_once(fake, tmp_path, 
     assert torch.equal(trained(context, "student")[0], untracked[0])
     stop_tracker(context.accelerator)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert told == ["warning: mlflow failed (no route to the server); the run goes on without it"]
+    assert told == ["warning: mlflow failed (no route to the server); the run continues without it"]
 
 
 def test_one_that_fails_at_the_start_stops_before_training(fake, tmp_path):
     fake.fails_to = ("start",)
-    with pytest.raises(UserError, match="--tracker mlflow: no route to the server; mend it, or leave"):
+    with pytest.raises(UserError, match="--tracker mlflow: no route to the server; fix it, or leave"):
         prepare(config(tmp_path / "r", "mlflow"))
 
 
