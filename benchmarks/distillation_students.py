@@ -44,15 +44,15 @@ class StudentFactory:
             seed: seed of the weights, of the data order and, unless teacher outputs are cached, of the augmentation.
         """
         run = replace(run, distill=replace(run.distill, cache=self._cache_folder(run)))
-        distils = run.distill.weight > 0
-        views = run.distill.views if distils else 0
+        distills = run.distill.weight > 0
+        views = run.distill.views if distills else 0
         # cached views are the same for all seeds
         context = self.context.with_config(run if views else replace(run, seed=seed))
         torch.manual_seed(seed)
         network = new_network(run, run.student, context.splits, context.task)
         init_student(self.teacher.network, network, run.distill)
         stage = replace(training_stage(context, name, run.student, views=views), seed=seed)
-        if not distils:
+        if not distills:
             return PreparedStudent(network, stage, None)
         distillation = build_distillation(self.teacher.network, network, stage, context)
         return PreparedStudent(network, stage, distillation)

@@ -68,7 +68,7 @@ def loop_steps(context: RunContext, steps: int, teacher: bool = True, views: int
     Args:
         context: the run.
         steps: measured steps, after `WARM` that are not counted.
-        teacher: distil from a teacher.
+        teacher: distill from a teacher.
         views: cached views of each image; 0 runs the teacher in every step.
     """
     config = context.config

@@ -1,4 +1,4 @@
-"""From labeled images to a verified bundle: train the teacher, distil the student, export, quantize, verify, time.
+"""From labeled images to a verified bundle: train the teacher, distill the student, export, quantize, verify, time.
 
 Each stage leaves its result in the run's folder, so an interrupted run goes on where it was:
 

@@ -66,7 +66,7 @@ def train_network(
         name: of the training, and of its folder.
         model: the network.
         training: how to train it.
-        teacher: distils it; None to train on the labels alone.
+        teacher: distills it; None to train on the labels alone.
 
     Raises:
         UserError: there are neither steps nor weights, or as `train` does.
@@ -97,10 +97,10 @@ def _train_new(
     network = new_network(config, model, context.splits, context.task)
     if teacher is not None:
         init_student(teacher, network, config.distill)
-    distils = teacher is not None and config.distill.weight > 0
-    stage = training_stage(context, name, model, views=config.distill.views if distils else 0)
+    distills = teacher is not None and config.distill.weight > 0
+    stage = training_stage(context, name, model, views=config.distill.views if distills else 0)
     distillation = None
-    if teacher is not None and distils:
+    if teacher is not None and distills:
         distillation = build_distillation(teacher, network, stage, context)
     options = {"distillation": distillation, "resume": config.resume}
     return train(network, stage, training, context.accelerator, **options)

@@ -207,6 +207,6 @@ def _name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tu
         return names
     return (
         band_names(image)
-        or {1: ("grey",), 3: RGB_CHANNELS}.get(count)
+        or {1: ("grey",), 3: RGB_CHANNELS}.get(count)  # codespell:ignore grey - as older runs call it
         or tuple(f"band_{i}" for i in range(count))
     )

@@ -93,7 +93,7 @@ class TestInt8:
 
     def test_layers_may_be_kept_in_float(self, bundle):
         with pytest.raises(UserError, match=r"float: no layer is called 'kernal'; close are kernel"):
-            run(bundle, "--float", "kernal")
+            run(bundle, "--float", "kernal")  # codespell:ignore kernal
         with pytest.raises(UserError, match="leaves no layer to quantize"):
             run(bundle, "--float", "first,last")
 

@@ -23,7 +23,7 @@ from distill.training.step_module import Distillation, normalized
 from tests.distill.tiny import CE, tiny_net
 
 VIEWS, IMAGES = 4, 10
-DISTIL = DistillConfig()
+DISTILLATION = DistillConfig()
 LAYOUT = Layout(VIEWS * IMAGES, {"logits": (2, 6, 6), "layer4": (8, 6, 6)}, "fp16")
 # Not Adam: a bias before a batch norm has only rounding errors as gradient, which Adam would scale to full steps.
 TRAIN = TrainConfig(steps=12, batch_size=4, optimizer="sgd", lr=0.05, checkpoint_every=3)
@@ -94,7 +94,7 @@ class TestSameAsOnline:
         def trained(name, teach):
             student = tiny_net()
             distillation_loss = build_distillation_loss(
-                DISTIL, parse_distillation(loss), tiny_net(seed=9), student
+                DISTILLATION, parse_distillation(loss), tiny_net(seed=9), student
             )
             torch.manual_seed(0)
             for adapter in distillation_loss.adapters.values():

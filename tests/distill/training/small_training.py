@@ -19,9 +19,9 @@ def weights(network):
     return torch.cat([value.flatten().double() for value in network.state_dict().values()])
 
 
-def trained(stage, config, accelerator, teacher=None, loss="kl(t=2)", distil=None, **options):
+def trained(stage, config, accelerator, teacher=None, loss="kl(t=2)", distill=None, **options):
     network = tiny_net()
     if teacher is not None:
-        options["distillation"] = distillation(teacher, network, accelerator, loss, **(distil or {}))
+        options["distillation"] = distillation(teacher, network, accelerator, loss, **(distill or {}))
     train(network, stage, config, accelerator, **options)
     return weights(network)

@@ -110,7 +110,7 @@ def test_folder_image_without_any_data(tmp_path):
 def test_folder_sixteen_bits_are_not_optical(tmp_path):
     laid_out(tmp_path, ids(0, 1), image=lambda n: photo(n)[..., :1].astype(np.uint16) * 200)
     splits = open_at("folder", tmp_path)
-    assert splits.channels == ("grey",)
+    assert splits.channels == ("grey",)  # codespell:ignore grey
     assert not splits.optical
     assert splits.train[0].image.max() > 255
 
