@@ -51,22 +51,26 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     _check_flags(command, backend)
     compiler = _compiler_options(command, backend) if backend in TENSORRT else None
     makes = _makes(command, manifest.files)
-    data = _data(command, bundle, makes, task_of(manifest).truth)
+    task = task_of(manifest)
+    budget = command.int8.budget(task.int8_budget)
+    data = _data(command, bundle, makes, task.truth)
     _check_machine(backend, compiler)
     if makes:
         _check_can_make(bundle, precision)
     verify_files(bundle, manifest, REPLACED[precision] if makes else ())
 
     if makes and data and precision == "int8":
-        make_int8(bundle, data, command.int8.options())
+        make_int8(bundle, data, command.int8.options(budget))
     elif makes and data:
         make_fp16(bundle, data)
     engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)
     if data:
-        budget = command.int8.budget() if precision == "int8" else None
-        receipt = verify_build(
-            bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=budget
-        )
+        options = {
+            "engine": engine,
+            "runs_here": runs_here,
+            "budget": budget if precision == "int8" else None,
+        }
+        receipt = verify_build(bundle, data, backend, precision, **options)
     else:
         receipt = None
         print(

@@ -11,9 +11,9 @@ from typing import Literal
 from deploy.backends.engine import CPU, TENSORRT
 from deploy.build.steps import MADE
 from deploy.errors import UserError
-from deploy.evaluation.receipt import Budget
+from deploy.evaluation.receipt import INT8_BUDGET, Budget
 from deploy.quantize.calibrators import CALIBRATORS
-from deploy.quantize.options import GRANULARITIES, INT8_BUDGET, Int8Options
+from deploy.quantize.options import GRANULARITIES, Int8Options
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class Int8Flags:
             }
         )
 
-    def budget(self) -> Budget:
-        """The budget; `INT8_BUDGET` for limits that were not given."""
+    def budget(self, default: Budget) -> Budget:
+        """The budget; of limits that were not given, the `default`, which is that of the bundle's task."""
         return Budget(
-            INT8_BUDGET.max_drop if self.max_drop is None else self.max_drop,
-            INT8_BUDGET.min_agreement if self.min_agreement is None else self.min_agreement,
+            default.max_drop if self.max_drop is None else self.max_drop,
+            default.min_agreement if self.min_agreement is None else self.min_agreement,
         )
 
-    def options(self) -> Int8Options:
+    def options(self, budget: Budget) -> Int8Options:
         """The options of the quantization, with defaults for those that were not given."""
         defaults = Int8Options()
         return Int8Options(
-            budget=self.budget(),
+            budget=budget,
             calibrators=self.calibrators or defaults.calibrators,
             granularity=self.granularity or defaults.granularity,
             sensitivity=self.sensitivity,
@@ -230,7 +230,12 @@ def _add_int8(group: argparse._ArgumentGroup) -> None:
         ("--max-drop", INT8_BUDGET.max_drop),
         ("--min-agreement", INT8_BUDGET.min_agreement),
     ):
-        add(flag, type=partial(_fraction, flag), metavar="FRACTION", help=f"default {default}")
+        add(
+            flag,
+            type=partial(_fraction, flag),
+            metavar="FRACTION",
+            help=f"default {default}; a task may have its own",
+        )
 
 
 def _add_tensorrt(group: argparse._ArgumentGroup) -> None:

@@ -26,6 +26,7 @@ from deploy.errors import GateFailed, UserError
 from deploy.evaluation.golden import compare
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, require_data
 from deploy.evaluation.receipt import (
+    INT8_BUDGET,
     Budget,
     Hop,
     HopReceipt,
@@ -38,7 +39,7 @@ from deploy.evaluation.receipt import (
 )
 from deploy.files.atomic import json_bytes, write_json
 from deploy.loading import load
-from deploy.quantize.options import INT8_BUDGET, Int8Options, Say
+from deploy.quantize.options import Int8Options, Say
 from deploy.quantize.report import Figures, Report, sensitivity_svg
 from deploy.tasks.registry import model_of, task_of
 

@@ -59,6 +59,10 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Smallest fraction of valid pixels with the same label."""
 
 
+INT8_BUDGET = Budget(max_drop=0.005, min_agreement=0.98)
+"""Default budget of INT8 against the fp32 model."""
+
+
 @dataclass(frozen=True)
 class Hop:
     """One form of the model. `model` maps an image H×W×C to a result with labels of the same height and width."""

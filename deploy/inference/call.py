@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
 
 import numpy as np
 
+from deploy.backends.engine import Engine
+from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
+from deploy.inference.preprocess import prepare
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,44 @@ def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.nda
 def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays along a new first axis; a single one is not copied."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+
+
+class Stopwatch:
+    """The stages of one call, timed one after another."""
+
+    def __init__(self) -> None:
+        self._marks = [perf_counter()]
+
+    def lap(self) -> None:
+        """End a stage and begin the next."""
+        self._marks.append(perf_counter())
+
+    def timings(self) -> Timings:
+        """The three stages; the third ends now."""
+        self.lap()
+        return Timings(*(1000 * (end - begin) for begin, end in pairwise(self._marks)))
+
+
+def run_resized(
+    images: Sequence[np.ndarray], spec: InputSpec, engine: Engine
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...], Stopwatch]:
+    """Resize images to the network and run it.
+
+    Args:
+        images: H×W×C in raw units, of one size.
+        spec: input of the network.
+        engine: runs it.
+
+    Returns:
+        The outputs of the engine; for each image which of its pixels carry data, bool H×W; and a stopwatch that times
+        the postprocessing.
+
+    Raises:
+        UserError: an image is invalid (see `deploy.inference.preprocess.check_pixels`).
+    """
+    watch = Stopwatch()
+    inputs, valids = zip(*(prepare(one, spec) for one in images), strict=True)
+    watch.lap()
+    outputs = engine.run(stack(inputs))
+    watch.lap()
+    return outputs, valids, watch

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.evaluation.receipt import Budget
+from deploy.evaluation.receipt import INT8_BUDGET, Budget
 from deploy.quantize.calibrators import CALIBRATORS
 
 GRANULARITIES = ("layer", "block")
-INT8_BUDGET = Budget(max_drop=0.005, min_agreement=0.98)
-"""Default budget of INT8 against the fp32 model."""
 
 Say = Callable[[str], None]
 """Prints a line of progress, or a table."""

@@ -15,7 +15,7 @@ import numpy as np
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec, Manifest
 from deploy.evaluation.metric import Metric
-from deploy.evaluation.receipt import Sample, Scorer
+from deploy.evaluation.receipt import INT8_BUDGET, Budget, Sample, Scorer
 from deploy.inference.call import Timings
 
 
@@ -84,5 +84,7 @@ class Task:
     """Describes a result in a few words."""
     save: Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], bool], None]
     """Writes a result as files whose names start with the path; the flag adds the probabilities or maps."""
+    int8_budget: Budget = INT8_BUDGET
+    """What INT8 may cost unless the user says otherwise."""
     decide: Callable[[Any, float | None, float | None], Model] | None = None
     """Returns a model with this threshold and temperature; None if labels are not the classes of the highest scores."""

@@ -77,8 +77,6 @@ def verify_export(folder: Path, network: nn.Module, model: bytes, context: RunCo
     return receipt
 
 
-def device_form(
-    network: nn.Module, spec: InputSpec, head: Head = argmax_head, *, fold: bool
-) -> Deployable:
+def device_form(network: nn.Module, spec: InputSpec, head: Head = argmax_head, *, fold: bool) -> Deployable:
     """The network to export; with `fold` in its `folded` form, which the receipt compares with the trained form."""
     return Deployable(folded(network) if fold else network, spec, head).cpu()

@@ -57,9 +57,7 @@ def decode(
     if maps.ndim != 3 or maps.shape[0] != 4:
         raise UserError(f"grasp maps are 4×H×W, these have shape {maps.shape}")
     if not np.isfinite(maps).all():
-        raise UserError(
-            "a grasp map has values that are not finite; check the network and its input"
-        )
+        raise UserError("a grasp map has values that are not finite; check the network and its input")
     rows, columns = _worth_a_look(maps[0], min_quality)
     unit = min(maps.shape[1:]) / 2
     maps, valid = maps[:, rows, columns], None if valid is None else valid[rows, columns]

@@ -85,5 +85,7 @@ def _row(path: Path, number: int, line: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != 5 or not all(map(math.isfinite, values)) or min(values[3:]) <= 0:
-        raise UserError(f"{path}, line {number}: {line[:60]!r} is not {HEADER}; give five numbers, with sizes above 0")
+        raise UserError(
+            f"{path}, line {number}: {line[:60]!r} is not {HEADER}; give five numbers, with sizes above 0"
+        )
     return values

@@ -8,16 +8,15 @@ _SHARE = 1e-12
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of the rectangles of grasps N×5 and M×5: float64 N×M in 0..1; 0 where both have no area.
+    """IoU of the rectangles of grasps N×5 and M×5: float64 N×M in 0..1; 0 if both have no area.
 
-    Rectangle b is clipped by the four sides of a, one after the other (Sutherland & Hodgman, CACM 17, 1974), all pairs
-    at once.
+    Rectangle b is clipped by the four sides of a in turn (Sutherland & Hodgman, CACM 17, 1974), for all pairs at once.
     """
     a, b = (np.asarray(one, np.float64).reshape(-1, 5) for one in (a, b))
     first, second = (one[:, WIDTH] * one[:, HEIGHT] for one in (a, b))
     if len(a) == 0 or len(b) == 0:
         return np.zeros((len(a), len(b)))
-    # around the middle of a, as small numbers are more exact
+    # relative to the center of a, as small numbers are more precise
     middle = corners(a).mean(axis=1)[:, None, None]
     ring_a = np.broadcast_to(corners(a)[:, None] - middle, (len(a), len(b), 4, 2)).reshape(-1, 4, 2)
     ring_b = np.broadcast_to(corners(b)[None] - middle, (len(a), len(b), 4, 2)).reshape(-1, 4, 2)
@@ -49,9 +48,8 @@ def _clip(
     points = np.stack([polygon, polygon + share[..., None] * (after - polygon)], axis=2)
     keep = np.stack([stays, crosses], axis=2)
     points, keep = points.reshape(count, 2 * most, 2), keep.reshape(count, 2 * most)
-    order = np.argsort(~keep, axis=1, kind="stable")[
-        :, : most + 1
-    ]  # a line adds one corner at most to a convex ring
+    # a line adds at most one corner to a convex polygon
+    order = np.argsort(~keep, axis=1, kind="stable")[:, : most + 1]
     return np.take_along_axis(points, order[..., None], axis=1), keep.sum(axis=1)
 
 
@@ -60,7 +58,7 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _area(polygon: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Of the first `used` corners of each polygon P×V×2."""
+    """The area of each polygon P×V×2, of which the first `used` corners count."""
     index = np.arange(polygon.shape[1])
     following = np.where(index + 1 < used[:, None], index + 1, 0)
     after = np.take_along_axis(polygon, following[..., None], axis=1)

@@ -1,4 +1,4 @@
-"""Grasps in space: from pixels and depth to meters, for a pinhole camera without distortion."""
+"""Poses of grasps in space: from pixels and depth to meters, for a pinhole camera without distortion."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from deploy.inference.depth import warn_of_millimeters
 from deploy.tasks.grasp.geometry import ANGLE, WIDTH, X, Y
 
 AROUND = (2, 8)
-"""Half sides in pixels of the squares around a grasp in which depth is looked for, one after the other."""
+"""Half sides in pixels of the squares around a grasp in which depth is searched; the larger only if needed."""
 
 
 class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +24,7 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not (self.fx > 0 and self.fy > 0 and np.isfinite([self.fx, self.fy, self.cx, self.cy]).all()):
             raise UserError(
-                f"camera: focal lengths {self.fx:g}, {self.fy:g} must be above 0, and all numbers finite"
+                f"camera: focal lengths {self.fx:g}, {self.fy:g} must be above 0, and all values finite"
             )
 
 
@@ -32,23 +32,27 @@ class Poses(NamedTuple):
     """N grasps in the frame of the camera: x to the right of the image, y down, z away from the camera; meters."""
 
     points: np.ndarray
-    """float64 N×3: where the middle of the jaws goes; NaN where no depth was measured near a grasp."""
+    """float64 N×3: target of the center between the jaws; NaN if no depth was measured near a grasp."""
     openings: np.ndarray
     """float64 N: opening of the gripper."""
     matrices: np.ndarray
-    """float64 N×4×4, gripper to camera: its x runs along the opening, its z is the approach, away from the camera."""
+    """float64 N×4×4, gripper to camera: x is along the opening, z is the approach direction, away from the camera."""
 
 
 def to_camera(grasps: np.ndarray, depth: np.ndarray, camera: Camera) -> Poses:
-    """Where grasps N×5 of an image are in space, for a gripper that comes down along the optical axis.
+    """Poses of the grasps of an image, for a gripper that approaches along the optical axis.
 
-    The depth of a grasp is the median of what was measured in a small square around its center, or a larger one; NaN
-    where that is all a hole. The opening is the distance of its two ends at that depth.
+    The depth of a grasp is the median of the measured depth in a small square around its center, or else in a larger
+    one; NaN if that has no measurement. The opening is the distance between its two ends at that depth.
 
     Args:
-        grasps: in pixels of `depth`.
-        depth: H×W in meters along z; NaN, 0 and less are holes. A RuntimeWarning where it cannot be meters.
+        grasps: N×5 in pixels of `depth`.
+        depth: H×W in meters along z; NaN and values of 0 or less are holes. Values too large for meters emit a
+            RuntimeWarning.
         camera: intrinsics for an image of that size.
+
+    Raises:
+        UserError: `depth` is not H×W.
     """
     if depth.ndim != 2:
         raise UserError(f"depth is H×W in meters, this array has shape {depth.shape}")
@@ -65,7 +69,7 @@ def to_camera(grasps: np.ndarray, depth: np.ndarray, camera: Camera) -> Poses:
 
 
 def _matrices(points: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Right-handed frames at `points` N×3 with x `along` the opening, which lies in a plane of equal depth."""
+    """Right-handed frames at `points` N×3 with x in the direction `along`, which lies in a plane of equal depth."""
     matrices = np.tile(np.eye(4), (len(points), 1, 1))
     x = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
     z = np.broadcast_to([0.0, 0.0, 1.0], x.shape)

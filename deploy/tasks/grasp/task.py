@@ -1,4 +1,4 @@
-"""Grasp detection as a task (`deploy.tasks.task`): success of the best grasp instead of mIoU."""
+"""Grasp detection as a task (see `deploy.tasks.task`), scored by the success of the best grasp."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +25,12 @@ class GraspScorer:
         self.metrics = GraspMetrics(counts=(1, COUNT))
 
     def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
-        """Count the grasps of a result against those of the truth N×5."""
-        del valid  # a hole hides no grasp
+        """Compare the grasps of a result with the true ones N×5, and count them."""
+        del valid  # true grasps count in holes too
         self.metrics.update(result.grasps, result.qualities, truth)
 
     def counts(self) -> list[np.ndarray]:
-        """Images by what became of them."""
+        """The counts of images by outcome."""
         return self.metrics.arrays()
 
     def score(self) -> float:
@@ -38,7 +38,7 @@ class GraspScorer:
         return self.metrics.scores().success[1]
 
     def details(self) -> dict[str, float | None]:
-        """Success of any of the first few."""
+        """Success of any of the first `COUNT` grasps."""
         scores = self.metrics.scores()
         return {f"success@{COUNT}": scores.success[COUNT]}
 

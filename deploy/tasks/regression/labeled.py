@@ -1,6 +1,6 @@
-"""Images with maps in a folder, as a device can read them (see `deploy.evaluation.labeled_data`).
+"""Images with maps in a folder that a device can read (see `deploy.evaluation.labeled_data`).
 
-`images/NAME.png` (uint8) or `.npy`, and `values/NAME.npy`: float32 H×W, NaN where the value is not known.
+`images/NAME.png` (uint8) or `.npy`, and `values/NAME.npy`: float32 H×W, NaN where the value is unknown.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,11 +38,11 @@ def write_map(path: Path, values: np.ndarray) -> None:
 
 
 def read_maps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
-    """The samples of a folder, in the order of their names.
+    """Read the samples of a folder, in the order of their names.
 
     Raises:
-        UserError: naming the file where the folder, an image or a map is missing or damaged, the image is none that
-            the bundle allows, or the map has another size than its image.
+        UserError: the folder, an image or a map is missing or damaged, an image does not fit the bundle, or a map
+            differs in size from its image. The message names the file.
     """
     if not (folder / TRUTH).is_dir():
         raise UserError(f"{folder / TRUTH}: no such folder; it should hold a .npy for each of the images")
@@ -55,7 +55,11 @@ def read_maps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
 
 
 def read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A map float32 H×W from a file. Raises `UserError` naming the file unless it holds real numbers of that size."""
+    """Read a map float32 H×W from a file.
+
+    Raises:
+        UserError: the file cannot be read, or is not an array of real numbers of that size.
+    """
     try:
         with open(path, "rb") as file:
             values = np.lib.format.read_array(file, allow_pickle=False)

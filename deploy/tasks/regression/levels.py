@@ -1,4 +1,4 @@
-"""Levels: the range of a map in equal steps. They are the labels of a regression network, and how its maps are colored."""
+"""Levels: the range of a map in equal steps, which are the labels of a regression network and color its maps."""
 
 import numpy as np
 
@@ -16,20 +16,20 @@ COLORS = (
 )
 """Eight steps of matplotlib's viridis."""
 LEVELS = tuple(ClassInfo(f"level {number}", color) for number, color in enumerate(COLORS, start=1))
-"""The classes of every regression network, from low to high values."""
+"""The classes of all regression networks, from low to high values."""
 SPAN = 2.0
 """The levels cover the mean ± this many standard deviations; the outermost two have no outer bound."""
 
 
 def level_edges(mean: float, std: float) -> np.ndarray:
-    """The values between neighboring levels.
+    """The bounds between neighboring levels.
 
     Args:
-        mean: of the map, over the training split.
-        std: its standard deviation.
+        mean: mean of the maps in the training split.
+        std: their standard deviation.
 
     Returns:
-        float32, one fewer than there are levels, ascending.
+        float32, ascending, one fewer than the number of levels.
     """
     step = 2 * SPAN * std / len(LEVELS)
     return (mean + step * (np.arange(1, len(LEVELS)) - len(LEVELS) / 2)).astype(np.float32)

@@ -1,6 +1,6 @@
 """RMSE and threshold accuracy of predicted maps (Eigen et al., NeurIPS 2014, arXiv:1406.2283).
 
-Only integer counts are kept, so scores do not depend on the order or the grouping of the images.
+Scores are computed from integer counts, so they do not depend on the order or the grouping of images.
 """
 
 import math
@@ -12,39 +12,39 @@ import numpy as np
 from deploy.errors import UserError
 
 RATIO = 1.25
-"""δ counts pixels whose prediction and truth differ by a factor below this."""
+"""The threshold accuracy δ counts pixels whose prediction and truth differ by a smaller factor."""
 _BITS = 30
-"""Of each of the two limbs of a fraction; sums of 2³³ images fit into int64."""
+"""Bits of each of the two limbs of a fraction; sums over 2³³ images fit into int64."""
 
 
 @dataclass(frozen=True)
 class RegressionScores:
-    """Figures over all valid pixels."""
+    """Scores over all valid pixels."""
 
     rmse: float
     """Root of the mean squared error, in the unit of the maps."""
     within: float | None
-    """Share of the pixels of positive truth whose max(p/t, t/p) is below `RATIO`; None where no truth is positive."""
+    """Fraction of the pixels with positive truth whose max(p/t, t/p) is below `RATIO`; None if there are none."""
 
 
 class RegressionMetrics:
-    """Counts predictions against truth, image by image; `scores()` turns the counts into figures."""
+    """Counts pixels and squared errors, image by image; `scores()` computes scores from the counts."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(6, np.int64)
-        """Valid pixels, the summed squared error as a whole number and two limbs of its fraction, pixels of positive
-        truth, and those of them within the ratio."""
+        """Valid pixels, the integer part and two limbs of the fraction of the summed squared error, pixels with
+        positive truth, and those of them within the ratio."""
 
     def update(self, values: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> None:
         """Count an image.
 
         Args:
             values: predicted map H×W.
-            truth: true map H×W, any value where not valid.
+            truth: true map H×W, with any value at invalid pixels.
             valid: bool H×W.
 
         Raises:
-            UserError: the shapes differ, or a prediction is not finite where `valid`.
+            UserError: the shapes differ, or a value is not finite at a valid pixel.
         """
         if not values.shape == truth.shape == valid.shape:
             shapes = " and ".join("×".join(map(str, array.shape)) for array in (values, truth))
@@ -60,7 +60,11 @@ class RegressionMetrics:
         self.counts += np.array(counts, np.int64)
 
     def scores(self) -> RegressionScores:
-        """The figures of everything counted so far. Raises `UserError` where there is no valid pixel."""
+        """The scores of all counted images.
+
+        Raises:
+            UserError: no image has a valid pixel.
+        """
         pixels, whole, upper, lower, positive, within = self.counts.tolist()
         if not pixels:
             raise UserError("nothing to score: no image has a valid pixel; check the maps")
@@ -69,17 +73,17 @@ class RegressionMetrics:
 
 
 class RegressionScorer:
-    """The negative RMSE as the score: more is better."""
+    """Scores by the negative RMSE: higher is better."""
 
     def __init__(self, _: Any = ()) -> None:
         self.metrics = RegressionMetrics()
 
     def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
-        """Count the `values` of a result against the map H×W where both carry data."""
+        """Compare the `values` of a result with the true map H×W where both have data, and count them."""
         self.metrics.update(result.values, truth, valid & result.valid)
 
     def counts(self) -> list[np.ndarray]:
-        """Pixels and errors."""
+        """The counts of pixels and squared errors."""
         return [self.metrics.counts]
 
     def score(self) -> float:
@@ -92,7 +96,7 @@ class RegressionScorer:
 
 
 def _limbs(value: float) -> tuple[int, int, int]:
-    """A number ≥ 0 as a whole number and its fraction in units of 2⁻³⁰ and 2⁻⁶⁰."""
+    """Split a number ≥ 0 into its integer part and its fraction in units of 2⁻³⁰ and 2⁻⁶⁰."""
     fraction, whole = math.modf(value)
     rest, upper = math.modf(math.ldexp(fraction, _BITS))
     return int(whole), int(upper), round(math.ldexp(rest, _BITS))

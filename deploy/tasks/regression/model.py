@@ -1,16 +1,14 @@
-"""A regression network, loaded: images in, one map of values out."""
+"""A loaded regression network: images in, maps of values out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
-from deploy.inference.call import Timings, as_images, stack
+from deploy.inference.call import Timings, as_images, run_resized, stack
 from deploy.inference.postprocess import restore_labels, upsample
-from deploy.inference.preprocess import prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,13 +20,13 @@ class RegressionResult:
     labels: np.ndarray
     """Level of the value, uint8, shaped as `values`; the ignore label where there is no data."""
     valid: np.ndarray
-    """bool, shaped as `values`: pixels that carry data."""
+    """bool, shaped as `values`: pixels with data."""
     timings: Timings
 
 
 @dataclass(frozen=True, eq=False)
 class RegressionModel:
-    """A network and how to feed it. It has no mutable state: call it from as many threads as you like."""
+    """A network with its preprocessing. It has no mutable state, so any number of threads may call it."""
 
     input: InputSpec
     classes: Sequence[ClassInfo]
@@ -39,32 +37,25 @@ class RegressionModel:
         """Predict the map of an image, or of a batch of images of equal sizes.
 
         Args:
-            image: H×W×C (H×W where there is one channel), N×H×W×C, or a list of equal sizes, in raw units. Images of
-                another size than the network's are resized, and the map is resized back bilinearly.
+            image: H×W×C (or H×W for one channel), N×H×W×C, or a list of equal sizes, in raw units. Images of another
+                size than the network's are resized, and the map is resized back bilinearly.
 
         Raises:
-            UserError: an image that `check_pixels` refuses, or images of unequal sizes.
+            UserError: an image is invalid (see `check_pixels`), or the images differ in size.
         """
         images, batched = as_images(image)
-        start = perf_counter()
-        inputs, valids = zip(*(prepare(one, self.input) for one in images), strict=True)
-        prepared = perf_counter()
-        outputs = self.engine.run(stack(inputs))
-        ran = perf_counter()
+        outputs, valids, watch = run_resized(images, self.input, self.engine)
         values = stack([_masked(one, valid) for one, valid in zip(outputs["logits"], valids, strict=True)])
         pairs = zip(outputs["labels"], valids, strict=True)
         labels = stack([restore_labels(one, valid, self.ignore_label) for one, valid in pairs])
         valid = stack(valids)
-        milliseconds = (
-            1000 * (b - a) for a, b in ((start, prepared), (prepared, ran), (ran, perf_counter()))
-        )
-        timings = Timings(*milliseconds)
+        timings = watch.timings()
         if batched:
             return RegressionResult(values, labels, valid, timings)
         return RegressionResult(values[0], labels[0], valid[0], timings)
 
 
 def _masked(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The map 1×h×w of a network at the size of `valid` H×W: float32 H×W, NaN where not valid."""
+    """Resize a map 1×h×w to the size of `valid` H×W: float32 H×W, NaN where not valid."""
     [resized] = upsample(values, (valid.shape[0], valid.shape[1]))
     return resized if valid.all() else np.where(valid, resized, np.float32(np.nan))

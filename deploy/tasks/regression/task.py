@@ -1,4 +1,4 @@
-"""Dense regression as a task (`deploy.tasks.task`): RMSE instead of mIoU."""
+"""Dense regression as a task (see `deploy.tasks.task`), scored by the RMSE."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.evaluation.metric import Metric
+from deploy.evaluation.receipt import Budget
 from deploy.files.images import write_png
 from deploy.tasks.regression.labeled import TRUTH, read_maps, write_map, write_maps
 from deploy.tasks.regression.metrics import RegressionScorer
@@ -15,11 +16,11 @@ from deploy.tasks.task import Task
 from deploy.visualize import overlay, render
 
 RMSE = Metric("RMSE", "neg_rmse", "×10⁻³", factor=-1000.0, relative=True)
-"""Shown in thousandths of the map's unit: of meters, in millimeters."""
+"""Shown in thousandths of the map's unit, such as millimeters for meters."""
 
 
 def _heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values H×W as gray uint8 H×W×3 from `low` (black) to `high` (white); unknown ones are black."""
+    """Values H×W as gray uint8 H×W×3 from `low` (black) to `high` (white); unknown values are black."""
     scaled = (values - low) / max(high - low, float(np.finfo(np.float32).tiny))
     gray = (255 * np.nan_to_num(scaled).clip(0, 1)).astype(np.uint8)
     return np.repeat(gray[..., None], 3, axis=2)
@@ -28,7 +29,7 @@ def _heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def _panels(
     image: np.ndarray, truth: np.ndarray, results: Sequence[RegressionResult], _: Sequence[ClassInfo]
 ) -> list[np.ndarray]:
-    """All maps in one range of grays, that of the truth."""
+    """The image and all maps; the range of the truth sets the gray scale of all."""
     known = truth[np.isfinite(truth)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     return [
@@ -47,7 +48,7 @@ def _words(result: RegressionResult, _: Sequence[ClassInfo]) -> str:
 def _save(
     base: Path, image: np.ndarray, result: RegressionResult, classes: Sequence[ClassInfo], maps: bool
 ) -> None:
-    """The map is the result, so it is always written."""
+    """Write the map, which is the result and does not depend on `maps`, and an overlay of its levels."""
     del maps
     write_map(base.with_name(f"{base.name}_values.npy"), result.values)
     write_png(base.with_name(f"{base.name}_overlay.png"), overlay(image, result.labels, classes))
@@ -64,4 +65,5 @@ REGRESSION = Task(
     panels=_panels,
     words=_words,
     save=_save,
+    int8_budget=Budget(max_drop=0.05, min_agreement=0.9),
 )

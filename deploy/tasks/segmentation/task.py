@@ -1,4 +1,4 @@
-"""Segmentation as a task (`deploy.tasks.task`): a class for each pixel."""
+"""Segmentation as a task (see `deploy.tasks.task`), scored by the mIoU."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,18 +21,18 @@ from deploy.visualize import colorize, overlay, render, shares
 
 
 class SegmentationScorer:
-    """mIoU, pixel by pixel (see `deploy.evaluation.segmentation_metrics`)."""
+    """Scores by the mIoU (see `deploy.evaluation.segmentation_metrics`)."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self.metrics = SegmentationMetrics(len(self.classes))
 
     def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
-        """Count the `labels` of a result against labels H×W where `valid`."""
+        """Compare the `labels` of a result with the true labels H×W where `valid`, and count them."""
         self.metrics.update(result.labels, truth, valid)
 
     def counts(self) -> list[np.ndarray]:
-        """Pixels by label and prediction, and pixels of boundaries."""
+        """The counts of pixels by label and prediction, and of boundary pixels."""
         return [self.metrics.confusion, self.metrics.boundary]
 
     def score(self) -> float:
@@ -69,7 +69,7 @@ def _picture(image: np.ndarray, result: SegmentationResult, classes: Sequence[Cl
 def _panels(
     image: np.ndarray, truth: np.ndarray, results: Sequence[SegmentationResult], classes: Sequence[ClassInfo]
 ) -> list[np.ndarray]:
-    """The last result with a legend."""
+    """The image and all labels as colors; the last result has a legend."""
     *others, last = (result.labels for result in results)
     colors = [colorize(labels, classes) for labels in (truth, *others)]
     return [render(image), *colors, overlay(image, last, classes, opacity=1.0)]

@@ -76,12 +76,8 @@ def open_synthetic(config: DataConfig, seed: int) -> Splits:
     """Splits of `config.synthetic_counts` scenes of `config.size` pixels, drawn from disjoint seeds.
 
     Raises:
-        UserError: a split would be empty, or the scenes are too small.
+        UserError: the scenes are too small.
     """
-    if min(config.synthetic_counts) < 1:
-        raise UserError(
-            f"--data.synthetic-counts {config.synthetic_counts}: every split needs at least one scene"
-        )
     if min(config.size) < 16:
         raise UserError(f"--data.size {config.size}: a synthetic scene needs at least 16 pixels on each side")
     train, val, test = (

@@ -89,12 +89,8 @@ def open_tabletop(config: DataConfig, seed: int) -> Splits:
     """Splits of `config.synthetic_counts` scenes of `config.size` pixels; no object is in two splits.
 
     Raises:
-        UserError: a split would be empty, or the scenes are too small.
+        UserError: the scenes are too small.
     """
-    if min(config.synthetic_counts) < 1:
-        raise UserError(
-            f"--data.synthetic-counts {config.synthetic_counts}: every split needs at least one scene"
-        )
     if min(config.size) < 32:
         raise UserError(f"--data.size {config.size}: a tabletop scene needs at least 32 pixels on each side")
     channels = channels_of(config)
