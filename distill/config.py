@@ -1,8 +1,7 @@
 """Configuration of a run: frozen dataclasses without inheritance, each complete in itself.
 
-A preset (see `distill.presets`) is a function that returns a full `RunConfig`; the command line overrides single
-fields by their dotted name (`--data.root /data/camvid --student-train.steps 500`). All defaults are in this file and in
-the presets.
+A preset (see `distill.presets`) is a function that returns a full `RunConfig`; the command line overrides single fields
+by their dotted name (`--data.root /data/camvid --student-train.steps 500`). All defaults are here and in the presets.
 """
 
 import math
@@ -37,8 +36,8 @@ class DataConfig:
     resize: Literal["stretch", "tile"] = "stretch"
     """What happens to an image of another size: it is resized, or tiled by a sliding window."""
     normalize: Literal["set", "image", "patch"] = "set"
-    """Mean and standard deviation that normalize the channels: those of the training split, of each image, or of
-    each patch (the part that the network sees at once). Segmentation only; see `deploy.inference.normalize`."""
+    """Mean and deviation that normalize the channels: of the training split, each image, or each patch that is run.
+    Other values than `set` are for segmentation only; see `deploy.inference.normalize`."""
     download: bool = False
     """Let torchvision download the data set if it can (VOC)."""
     synthetic_counts: tuple[int, int, int] = (256, 48, 64)
@@ -60,11 +59,11 @@ class AugmentConfig:
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the random scale factor applied before the crop."""
     balance: float = 0.0
-    """Fraction of crops taken around a class that is drawn uniformly, in any image that contains it (class-uniform
-    sampling, as in arXiv:1812.01593); 0 = all crops at random. Segmentation only."""
+    """Fraction of crops taken around a class that is drawn uniformly, in any image that contains it
+    (class-uniform sampling, as in arXiv:1812.01593); 0 = all crops at random. Segmentation only."""
     max_no_data: float = 1.0
-    """Largest fraction of a crop that may be invalid: no data, void, or outside the image. Other crops are drawn
-    again, at most ten times; 1 = accept any crop. Segmentation only."""
+    """Largest fraction of a crop that may be invalid: no data, void, or outside the image.
+    Other crops are drawn again, at most ten times; 1 = accept any crop. Segmentation only."""
     rotate: float = 0.0
     """Largest random rotation in either direction, in degrees; 180 = any angle. Grasp data only."""
     flip: bool = True
@@ -89,8 +88,7 @@ class ModelConfig:
     """Architecture and initial weights of a network."""
 
     arch: str
-    """`pspnet/<timm backbone>`, or a name listed by `edgedistill students`. Options below that an architecture does
-    not have must keep their defaults."""
+    """`pspnet/<timm backbone>`, or a name from `edgedistill students`. Options it lacks must keep their defaults."""
     output_stride: Literal[8, 16, 32] = 8
     """Output stride of PSPNet and DeepLabV3+; that of other architectures is fixed."""
     head_channels: int = 512
@@ -138,8 +136,8 @@ class TrainConfig:
     checkpoint_activations: bool = False
     """Recompute the backbone's activations in the backward pass instead of storing them: less memory, more time."""
     masked_norm: bool = False
-    """Compute the statistics of batch norms over valid pixels only, for images with large areas of no data. Only the
-    training changes: the network, its checkpoints and its export have the usual form."""
+    """Compute the statistics of batch norms over valid pixels only, for images with large areas of no data.
+    Only the training changes: the network, its checkpoints and its export have the usual form."""
     compile: bool = False
     """Train with `torch.compile`: minutes to start, then faster steps; worthwhile for long trainings on a GPU."""
     ema: float = 0.0
@@ -171,8 +169,7 @@ class LossConfig:
     aux: float = 0.4
     """Weight λ_aux of the auxiliary head on layer3 (0.4 in the PSPNet paper); 0 = no auxiliary head."""
     task: str = "ce"
-    """Weighted sum of losses that compare the output, and that of the auxiliary head, with the labels, such as
-    `ce + 0.5*dice`; `edgedistill losses` lists them."""
+    """Weighted sum of losses of output and auxiliary head, such as `ce + 0.5*dice`; `edgedistill losses` lists them."""
     class_weights: Literal["none", "log", "inverse", "effective"] = "none"
     """Class weights in the task loss, from the pixels of each class in the training split: inverse log frequency
     (ENet, arXiv:1606.02147), inverse frequency, or inverse effective number of samples (arXiv:1901.05555)."""
@@ -181,13 +178,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         values = self.class_weight_values
-        listed = " ".join(f"{value:g}" for value in values)
-        require(
-            all(0 < value < math.inf for value in values),
-            "loss",
-            "class-weight-values",
-            f"{listed}: each must be above 0 and finite",
-        )
+        positive, listed = all(0 < value < math.inf for value in values), " ".join(f"{v:g}" for v in values)
+        require(positive, "loss", "class-weight-values", f"{listed}: each must be above 0 and finite")
 
 
 @dataclass(frozen=True)
@@ -195,16 +187,14 @@ class DistillConfig:
     """What the student learns from the teacher, and whether teacher outputs are computed online or cached."""
 
     loss: str = "kl(t=2)"
-    """Weighted sum of distillation losses, such as `kl(t=2) + 3*cwd(t=4) + feature(layer4)`;
-    `edgedistill losses` lists them."""
+    """Weighted sum of distillation losses, such as `kl(t=2) + 3*feature(layer4)`; `edgedistill losses` lists them."""
     aux: str = ""
-    """Distillation losses of the student's auxiliary head against the teacher's logits, such as `kl(t=2)`;
-    empty = the head learns from labels only."""
+    """The same for the student's auxiliary head, from the teacher's logits, such as `kl(t=2)`; empty = labels only."""
     start: Literal["teacher", "own"] = "teacher"
-    """Initial weights of the student: the teacher's, if the student is a shallower network of the same family (see
-    `distill.distillation.weight_transfer`); otherwise, and with `own`, those of `student.pretrained` and `weights`."""
+    """Initial weights of the student: the teacher's, if the student is a shallower network of the same family
+    (see `distill.distillation.weight_transfer`); otherwise, and with `own`, by `student.pretrained` and `weights`."""
     weight: float = 1.0
-    """Weight λ_kd of both; 0 = the teacher is not run."""
+    """Weight λ_kd of both sums; 0 = the teacher is not run."""
     schedule: Literal["constant", "cosine"] = "constant"
     """λ_kd over the steps: constant, or decreasing to 0 along half a cosine."""
     trust: Literal["everywhere", "label"] = "everywhere"
@@ -212,8 +202,7 @@ class DistillConfig:
     teachers: tuple[Path, ...] = ()
     """Additional teachers: checkpoints (`best.safetensors`) of other runs on the same data."""
     combine: Literal["mean", "label"] = "mean"
-    """How probabilities of several teachers are combined: their mean, or a mean weighted in each image by how well
-    each teacher predicts its labels."""
+    """Mean of several teachers' probabilities: with equal weights, or by how well each predicts an image's labels."""
     views: int = 0
     """Number of fixed augmented views per image, for which teacher outputs are computed once and cached;
     0 = new views in every epoch, with teacher outputs computed online in every step."""
@@ -236,8 +225,8 @@ class ExportConfig:
     min_agreement: float = 0.999
     """Smallest fraction of valid pixels whose label agrees with torch."""
     fold: bool = True
-    """Export the same function with fewer operations: pyramids folded into heads (`teacher.fold`), transposed
-    convolutions replaced by plain ones (`student.subpixel`)."""
+    """Export the same function with fewer operations: pyramids folded into heads (`teacher.fold`),
+    transposed convolutions replaced by plain ones (`student.subpixel`)."""
     opset: int = 20
     """Version of the ONNX operator set."""
 
@@ -262,8 +251,8 @@ class Int8Config:
     test_images: int = 256
     """Number of test images on which the INT8 model must meet the budget."""
     qat_steps: int = 0
-    """Steps of quantization-aware training, with distillation, if post-training quantization needs layers in float
-    or misses the budget; 0 = never."""
+    """Steps of quantization-aware training, with distillation; 0 = never.
+    Run if post-training quantization needs layers in float or misses the budget."""
     qat_lr: float = 1e-5
     """Learning rate of quantization-aware training."""
 

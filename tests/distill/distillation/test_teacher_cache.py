@@ -176,7 +176,9 @@ class TestReliability:
         other = stage_of(tmp_path, **{k: v for k, v in change.items() if k in ("seed", "crop")})
         options = {k: v for k, v in change.items() if k in ("numbers", "features")}
         network = tiny_net(seed=change.get("network", 9))
-        with pytest.raises(UserError, match=f"c: {what}; delete the folder, or give another --distill.cache"):
+        with pytest.raises(
+            UserError, match=f"c: is a {what}; delete the folder, or give another --distill.cache"
+        ):
             cached(other, accelerator, tmp_path / "c", network=network, **options)
 
     def test_a_full_disk_is_found_before_the_teacher_runs(self, tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ class TestPipeline:
             ),
             (
                 "--teacher-train.plateau-factor=1",
-                r"teacher-train.plateau-factor 1\.0: must be in 0..1, neither",
+                r"teacher-train.plateau-factor 1\.0: must be above 0 and below 1",
             ),
             ("--loss.task=kl", "loss.task: no loss is called kl; there are ce, balanced_ce, focal"),
             (
