@@ -25,6 +25,7 @@ from distill.tasks.task import PreparedData
 PICTURES = 4
 GAP = 4
 LATENCY_RUNS = 100
+LATENCY_SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "latency.py"
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,21 @@ def write_report(
             _fenced(results_table(rows, latency, first.shown)),
             *(f"{title}\n{_fenced(receipt_table(receipt))}" for title, receipt in receipts.items()),
             "Pictures (image, label, teacher, student):\n" + "\n".join(f"  {path}" for path in pictures),
-            f"Next: edgedistill predict {bundle} {out / 'samples'}\n"
-            f"      edgedistill build {bundle}\n"
-            f"      python benchmarks/latency.py {bundle} {out / 'teacher.bundle'}",
+            "Next: " + "\n      ".join(next_commands(bundle, out)),
         ]
     )
     with atomic_write(out / "report.md", "w") as file:
         file.write(text + "\n")
     print(text.replace("```\n", "").replace("\n```", ""))
     return out / "report.md"
+
+
+def next_commands(bundle: Path, out: Path) -> list[str]:
+    """What to type next; the benchmark is in a clone only."""
+    commands = [f"edgedistill predict {bundle} {out / 'samples'}", f"edgedistill build {bundle}"]
+    if LATENCY_SCRIPT.exists():
+        commands.append(f"python benchmarks/latency.py {bundle} {out / 'teacher.bundle'}")
+    return commands
 
 
 def results_table(rows: Sequence[Row], latency: Latencies, metric: Metric) -> str:

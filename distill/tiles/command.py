@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     size = _sides("size", options.size)
     stride = _sides("stride", options.stride) if options.stride else size
     if not 0 <= options.max_no_data <= 1:
-        raise UserError(f"--max-no-data {options.max_no_data}: is a share, from 0 to 1")
+        raise UserError(f"--max-no-data {options.max_no_data}: must be a fraction in 0..1")
     for result in cut_folder(options.source, options.target, Tiling(size, stride, options.max_no_data)):
         print(f"{result.split}: {result.tiles} tiles of {result.images} images")
     print(
