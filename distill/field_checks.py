@@ -18,9 +18,11 @@ class FieldError(UserError):
 
 
 def require(condition: bool, section: str, field: str, problem: str) -> None:
+    """Raise `FieldError` unless the condition holds."""
     if not condition:
         raise FieldError(section, field, problem)
 
 
 def at_least(minimum: int, section: str, field: str, value: int) -> None:
+    """Raise `FieldError` for a value below the minimum."""
     require(value >= minimum, section, field, f"{value}: must be at least {minimum}")

@@ -1,4 +1,4 @@
-"""The data sets by name, for each task that has more than one. All are opened by `distill.tasks.registry.open_splits`."""
+"""The data sets of segmentation and of grasps by name; `distill.tasks.registry.open_splits` opens all data sets."""
 
 from collections.abc import Callable, Mapping
 

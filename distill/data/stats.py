@@ -76,7 +76,7 @@ def moments_of(pixels: np.ndarray) -> Moments:
 
 
 def total_moments(parts: Iterable[Moments]) -> Moments:
-    """Number of pixels, mean and standard deviation (not squares) of all parts together; NaN where there is no pixel."""
+    """Number of pixels, mean and standard deviation (not squares) of all parts together; NaN without any pixel."""
     count = mean = squares = np.zeros(1)
     for part in parts:
         count, mean, squares = merge_moments((count, mean, squares), part)

@@ -122,7 +122,7 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
 
 
 def test_scores(context: RunContext, network: nn.Module) -> tuple[float, dict[str, float | None]]:
-    """The score of a network on the test split, in float32, and its details (see `deploy.evaluation.receipt.Scorer`)."""
+    """The score of a network on the test split in float32, and its details (see `deploy.evaluation.receipt.Scorer`)."""
     model = torch_model(network, context.spec, context.data, context.accelerator.device)
     scorer = evaluate(model, context.splits.test, context.data)
     return scorer.score(), scorer.details()

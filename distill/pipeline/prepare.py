@@ -1,4 +1,4 @@
-"""From a configuration to a run that can start: validate, open the data, claim the folder, measure the training split."""
+"""From a configuration to a run that can start: validate it, open the data, claim the folder, take the statistics."""
 
 from datetime import timedelta
 

@@ -25,7 +25,7 @@ from distill.losses.expression import Term
 from distill.losses.registry import Loss
 
 TaskLoss = Callable[[Tensor, Batch], Tensor]
-"""From logits N×K×h×w and a batch to a scalar: the mean over valid pixels, 0 with zero gradient where there are none."""
+"""From logits N×K×h×w and a batch to a scalar: the mean over valid pixels, 0 with zero gradient if there are none."""
 
 Head = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """The end of the exported graph: from scores N×K×H×W at the input's size and N×K×h×w as the network returns them to

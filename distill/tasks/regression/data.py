@@ -53,7 +53,11 @@ class DepthReader:
 
 
 def open_tabletop_depth(config: DataConfig, seed: int) -> Splits:
-    """Splits of `config.synthetic_counts` scenes of `config.size` pixels. Raises `UserError` as `open_tabletop` does."""
+    """Splits of `config.synthetic_counts` scenes of `config.size` pixels.
+
+    Raises:
+        UserError: as `open_tabletop`.
+    """
     scenes = open_tabletop(replace(config, channels=("rgbd",)), seed)
     train, val, test = (DepthReader(part) for part in (scenes.train, scenes.val, scenes.test))  # pyright: ignore[reportArgumentType]
     return Splits("tabletop_depth", LEVELS, ("R", "G", "B"), True, train, val, test, task="regression")
@@ -62,8 +66,8 @@ def open_tabletop_depth(config: DataConfig, seed: int) -> Splits:
 class MapView(Dataset):
     """Samples by (epoch, index), ready to be batched; see `distill.data.view.View`.
 
-    Images are resized to `size` by the rule of `deploy.inference.preprocess`, maps to the nearest pixel, so that no value
-    is made up between two others. Both then move by one matrix, as `distill.data.grasp.augment` describes.
+    Images are resized to `size` by the rule of `deploy.inference.preprocess`, maps by nearest neighbor, so that no
+    value is interpolated across an edge. One matrix then transforms both, as `distill.data.grasp.augment` describes.
 
     Args:
         reader: samples with float32 H×W labels.

@@ -1,4 +1,4 @@
-"""Losses of a map of numbers against its target. Both are standardized: errors are in standard deviations of the target.
+"""Losses of a map of numbers against its target, both standardized: errors are in standard deviations of the target.
 
 Every image weighs by its valid pixels, so a batch can be divided and the loss stays the same.
 """

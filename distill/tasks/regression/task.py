@@ -119,7 +119,8 @@ class RegressionTask:
         if max(abs(their_mean - mean) / std, abs(their_std / std - 1)) > TOLERANCE:
             raise UserError(
                 f"{path}: was trained on maps of mean {their_mean:.4g} and deviation {their_std:.4g}, this data has"
-                f" {mean:.4g} and {std:.4g}; use a teacher trained on this data, or train it here (--teacher-train.steps)"
+                f" {mean:.4g} and {std:.4g}; use a teacher trained on this data, or train one here"
+                " (--teacher-train.steps)"
             )
 
 

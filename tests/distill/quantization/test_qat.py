@@ -168,9 +168,7 @@ class TestErrors:
                 logits = super().forward(x).logits
                 return Output(logits + logits.mean(), None)
 
-        with pytest.raises(
-            UserError, match=r"features of this network cannot be traced; use post-training"
-        ):
+        with pytest.raises(UserError, match=r"features of this network cannot be traced; use post-training"):
             to_qat(Shifted(), images(), [images()])
 
     def test_a_network_that_changes_between_calls(self):
