@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deploy.errors import UserError
 from student.deeplab import DeepLabV3Plus
+from student.edge import SIZES, EdgeNet, edge_net
 from student.ggcnn import GGCNN, GGCNN2
 from student.grconvnet import GRConvNet
 from student.unet import UNet
@@ -57,25 +58,30 @@ PSPNET_OPTIONS = frozenset({"output_stride", "head_channels", "dropout", "aux", 
 DEEPLAB_OPTIONS = PSPNET_OPTIONS - {"detail"}
 UNET_OPTIONS = frozenset({"width", "depth", "up", "extra", "weighted", "modalities", "dropout", "aux"})
 GRCONVNET_OPTIONS = frozenset({"width", "dropout", "aux"})
+EDGE_OPTIONS = frozenset({"width", "dropout", "aux", "detail"})
 NO_OPTIONS: frozenset[str] = frozenset()
 
 FAMILIES: Mapping[str, Network] = {
     "pspnet": Network(PSPNet, PSPNET_OPTIONS),
     "deeplabv3plus": Network(DeepLabV3Plus, DEEPLAB_OPTIONS),
+    "edge": Network(edge_net, EDGE_OPTIONS - {"width"}),
 }
-"""Networks on any backbone: their constructors take its timm name as the first argument."""
+"""Families of networks: their constructors take what follows the family's name first, a timm backbone or a width."""
+MEMBERS: Mapping[str, str] = {"pspnet": "timm name", "deeplabv3plus": "timm name", "edge": "width"}
+"""What follows the name of each family."""
 
 
-def _on_backbone(family: str, backbone: str) -> Network:
+def _member(family: str, member: str) -> Network:
     network = FAMILIES[family]
-    return replace(network, constructor=partial(network.constructor, backbone))
+    return replace(network, constructor=partial(network.constructor, member))
 
 
 STUDENTS: Mapping[str, Network] = {
-    "pspnet/resnet50": _on_backbone("pspnet", "resnet50"),
-    "pspnet/resnet18": _on_backbone("pspnet", "resnet18"),
-    "pspnet/mobilenetv3_large_100": _on_backbone("pspnet", "mobilenetv3_large_100"),
-    "deeplabv3plus/mobilenetv2_100": _on_backbone("deeplabv3plus", "mobilenetv2_100"),
+    "pspnet/resnet50": _member("pspnet", "resnet50"),
+    "pspnet/resnet18": _member("pspnet", "resnet18"),
+    "pspnet/mobilenetv3_large_100": _member("pspnet", "mobilenetv3_large_100"),
+    "deeplabv3plus/mobilenetv2_100": _member("deeplabv3plus", "mobilenetv2_100"),
+    **{name: Network(partial(EdgeNet, width=width), EDGE_OPTIONS) for name, width in SIZES},
     "unet": Network(UNet, UNET_OPTIONS),
     "unet-wide": Network(partial(UNet, width=48, extra=1), UNET_OPTIONS),
     "unet-weighted": Network(partial(UNet, weighted=True), UNET_OPTIONS),
@@ -85,7 +91,7 @@ STUDENTS: Mapping[str, Network] = {
     "grconvnet": Network(GRConvNet, GRCONVNET_OPTIONS),
 }
 """The listed students. Any other backbone that timm has and can dilate can be built too, as `pspnet/<timm name>` (such
-as the teacher, `pspnet/resnet101`) or `deeplabv3plus/<timm name>`."""
+as the teacher, `pspnet/resnet101`) or `deeplabv3plus/<timm name>`, and any width as `edge/<width>`."""
 
 COMMON: Mapping[str, object] = {
     "output_stride": 8,
@@ -104,7 +110,7 @@ def build_network(arch: str, in_channels: int, num_outputs: int, **options: obje
     any value of `aux`, because a network without an auxiliary head outputs no auxiliary logits.
 
     Args:
-        arch: a name in `STUDENTS`, or `<family>/<timm name>` with a name in `FAMILIES`.
+        arch: a name in `STUDENTS`, or `<family>/<member>` with a name in `FAMILIES`.
         in_channels: channels of the image.
         num_outputs: output maps, the number of classes in segmentation.
         options: options of the network; its class describes them.
@@ -128,10 +134,10 @@ def build_network(arch: str, in_channels: int, num_outputs: int, **options: obje
 def _network(arch: str) -> Network:
     if arch in STUDENTS:
         return STUDENTS[arch]
-    family, _, backbone = arch.partition("/")
-    if family in FAMILIES and backbone:
-        return _on_backbone(family, backbone)
-    others = " or ".join(f"{family}/<timm name>" for family in FAMILIES)
+    family, _, member = arch.partition("/")
+    if family in FAMILIES and member:
+        return _member(family, member)
+    others = " or ".join(f"{family}/<{kind}>" for family, kind in MEMBERS.items())
     raise UserError(f"unknown network {arch!r}; known: {', '.join(STUDENTS)}, or {others}")
 
 

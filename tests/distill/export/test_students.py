@@ -17,10 +17,11 @@ from tests.deploy.quantize.nets import operators, ranges_of, run
 from tests.student.networks import SMALL, settled, small
 
 DEPTH = InputSpec(("near", "far"), 40, 52, "float32", "NCHW", mean=(1.0, 2.0), std=(0.5, 0.7), nodata="nan")
-DECODED = {"deeplabv3plus/mobilenetv2_100"}
+DECODED = {"deeplabv3plus/mobilenetv2_100", "edge-nano", "edge-small", "edge-medium"}
 """Students whose logits are enlarged to the size of the image."""
+SLOW = {"deeplabv3plus/mobilenetv2_100", "edge-medium"}
 CASES = [
-    pytest.param((arch, {}), marks=pytest.mark.slow if arch in DECODED else (), id=arch) for arch in SMALL
+    pytest.param((arch, {}), marks=pytest.mark.slow if arch in SLOW else (), id=arch) for arch in SMALL
 ] + [pytest.param(("unet", {"up": "transposed"}), id="unet-transposed")]
 
 

@@ -1,0 +1,77 @@
+"""EdgeNet: branches fold exactly, sizes are those documented, and any width has a name."""
+
+import pytest
+import torch
+from torch import nn
+
+from deploy.errors import UserError
+from student.device import folded
+from student.edge import SIZES, Branches, Context, EdgeNet, fold_branches
+from student.zoo import build_network, count_macs, count_parameters
+
+
+def unsettled(network: nn.Module) -> nn.Module:
+    """The network in float64, with arbitrary statistics and affine weights in all batch norms."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            ranges = ((module.weight, 0.5, 1.5), (module.running_var, 0.5, 2))
+            for tensor, low, high in (*ranges, (module.bias, -1, 1), (module.running_mean, -1, 1)):
+                assert tensor is not None
+                tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+    return network.double().eval()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (9, 12), (1, 1)])
+def test_two_branches_are_one_convolution(stride, size):
+    branches = unsettled(Branches(3, 5, stride))
+    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    assert isinstance(branches, Branches)
+    torch.testing.assert_close(branches.folded()(image), branches(image), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("detail", [False, True])
+@pytest.mark.parametrize("size", [(64, 96), (67, 45)])
+def test_a_folded_network_computes_the_same(detail, size):
+    network = unsettled(EdgeNet(4, 6, width=4, detail=detail))
+    image = torch.randn(2, 4, *size, dtype=torch.float64)
+    assert isinstance(network, EdgeNet)
+    small = fold_branches(network)
+    torch.testing.assert_close(small(image).logits, network(image).logits, rtol=0, atol=1e-11)
+    assert not any(isinstance(module, Branches) for module in small.modules())
+    assert any(isinstance(module, Branches) for module in network.modules())  # the original is as it was
+    assert count_parameters(folded(network)) == count_parameters(small) < count_parameters(network)
+
+
+def test_context_is_a_convolution_of_the_concatenated_pyramid():
+    context = Context(5, 3).double()
+    x = torch.randn(2, 5, 6, 9, dtype=torch.float64)
+    pools = [
+        nn.functional.interpolate(nn.functional.adaptive_avg_pool2d(x, bins), (6, 9), mode="bilinear")
+        for bins in (1, 3)
+    ]
+    weights = torch.cat([context.direct.weight, *(one.weight for one in context.pooled)], dim=1)
+    biases = torch.stack([context.direct.bias, *(one.bias for one in context.pooled)]).sum(0)
+    expected = nn.functional.conv2d(torch.cat([x, *pools], dim=1), weights, biases).relu()
+    torch.testing.assert_close(context(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"),
+    [("edge-nano", 0.734e6, 0.262e9), ("edge-small", 1.649e6, 0.581e9), ("edge-medium", 2.931e6, 1.025e9)],
+)
+def test_parameters_and_operations_are_those_documented(name, parameters, macs):
+    network = fold_branches(build_network(name, 3, 11))  # pyright: ignore[reportArgumentType]
+    assert count_parameters(network) == pytest.approx(parameters, rel=1e-3)
+    assert count_macs(network, 3, (320, 320)) == pytest.approx(macs, rel=2e-3)
+
+
+def test_any_width_has_a_name():
+    for name, width in SIZES:
+        named, by_width = build_network(name, 3, 2), build_network(f"edge/{width}", 3, 2)
+        assert count_parameters(named) == count_parameters(by_width)
+    with pytest.raises(UserError, match="edge/wide: give the width as a number"):
+        build_network("edge/wide", 3, 2)
+    with pytest.raises(UserError, match="width 0 must be 1 or more"):
+        build_network("edge/0", 3, 2)
