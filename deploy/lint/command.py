@@ -30,7 +30,8 @@ class Checked(msgspec.Struct, frozen=True):
     file: str
     target: str
     findings: list[Finding]
-    coverage: Int8Coverage
+    coverage: Int8Coverage = msgspec.field(name="forecast")
+    """Called "forecast" in the JSON of `--json`."""
 
 
 def lint_command(argv: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ class Finding(msgspec.Struct, frozen=True):
     """One thing in a file that a target refuses or handles badly."""
 
     level: Level
-    """error: the target refuses the file. warning: it runs slower or less accurately. note: worth knowing."""
+    """error: the target refuses the file. warning: it runs slower or less accurately than meant. note: a hint."""
     rule: str
     """Id of the rule, such as "int32-bias"."""
     where: str

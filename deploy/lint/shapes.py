@@ -14,7 +14,7 @@ OPSETS: dict[str, tuple[int, int, str]] = {
     "onnxruntime": (7, 21, "onnxruntime 1.20"),
 }
 """Oldest and newest opset of the oldest release that we support. github.com/NVIDIA/TensorRT #4336 quotes "opset
-9 to opset 20" of 10.0; NVIDIA, "ONNX Opset Guide": 9 to 25 of 11.x; onnxruntime 1.20.1 refuses 22."""
+9 to opset 20" of 10.0; NVIDIA, "ONNX Opset Guide": 9 to 25 of 11.x; onnxruntime 1.20.1 refuses 22 (observed)."""
 IR_VERSION = 10
 """onnxruntime 1.20.1 refuses 11 (observed)."""
 LARGE = 0.05

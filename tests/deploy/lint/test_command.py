@@ -71,7 +71,9 @@ def test_many_places_of_one_rule_are_counted(file: Path, capsys: pytest.CaptureF
     assert "          … and 3 more\n" in out
     lint_command([str(file), "--target", "onnxruntime", "--json"])
     [one] = json.loads(capsys.readouterr().out)
+    assert set(one) == {"file", "target", "findings", "forecast"}
     assert len(one["findings"]) == 6
+    assert one["forecast"]["convolutions"] == 6
 
 
 def test_a_file_is_checked_for_all_but_the_dla(file: Path, capsys: pytest.CaptureFixture[str]):
