@@ -18,7 +18,7 @@ from deploy.quantize.graph import constants, load, load_float, readers, rebuilt
 from deploy.quantize.structure import Layer, find_grids, find_layers, never_negative, starts_at_zero
 
 SMALLEST_SCALE = 1e-30
-"""Above the subnormal numbers, which devices round to 0."""
+"""Above the subnormal numbers, which devices flush to 0."""
 LARGEST_BIAS = 2**30
 """In units of input scale × weight scale, as CPU kernels store it: INT32 with room for the sum."""
 

@@ -71,7 +71,7 @@ def sensitivity_table(report: Report) -> str:
         (
             row.name,
             metric.text(row.figures.score),
-            metric.change(row.figures.score - base.score, 2),
+            f"{_gain(report, row):+.2f}",
             f"{100 * row.figures.agreement:.3f}",
             f"{100 * (row.figures.agreement - base.agreement):+.3f}",
         )
@@ -84,6 +84,11 @@ def sensitivity_table(report: Report) -> str:
     return format_table(("in float", metric.header, "gain", "agreement %", "gain"), [*rows, *ends])
 
 
+def _gain(report: Report, row: Sensitivity) -> float:
+    """Gain of the score in the shown unit; above 0 is better, also for an error."""
+    return abs(report.factor) * (row.figures.score - report.all_int8.score)
+
+
 def _in_float(report: Report, row: Sensitivity) -> bool:
     return set(row.layers) <= set(report.float_layers)
 
@@ -93,12 +98,12 @@ _ROW, _LEFT, _PLOT, _RIGHT, _TOP = 18, 260, 360, 130, 52
 
 
 def sensitivity_svg(report: Report) -> str:
-    """The ranking as a bar chart: points of the score that the model gains from each layer alone in float.
+    """The ranking as a bar chart: how much the score gains from each layer alone in float, in points or its unit.
 
     Bars of layers that the resulting model leaves in float are dark. A stand-alone SVG document, white background.
     """
     base, metric = report.all_int8.score, report.shown
-    gains = [abs(metric.factor) * (row.figures.score - base) for row in report.sensitivity]
+    gains = [_gain(report, row) for row in report.sensitivity]
     low, high = min(0.0, *gains, 0.0), max(0.0, *gains, 0.0)
     scale = _PLOT / ((high - low) or 1.0)
     zero = _LEFT - low * scale

@@ -58,7 +58,8 @@ def quantize(
     Raises:
         UserError: a model that is damaged, not in fp32 or without convolutions; fewer than `MIN_CALIBRATION_IMAGES`
             with a valid pixel; an unknown calibrator, granularity or layer.
-        GateFailed: no model with at most `options.max_float` of its layers in float meets the budget.
+        GateFailed: no model with at most `options.max_float` of its layers in float, `options.keep_float` not counted,
+            meets the budget.
     """
     found = _checked_layers(model, options)
     always_float = _named(options.keep_float, found)
@@ -250,7 +251,9 @@ def _mixed(bench: Bench, base: Attempt, ranking: Sequence[Sensitivity], most: in
 
 
 def _failure(bench: Bench, best: Attempt) -> str:
-    limits = f"-{100 * bench.budget.max_drop:.3f} and {100 * bench.budget.min_agreement:.3f} %"
+    drop = 100 * bench.budget.max_drop
+    most = f"{drop:.3f} %" if bench.metric.relative else f"-{drop:.3f}"
+    limits = f"{most} and {100 * bench.budget.min_agreement:.3f} %"
     return (
         f"int8 with {len(best.float_layers)} layers left in float: {bench.words(best.figures)} is over the budget of"
         f" {limits}; give more calibration images, continue with quantization-aware training (QAT), or allow a larger"

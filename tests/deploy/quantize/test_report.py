@@ -42,6 +42,20 @@ def test_the_table_ranks_and_compares(report):
     assert lines[5].split() == ["(all", "in", "float)", "61.00", "100.000"]
 
 
+def test_a_smaller_error_is_a_gain_in_table_and_picture(report):
+    rows = (Sensitivity("stem", ("stem",), Figures(-0.006, 0.99)),)
+    error = msgspec.structs.replace(
+        report,
+        metric="RMSE",
+        unit="mm",
+        factor=-1000.0,
+        calibrators={"mse": Figures(-0.007, 0.97)},
+        sensitivity=rows,
+    )
+    assert sensitivity_table(error).splitlines()[2].split()[:3] == ["stem", "6.00", "+1.00"]
+    assert ">+1.00<" in sensitivity_svg(error)
+
+
 def test_the_picture_is_well_formed_and_to_scale(report):
     root = ElementTree.fromstring(sensitivity_svg(report))
     space = "{http://www.w3.org/2000/svg}"
