@@ -65,12 +65,10 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
         make_fp16(bundle, data)
     engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)
     if data:
-        options = {
-            "engine": engine,
-            "runs_here": runs_here,
-            "budget": budget if precision == "int8" else None,
-        }
-        receipt = verify_build(bundle, data, backend, precision, **options)
+        limits = budget if precision == "int8" else None
+        receipt = verify_build(
+            bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=limits
+        )
     else:
         receipt = None
         print(
@@ -101,7 +99,7 @@ def choose_backend(asked: str) -> tuple[str, str]:
     if probe() is None:
         return (
             "auto",
-            " on the CPU (no NVIDIA GPU here; --backend tensorrt-rtx compiles for one without it)",
+            " on the CPU (no NVIDIA GPU here; --backend tensorrt-rtx can still compile for one)",
         )
     for backend, module in TENSORRT.items():
         if find_spec(module):

@@ -97,7 +97,7 @@ class LogitSample:
         return self._labels
 
     def update(self, probabilities: np.ndarray, label: np.ndarray, valid: np.ndarray) -> None:
-        """Add pixels of probabilities float32 K×H×W and labels H×W where `valid`, bool H×W, to those sampled from."""
+        """Sample also from the pixels of probabilities float32 K×H×W and labels H×W where `valid`, bool H×W."""
         where = np.flatnonzero(valid)
         keys = self._random.random(len(where))
         if len(self._keys) == self.capacity:

@@ -121,7 +121,8 @@ def average_precision(swept: Sweep) -> float | None:
 
 
 def roc_auc(swept: Sweep) -> float | None:
-    """Area under the ROC curve by trapezoids: the chance that a pixel of the class scores above another one.
+    """Area under the ROC curve by trapezoids: the chance that a pixel of the class has a larger probability
+    than one of another class.
 
     Pixels in the same bin are ties and count one half. None if there are no pixels of the class, or no others.
     """

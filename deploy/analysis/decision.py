@@ -13,6 +13,7 @@ from deploy.analysis.collect import Findings, analyze, temperature_of
 from deploy.analysis.curves import best_f1, sweep
 from deploy.bundle.bundle_files import read_manifest, set_decision
 from deploy.bundle.manifest import Manifest
+from deploy.engine_options import add_engine_options
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Sample
@@ -154,10 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         "--temperature", action="store_true", help="calibrate probabilities first; for any number of classes"
     )
     parser.add_argument("--remove", action="store_true", help="remove threshold and temperature instead")
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="backend to run (default: auto)")
-    parser.add_argument(
-        "--precision", default="auto", metavar="NAME", help="precision to run (default: auto)"
-    )
+    add_engine_options(parser)
     return parser
 
 

@@ -119,7 +119,7 @@ class BuildCommand:
 
 
 def parse(argv: Sequence[str], prog: str) -> BuildCommand:
-    """Parse the command line; argparse itself exits for what is no valid option.
+    """Parse the command line; argparse itself exits for invalid options.
 
     Raises:
         UserError: a value out of range.

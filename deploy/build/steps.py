@@ -113,7 +113,7 @@ def make_fp16(bundle: Path, data: Path, say: Say = print) -> Receipt:
     """Convert the bundle's model to half precision, and add the result to the bundle if it is within the budget.
 
     Raises:
-        UserError: data missing or damaged.
+        UserError: data missing or damaged, or a model that cannot be converted.
         GateFailed: over the budget on `data/test`; the bundle is unchanged.
     """
     from deploy.quantize.half import to_fp16  # optional dependency: onnx

@@ -2,8 +2,8 @@
 
     from deploy.raster import ArraySink, ArraySource, Options, predict_raster
 
-`deploy.raster.geo` and `geotiff` read and write GeoTIFFs (`pip install 'edgedistill[geo]'`), as does `edgedistill
-predict-raster`.
+`deploy.raster.geo` reads GeoTIFFs and `deploy.raster.geotiff` writes them (`pip install 'edgedistill[geo]'`);
+`edgedistill predict-raster` does both.
 """
 
 from deploy.raster.predict import Options, Summary, predict_raster

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     manifest = read_manifest(arguments.bundle)
-    require_classes(manifest, arguments.bundle, "predict-raster")
+    require_classes(manifest, arguments.bundle, "use edgedistill predict, as predict-raster")
     options = Options(
         arguments.overlap,
         arguments.batch,

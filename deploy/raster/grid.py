@@ -142,7 +142,7 @@ def _taper(window: int, overlap: int, before: bool, after: bool) -> np.ndarray:
     """Weights float64 along one axis: 1, falling to almost 0 on sides with a neighbor.
 
     The slope is a half cosine over the middle half of the overlap. The outer quarter has almost no weight, because the
-    network sees the least context there: if its receptive field is no larger, the seam is invisible.
+    network sees the least context there: if its receptive field reaches no further, the seam is invisible.
     """
     margin = overlap // 4
     length = overlap - 2 * margin

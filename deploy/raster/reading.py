@@ -113,7 +113,7 @@ class Reading:
             yield from self._block(pieces[start + row : start + count], begin)
 
     def _block(self, pieces: list[Piece], first: int) -> Generator[Batch | RowEnd, None, None]:
-        """Read some last pieces of a block; those before index `first` are marked as finished earlier."""
+        """Read the last pieces of a block; those before index `first`, which an earlier run finished, are marked."""
         block = pieces[0].block
         strip = Strip(self.source, self.spec, self.grid, block)
         for piece in pieces:

@@ -176,7 +176,7 @@ class TestMistakes:
         next((tmp_path / "data" / "test" / "images").iterdir()).unlink()
         run(bundle, "--precision", "fp32")
         assert "warning: " in (err := capsys.readouterr().err)
-        assert "holds 3 of the 4 images" in err
+        assert "has only 3 of the 4 images" in err
 
     def test_no_bundle(self, tmp_path):
         with pytest.raises(UserError, match="no such folder"):
