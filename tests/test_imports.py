@@ -83,10 +83,10 @@ def test_contracts_see_imports_inside_functions(skeleton: Path, file: str, line:
         assert f"{len(CONTRACTS) - 1} kept, 1 broken" in lines
 
 
-def test_a_circle_between_modules_of_one_folder_is_found(skeleton: Path):
+def test_a_cycle_between_modules_of_one_folder_is_found(skeleton: Path):
     (skeleton / "distill/losses/common.py").write_text("def f():\n    import distill.losses.expression\n")
     (skeleton / "distill/losses/expression.py").write_text("import distill.losses.common\n")
 
     result = check_imports(skeleton)
 
-    assert "No import circles BROKEN" in result.stdout, result.stdout + result.stderr
+    assert "No import cycles BROKEN" in result.stdout, result.stdout + result.stderr
