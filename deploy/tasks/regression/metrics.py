@@ -13,8 +13,14 @@ from deploy.errors import UserError
 
 RATIO = 1.25
 """The threshold accuracy δ counts pixels whose prediction and truth differ by a smaller factor."""
-_BITS = 30
-"""Bits of each of the two limbs of a fraction; sums over 2³³ images fit into int64."""
+_BITS, _LIMBS, _POINT = 30, 13, 90
+"""Squared errors are counted in units of 2⁻⁹⁰, as limbs of 30 bits: sums over 2³³ images fit into int64, and the limbs
+hold what the largest float32 maps can differ by."""
+_LARGEST = float(np.finfo(np.float32).max)
+_REMEDY = {
+    "predicted": "check the network and its input",
+    "true": "such pixels must be invalid: NaN in the map's file",
+}
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,9 @@ class RegressionMetrics:
     """Counts pixels and squared errors, image by image; `scores()` computes scores from the counts."""
 
     def __init__(self) -> None:
-        self.counts = np.zeros(6, np.int64)
-        """Valid pixels, the integer part and two limbs of the fraction of the summed squared error, pixels with
-        positive truth, and those of them within the ratio."""
+        self.counts = np.zeros(3 + _LIMBS, np.int64)
+        """Valid pixels, pixels with positive truth, those of them within the ratio, and the limbs of the summed squared
+        error, the lowest first."""
 
     def update(self, values: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> None:
         """Count an image.
@@ -44,19 +50,22 @@ class RegressionMetrics:
             valid: bool H×W.
 
         Raises:
-            UserError: the shapes differ, or a value is not finite at a valid pixel.
+            UserError: the shapes differ, or a value at a valid pixel is not a finite float32.
         """
         if not values.shape == truth.shape == valid.shape:
-            shapes = " and ".join("×".join(map(str, array.shape)) for array in (values, truth))
-            raise UserError(f"the predicted map and its truth have shapes {shapes}; they must be equal")
+            shapes = ", ".join("×".join(map(str, array.shape)) for array in (values, truth, valid))
+            raise UserError(
+                f"the predicted map, its truth and its valid pixels have shapes {shapes}; give equal ones"
+            )
         predicted, expected = values[valid].astype(np.float64), truth[valid].astype(np.float64)
+        for name, pixels in (("predicted", predicted), ("true", expected)):
+            if not (np.abs(pixels) <= _LARGEST).all():
+                raise UserError(f"the {name} map is not finite at a valid pixel; {_REMEDY[name]}")
         squared = float(np.square(predicted - expected).sum())
-        if not math.isfinite(squared):
-            raise UserError("the predicted map or its truth is not finite at a valid pixel")
         positive = expected > 0
         p, t = predicted[positive], expected[positive]
         within = (p > 0) & (p < RATIO * t) & (t < RATIO * p)
-        counts = (len(predicted), *_limbs(squared), int(positive.sum()), int(within.sum()))
+        counts = (len(predicted), int(positive.sum()), int(within.sum()), *_limbs(squared))
         self.counts += np.array(counts, np.int64)
 
     def scores(self) -> RegressionScores:
@@ -65,11 +74,12 @@ class RegressionMetrics:
         Raises:
             UserError: no image has a valid pixel.
         """
-        pixels, whole, upper, lower, positive, within = self.counts.tolist()
+        pixels, positive, within, *limbs = self.counts.tolist()
         if not pixels:
             raise UserError("nothing to score: no image has a valid pixel; check the maps")
-        squared = whole + math.ldexp(upper, -_BITS) + math.ldexp(lower, -2 * _BITS)
-        return RegressionScores(math.sqrt(squared / pixels), within / positive if positive else None)
+        squared = sum(limb << _BITS * index for index, limb in enumerate(limbs))  # exact: Python's integers
+        rmse = math.sqrt(squared / (pixels << _POINT))
+        return RegressionScores(rmse, within / positive if positive else None)
 
 
 class RegressionScorer:
@@ -80,7 +90,9 @@ class RegressionScorer:
 
     def update(self, result: Any, truth: np.ndarray, valid: np.ndarray) -> None:
         """Compare the `values` of a result with the true map H×W where both have data, and count them."""
-        self.metrics.update(result.values, truth, valid & result.valid)
+        # `update` refuses other shapes
+        known = valid & result.valid if valid.shape == result.valid.shape else valid
+        self.metrics.update(result.values, truth, known)
 
     def counts(self) -> list[np.ndarray]:
         """The counts of pixels and squared errors."""
@@ -95,8 +107,7 @@ class RegressionScorer:
         return {f"δ<{RATIO:g}": self.metrics.scores().within}
 
 
-def _limbs(value: float) -> tuple[int, int, int]:
-    """Split a number ≥ 0 into its integer part and its fraction in units of 2⁻³⁰ and 2⁻⁶⁰."""
-    fraction, whole = math.modf(value)
-    rest, upper = math.modf(math.ldexp(fraction, _BITS))
-    return int(whole), int(upper), round(math.ldexp(rest, _BITS))
+def _limbs(value: float) -> list[int]:
+    """Split a number ≥ 0 into `_LIMBS` limbs, the lowest first."""
+    units = round(math.ldexp(value, _POINT))
+    return [units >> _BITS * index & (1 << _BITS) - 1 for index in range(_LIMBS)]

@@ -18,7 +18,8 @@ class RegressionResult:
     values: np.ndarray
     """float32 H×W or N×H×W at the size of the image, in the unit of the training maps; NaN where there is no data."""
     labels: np.ndarray
-    """Level of the value, uint8, shaped as `values`; the ignore label where there is no data."""
+    """Level of the value, uint8, shaped as `values`; the ignore label where there is no data. Levels are computed at
+    the network's size, so at their borders they may differ by a pixel from those of `values`."""
     valid: np.ndarray
     """bool, shaped as `values`: pixels with data."""
     timings: Timings

@@ -21,7 +21,7 @@ RMSE = Metric("RMSE", "neg_rmse", "×10⁻³", factor=-1000.0, relative=True)
 
 def _heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values H×W as gray uint8 H×W×3 from `low` (black) to `high` (white); unknown values are black."""
-    scaled = (values - low) / max(high - low, float(np.finfo(np.float32).tiny))
+    scaled = (values.astype(np.float64) - low) / ((high - low) or 1.0)  # a constant truth has no range
     gray = (255 * np.nan_to_num(scaled).clip(0, 1)).astype(np.uint8)
     return np.repeat(gray[..., None], 3, axis=2)
 

@@ -1,11 +1,13 @@
 """RMSE and threshold accuracy against scikit-learn and by hand; sums that do not depend on order or processes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.metrics import root_mean_squared_error
 
 from deploy.errors import UserError
-from deploy.tasks.regression.metrics import RegressionMetrics
+from deploy.tasks.regression.metrics import RegressionMetrics, RegressionScorer
 
 
 def random_maps(seed=0, count=5, scale=1.0):
@@ -53,10 +55,37 @@ def test_perfect_and_empty():
     assert (metrics.scores().rmse, metrics.scores().within) == (0.0, None)
 
 
+@pytest.mark.parametrize("error", [1e-10, 1.4e6, 3e38])
+def test_errors_of_any_size_are_summed_without_overflow(error):
+    metrics = RegressionMetrics()
+    predicted, valid = np.full((1000, 1000), error, np.float32), np.ones((1000, 1000), bool)
+    for _ in range(10):
+        metrics.update(predicted, np.zeros_like(predicted), valid)
+    assert metrics.scores().rmse == pytest.approx(float(np.float32(error)), rel=1e-12)
+
+
 @pytest.mark.parametrize(
-    ("predicted", "message"),
-    [(np.zeros((2, 3)), "shapes 2×3 and 2×2"), (np.full((2, 2), np.nan), "not finite")],
+    ("predicted", "truth", "message"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 2)), "shapes 2×3, 2×2, 2×2"),
+        (np.full((2, 2), np.nan), np.zeros((2, 2)), "the predicted map is not finite .*check the network"),
+        (np.zeros((2, 2)), np.full((2, 2), np.inf), "the true map is not finite .*must be invalid"),
+        (np.zeros((2, 2)), np.full((2, 2), 1e200), "the true map is not finite"),
+    ],
 )
-def test_what_cannot_be_scored_is_refused(predicted, message):
+def test_what_cannot_be_scored_is_refused(predicted, truth, message):
     with pytest.raises(UserError, match=message):
-        RegressionMetrics().update(predicted, np.zeros((2, 2)), np.ones((2, 2), bool))
+        RegressionMetrics().update(predicted, truth, np.ones((2, 2), bool))
+
+
+def test_pixels_without_data_are_not_scored():
+    result = SimpleNamespace(values=np.array([[1.0, np.nan]], np.float32), valid=np.array([[True, False]]))
+    scorer = RegressionScorer()
+    scorer.update(result, np.array([[3.0, 3.0]]), np.array([[True, True]]))
+    assert scorer.score() == -2.0
+
+
+def test_a_truth_of_another_size_is_refused():
+    result = SimpleNamespace(values=np.zeros((2, 2)), valid=np.ones((2, 2), bool))
+    with pytest.raises(UserError, match="shapes 2×2, 3×3, 3×3"):
+        RegressionScorer().update(result, np.zeros((3, 3)), np.ones((3, 3), bool))

@@ -73,5 +73,11 @@ def test_saved_files_words_and_panels(tmp_path):
     assert (panels[2][-1, -1] == 255).all()  # the highest value
 
 
+def test_a_constant_truth_has_panels():
+    image = np.full((4, 6, 1), 9.0, np.float32)
+    panels = REGRESSION.panels(image, np.full((4, 6), 3.0), [MODEL(image)], LEVELS)
+    assert (panels[1].max(), panels[2].min()) == (0, 255)
+
+
 def test_no_data_at_all_has_words():
     assert REGRESSION.words(MODEL(np.full((4, 6), np.nan, np.float32)), LEVELS) == "no data"
