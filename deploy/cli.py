@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     # Only for the list in --help: `main` calls these commands before it parses anything.
     commands.add_parser("build", help="quantize and compile a bundle for a device, and verify the result")
-    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size, tile by tile")
+    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
     commands.add_parser("lint", help="predict how compilers will handle a bundle or an ONNX file")
     commands.add_parser(
         "threshold", help="choose the probability threshold of a two-class bundle on validation data"

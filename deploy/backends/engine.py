@@ -45,7 +45,8 @@ class Engine(Protocol):
             batch: uint8 N×H×W×C or float32 N×C×H×W in raw image units, exactly as the bundle's input says.
 
         Returns:
-            "labels", uint8 N×H×W, and "logits", float32 N×K×h×w at the network's stride.
+            "labels", uint8 N×H×W, and "logits", float32 N×K×h×w, where h×w may be smaller than H×W (the network's
+            stride).
         """
         ...
 

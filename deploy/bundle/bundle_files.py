@@ -110,6 +110,9 @@ def set_decision(
 ) -> Manifest:
     """Change how a bundle's scores become labels; all files but the manifest stay.
 
+    Whether the bundle's task supports that is not checked here, but where the bundle is loaded
+    (`deploy.tasks.registry.model_of`).
+
     Args:
         folder: folder of the bundle.
         threshold: new `Manifest.threshold`.

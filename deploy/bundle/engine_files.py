@@ -45,6 +45,7 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     source: str
     """Name of the ONNX file in the bundle."""
     source_sha256: str
+    """Checksum of that file."""
     sha256: str
     """Checksum of the engine file."""
     bytes: int

@@ -31,7 +31,7 @@ class Metric(msgspec.Struct, frozen=True):
 
     def change(self, difference: float, decimals: int = 3) -> str:
         """Format a difference of scores, with its sign."""
-        return f"{self.factor * difference:+.{decimals}f}"
+        return f"{self.factor * difference + 0.0:+.{decimals}f}"  # + 0.0: no negative zero
 
     def drop(self, reference: float, score: float) -> float:
         """How much lower `score` is than `reference`, in the unit of budgets: 0.01 is one point, or one percent."""

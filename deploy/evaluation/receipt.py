@@ -26,7 +26,7 @@ class Labeled(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """Class ids, uint8 H×W."""
+        """Label ids, uint8 H×W."""
         ...
 
 
@@ -76,7 +76,7 @@ class Hop:
 
 
 class HopReceipt(msgspec.Struct, frozen=True):
-    """Measurements of one hop. Fractions in 0..1; the first hop agrees with itself and passes."""
+    """Measurements of one hop. Agreements are fractions in 0..1; the first hop agrees with itself and passes."""
 
     name: str
     score: float

@@ -1,4 +1,4 @@
-"""What the models of all tasks share: timings of a call, and its images as a batch."""
+"""What the models of all tasks share: images as a batch, resizing them to the network and running it, and timings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.nda
         The images, at least one and all of one shape; and whether they were given as a batch.
 
     Raises:
-        UserError: anything else was given, or the batch is empty.
+        UserError: anything else was given, the batch is empty, or its images differ in shape.
     """
     if isinstance(image, np.ndarray):
         images, batched = (list(image), True) if image.ndim == 4 else ([image], False)

@@ -4,7 +4,7 @@
 
     set      those of the training split, in the graph
     image    those of the whole image, at its own size, before it is resized or tiled
-    patch    those of what the network sees at a time: the resized image, a window, a tile; in training the crop
+    patch    those of each input of the network: the resized image, a window or a tile; in training the crop
 
 Training and devices call the same functions. Only pixels with data count, and the others are 0 afterwards. With "patch"
 they are NaN until then.
