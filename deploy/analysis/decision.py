@@ -86,7 +86,12 @@ def fit_decision(
 
 
 def store_decision(bundle: Path, decision: Decision, split: str = "val") -> Manifest:
-    """Write the choice and its F1 into the bundle's manifest; all other files, including engines, are unchanged."""
+    """Write the choice and its F1 into the bundle's manifest; all other files, including engines, are unchanged.
+
+    Raises:
+        UserError: the labels of the bundle are not classes, or as `set_decision`.
+    """
+    require_classes(read_manifest(bundle), bundle, "a threshold")
     metrics = (
         {"threshold f1": decision.f1_after, "threshold split": split}
         if decision.threshold is not None

@@ -15,10 +15,10 @@ _ALWAYS_FLOAT = {("Resize", 1), ("Resize", 2)}
 
 
 def to_fp16(model: bytes) -> bytes:
-    """Convert weights and activations to float16, from the first convolution to the outputs.
+    """Convert weights and activations to float16, from the first convolution to the last.
 
     Inputs and outputs keep their types. The normalization of the image stays in float32, which represents raw values
-    exactly, and so do the operators that read an output: upsampling of the logits and arg-max.
+    exactly, and so does what follows the last convolution: upsampling, arg-max, and the unit of a regressed map.
 
     Raises:
         UserError: a model that is damaged, not in fp32, or has a weight beyond ±65504.
@@ -47,14 +47,15 @@ class _Halver:
         self._float = {value.name for value in typed if value.type.tensor_type.elem_type == TensorProto.FLOAT}
         self._constants = {n: t for n, t in constants(graph).items() if t.data_type == TensorProto.FLOAT}
         self._outputs = {value.name for value in graph.output}
+        self._before = _before_convolutions(graph)
         self._casts: dict[str, str] = {}
         self.half: set[str] = set()
         self.added: dict[str, np.ndarray] = {}
 
     def converted(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """The node in its new precision, with the casts that it needs before and after."""
-        starts = node.op_type == "Conv" or not self.half.isdisjoint(node.input)
-        runs_half = starts and node.op_type not in _SUMS
+        between = not (self.half.isdisjoint(node.input) or self._before.isdisjoint(node.output))
+        runs_half = node.op_type == "Conv" or (between and node.op_type not in _SUMS)
         nodes = []
         for index, name in enumerate(node.input):
             wants_half = runs_half and (node.op_type, index) not in _ALWAYS_FLOAT
@@ -97,6 +98,15 @@ class _Halver:
             elif name in self._float:
                 self.half.add(name)
         return casts
+
+
+def _before_convolutions(graph: onnx.GraphProto) -> set[str]:
+    """The tensors from which a convolution is reached."""
+    found: set[str] = set()
+    for node in reversed(graph.node):
+        if node.op_type == "Conv" or not found.isdisjoint(node.output):
+            found.update(node.input)
+    return found
 
 
 def _cast_node(source: str, target: str, to: int) -> onnx.NodeProto:
