@@ -52,8 +52,8 @@ def with_changes(config: Config, changes: Mapping[str, Any], where: str = "") ->
     try:
         return dataclasses.replace(config, **new)  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
     except FieldError as error:
-        name, problem = error.field.replace("-", "_"), error.problem.replace(f"--{error.section}.", where)
-        raise UserError(f"{where}{name} {problem}") from None
+        name = error.field.replace("-", "_")
+        raise UserError(f"{where}{name} {error.problem}") from None
 
 
 def _converted(value: Any, kind: Any, name: str) -> Any:

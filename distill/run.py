@@ -38,10 +38,10 @@ def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
 
     Args:
         argv: `PRESET [--field value …]`. tyro itself exits with code 2 on a value that it cannot read.
-        command: what the help calls the command.
+        command: name of the command in the help.
 
     Raises:
-        UserError: unknown preset or field.
+        UserError: the preset or a field is unknown, or a field cannot have the value.
     """
     import tyro  # start-up time
 
@@ -53,28 +53,32 @@ def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
         is_known = asked == "help" or asked in known or _without_no(asked) in known
         if field.startswith("--") and not is_known:
             raise UserError(f"unknown field --{asked}{did_you_mean(asked, known)}; {name} --help lists all")
-    prog = f"{command} {name}"
+
+    def read(arguments: Sequence[str]) -> RunConfig:
+        prog = f"{command} {name}"
+        return tyro.cli(RunConfig, default=make(), args=arguments, prog=prog, description=make.__doc__)
+
     try:
-        return tyro.cli(RunConfig, default=make(), args=fields, prog=prog, description=make.__doc__)
+        return read(fields)
     except FieldError as error:
-        raise _as_typed(error, fields) from None
+        raise _as_typed(error, fields, read) from None
 
 
 def preset(name: str, **changes: Any) -> RunConfig:
-    """The configuration of a preset, some of its fields changed.
+    """The configuration of a preset, with some of its fields changed.
 
     Args:
-        name: such as "quick"; `edgedistill presets` lists them.
+        name: name of the preset, such as "quick"; `edgedistill presets` lists all.
         changes: new values by dotted name, `**{"student_train.steps": 10}`, or nested, `student_train={"steps": 10}`.
 
     Raises:
-        UserError: unknown preset or field, or a value that the field cannot have.
+        UserError: the preset or a field is unknown, or a field cannot have the value.
     """
     return with_changes(_preset_named(name)(), changes)
 
 
 def preset_lines() -> list[str]:
-    """One line a preset: its name and what it is for."""
+    """One line per preset: its name and purpose."""
     return [f"  {name:<12}{(make.__doc__ or '').splitlines()[0]}" for name, make in PRESETS.items()]
 
 
@@ -86,13 +90,24 @@ def _preset_named(name: str) -> Callable[[], RunConfig]:
     return PRESETS[name]
 
 
-def _as_typed(error: FieldError, arguments: Sequence[str]) -> UserError:
-    """The error with the flag as it was typed: a training's section is called `train` in all messages of its own."""
-    ending = f"{error.section}.{error.field}"
-    for argument in arguments:
-        flag = argument.removeprefix("--").partition("=")[0].replace("_", "-")
-        if flag.endswith(ending):
-            return UserError(f"--{flag} {error.problem}")
+def _as_typed(
+    error: FieldError, arguments: Sequence[str], read: Callable[[Sequence[str]], RunConfig]
+) -> UserError:
+    """The error with the flag as it was typed: the section `train` in a `FieldError` may be either training.
+
+    Args:
+        error: from reading all arguments.
+        arguments: the command line after the preset.
+        read: raises `FieldError` for the flag in question, given alone with its values.
+    """
+    starts = [position for position, argument in enumerate(arguments) if argument.startswith("--")]
+    for start, end in zip(starts, [*starts[1:], len(arguments)], strict=True):
+        flag = arguments[start].removeprefix("--").partition("=")[0].replace("_", "-")
+        if flag.endswith(f"{error.section}.{error.field}"):
+            try:
+                read(arguments[start:end])
+            except FieldError:
+                return UserError(f"--{flag} {error.problem}")
     return error
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.errors import UserError
 from distill.overrides import field_names, with_changes
-from distill.run import preset
+from distill.run import parse, preset
 
 QUICK = preset("quick")
 
@@ -68,3 +68,11 @@ def test_an_unknown_preset_is_refused():
         UserError, match=r"unknown preset 'quik' \(did you mean quick\?\); presets: smoke, quick"
     ):
         preset("quik")
+
+
+@pytest.mark.parametrize(
+    "line", ["--student-train.steps -1", "--student_train.steps=-1 --student-train.lr 1"]
+)
+def test_a_mistake_on_the_command_line_names_the_training(line: str):
+    with pytest.raises(UserError, match=r"^--student-train\.steps -1: must be at least 0$"):
+        parse(["quick", "--teacher-train.steps", "10", *line.split()])
