@@ -113,15 +113,17 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
         assert engine.file
         return hop(engine, engine.file.stat().st_size, budget)
 
+    task = task_of(manifest)
+    budgets = BUDGETS | {"int8": task.int8_budget}
     with ExitStack() as engines:
         hops = [on_cpu("fp32")]
         for row in rows:
             side = row.sidecar
             if side.precision == "int8" and INT8_CPU in manifest.files:
-                hops.append(on_cpu("int8", BUDGETS["int8"]))
+                hops.append(on_cpu("int8", budgets["int8"]))
             opened = open_trt(bundle, side.backend, engine=Path(row.file), provider=options.provider)
-            hops.append(hop(engines.enter_context(closing(opened)), side.bytes, BUDGETS[side.precision]))
-        info, names, task = read_info(data), [one.name for one in manifest.classes], task_of(manifest)
+            hops.append(hop(engines.enter_context(closing(opened)), side.bytes, budgets[side.precision]))
+        info, names = read_info(data), [one.name for one in manifest.classes]
         receipt = run_hops(
             hops,
             task.read(data / "test", manifest),
