@@ -51,7 +51,7 @@ def to_markdown(results: Sequence[Result], baseline: str, teacher: float) -> str
 
 
 def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
-    """Plot the validation score against seconds, a line a method (mean over its seeds), as a PNG.
+    """Plot the validation score against seconds, one line per method (mean over its seeds), as a PNG.
 
     Args:
         results: all trainings.

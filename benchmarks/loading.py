@@ -206,7 +206,7 @@ def _interleaved(calls: dict[str, list[Callable[[], Any]]], rounds: int) -> dict
     """Time the calls in turns, so that other load on the machine affects all steps alike.
 
     Args:
-        calls: one call an image or batch, by step.
+        calls: one call per image or batch, by step.
         rounds: how often all calls are made.
 
     Returns:

@@ -25,10 +25,10 @@ class DataConfig:
     name: str
     """Name of the data set, such as `folder`, `camvid` or `tabletop`; the error for an unknown name lists all."""
     root: Path | None = None
-    """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by `synthetic` and `tabletop`."""
+    """Folder of the data set; default: `$EDGEDISTILL_DATA/<name>`. Not used by built-in data sets."""
     channels: tuple[str, ...] = ()
-    """Channels to use, by name or position, such as `after` or `0 1`; default: all. For grasp data:
-    `depth` (the default), `rgb` or `rgbd`; `cornell_rgb` has only color."""
+    """Channels to use, by name or position, such as `after` or `0 1`; default: all.
+    For grasp data: `depth` (the default), `rgb` or `rgbd`; `cornell_rgb` has only color."""
     split_by: Literal["object", "image"] = "object"
     """How Cornell and Jacquard are split: by object (no object is in two splits), or by image at random."""
     size: tuple[int, int] = (96, 96)
@@ -65,7 +65,7 @@ class AugmentConfig:
     """Largest fraction of a crop that may be invalid: no data, void, or outside the image.
     Other crops are drawn again, at most ten times; 1 = accept any crop. Segmentation only."""
     rotate: float = 0.0
-    """Largest random rotation in either direction, in degrees; 180 = any angle. Grasp data only."""
+    """Largest random rotation in either direction, in degrees; 180 = any angle. Not for segmentation."""
     flip: bool = True
     """Flip left-right with probability 1/2."""
     vertical_flip: bool = False
@@ -143,7 +143,7 @@ class TrainConfig:
     ema: float = 0.0
     """Decay of the exponential moving average of the weights, which replaces them in evaluation; 0 = off."""
     workers: int = 0
-    """Data-loading processes; 0 = load in the training process, as fast if a step takes far longer than its images."""
+    """Data-loading processes; 0 = load in the training process, as fast if steps take far longer than loading."""
     eval_every: int = 0
     """Steps between evaluations on the validation split; 0 = only at the end."""
     checkpoint_every: int = 100

@@ -43,7 +43,7 @@ def smoke() -> RunConfig:
 
 
 def quick() -> RunConfig:
-    """The demo: synthetic SAR flood scenes; ten minutes on two cores."""
+    """The demo: synthetic SAR flood scenes; within ten minutes on two cores."""
     return RunConfig(
         data=DataConfig("synthetic", size=(96, 96)),
         teacher=ModelConfig("pspnet/resnet101"),

@@ -23,7 +23,7 @@ Opener = Callable[[DataConfig, int], Splits]
 
 
 def _choosing(open_all: Opener) -> Opener:
-    """An opener that keeps the channels `--data.channels` of what another opens."""
+    """An opener that reduces the data of another to the channels in `--data.channels`."""
     return lambda config, seed: choose_channels(open_all(config, seed), config.channels)
 
 
@@ -43,4 +43,4 @@ GRASP_DATASETS: Mapping[str, Opener] = {
     "cornell_rgb": open_cornell_rgb,
     "jacquard": lambda config, seed: open_jacquard(config, seed, channels_of(config), config.split_by),
 }
-"""They choose their channels themselves."""
+"""These openers select their channels themselves."""

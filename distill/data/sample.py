@@ -37,12 +37,12 @@ class Batch:
     image: Tensor
     """float32 N×C×H×W in raw units, without NaN."""
     label: Tensor
-    """int64 N×H×W, 0..K-1, or 255; in grasp detection float32 N×4×H×W, the target maps."""
+    """int64 N×H×W, 0..K-1, or 255; for grasps float32 N×4×H×W, the target maps; for regression float32 N×H×W."""
     valid: Tensor
     """bool N×H×W."""
     ids: tuple[str, ...]
     keys: tuple[tuple[int, int], ...] = ()
-    """Epoch and index of each sample, if it comes from a `TrainView` or `GraspView`."""
+    """Epoch and index of each sample, if it comes from a `View`."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""

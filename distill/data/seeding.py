@@ -12,5 +12,5 @@ def generator(*key: int | str) -> np.random.Generator:
 
 
 def augmentation_generator(seed: int, epoch: int, index: int, views: int = 0) -> np.random.Generator:
-    """The generator that augments image `index` in `epoch`; with a fixed number of `views`, epochs repeat after it."""
+    """The generator that augments image `index` in `epoch`; if `views` > 0, it repeats every `views` epochs."""
     return generator("augment", seed, epoch % views if views else epoch, index)

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the project: three readers and the meaning of their numbers."""
+"""The interface of a data set: three readers, and the meaning of their samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,11 +35,11 @@ class Splits:
     train: Reader
     val: Reader
     test: Reader
-    """The validation reader itself where a data set keeps its test labels to itself."""
+    """The validation reader itself if the test labels of the data set are not public."""
     task: str = "segmentation"
-    """One of `distill.tasks.registry.TASKS`, which says what the samples are."""
+    """A name in `distill.tasks.registry.TASKS`; it determines the type of the samples."""
 
     @property
     def tested_on(self) -> str:
-        """The name of the split that final scores come from: "val" where that is all there is, else "test"."""
+        """The split that final scores are measured on: "val" if there is no test split of its own, else "test"."""
         return "val" if self.test is self.val else "test"

@@ -1,4 +1,4 @@
-"""What the training images look like in numbers: channel mean and deviation, pixels per class."""
+"""Statistics of the training images: mean and deviation of each channel, pixels per class."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,18 +22,21 @@ class Stats:
     """Labeled pixels of each class."""
     images: int
     class_images: tuple[bytes, ...] = ()
-    """For each class a bit an image, whether it has the class; see `images_by_class`."""
+    """For each class one bit per image: whether the image contains the class; see `images_by_class`."""
     normalize: Normalize = "set"
-    """Whose mean and deviation images are normalized by: these, or their own (see `deploy.inference.normalize`)."""
+    """Whether images are normalized by these statistics or by their own (see `deploy.inference.normalize`)."""
     target: tuple[float, float] = (0.0, 1.0)
-    """Mean and deviation of the maps of a regression, in their unit."""
+    """For regression: mean and deviation of the maps, in their unit."""
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:
-    """Statistics of every sample of `reader`, in one pass.
+    """Compute the statistics of all samples, in one pass.
 
     Means and squared deviations are merged pairwise in float64 (Chan, Golub & LeVeque 1983), which stays exact where
-    sums of squares would cancel. Raises UserError when no image has a valid pixel.
+    sums of squares would cancel.
+
+    Raises:
+        UserError: no image has a valid pixel.
     """
     moments: list[Moments] = []
     counts = np.zeros((len(reader), num_classes), np.int64)
@@ -56,7 +59,7 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
 
 
 def images_by_class(stats: Stats) -> list[np.ndarray]:
-    """The indices of the images that have each class."""
+    """The indices of the images that contain each class."""
     packed = (np.frombuffer(bits, np.uint8) for bits in stats.class_images)
     return [np.flatnonzero(np.unpackbits(bits, count=stats.images)) for bits in packed]
 
@@ -66,7 +69,7 @@ Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def moments_of(pixels: np.ndarray) -> Moments:
-    """The moments of values N, or of each row of C×N."""
+    """The moments of N values, or of each row of C×N."""
     rows = np.atleast_2d(pixels).astype(np.float64)
     if rows.shape[1] == 0:
         zero = np.zeros(rows.shape[0])
@@ -76,7 +79,7 @@ def moments_of(pixels: np.ndarray) -> Moments:
 
 
 def total_moments(parts: Iterable[Moments]) -> Moments:
-    """Number of pixels, mean and standard deviation (not squares) of all parts together; NaN without any pixel."""
+    """Number of pixels, mean and standard deviation of all parts together; the deviation is NaN without any pixel."""
     count = mean = squares = np.zeros(1)
     for part in parts:
         count, mean, squares = merge_moments((count, mean, squares), part)
@@ -85,7 +88,7 @@ def total_moments(parts: Iterable[Moments]) -> Moments:
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
-    """The moments of two sets of pixels as one."""
+    """The moments of the union of two sets of pixels."""
     count = a[0] + b[0]
     share = np.divide(b[0], count, out=np.zeros_like(count), where=count > 0)
     shift = b[1] - a[1]

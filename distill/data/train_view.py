@@ -28,7 +28,7 @@ class TrainView(Dataset):
     if `augment` is given.
 
     Raises:
-        UserError: `augment` rotates, which is for grasp data only.
+        UserError: `augment` rotates, which segmentation does not support.
     """
 
     reader: Reader
@@ -41,11 +41,11 @@ class TrainView(Dataset):
     """`augment.balance` is the share of crops drawn around a class instead: the class is drawn uniformly, then one of
     the images that contain it."""
     mean: tuple[float, ...]
-    """Fills pixels without data and padding, per channel. Replaced by what `normalize` requires there."""
+    """Fills pixels without data and padding, per channel; 0 if `normalize` is "image", NaN if it is "patch"."""
     optical: bool
     """Images are uint8 (0..255)."""
     seed: int = 0
-    """Augmentation is a pure function of (seed, epoch, index), or of (seed, epoch mod views, index)."""
+    """Augmentation is a pure function of (seed, epoch, index); with `views`, of (seed, epoch mod views, index)."""
     views: int = 0
     """Fixed number of augmented views per image; 0 = a new view in every epoch."""
     cache: bool = True
@@ -63,7 +63,7 @@ class TrainView(Dataset):
             assert self.class_images or not self.augment.balance
             if self.augment.rotate:
                 raise UserError(
-                    f"--augment.rotate {self.augment.rotate}: is for grasp data only; leave it at 0"
+                    f"--augment.rotate {self.augment.rotate}: is not for segmentation; leave it at 0"
                 )
         self.mean = tuple(fill_of(tuple(self.mean), self.normalize).tolist())
         self._as_uint8 = self.optical and self.normalize == "set"

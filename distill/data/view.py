@@ -1,4 +1,4 @@
-"""What training needs of a view of a data set, whatever its task."""
+"""The interface of a training view of a data set, for all tasks."""
 
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ class View(Protocol):
 
     @property
     def reader(self) -> Reader:
-        """Where samples come from."""
+        """Source of the samples."""
         ...
 
     @property
@@ -25,27 +25,27 @@ class View(Protocol):
 
     @property
     def resize(self) -> str:
-        """How images come to that scale; see `DataConfig.resize`."""
+        """How images are brought to that scale; see `DataConfig.resize`."""
         ...
 
     @property
     def augment(self) -> AugmentConfig | None:
-        """Random changes."""
+        """Random augmentation; None = no augmentation."""
         ...
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What fills pixels without data and padding."""
+        """Fills pixels without data and padding, per channel."""
         ...
 
     @property
     def seed(self) -> int:
-        """Of the random changes."""
+        """Seed of the augmentation."""
         ...
 
     @property
     def views(self) -> int:
-        """Fixed views of each image; 0 = new ones in every epoch."""
+        """Fixed number of augmented views per image; 0 = a new view in every epoch."""
         ...
 
     def __len__(self) -> int: ...
@@ -55,5 +55,9 @@ class View(Protocol):
         ...
 
     def preload(self, other: Any = None) -> None:
-        """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
+        """Decode images until the cache is full.
+
+        Args:
+            other: another view of the same reader and size, whose cached images are shared.
+        """
         ...

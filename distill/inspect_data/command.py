@@ -42,7 +42,10 @@ def main(argv: Sequence[str]) -> int:
     require_matplotlib("inspect")
     splits = open_splits(config.data, config.seed)
     if splits.task not in ("segmentation", "grasp"):
-        raise UserError(f"inspect counts classes and grasps; the task of {splits.name} is {splits.task}")
+        raise UserError(
+            f"--data.name {config.data.name}: is for {splits.task}, inspect is for segmentation and grasp data;"
+            " choose another preset"
+        )
     out = config.out / FOLDER
     survey = Survey(splits, config.data.size if config.data.resize == "tile" else None)
     write_csv(out / "tiles.csv", survey.header, survey.rows())

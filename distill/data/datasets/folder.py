@@ -112,7 +112,9 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
     stems = [image.stem for image in images]
     for before, after in pairwise(images):
         if before.stem == after.stem:
-            raise UserError(f"{before} and {after.name} share one mask name; rename or remove one of them")
+            raise UserError(
+                f"{before} and {after.name} would have the same mask; rename or remove one of them"
+            )
     pairs = (
         Pair(stem, image, _mask_of(folder / "masks", stem)) for stem, image in zip(stems, images, strict=True)
     )
@@ -207,6 +209,6 @@ def _name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tu
         return names
     return (
         band_names(image)
-        or {1: ("grey",), 3: RGB_CHANNELS}.get(count)  # codespell:ignore grey - as older runs call it
+        or {1: ("grey",), 3: RGB_CHANNELS}.get(count)  # codespell:ignore grey - stored in checkpoints
         or tuple(f"band_{i}" for i in range(count))
     )

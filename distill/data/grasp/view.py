@@ -65,7 +65,7 @@ class GraspView(Dataset):
     mean: tuple[float, ...]
     """Fills the padding, per channel."""
     seed: int = 0
-    """Augmentation is a pure function of (seed, epoch, index), or of (seed, epoch mod views, index)."""
+    """Augmentation is a pure function of (seed, epoch, index); with `views`, of (seed, epoch mod views, index)."""
     views: int = 0
     """Fixed number of augmented views per image; 0 = a new view in every epoch."""
     cache: bool = True

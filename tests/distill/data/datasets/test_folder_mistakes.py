@@ -78,7 +78,7 @@ def no_images(root: Path) -> None:
         (lose_mask, r"image .*images/train0\.png has no mask: .*masks/train0\.png does not exist"),
         (gray_image, r"train1\.png: has 1 channels, but this data set has 3"),
         (deep_image, r"train1\.npy: pixels are uint16, but this data set has uint8 images"),
-        (twin_image, r"train0\.jpg and train0\.png share one mask name"),
+        (twin_image, r"train0\.jpg and train0\.png would have the same mask"),
         (gap_in_ids, r"the masks hold the ids 0, 1, 9, but .*write .*classes\.json"),
         (binary_masks, r"the masks hold the ids 0, 255, but .*255 is void; write .*classes\.json"),
         (no_val, r"val/images: no such folder; .*images/ and masks/"),

@@ -219,7 +219,7 @@ def test_turns_are_from_0_to_180_degrees(rotate):
 
 
 def test_segmentation_is_not_turned():
-    with pytest.raises(UserError, match=r"--augment\.rotate 10: is for grasp data only"):
+    with pytest.raises(UserError, match=r"--augment\.rotate 10: is not for segmentation"):
         TrainView(Bars(), size=(9, 9), augment=AugmentConfig(rotate=10), mean=(0,), optical=False)
 
 
