@@ -96,7 +96,7 @@ class ModelConfig:
     dropout: float = 0.1
     """Dropout rate in the head."""
     detail: bool = False
-    """Let PSPNet predict at half of the image size, from its head and the backbone's first maps; for grasp maps."""
+    """Finer outputs for small objects and maps: of PSPNet at half of the image size, of EdgeNet at a quarter."""
     pretrained: bool = False
     """Initialize the backbone with timm's ImageNet weights (needs network access or a filled cache)."""
     weights: Path | None = None

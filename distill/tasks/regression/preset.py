@@ -15,7 +15,7 @@ from distill.config import (
 
 
 def quick_depth() -> RunConfig:
-    """Depth of things on a table from colors, built-in, for two cores."""
+    """Depth of objects on a table from color, built-in, for two cores."""
     return RunConfig(
         data=DataConfig("tabletop_depth", size=(96, 96), synthetic_counts=(400, 48, 100)),
         teacher=ModelConfig("pspnet/resnet34", output_stride=16, head_channels=128, detail=True),
