@@ -11,7 +11,8 @@ from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SHORT = {"baseline": False, "int8.enabled": False, "teacher.arch": "pspnet/resnet18"}
+SHORT = {"baseline": False, "int8.enabled": False, "teacher.arch": "pspnet/resnet18", "precision": "fp32"}
+"""In float32, which the other tests of a process compute in: it can use one arithmetic only."""
 
 
 def main_of(name: str):
