@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from deploy.inference.normalize import filled
 from deploy.inference.preprocess import resize, resize_nearest
 from deploy.tasks.regression.levels import LEVELS
 from distill.config import AugmentConfig, DataConfig
@@ -21,14 +22,14 @@ from distill.data.splits import Reader, Splits
 from distill.data.view import Key
 
 CAMERA = 0.7
-"""Meters from camera to table in all maps. Colors do not show how far away the camera was, so maps do not, either."""
+"""Distance from camera to table in all maps, in meters. Colors do not show the real one, so maps leave it out."""
 TABLE = 90
-"""Percentile of the measured depth that is the table's."""
+"""Percentile of the measured depth that is taken as the depth of the table."""
 
 
 @dataclass(frozen=True)
 class DepthReader:
-    """The table-top's scenes: colors, and the depth that a camera `CAMERA` above the table sees.
+    """The scenes of the built-in table-top: colors, and the depth that a camera `CAMERA` above the table measures.
 
     Samples have float32 H×W labels in meters, NaN where nothing was measured.
     """
@@ -66,16 +67,19 @@ def open_tabletop_depth(config: DataConfig, seed: int) -> Splits:
 class MapView(Dataset):
     """Samples by (epoch, index), ready to be batched; see `distill.data.view.View`.
 
-    Images are resized to `size` by the rule of `deploy.inference.preprocess`, maps by nearest neighbor, so that no
-    value is interpolated across an edge. One matrix then transforms both, as `distill.data.grasp.augment` describes.
+    As on a device, pixels without data are filled with `mean`, and images are resized to `size`
+    (`deploy.inference.preprocess`). Maps are resized by nearest neighbor, so that no value is interpolated across an
+    edge. One matrix then transforms both, as `distill.data.grasp.augment` describes.
 
     Args:
-        reader: samples with float32 H×W labels.
+        reader: samples with float32 H×W labels, not valid where the image has no data.
         size: height and width of the network's input.
-        augment: random changes; None: none.
-        mean: of each channel; fills the padding.
-        seed, views: random numbers are a pure function of (seed, epoch mod views, index); `views` 0: of the epoch.
-        cache: keep the images at network scale in memory.
+        optical: images are uint8 (0..255); otherwise float32, with NaN where there is no data.
+        augment: random changes; None = none. Colors change only in optical images of three channels.
+        mean: per channel; fills pixels without data and padding.
+        seed: augmentation is a pure function of (seed, epoch, index), or of (seed, epoch mod views, index).
+        views: fixed number of augmented views per image; 0 = a new view in every epoch.
+        cache: keep images and maps at network scale in memory.
     """
 
     resize = "stretch"
@@ -85,13 +89,14 @@ class MapView(Dataset):
         reader: Reader,
         *,
         size: tuple[int, int],
+        optical: bool,
         augment: AugmentConfig | None,
         mean: Sequence[float],
         seed: int = 0,
         views: int = 0,
         cache: bool = True,
     ) -> None:
-        self.reader, self.size, self.augment = reader, size, augment
+        self.reader, self.size, self.optical, self.augment = reader, size, optical, augment
         self.mean, self.seed, self.views = tuple(mean), seed, views
         self.cached = SampleCache(self._base, lambda base: base[0].nbytes + base[1].nbytes, cache)
 
@@ -110,13 +115,17 @@ class MapView(Dataset):
         rng = augmentation_generator(self.seed, epoch, index, self.views)
         matrix, crop = random_matrix(*self.size, self.augment, rng), self.augment.crop
         moved = warp(image, matrix, crop).reshape(*crop, -1)
-        colors = range(3) if moved.shape[2] == 3 else ()
+        colors = range(3) if self.optical and moved.shape[2] == 3 else ()
         moved = jitter_rgb(moved, colors, self.augment.photometric, rng).astype(np.float32, copy=False)
         values = cv2.warpAffine(values, matrix, (crop[1], crop[0]), flags=cv2.INTER_NEAREST)
         return self._sample(moved, values, valid_mask(matrix, self.size, crop), index)
 
     def preload(self, other: Any = None) -> None:
-        """Decode the images that fit the cache; with another view of the same reader and size, share what it has."""
+        """Decode images until the cache is full.
+
+        Args:
+            other: another view of the same reader and size, whose cached images are shared.
+        """
         self.cached.fill(len(self), None if other is None else other.cached)
 
     def _sample(self, image: np.ndarray, values: np.ndarray, inside: np.ndarray, index: int) -> Sample:
@@ -127,8 +136,13 @@ class MapView(Dataset):
         return Sample(torch.from_numpy(planes), label, torch.from_numpy(valid), self.reader.ids[index])
 
     def _base(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 or float32 H×W×C and map float32 H×W with NaN, at network scale."""
+        """Image H×W×C, uint8 or float32 without NaN, and map float32 H×W, NaN where not valid, at network scale."""
         sample = self.reader[index]
-        image = resize(sample.image.permute(1, 2, 0).numpy().astype(np.uint8, order="C"), *self.size)
+        image = sample.image.permute(1, 2, 0).numpy()
+        image = image.astype(np.uint8 if self.optical else np.float32, order="C")
+        if not self.optical:
+            # As in deploy.inference.preprocess, a pixel that lacks one channel is filled in all of them.
+            has_data = np.isfinite(image).all(axis=2)
+            image = filled(image, has_data, np.asarray(self.mean, np.float32), "set")
         values = torch.where(sample.valid, sample.label, torch.nan).numpy().astype(np.float32)
-        return image, resize_nearest(values, *self.size)
+        return resize(image, *self.size), resize_nearest(values, *self.size)

@@ -1,6 +1,6 @@
 """Dense regression as a task of training (`distill.tasks.task`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ from deploy.tasks.regression.task import REGRESSION as DEVICE
 from deploy.tasks.task import Task
 from distill.config import RunConfig
 from distill.data.sample import Batch, Sample
-from distill.data.splits import Splits
-from distill.data.stats import Stats, compute_stats, moments_of, total_moments
+from distill.data.splits import Reader, Splits
+from distill.data.stats import Stats, compute_stats
 from distill.losses.distillation_loss import DistillationTerms
 from distill.losses.expression import Term
 from distill.losses.task_loss import parse_task_terms, task_loss
@@ -30,9 +30,9 @@ from distill.tasks.segmentation import image_array
 from distill.tasks.task import Head, TaskEntry, TaskLoss
 
 DISTILLATION_LOSSES = ("mse", "feature", "at", "skd")
-"""Those that compare numbers, whatever they mean."""
+"""Those that compare any numbers."""
 TOLERANCE = 0.05
-"""By which share of its deviation another data set's map may differ in mean and deviation."""
+"""Largest difference between the maps of two data sets: of means, in standard deviations; of deviations, relative."""
 
 
 def regression_head(full: Tensor, _: Tensor, *, mean: float, std: float) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def regression_head(full: Tensor, _: Tensor, *, mean: float, std: float) -> tupl
 
 @dataclass(frozen=True)
 class RegressionTask:
-    """`TrainingTask` of data sets with one float map. Networks return it standardized by the training maps."""
+    """`TrainingTask` of data sets with a map of numbers. Networks return it standardized by the training maps."""
 
     terms: tuple[Term, ...]
     outputs: int = 1
@@ -52,24 +52,22 @@ class RegressionTask:
     qat_loss: str = "mse"
 
     def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
-        """Options that are for classes."""
+        """No options and losses for classes."""
         refuse_class_options(config, "maps", distillation, DISTILLATION_LOSSES)
 
     def statistics(self, config: RunConfig, splits: Splits) -> Stats:
-        """Of images and maps at network scale."""
-        mean = [0.0] * len(splits.channels)
-        view = MapView(splits.train, size=config.data.size, augment=None, mean=mean, cache=False)
-        samples = _Plain(view)
-        stats = compute_stats(samples, num_classes=1)
-        values = (samples.sample(index) for index in range(len(samples)))
-        _, mean, std = total_moments(moments_of(one.label[one.valid].numpy()) for one in values)
-        return replace(stats, class_pixels=(), class_images=(), target=(float(mean[0]), float(std[0])))
+        """Of images and maps over valid pixels; the deviation of constant maps counts as 1."""
+        stats = compute_stats(_MapAsChannel(splits.train), num_classes=1)
+        *mean, target_mean = stats.mean
+        *std, target_std = stats.std
+        return Stats(tuple(mean), tuple(std), (), stats.images, target=(target_mean, target_std))
 
     def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> MapView:
         """Augmented images with maps."""
         return MapView(
             splits.train,
             size=config.data.size,
+            optical=splits.optical,
             augment=config.augment,
             mean=stats.mean,
             seed=config.seed,
@@ -110,11 +108,11 @@ class RegressionTask:
         return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.valid.numpy()
 
     def metadata(self, stats: Stats) -> dict[str, Any]:
-        """What the maps were standardized by."""
+        """Mean and deviation that standardize the maps."""
         return {"target": list(stats.target)}
 
     def check_metadata(self, path: Path, metadata: Mapping[str, Any], stats: Stats) -> None:
-        """The maps must be standardized by nearly the same numbers."""
+        """The maps must have been standardized by nearly the same mean and deviation."""
         (mean, std), (their_mean, their_std) = stats.target, metadata.get("target", (np.inf, np.inf))
         if max(abs(their_mean - mean) / std, abs(their_std / std - 1)) > TOLERANCE:
             raise UserError(
@@ -124,25 +122,23 @@ class RegressionTask:
             )
 
 
-class _Plain:
-    """A view without augmentation as a reader whose labels are all class 0."""
+class _MapAsChannel:
+    """A reader for `compute_stats`: the map is the last channel of the image, and all pixels are of class 0."""
 
-    def __init__(self, view: MapView) -> None:
-        self.view = view
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
 
     @property
-    def ids(self) -> Any:
-        return self.view.reader.ids
+    def ids(self) -> Sequence[str]:
+        return self.reader.ids
 
     def __len__(self) -> int:
-        return len(self.view)
-
-    def sample(self, index: int) -> Sample:
-        return self.view[0, index]
+        return len(self.reader)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.sample(index)
-        return replace(sample, label=torch.zeros_like(sample.label, dtype=torch.int64))
+        sample = self.reader[index]
+        image = torch.cat([sample.image, sample.label[None].to(sample.image)])
+        return replace(sample, image=image, label=torch.zeros_like(sample.label, dtype=torch.int64))
 
 
 def _make(config: RunConfig, splits: Splits) -> RegressionTask:

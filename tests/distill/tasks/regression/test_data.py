@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from deploy.bundle.manifest import InputSpec
+from deploy.inference.preprocess import prepare
 from distill.config import AugmentConfig, DataConfig
+from distill.data.sample import Sample
 from distill.tasks.regression.data import CAMERA, MapView, open_tabletop_depth
 
 CONFIG = DataConfig("tabletop_depth", size=(48, 64), synthetic_counts=(3, 2, 2))
@@ -17,7 +20,8 @@ def splits():
 
 
 def view(splits, augment, **options):
-    return MapView(splits.train, size=CONFIG.size, augment=augment, mean=(1.0, 2.0, 3.0), **options)
+    mean = (1.0, 2.0, 3.0)
+    return MapView(splits.train, size=CONFIG.size, optical=True, augment=augment, mean=mean, **options)
 
 
 def test_scenes_have_colors_and_the_table_at_one_depth(splits):
@@ -67,3 +71,43 @@ def test_views_repeat_and_epochs_differ(splits):
     fixed, fresh = view(splits, augment, views=2), view(splits, augment)
     assert torch.equal(fixed[0, 1].image, fixed[2, 1].image)
     assert not torch.equal(fresh[0, 1].image, fresh[2, 1].image)
+
+
+class Radar:
+    """Three images in dB with heights in meters; columns 0 to 9 have no data, the third image has none at all."""
+
+    ids = ("a", "b", "empty")
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        image = -15 + 3 * torch.randn(3, 40, 60, generator=generator)
+        image[0, :, : 60 if index == 2 else 10] = torch.nan
+        valid = torch.isfinite(image).all(0)
+        height = torch.where(valid, 100 + image[1], torch.nan)
+        return Sample(image, height, valid, self.ids[index])
+
+
+@pytest.mark.parametrize("size", [(40, 60), (20, 30), (48, 64)])
+def test_float_images_are_those_of_the_device(size):
+    mean = (-15.0, -14.0, -13.0)
+    plain = MapView(Radar(), size=size, optical=False, augment=None, mean=mean)[0, 0]
+    spec = InputSpec(("A", "B", "C"), *size, "float32", "NCHW", mean, (1.0,) * 3, nodata="nan")
+    expected, _ = prepare(Radar()[0].image.permute(1, 2, 0).numpy(), spec)
+    np.testing.assert_array_equal(plain.image.numpy(), expected)
+    assert plain.image.min() < 0
+    assert 0 < (~plain.valid).float().mean() < 0.25
+    assert (plain.label[plain.valid] > 50).all()
+
+
+def test_float_images_keep_their_values_when_augmented():
+    augment = AugmentConfig(crop=(40, 60), scale=(1.0, 1.0), vertical_flip=True, photometric=1.0)
+    view = MapView(Radar(), size=(40, 60), optical=False, augment=augment, mean=(-15.0, -14.0, -13.0))
+    for index in range(3):
+        sample = view[0, index]
+        assert torch.isfinite(sample.image).all()
+        torch.testing.assert_close(sample.label[sample.valid], 100 + sample.image[1][sample.valid])
+    assert not sample.valid.any()
+    assert (sample.label == 0).all()

@@ -1,6 +1,7 @@
 """Dense regression as a task: standardized training, a head that restores the unit, refusals, and a whole run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Receipt
 from deploy.tasks.regression.levels import level_edges
-from distill.data.sample import Batch
+from distill.data.sample import Batch, Sample
 from distill.data.stats import Stats
 from distill.losses.expression import parse_terms
 from distill.pipeline.pipeline import run
@@ -63,7 +64,34 @@ def test_statistics_are_those_of_the_maps():
     depth = torch.cat([sample.label[sample.valid] for sample in map(splits.train.__getitem__, range(8))])
     assert stats.target == pytest.approx((float(depth.mean()), float(depth.std(correction=0))), rel=1e-4)
     assert stats.class_pixels == ()
-    assert len(stats.mean) == 3
+    assert len(stats.mean) == len(stats.std) == 3
+    red = torch.stack([sample.image[0][sample.valid] for sample in map(splits.train.__getitem__, range(1))])
+    assert 0 < red.min() < stats.mean[0] < red.max()
+
+
+class Flat:
+    """Images whose map is the same number wherever it is valid."""
+
+    ids = ("a", "b")
+
+    def __init__(self, valid: bool):
+        self.valid = valid
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(index))
+        return Sample(image, torch.full((8, 8), 7.0), torch.full((8, 8), self.valid), self.ids[index])
+
+
+def test_constant_maps_have_deviation_1_and_maps_without_a_valid_pixel_are_refused():
+    config = parse(SMALL)
+    splits = open_splits(config.data)
+    stats = TASK.statistics(config, replace(splits, train=Flat(True)))
+    assert stats.target == (7.0, 1.0)
+    with pytest.raises(UserError, match="none of the 2 training images has a valid pixel"):
+        TASK.statistics(config, replace(splits, train=Flat(False)))
 
 
 @pytest.mark.parametrize(
