@@ -36,7 +36,8 @@ def prepare(config: RunConfig) -> RunContext:
     """Check the whole configuration, open the data, claim the output folder, and measure the training split.
 
     Raises:
-        UserError: whatever is wrong with them; nothing has been written then, except by a run that is resumed.
+        UserError: a mistake in them. Only one that shows in the statistics of the training split, or in how a teacher
+            fits them, is found after the folder has been claimed; all others before anything is written.
     """
     accelerator = start_accelerator(config)
     check_config(config, accelerator.num_processes)
@@ -46,10 +47,12 @@ def prepare(config: RunConfig) -> RunContext:
     check_data(config, splits, task, terms)
     check_networks(config, splits, task, terms)
     if accelerator.is_main_process:
-        claim(config, accelerator)
+        claim_folder(config, computed_by(accelerator))
     stats = measured(config, splits, task, accelerator)
     data = PreparedData(splits, stats, task)
     check_teachers(config, data)
+    if accelerator.is_main_process:
+        start_tracker(accelerator, config)  # last, so that a refused run leaves no tracker run open
     return RunContext(config, data, input_spec(data, config.data), terms, accelerator)
 
 
@@ -83,15 +86,17 @@ def check_networks(config: RunConfig, splits: Splits, task: TrainingTask, terms:
         require_metadata(path)
 
 
-def claim(config: RunConfig, accelerator: Accelerator) -> None:
-    """Claim the run's folder, and start its log."""
-    computed = {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
-    claim_folder(config, computed)
-    start_tracker(accelerator, config)
+def computed_by(accelerator: Accelerator) -> dict[str, object]:
+    """The settings in `config.json` that come from the machine."""
+    return {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
 
 
 def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator: Accelerator) -> Stats:
-    """The statistics of the training split: taken once by the main process, then read from `stats.json` by all."""
+    """The statistics of the training split, computed once by the main process and read from `stats.json` by all.
+
+    Raises:
+        UserError: no training image has a valid pixel.
+    """
     path = config.out / "stats.json"
     if accelerator.is_main_process and not path.exists():
         stats = task.statistics(config, splits)

@@ -7,6 +7,7 @@ service select the destination (WANDB_MODE, WANDB_PROJECT, MLFLOW_TRACKING_URI, 
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +62,7 @@ def track(accelerator: Accelerator, stage: str, values: Mapping[str, float], ste
             if tracker.name == "wandb":  # its own step cannot decrease, but every stage counts from 1
                 tracker.log({**named, "step": step})
             else:
-                tracker.log(named, step=step)
+                tracker.log({_mlflow_name(name): value for name, value in named.items()}, step=step)
         except Exception as error:
             _give_up(accelerator, tracker, error)
 
@@ -91,6 +92,11 @@ def _options(name: str, config: RunConfig, identity: str | None) -> dict[str, An
 
 def _known(place: Path, name: str) -> str | None:
     return json.loads(place.read_text()).get(name) if place.exists() else None
+
+
+def _mlflow_name(name: str) -> str:
+    """A metric's name with `_` for the characters that MLflow refuses, such as those in `success@5` and `δ<1.25`."""
+    return re.sub(r"[^\w.:/ -]", "_", name)
 
 
 def _trackers(accelerator: Accelerator) -> list[Any]:

@@ -17,7 +17,7 @@ from distill.pipeline.stages import training_stage
 from distill.presets import smoke
 from distill.run_folder import settings
 from distill.training.loop import train
-from distill.training.tracking import require_tracker, stop_tracker
+from distill.training.tracking import require_tracker, stop_tracker, track
 from tests.distill.tiny import tiny_net
 
 TRAINING = TrainConfig(steps=4, batch_size=4, log_every=2, eval_every=2)
@@ -105,6 +105,28 @@ def test_the_log_has_the_configuration_and_the_metrics_of_all_stages(fake, tmp_p
     assert {"student/loss", "student/lr", "student/val_miou"} <= {key for _, v in tracker.logged for key in v}
     assert tracker.ended
     assert context.accelerator.trackers == []
+
+
+def test_mlflow_gets_names_that_it_takes(fake, tmp_path):
+    context = prepare(config(tmp_path / "r", "mlflow"))
+    track(
+        context.accelerator, "student", {"val_success@5": 0.5, "val_δ<1.25": 1.0, "val_boundary_f1": 0.2}, 3
+    )
+    (tracker,) = context.accelerator.trackers
+    names = {"student/val_success_5": 0.5, "student/val_δ_1.25": 1.0, "student/val_boundary_f1": 0.2}
+    assert tracker.logged == [(3, names)]
+
+
+def test_a_run_that_is_refused_starts_no_log(fake, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise UserError("no valid pixel")
+
+    started = []
+    monkeypatch.setattr(fake, "start", lambda self: started.append(self))
+    monkeypatch.setattr("distill.pipeline.prepare.check_teachers", refuse)
+    with pytest.raises(UserError, match="no valid pixel"):
+        prepare(config(tmp_path / "r", "mlflow"))
+    assert not started
 
 
 def test_a_resumed_run_continues_its_log_or_starts_none(fake, tmp_path):
