@@ -10,7 +10,13 @@ from teacher.weights import load_weights
 
 
 def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: TrainingTask) -> nn.Module:
-    """The network of a model configuration for a data set, with its weights file loaded.
+    """Build the network of a model configuration for a data set, and load its weights file if it has one.
+
+    Args:
+        config: configuration of the run.
+        model: the network's part of it.
+        splits: the data set.
+        task: what the network is for.
 
     Raises:
         UserError: no such network or option, or weights that do not fit.

@@ -65,16 +65,22 @@ def run_pipeline(context: RunContext) -> Path:
 
 @dataclass(frozen=True)
 class OnDevice:
-    """What exporting and quantizing the student gave."""
+    """Result of exporting and quantizing the student."""
 
     fp32: Receipt
     int8: Outcome
     qat: bool = False
-    """The student was trained on in simulated INT8."""
+    """Whether the student is the one of quantization-aware training."""
 
 
 def to_device(context: RunContext, network: nn.Module, qat: QatNetwork | None = None) -> OnDevice:
-    """Write `student.bundle` and the images that a device evaluates it on, and quantize it."""
+    """Write `student.bundle` and the images that a device evaluates it on, and quantize it.
+
+    Args:
+        context: context of the run.
+        network: the student, without simulation.
+        qat: the same student in simulated INT8, for its learned ranges; None if it was not trained so.
+    """
     config, bundle = context.config, context.config.out / "student.bundle"
     provenance = _provenance(config) | ({"qat_steps": str(config.int8.qat_steps)} if qat else {})
     model = export(bundle, network, context, provenance)
@@ -87,7 +93,14 @@ def to_device(context: RunContext, network: nn.Module, qat: QatNetwork | None = 
 
 
 def to_device_by_qat(context: RunContext, student: nn.Module, qat: QatNetwork, before: OnDevice) -> OnDevice:
-    """`to_device` for the network trained in simulated INT8, or for the student again if that gained nothing."""
+    """`to_device` for the network of quantization-aware training, or for the student again if it quantizes no better.
+
+    Args:
+        context: context of the run.
+        student: the student before quantization-aware training.
+        qat: the student after it.
+        before: result of `to_device` for `student`.
+    """
     if not worth_keeping(context, student, qat):
         return before
     result = to_device(context, qat.plain(), qat)
@@ -98,7 +111,14 @@ def to_device_by_qat(context: RunContext, student: nn.Module, qat: QatNetwork, b
 
 
 def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> Path:
-    """Export the teacher, measure all networks, and write the report. Raises `GateFailed` last of all."""
+    """Export the teacher, measure all networks, and write the report.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        GateFailed: a hop is over its budget; everything has been written by then.
+    """
     config = context.config
     export(config.out / "teacher.bundle", networks.teacher.network, context, _provenance(config))
     rows = [

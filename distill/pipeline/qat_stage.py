@@ -1,4 +1,4 @@
-"""The stage that trains a student on in simulated INT8."""
+"""The stage of quantization-aware training: the student is fine-tuned in simulated INT8."""
 
 from dataclasses import replace
 
@@ -20,17 +20,24 @@ from distill.training.step_module import normalized
 from distill.training.train_state import BEST, finished
 
 CALIBRATION_BATCHES = 4
-"""Batches that the training takes its first ranges from; it learns better ones."""
+"""Batches from which the ranges of activations are initialized; training then learns them."""
 
 
 def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module) -> QatNetwork | None:
-    """Train on in simulated INT8, the teacher still distilling, unless this run has already done so.
+    """Fine-tune the student in simulated INT8, with distillation, unless this run has already done so.
 
-    None, and a line that says why, for a network that cannot be trained so.
+    Args:
+        context: context of the run.
+        student: the trained student.
+        teacher: the trained teacher.
+
+    Returns:
+        The fine-tuned network in evaluation mode; None if the student cannot be trained in simulated INT8, after
+        printing the reason.
     """
     config, steps = context.config, context.config.int8.qat_steps
     folder = config.out / f"qat-{steps}-{config.int8.qat_lr:g}"
-    # ranges are learned of what the device will see: whole images
+    # ranges are learned on whole images, as on the device
     whole_images = replace(config, augment=replace(config.augment, crop=config.data.size))
     stage = training_stage(context.with_config(whole_images), folder.name, config.student)
     training = _schedule(config.student_train, steps, config.int8.qat_lr)
@@ -55,9 +62,9 @@ def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module) -> Qa
 
 
 def worth_keeping(context: RunContext, student: nn.Module, qat: QatNetwork) -> bool:
-    """Whether training in simulated INT8 kept the student's validation score, within the budget of INT8.
+    """Whether the student in simulated INT8 has its earlier validation score, within the budget of INT8.
 
-    The main process alone asks.
+    Called by the main process only.
     """
     metric = context.task.device.metric
     before, after = validate(context, student)[metric.key], validate(context, qat)[metric.key]

@@ -1,4 +1,4 @@
-"""Options and losses that are for classes, refused where the data has none."""
+"""Refusal of options and losses that are for classes, for data without classes."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from distill.losses.distillation_loss import DistillationTerms
 def refuse_class_options(
     config: RunConfig, has: str, distillation: DistillationTerms, allowed: Sequence[str]
 ) -> None:
-    """Refuse what is for classes.
+    """Refuse options and losses that are for classes.
 
     Args:
-        config: of the run.
-        has: what the data has instead, in the plural.
+        config: configuration of the run.
+        has: what the data has instead of classes, as a plural for messages.
         distillation: the run's distillation losses.
-        allowed: names of those that do without classes.
+        allowed: names of the distillation losses that need no classes.
 
     Raises:
         UserError: naming the first option or loss that is for classes.
@@ -28,7 +28,9 @@ def refuse_class_options(
                 raise UserError(f"{option}: {term.loss} is for classes, the data has {has}; use {names}")
     loss, data, augment, distill = config.loss, config.data, config.augment, config.distill
     if distill.trust == "label" or distill.combine == "label":
-        raise UserError(f"--distill.trust and --distill.combine label: are for classes, the data has {has}")
+        raise UserError(
+            f"--distill.trust and --distill.combine label: are for classes, the data has {has}; leave them out"
+        )
     if distill.teachers:
         raise UserError(
             f"--distill.teachers: join probabilities of classes, the data has {has}; give one teacher"
@@ -42,4 +44,6 @@ def refuse_class_options(
             f"--data.normalize {data.normalize}: is for segmentation, the data has {has}; use set"
         )
     if augment.balance or augment.max_no_data < 1:
-        raise UserError(f"--augment.balance and --augment.max-no-data: are for classes, the data has {has}")
+        raise UserError(
+            f"--augment.balance and --augment.max-no-data: are for classes, the data has {has}; leave them out"
+        )

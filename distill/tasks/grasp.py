@@ -34,7 +34,7 @@ from distill.tasks.segmentation import image_array
 from distill.tasks.task import Head, TaskEntry, TaskLoss
 
 DISTILLATION_LOSSES = ("grasp_kl", "maps", "mse", "feature", "at", "skd")
-"""Those of grasp maps, and those that compare numbers, whatever they mean."""
+"""Those of grasp maps, and those that compare any numbers."""
 
 
 def grasp_head(full: Tensor, _: Tensor, *, quality: QualityKind) -> tuple[Tensor, Tensor]:
@@ -52,17 +52,17 @@ class GraspTask:
 
     terms: tuple[Term, ...]
     quality: QualityKind
-    """How the quality of grasps leaves the networks of the run (see `distill.losses.supervised.grasp`)."""
+    """Form of the quality at the output of the run's networks (see `distill.losses.supervised.grasp`)."""
     outputs: int = len(MAPS)
     device: Task = DEVICE
 
     @property
     def qat_loss(self) -> str:
-        """The loss on outputs that reads the quality as the networks give it."""
+        """The loss on outputs that takes the quality in the form that the networks output."""
         return {"clamp": "maps", "sigmoid": "grasp_kl"}[self.quality]
 
     def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
-        """Options that are for classes, and distillation losses that do not suit the maps."""
+        """No options for classes, and only distillation losses that suit the maps."""
         refuse_class_options(config, "grasps", distillation, DISTILLATION_LOSSES)
         for option, terms in (("--distill.loss", distillation.main), ("--distill.aux", distillation.aux)):
             for term in terms:
@@ -116,11 +116,11 @@ class GraspTask:
         return sample.id, image, sample.grasps, np.asarray(np.isfinite(image).all(axis=2))
 
     def metadata(self, stats: Stats) -> dict[str, Any]:
-        """How the quality is to be read."""
+        """Form of the quality."""
         return {"quality": self.quality}
 
     def check_metadata(self, path: Path, metadata: Mapping[str, Any], stats: Stats) -> None:
-        """The quality must be read as it is given."""
+        """The quality must have the same form as in this run."""
         if metadata.get("quality", "clamp") == self.quality:
             return
         ours, theirs = ("a logit", "a number") if self.quality == "sigmoid" else ("a number", "a logit")

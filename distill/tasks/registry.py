@@ -1,6 +1,6 @@
-"""The tasks of training by name, the data sets and presets that belong to them, and the data of a run.
+"""The tasks of training by name, their presets, and functions that find the task and the data set of a run.
 
-A task is imported when it is asked for: listing presets must not load torch.
+A task is imported only when it is used (start-up time: listing presets must not load torch).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -45,12 +45,16 @@ PRESETS: Mapping[str, Callable[[], RunConfig]] = {**presets.PRESETS, "quick-dept
 
 
 def task_named(name: str) -> "TaskEntry":
-    """The task of that name."""
+    """The task of that name, a key of `TASKS`."""
     return TASKS[name]()
 
 
 def task_of(config: RunConfig, splits: "Splits") -> "TrainingTask":
-    """The task of a run. Raises `UserError` for a `--loss.task` that the task of the data does not have."""
+    """Create the task of a run.
+
+    Raises:
+        UserError: `--loss.task` names a loss that the task of the data does not have.
+    """
     return task_named(splits.task).make(config, splits)
 
 
@@ -58,11 +62,12 @@ def open_splits(config: DataConfig, seed: int = 0) -> "Splits":
     """Open the data set of a configuration.
 
     Args:
-        config: names it.
-        seed: picks the scenes of built-in data; the splits of real data never depend on it.
+        config: name, folder and channels.
+        seed: determines the scenes of built-in data; the splits of real data never depend on it.
 
     Raises:
-        UserError: no data set has that name, the data is missing (saying where to get it), or not laid out as expected.
+        UserError: no data set has that name, or the data is missing (the message says where to get it) or not laid out
+            as expected.
     """
     openers = {name: opener for task in TASKS.values() for name, opener in task().datasets.items()}
     if config.name not in openers:
@@ -72,7 +77,7 @@ def open_splits(config: DataConfig, seed: int = 0) -> "Splits":
 
 
 def loss_lines() -> Iterator[str]:
-    """All losses, those of each task and those of a teacher under headings of their own."""
+    """Yield a line per loss: those of each task and those against a teacher, each group under a heading."""
     from distill.losses.registry import DISTILLATION_LOSSES, lines_of  # start-up time: torch
 
     for task in TASKS.values():

@@ -34,7 +34,12 @@ def argmax_head(full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def segmentation_loss(terms: Sequence[Term], class_weights: Tensor | None = None) -> TaskLoss:
-    """The weighted sum of losses against labels; `class_weights` has K positive weights on the logits' device."""
+    """The weighted sum of losses against labels.
+
+    Args:
+        terms: one or more of `SEGMENTATION_LOSSES`.
+        class_weights: K positive weights on the device of the logits; None weighs all classes alike.
+    """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return task_loss(terms, SEGMENTATION_LOSSES, logits, batch.label, batch.valid, class_weights)
@@ -52,7 +57,7 @@ class SegmentationTask:
     qat_loss: str = "kl(t=2)"
 
     def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
-        """Class weights, one a class; losses that are for two classes."""
+        """Class weights: one per class, or none. `lovasz_hinge` needs two classes."""
         classes, weights = len(splits.classes), len(config.loss.class_weight_values)
         if weights not in (0, classes):
             raise UserError(
@@ -114,11 +119,11 @@ class SegmentationTask:
         return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.valid.numpy()
 
     def metadata(self, stats: Stats) -> dict[str, Any]:
-        """Nothing: classes and normalization tell all."""
+        """No further entries: classes and normalization are in every checkpoint."""
         return {}
 
     def check_metadata(self, path: Path, metadata: Mapping[str, Any], stats: Stats) -> None:
-        """Classes and normalization are compared for every task."""
+        """Nothing more to compare than classes and normalization, which are compared for every task."""
 
 
 def image_array(image: Tensor, optical: bool) -> np.ndarray:

@@ -21,7 +21,6 @@ from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.data.view import View
 from distill.losses.distillation_loss import DistillationTerms
-from distill.losses.expression import Term
 from distill.losses.registry import Loss
 
 TaskLoss = Callable[[Tensor, Batch], Tensor]
@@ -46,25 +45,28 @@ class TrainingTask(Protocol):
         ...
 
     @property
-    def terms(self) -> tuple[Term, ...]:
-        """The terms of `--loss.task`."""
-        ...
-
-    @property
     def qat_loss(self) -> str:
-        """What the teacher teaches in simulated INT8 where the run's losses are on features alone."""
+        """Distillation loss in simulated INT8 for a run whose own losses all compare features."""
         ...
 
     def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
-        """Raise `UserError` naming the first option or loss that does not go with the task or the data."""
+        """Check the configuration against the task and the data.
+
+        Raises:
+            UserError: an option or a loss does not go with them; the message names the first.
+        """
         ...
 
     def statistics(self, config: RunConfig, splits: Splits) -> Stats:
-        """Statistics of the training split. Raises `UserError` where it has no valid pixel."""
+        """Statistics of the training split.
+
+        Raises:
+            UserError: it has no valid pixel.
+        """
         ...
 
     def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> View:
-        """Augmented views of the training split; `views` fixed ones of each image, 0 = new ones in every epoch."""
+        """Augmented views of the training split: `views` fixed ones of each image, or new ones in every epoch if 0."""
         ...
 
     def loss(self, config: RunConfig, stats: Stats, device: torch.device) -> TaskLoss:
@@ -72,7 +74,7 @@ class TrainingTask(Protocol):
         ...
 
     def depth_channel(self, splits: Splits) -> int | None:
-        """Position of an input channel that is depth in meters, for `InputSpec.depth`; None: there is none."""
+        """Index of the input channel that is depth in meters, for `InputSpec.depth`; None if there is none."""
         ...
 
     def head(self, stats: Stats) -> Head:
@@ -80,7 +82,7 @@ class TrainingTask(Protocol):
         ...
 
     def output_specs(self, spec: InputSpec, stats: Stats) -> tuple[OutputSpec, ...]:
-        """What the manifest says of the outputs."""
+        """The description of the outputs in the manifest."""
         ...
 
     def arrays(self, sample: Any, optical: bool) -> EvalSample:
@@ -88,17 +90,26 @@ class TrainingTask(Protocol):
         ...
 
     def metadata(self, stats: Stats) -> dict[str, Any]:
-        """What a checkpoint says of its training beside network, channels, classes and normalization."""
+        """Entries of a checkpoint's metadata in addition to network, channels, classes and normalization."""
         ...
 
     def check_metadata(self, path: Path, metadata: Mapping[str, Any], stats: Stats) -> None:
-        """Raise `UserError` where a network trained elsewhere gives other numbers than those trained here."""
+        """Check that the outputs of a network that was trained elsewhere have the same meaning as here.
+
+        Args:
+            path: its checkpoint, for messages.
+            metadata: of the checkpoint; has the entries of `metadata`, except in old checkpoints.
+            stats: of the training split.
+
+        Raises:
+            UserError: they do not.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A data set with its statistics and its task: what networks of one run have in common."""
+    """A data set with its statistics and its task, which all networks of a run share."""
 
     splits: Splits
     stats: Stats
@@ -107,13 +118,13 @@ class PreparedData:
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """What `distill.tasks.registry` knows of a task."""
+    """A task and everything that is registered with it."""
 
     make: Callable[[RunConfig, Splits], TrainingTask]
-    """The task of a run. Raises `UserError` for a `--loss.task` that the task does not have."""
+    """Creates the task of a run. Raises `UserError` if `--loss.task` names a loss that the task does not have."""
     losses: Mapping[str, Loss]
     """The losses that `--loss.task` may name."""
     heading: str
-    """Above them in `edgedistill losses`."""
+    """Line above the losses in `edgedistill losses`."""
     datasets: Mapping[str, Callable[[DataConfig, int], Splits]]
     """The data sets by name: from configuration and seed to splits."""
