@@ -33,7 +33,7 @@ def task_loss(terms: Sequence[Term], losses: Mapping[str, Loss], *compared: Tens
 
     Args:
         terms: one or more, as parsed.
-        losses: where the terms' losses are found.
+        losses: the losses by the names that the terms use.
         compared: what all of `losses` take: logits, label, valid and class weights, or maps, target and valid.
     """
     return torch.stack(

@@ -19,12 +19,12 @@ from distill.training.stage import Stage
 from distill.training.train_state import BEST, finished
 
 SHOWN = 2
-"""Figures beside the score that a validation logs."""
+"""Number of further figures that a validation logs with the score."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network and the seconds that its training took, over all processes that worked on it in turn."""
+    """A network and the seconds that its training took, including those before a resume."""
 
     name: str
     arch: str
@@ -62,11 +62,11 @@ def train_network(
     """Train one network, unless this run has already done so, and load its best weights.
 
     Args:
-        context: of the run.
-        name: of the training, and of its folder.
+        context: context of the run.
+        name: name of the training and of its folder.
         model: the network.
         training: how to train it.
-        teacher: distills it; None to train on the labels alone.
+        teacher: the trained teacher that distills it; None = train on labels only.
 
     Raises:
         UserError: there are neither steps nor weights, or as `train` does.
@@ -91,7 +91,7 @@ def train_network(
 def _train_new(
     context: RunContext, name: str, model: ModelConfig, training: TrainConfig, teacher: nn.Module | None
 ) -> float:
-    """Train a new network, distilled if there is a teacher; the seconds that it took."""
+    """Train a new network, distilled if there is a teacher, and return the seconds that it took."""
     config = context.config
     torch.manual_seed(config.seed)  # the same first weights for baseline and student
     network = new_network(config, model, context.splits, context.task)
@@ -107,11 +107,11 @@ def _train_new(
 
 
 def training_stage(context: RunContext, name: str, model: ModelConfig, views: int = 0) -> Stage:
-    """What the training of a model works on: augmented views of the training split, scored on validation.
+    """The inputs of a model's training: augmented views of the training split, scored on the validation split.
 
     Args:
-        context: of the run.
-        name: of the training, and of its folder.
+        context: context of the run.
+        name: name of the training and of its folder.
         model: the network.
         views: fixed number of views of each image; 0 = new ones in every epoch.
     """

@@ -1,6 +1,6 @@
 """Rules that tie fields of a configuration to one another, to the data and to the machine.
 
-A field that cannot have its value whatever the others say is refused by its own section (`distill.config`).
+Rules for a single field are in its section of the configuration (`distill.config`).
 """
 
 from deploy.errors import UserError

@@ -43,7 +43,7 @@ def cwd(student: Tensor, teacher: Tensor, pixels: Pixels, *, t: float = 4.0) -> 
     """Channel-wise distillation: t²/C · Σ_c KL(teacher ‖ student) over the positions of each map.
 
     Shu et al. (ICCV 2021, arXiv:2011.13256). Each map becomes a distribution over the image in which a cell counts by
-    its weight w, p_i ∝ w_i · exp(x_i / t). It tells where a class or feature is, whatever the level of its map.
+    its weight w, p_i ∝ w_i · exp(x_i / t). It tells where a class or feature is, regardless of the level of its map.
 
     Args:
         student: logits or features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.

@@ -57,7 +57,7 @@ def open_tabletop_depth(config: DataConfig, seed: int) -> Splits:
     """Splits of `config.synthetic_counts` scenes of `config.size` pixels.
 
     Raises:
-        UserError: as `open_tabletop`.
+        UserError: the scenes are too small.
     """
     scenes = open_tabletop(replace(config, channels=("rgbd",)), seed)
     train, val, test = (DepthReader(part) for part in (scenes.train, scenes.val, scenes.test))  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,6 @@
 """Losses of a map of numbers against its target, both standardized: errors are in standard deviations of the target.
 
-Every image weighs by its valid pixels, so a batch can be divided and the loss stays the same.
+Every image weighs by its valid pixels, so the loss does not depend on how a batch is divided.
 """
 
 from collections.abc import Mapping
