@@ -94,7 +94,8 @@ class Radar:
 def test_float_images_are_those_of_the_device(size):
     mean = (-15.0, -14.0, -13.0)
     plain = MapView(Radar(), size=size, optical=False, augment=None, mean=mean)[0, 0]
-    spec = InputSpec(("A", "B", "C"), *size, "float32", "NCHW", mean, (1.0,) * 3, nodata="nan")
+    height, width = size
+    spec = InputSpec(("A", "B", "C"), height, width, "float32", "NCHW", mean, (1.0,) * 3, nodata="nan")
     expected, _ = prepare(Radar()[0].image.permute(1, 2, 0).numpy(), spec)
     np.testing.assert_array_equal(plain.image.numpy(), expected)
     assert plain.image.min() < 0
@@ -105,9 +106,9 @@ def test_float_images_are_those_of_the_device(size):
 def test_float_images_keep_their_values_when_augmented():
     augment = AugmentConfig(crop=(40, 60), scale=(1.0, 1.0), vertical_flip=True, photometric=1.0)
     view = MapView(Radar(), size=(40, 60), optical=False, augment=augment, mean=(-15.0, -14.0, -13.0))
-    for index in range(3):
-        sample = view[0, index]
+    for sample in (view[0, index] for index in range(3)):
         assert torch.isfinite(sample.image).all()
         torch.testing.assert_close(sample.label[sample.valid], 100 + sample.image[1][sample.valid])
-    assert not sample.valid.any()
-    assert (sample.label == 0).all()
+    empty = view[0, 2]
+    assert not empty.valid.any()
+    assert (empty.label == 0).all()
