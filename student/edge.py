@@ -28,6 +28,36 @@ MULTIPLE = 2
 """Channels of the decoder, relative to the width."""
 
 
+class Pointwise(nn.Module):
+    """A 1×1 convolution and a batch norm: N×C×h×w → N×O×⌈h/s⌉×⌈w/s⌉.
+
+    The stride is a slice: in channels-last memory, the weight gradient of a strided 1×1 convolution of fewer than 16
+    channels writes beyond its memory on some CPUs (torch 2.14.1).
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        stride: s, 1 or 2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return self.norm(self.convolution(x))
+
+    def folded(self) -> nn.Conv2d:
+        """One strided 1×1 convolution that computes the same in evaluation mode."""
+        point = fuse_conv_bn_eval(self.convolution.eval(), self.norm.eval())
+        point.stride = (self.stride, self.stride)
+        return point
+
+
 class Branches(nn.Module):
     """A 3×3 and a 1×1 convolution, each with a batch norm, added up: N×C×h×w → N×O×⌈h/s⌉×⌈w/s⌉.
 
@@ -41,16 +71,15 @@ class Branches(nn.Module):
         super().__init__()
         self.wide = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.wide_norm = nn.BatchNorm2d(out_channels)
-        self.point = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-        self.point_norm = nn.BatchNorm2d(out_channels)
+        self.point = Pointwise(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.wide_norm(self.wide(x)) + self.point_norm(self.point(x))
+        return self.wide_norm(self.wide(x)) + self.point(x)
 
     def folded(self) -> nn.Conv2d:
         """One 3×3 convolution that computes the same in evaluation mode."""
         wide = fuse_conv_bn_eval(self.wide.eval(), self.wide_norm.eval())
-        point = fuse_conv_bn_eval(self.point.eval(), self.point_norm.eval())
+        point = self.point.folded()
         assert wide.bias is not None
         assert point.bias is not None
         with torch.no_grad():
@@ -68,9 +97,7 @@ class Block(nn.Module):
         self.second = Branches(out_channels, out_channels)
         self.shortcut = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-            )
+            self.shortcut = Pointwise(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
@@ -213,11 +240,12 @@ def edge_net(
 
 
 def fold_branches(network: EdgeNet) -> EdgeNet:
-    """Return a copy of a network for inference that computes the same with one convolution for each `Branches`."""
+    """Return a copy of a network for inference that computes the same, each `Branches` as one convolution."""
     folded = copy.deepcopy(network).eval()
-    for name, module in list(folded.named_modules()):
-        if isinstance(module, Branches):
-            folded.set_submodule(name, module.folded())
+    for kind in (Branches, Pointwise):  # the outer ones first
+        for name, module in list(folded.named_modules()):
+            if isinstance(module, kind):
+                folded.set_submodule(name, module.folded())
     return folded
 
 

@@ -75,3 +75,18 @@ def test_any_width_has_a_name():
         build_network("edge/wide", 3, 2)
     with pytest.raises(UserError, match="width 0 must be 1 or more"):
         build_network("edge/0", 3, 2)
+
+
+def test_no_1x1_convolution_is_strided_in_training():
+    """Its gradient is wrong on some CPUs (see `Pointwise`); for inference there is one again."""
+    network = EdgeNet(3, 2, width=4)
+    strided = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1)
+    ]
+    assert strided == []
+    stages = fold_branches(network).get_submodule("backbone.stages")
+    assert {m.stride for m in stages.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)} == {
+        (2, 2)
+    }
