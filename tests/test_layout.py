@@ -1,9 +1,14 @@
 """Where files lie and how long they are: tests mirror the packages; files and functions are short."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -71,3 +76,18 @@ def test_functions_are_short():
     lines = dict(functions())
     assert {name: count for name, count in lines.items() if count > MAX_FUNCTION} == {}
     assert median(lines.values()) <= MEDIAN_FUNCTION
+
+
+def test_pytest_leaves_no_folder_of_tests_out(pytestconfig: pytest.Config):
+    """Its own list of folders to leave out has `build`, the name of one of our packages."""
+    patterns = pytestconfig.getini("norecursedirs")
+    names = {part for path in TEST_FILES for part in path.relative_to(ROOT).parent.parts}
+    assert [name for name in sorted(names) for pattern in patterns if fnmatch(name, pattern)] == []
+
+
+def test_ruff_leaves_no_file_out():
+    """Its own list of folders to leave out has `build`, too."""
+    command = [sys.executable, "-m", "ruff", "check", "--show-files", "."]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = {Path(line).resolve() for line in listed.splitlines()}
+    assert [shown(path) for path in SOURCES if path.resolve() not in found] == []
