@@ -13,12 +13,12 @@ from distill.config import (
     AugmentConfig,
     DataConfig,
     DistillConfig,
-    Int8Config,
     LossConfig,
     ModelConfig,
     RunConfig,
     TrainConfig,
 )
+from distill.export_config import Int8Config
 
 GRASP_LOSS = LossConfig(task="bce")
 GRASP_DISTILLATION = DistillConfig(loss="grasp_kl")

@@ -8,7 +8,8 @@ import msgspec
 
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
-from distill.config import Int8Config, RunConfig
+from distill.config import RunConfig
+from distill.export_config import Int8Config
 
 FREE = {
     *("resume", "out", "tracker", "data.root", "data.download", "data.cache", "distill.cache"),

@@ -25,7 +25,7 @@ from distill.pipeline.qat_stage import train_qat, worth_keeping
 from distill.pipeline.stages import Trained, TrainedNetworks, train_all
 from distill.quantization.post_training import Outcome, quantize_bundle, write_device_data
 from distill.quantization.qat import QatNetwork
-from distill.reporting.run_report import Form, Row, latency_of, write_pictures, write_report
+from distill.reporting.run_report import Form, Row, bundles_of, latency_of, write_pictures, write_report
 from distill.run_context import RunContext
 from distill.training.distributed import any_process
 from distill.training.log import say
@@ -51,11 +51,11 @@ def run_pipeline(context: RunContext) -> Path:
     """`run`, once everything has been checked and opened."""
     config, accelerator = context.config, context.accelerator
     networks = train_all(context)
-    teacher, student = networks.teacher.network, networks.student.network
+    teacher, student = networks.teacher, networks.student.network
     result = to_device(context, student) if accelerator.is_main_process else None
     misses = result is not None and config.int8.enabled and not result.int8.complete
     if config.int8.qat_steps and any_process(misses, accelerator):
-        qat = train_qat(context, student, teacher)
+        qat = train_qat(context, student, None if teacher is None else teacher.network)
         if result is not None and qat is not None:
             result = to_device_by_qat(context, student, qat, result)
     if result is None:
@@ -111,7 +111,7 @@ def to_device_by_qat(context: RunContext, student: nn.Module, qat: QatNetwork, b
 
 
 def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> Path:
-    """Export the teacher, measure all networks, and write the report.
+    """Export the teacher if there is one, measure all networks, and write the report.
 
     Returns:
         The path of the report.
@@ -119,11 +119,12 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
     Raises:
         GateFailed: a hop is over its budget; everything has been written by then.
     """
-    config = context.config
-    export(config.out / "teacher.bundle", networks.teacher.network, context, _provenance(config))
+    config, teacher = context.config, networks.teacher
+    if teacher is not None:
+        export(config.out / "teacher.bundle", teacher.network, context, _provenance(config))
     rows = [
         describe(context, one, *test_scores(context, one.network))
-        for one in (networks.teacher, networks.baseline)
+        for one in (teacher, networks.baseline)
         if one is not None
     ]
     first = result.fp32.hops[0]
@@ -133,7 +134,7 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
     if result.int8.receipt:
         receipts["The student in INT8:"] = result.int8.receipt
         rows.append(in_int8(rows[-1], result.int8.receipt.hops[-1]))
-    pictures = write_pictures(context.data, config.out)
+    pictures = write_pictures(context.data, config.out, bundles_of(rows))
     report = write_report(config, rows, receipts, latency_of(rows), pictures)
     require_passed(result.fp32)
     if result.int8.failure:
@@ -170,4 +171,5 @@ def in_int8(row: Row, hop: HopReceipt) -> Row:
 
 
 def _provenance(config: RunConfig) -> dict[str, str]:
-    return {"teacher": config.teacher.arch, "student": config.student.arch, "seed": str(config.seed)}
+    teacher = {} if config.no_teacher else {"teacher": config.teacher.arch}
+    return teacher | {"student": config.student.arch, "seed": str(config.seed)}

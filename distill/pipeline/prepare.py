@@ -76,12 +76,13 @@ def start_accelerator(config: RunConfig) -> Accelerator:
 
 def check_networks(config: RunConfig, splits: Splits, task: TrainingTask, terms: DistillationTerms) -> None:
     """Raise `UserError` for what cannot be built or trained, before hours of training instead of after."""
-    teacher, student = (
-        new_network(config, model, splits, task) for model in (config.teacher, config.student)
-    )
+    student = new_network(config, config.student, splits, task)
+    check_norms("student-train", config.student_train, student)
+    if config.no_teacher:
+        return
+    teacher = new_network(config, config.teacher, splits, task)
     build_distillation_loss(config.distill, terms, teacher, student)
     check_norms("teacher-train", config.teacher_train, teacher)
-    check_norms("student-train", config.student_train, student)
     for path in config.distill.teachers:
         require_metadata(path)
 
@@ -112,6 +113,8 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
 
 def check_teachers(config: RunConfig, data: PreparedData) -> None:
     """Raise `UserError` where a teacher that is not trained here does not fit the data."""
+    if config.no_teacher:
+        return
     weights = config.teacher.weights
     metadata = find_metadata(weights) if weights is not None and config.teacher_train.steps == 0 else None
     if weights is not None and metadata is not None:

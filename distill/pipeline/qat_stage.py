@@ -23,13 +23,13 @@ CALIBRATION_BATCHES = 4
 """Batches from which the ranges of activations are initialized; training then learns them."""
 
 
-def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module) -> QatNetwork | None:
-    """Fine-tune the student in simulated INT8, with distillation, unless this run has already done so.
+def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module | None) -> QatNetwork | None:
+    """Fine-tune the student in simulated INT8, with distillation if there is a teacher, unless this run has already done so.
 
     Args:
         context: context of the run.
         student: the trained student.
-        teacher: the trained teacher.
+        teacher: the trained teacher; None = on labels alone.
 
     Returns:
         The fine-tuned network in evaluation mode; None if the student cannot be trained in simulated INT8, after
@@ -53,7 +53,7 @@ def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module) -> Qa
         load_network(qat, folder / BEST)
     else:
         distillation = None
-        if config.distill.weight > 0:
+        if teacher is not None and config.distill.weight > 0:
             terms = _terms_on_outputs(context)
             distillation = build_distillation(teacher, student, stage, context, terms)
         options = {"distillation": distillation, "resume": config.resume}

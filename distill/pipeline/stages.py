@@ -36,20 +36,23 @@ class Trained:
 class TrainedNetworks:
     """The networks of a run."""
 
-    teacher: Trained
     student: Trained
+    teacher: Trained | None = None
+    """None if the student is trained on labels alone."""
     baseline: Trained | None = None
     """The student's network, trained without the teacher."""
 
 
 def train_all(context: RunContext) -> TrainedNetworks:
-    """Train the teacher, the baseline if there is one, and the student."""
+    """Train the teacher, the baseline and the student, or the student alone."""
     config, baseline = context.config, None
+    if config.no_teacher:
+        return TrainedNetworks(train_network(context, "student", config.student, config.student_train))
     teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
     if config.baseline:
         baseline = train_network(context, "baseline", config.student, config.student_train)
     student = train_network(context, "student", config.student, config.student_train, teacher.network)
-    return TrainedNetworks(teacher, student, baseline)
+    return TrainedNetworks(student, teacher, baseline)
 
 
 def train_network(

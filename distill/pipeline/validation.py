@@ -30,6 +30,8 @@ def check_config(config: RunConfig, processes: int) -> None:
         raise UserError(
             f"--loss.class-weights {kind}: does not go with --loss.class-weight-values; choose one"
         )
+    if config.no_teacher and config.distill.teachers:
+        raise UserError("--distill.teachers: does not go with --no-teacher; choose one")
     for name, training in (("teacher-train", config.teacher_train), ("student-train", config.student_train)):
         _check_options(name, training)
         _check_batch(name, training, processes)

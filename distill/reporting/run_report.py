@@ -65,15 +65,20 @@ def latency_of(rows: Sequence[Row]) -> Latencies:
     return dict(zip(forms, measure_interleaved(models, LATENCY_RUNS), strict=True))
 
 
-def write_pictures(data: PreparedData, out: Path) -> list[Path]:
-    """Draw image, label, teacher and student side by side for a few test samples.
+def bundles_of(rows: Sequence[Row]) -> list[Path]:
+    """The bundles of the networks in a report, the teacher's first."""
+    return list(dict.fromkeys(row.form.bundle for row in rows))
+
+
+def write_pictures(data: PreparedData, out: Path, bundles: Sequence[Path]) -> list[Path]:
+    """Draw image, label and what each bundle predicts side by side for a few test samples.
 
     The images themselves are written to `samples/`, to try the bundle on.
 
     Returns:
         The paths of the pictures.
     """
-    models = [load(out / f"{name}.bundle") for name in ("teacher", "student")]
+    models = [load(bundle) for bundle in bundles]
     splits, task, paths = data.splits, data.task, []
     for position in spread(range(len(splits.test)), PICTURES):
         sample_id, image, truth, _ = task.arrays(splits.test[position], splits.optical)
@@ -119,14 +124,15 @@ def write_report(
             "receipts": {name: msgspec.to_builtins(receipt) for name, receipt in receipts.items()},
         },
     )
-    bundle, first = out / "student.bundle", next(iter(receipts.values()))
+    bundles, first = bundles_of(rows), next(iter(receipts.values()))
+    panels = ", ".join(["image", "label", *(bundle.stem for bundle in bundles)])
     text = "\n\n".join(
         [
             f"# {out.name}: {first.source}, {first.images} images",
             _fenced(results_table(rows, latency, first.shown)),
             *(f"{title}\n{_fenced(receipt_table(receipt))}" for title, receipt in receipts.items()),
-            "Pictures (image, label, teacher, student):\n" + "\n".join(f"  {path}" for path in pictures),
-            "Next: " + "\n      ".join(next_commands(bundle, out)),
+            f"Pictures ({panels}):\n" + "\n".join(f"  {path}" for path in pictures),
+            "Next: " + "\n      ".join(next_commands(bundles, out)),
         ]
     )
     with atomic_write(out / "report.md", "w") as file:
@@ -135,11 +141,12 @@ def write_report(
     return out / "report.md"
 
 
-def next_commands(bundle: Path, out: Path) -> list[str]:
-    """What to type next; the benchmark is in a clone only."""
+def next_commands(bundles: Sequence[Path], out: Path) -> list[str]:
+    """What to type next with the last of these bundles, the student's; the benchmark is in a clone only."""
+    *others, bundle = bundles
     commands = [f"edgedistill predict {bundle} {out / 'samples'}", f"edgedistill build {bundle}"]
     if LATENCY_SCRIPT.exists():
-        commands.append(f"python benchmarks/latency.py {bundle} {out / 'teacher.bundle'}")
+        commands.append(" ".join(map(str, ["python benchmarks/latency.py", bundle, *others])))
     return commands
 
 

@@ -6,12 +6,12 @@ from distill.config import (
     AugmentConfig,
     DataConfig,
     DistillConfig,
-    Int8Config,
     LossConfig,
     ModelConfig,
     RunConfig,
     TrainConfig,
 )
+from distill.export_config import Int8Config
 
 
 def quick_depth() -> RunConfig:
