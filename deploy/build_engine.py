@@ -29,6 +29,7 @@ from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.errors import UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import require_passed
+from deploy.heartbeat import working
 from deploy.tasks.registry import task_of
 
 if TYPE_CHECKING:
@@ -190,7 +191,9 @@ def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
     from deploy.backends.tensorrt_gpu.compatibility import fits_gpu
     from deploy.backends.tensorrt_gpu.cuda import probe
 
-    built, gpu = build_engine(bundle, compiler, progress=sys.stderr.isatty()), probe()
+    with working("compiling"):
+        built = build_engine(bundle, compiler, progress=sys.stderr.isatty())
+    gpu = probe()
     return built.path, gpu is not None and fits_gpu(built.sidecar, gpu)
 
 

@@ -16,6 +16,11 @@ PACKAGES = {
 """Import name of the package (Apache-2.0; one PyTorch file, no code is run) by timm's name of the network."""
 
 
+def has_package(name: str) -> bool:
+    """Whether the ImageNet weights of a timm network are installed as a package."""
+    return name in PACKAGES and find_spec(PACKAGES[name]) is not None
+
+
 def packaged_state(name: str) -> dict[str, Tensor] | None:
     """Read the ImageNet weights of a timm network from an installed package.
 

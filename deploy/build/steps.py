@@ -38,6 +38,7 @@ from deploy.evaluation.receipt import (
     table,
 )
 from deploy.files.atomic import json_bytes, write_json
+from deploy.heartbeat import working
 from deploy.loading import load
 from deploy.quantize.options import Int8Options, Say
 from deploy.quantize.report import Figures, Report, sensitivity_svg
@@ -93,7 +94,8 @@ def make_int8(
     model = (bundle / MODEL).read_bytes()
     calibration = CalibrationImages(data / "calibration" / "images", manifest.input)
     evaluate = _Evaluation(manifest, model, list(task.read(data / "val", manifest)))
-    made = quantize(model, calibration, evaluate, options, learned=learned, metric=task.metric, say=say)
+    with working("int8: calibrating and choosing layers", say):
+        made = quantize(model, calibration, evaluate, options, learned=learned, metric=task.metric, say=say)
     hops = [
         _hop("onnx", manifest, model),
         _hop("int8", manifest, made.int8, options.budget),
@@ -247,14 +249,15 @@ def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | No
 def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:
     """Measure the hops on `data/test`; the recorded row of torch comes first if it is of the same images."""
     info, task = read_info(data), task_of(manifest)
-    receipt = run_hops(
-        hops,
-        task.read(data / "test", manifest),
-        partial(_scorer, manifest),
-        metric=task.metric,
-        dataset=info.dataset,
-        split=info.test,
-    )
+    with working("scoring every hop"):
+        receipt = run_hops(
+            hops,
+            task.read(data / "test", manifest),
+            partial(_scorer, manifest),
+            metric=task.metric,
+            dataset=info.dataset,
+            split=info.test,
+        )
     # With a threshold, labels differ from those that torch was scored with.
     recorded = () if manifest.threshold is not None else _recorded_torch(bundle, receipt)
     return msgspec.structs.replace(receipt, hops=(*recorded, *receipt.hops))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deploy.errors import UserError
+from deploy.heartbeat import working
 from distill.data.sample import Batch, stack
 from distill.data.view import View
 from distill.distillation.teacher_cache import Layout, TeacherCache
@@ -152,8 +154,10 @@ def _fill(
     if not missing:
         return
     began = time.perf_counter()
-    for rows in track(missing, "teacher", console=console, disable=not console.is_terminal, transient=True):
-        cache.write(rows, ask(rows))
+    shown = track(missing, "teacher", console=console, disable=not console.is_terminal, transient=True)
+    with nullcontext() if console.is_terminal else working("teacher: outputs of the fixed views", say):
+        for rows in shown:
+            cache.write(rows, ask(rows))
     count, seconds = sum(map(len, missing)), time.perf_counter() - began
     say(f"teacher: {count} views in {seconds:.0f} s, {cache.size / 1e6:.1f} MB in {cache.folder}")
 

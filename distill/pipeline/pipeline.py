@@ -17,11 +17,13 @@ from torch import nn
 
 from deploy.bundle.manifest import MODEL
 from deploy.evaluation.receipt import HopReceipt, Receipt, require_passed
+from deploy.heartbeat import working
 from distill.config import RunConfig
 from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
 from distill.pipeline.prepare import prepare
 from distill.pipeline.qat_stage import train_qat, worth_keeping
+from distill.pipeline.schedule import schedule
 from distill.pipeline.stages import Trained, TrainedNetworks, train_all
 from distill.quantization.post_training import Outcome, quantize_bundle, write_device_data
 from distill.quantization.qat import QatNetwork
@@ -42,7 +44,7 @@ def run(config: RunConfig) -> Path:
     """
     context = prepare(config)
     try:
-        return run_pipeline(context)
+        return run_pipeline(schedule(context))
     finally:
         stop_tracker(context.accelerator)
 
@@ -83,9 +85,12 @@ def to_device(context: RunContext, network: nn.Module, qat: QatNetwork | None = 
     """
     config, bundle = context.config, context.config.out / "student.bundle"
     provenance = _provenance(config) | ({"qat_steps": str(config.int8.qat_steps)} if qat else {})
-    model = export(bundle, network, context, provenance)
-    receipt = verify_export(bundle, network, model, context)
-    data = write_device_data(context.data, config.int8, config.out)
+    with working("exporting the student", say):
+        model = export(bundle, network, context, provenance)
+    with working("scoring the export on the test split", say):
+        receipt = verify_export(bundle, network, model, context)
+    with working("writing images to quantize with", say):
+        data = write_device_data(context.data, config.int8, config.out)
     if not (config.int8.enabled and receipt.passed):
         return OnDevice(receipt, Outcome(), qat is not None)
     learned = qat.ranges((bundle / MODEL).read_bytes()) if qat else None
@@ -121,7 +126,8 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
     """
     config, teacher = context.config, networks.teacher
     if teacher is not None:
-        export(config.out / "teacher.bundle", teacher.network, context, _provenance(config))
+        with working("exporting the teacher", say):
+            export(config.out / "teacher.bundle", teacher.network, context, _provenance(config))
     rows = [
         describe(context, one, *test_scores(context, one.network))
         for one in (teacher, networks.baseline)
@@ -134,8 +140,9 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
     if result.int8.receipt:
         receipts["The student in INT8:"] = result.int8.receipt
         rows.append(in_int8(rows[-1], result.int8.receipt.hops[-1]))
-    pictures = write_pictures(context.data, config.out, bundles_of(rows))
-    report = write_report(config, rows, receipts, latency_of(rows), pictures)
+    with working("timing the networks and drawing pictures", say):
+        latency, pictures = latency_of(rows), write_pictures(context.data, config.out, bundles_of(rows))
+    report = write_report(config, rows, receipts, latency, pictures)
     require_passed(result.fp32)
     if result.int8.failure:
         raise result.int8.failure
@@ -145,7 +152,8 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
 def test_scores(context: RunContext, network: nn.Module) -> tuple[float, dict[str, float | None]]:
     """The score of a network on the test split in float32, and its details (see `deploy.evaluation.receipt.Scorer`)."""
     model = torch_model(network, context.spec, context.data, context.accelerator.device)
-    scorer = evaluate(model, context.splits.test, context.data)
+    with working("scoring on the test split", say):
+        scorer = evaluate(model, context.splits.test, context.data)
     return scorer.score(), scorer.details()
 
 

@@ -24,12 +24,12 @@ CALIBRATION_BATCHES = 4
 
 
 def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module | None) -> QatNetwork | None:
-    """Fine-tune the student in simulated INT8, with distillation if there is a teacher, unless this run has already done so.
+    """Fine-tune the student in simulated INT8, unless this run has already done so.
 
     Args:
         context: context of the run.
         student: the trained student.
-        teacher: the trained teacher; None = on labels alone.
+        teacher: the trained teacher; it distills the student; None = labels alone.
 
     Returns:
         The fine-tuned network in evaluation mode; None if the student cannot be trained in simulated INT8, after

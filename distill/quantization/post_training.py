@@ -10,9 +10,9 @@ from deploy.evaluation.labeled_data import DATA, INFO, DataInfo, write_image, wr
 from deploy.evaluation.receipt import Budget, Receipt, Sample
 from deploy.files.staging import staged
 from deploy.quantize.options import Int8Options
-from distill.export_config import Int8Config
 from distill.data.splits import Reader
 from distill.export.evaluate import spread
+from distill.export_config import Int8Config
 from distill.tasks.task import PreparedData
 from distill.training.log import say
 

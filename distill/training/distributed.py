@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from distill.training.log import say
 
@@ -20,6 +22,14 @@ def sum_over_processes(numbers: Sequence[int], accelerator: Accelerator) -> list
 def any_process(flag: bool, accelerator: Accelerator) -> bool:
     """Whether `flag` is set in any process; all processes must call."""
     return sum_over_processes([int(flag)], accelerator)[0] > 0
+
+
+def shared(value: Any, accelerator: Accelerator) -> Any:
+    """The value that the main process passes, in all processes; all must call."""
+    if accelerator.num_processes == 1:
+        return value
+    [value] = broadcast_object_list([value])
+    return value
 
 
 def warn_of_a_lone_process(accelerator: Accelerator) -> None:

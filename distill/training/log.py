@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from rich.progress import (
 from torch.utils.tensorboard import SummaryWriter
 
 from deploy.files.atomic import atomic_write
+from deploy.heartbeat import working
 
 console = Console(stderr=True)
 
@@ -68,10 +70,13 @@ class TrainLog:
         self._task = self._progress.add_task(stage, total=steps, completed=start, terms="")
         self._stage, self._images_per_step, self._track = stage, images_per_step, track
         self._last = (start, time.perf_counter())
+        self._idle = ExitStack()
 
     def __enter__(self) -> "TrainLog":
         if console.is_terminal:
             self._progress.start()
+        else:
+            self._idle.enter_context(working(self._position, say))
         return self
 
     def __exit__(
@@ -79,12 +84,17 @@ class TrainLog:
     ) -> None:
         if console.is_terminal:
             self._progress.stop()
+        self._idle.close()
         self._file.close()
         self._events.close()
 
     def advance(self) -> None:
         """Advance the progress bar by one step."""
         self._progress.advance(self._task)
+
+    def _position(self) -> str:
+        task = self._progress.tasks[0]
+        return f"{self._stage} {task.completed:.0f} of {task.total:.0f} steps"
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` as of `step`, with the throughput since the last call."""

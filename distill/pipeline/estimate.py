@@ -1,0 +1,195 @@
+"""How long the trainings of a run take, from the speed of a few images, and fewer steps where that is too long."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from distill.config import ModelConfig, RunConfig, TrainConfig
+from distill.data.sample import Batch, stack
+from distill.pipeline.networks import new_network
+from distill.pipeline.stages import training_stage
+from distill.run_context import RunContext
+from distill.training.step_module import TrainStepModule, normalized
+
+CPU_IMAGES = 2
+"""Images of a timed step on a CPU, where its time is proportional to them; on a GPU it is a whole micro-batch."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per image of a network, at the size of a training crop."""
+
+    loading: float
+    """Read and augment."""
+    step: float
+    """Forward and backward."""
+    forward: float
+    """Forward alone, in evaluation."""
+
+
+@dataclass(frozen=True)
+class PlannedTraining:
+    """A training before it starts."""
+
+    name: str
+    steps: int
+    step_seconds: float
+    """For all steps."""
+    validation_seconds: float
+    """For all scores on the validation split."""
+    validations: int
+    """How many these are."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of the training."""
+        return self.step_seconds + self.validation_seconds
+
+
+def plan(context: RunContext, speeds: Mapping[str, Speed]) -> list[PlannedTraining]:
+    """The trainings of a run that is about to start, in order.
+
+    Args:
+        context: the run.
+        speeds: of "student" and, unless the run has no teacher, of "teacher".
+    """
+    config = context.config
+    alone = planned(context, "student", config.student_train, speeds["student"])
+    if config.no_teacher:
+        return [alone]
+    trainings = [planned(context, "teacher", config.teacher_train, speeds["teacher"])]
+    if config.baseline:
+        trainings.append(replace(alone, name="baseline"))
+    taught = teaching_seconds(context, speeds["teacher"].forward)
+    return [*trainings, replace(alone, step_seconds=alone.step_seconds + taught)]
+
+
+def planned(context: RunContext, name: str, training: TrainConfig, speed: Speed) -> PlannedTraining:
+    """A training without distillation."""
+    images = training.steps * training.batch_size / context.accelerator.num_processes
+    seconds = images * (speed.step + (0 if training.workers else speed.loading))
+    whole = _area(context.config.data.size) / _area(context.config.augment.crop)
+    each = len(context.splits.val) * speed.forward * whole / context.accelerator.num_processes
+    times = validations(training)
+    return PlannedTraining(name, training.steps, seconds, times * each, times)
+
+
+def teaching_seconds(context: RunContext, forward: float) -> float:
+    """What the teachers' outputs cost in all: computed in every step, or once for each fixed view."""
+    config, processes = context.config, context.accelerator.num_processes
+    if not config.distill.weight:
+        return 0.0
+    views = config.distill.views * len(context.splits.train)
+    images = views or config.student_train.steps * config.student_train.batch_size
+    return images * forward * (1 + len(config.distill.teachers)) / processes
+
+
+def validations(training: TrainConfig) -> int:
+    """How often a training is scored on the validation split: every `eval_every` steps and at the end."""
+    every = training.eval_every or max(1, training.steps)
+    return -(-training.steps // every)
+
+
+def shortened(config: RunConfig, trainings: Sequence[PlannedTraining]) -> dict[str, object]:
+    """Changes of the configuration, by dotted name, with which its trainings take about `max_minutes` at most.
+
+    Steps, warm-up and the steps between validations are reduced in proportion, but to no less than one step. Where the
+    validations would take more than half of the time, there is only the one at the end.
+
+    Args:
+        config: the run.
+        trainings: its plan.
+    """
+    limit = 60 * config.max_minutes
+    if not limit or sum(one.seconds for one in trainings) <= limit:
+        return {}
+    sections = ["student_train"] if config.no_teacher else ["teacher_train", "student_train"]
+    once_seconds = sum(one.validation_seconds / max(1, one.validations) for one in trainings)
+    validating = sum(one.validation_seconds for one in trainings)
+    often = validating <= limit / 2
+    left = max(0.0, limit - (validating if often else once_seconds))
+    share = left / sum(one.step_seconds for one in trainings)
+    changes: dict[str, object] = {}
+    for section in sections:
+        training: TrainConfig = getattr(config, section)
+        every = max(1, int(training.eval_every * share)) if training.eval_every and often else 0
+        changes |= {
+            f"{section}.steps": min(training.steps, max(1, int(training.steps * share))),
+            f"{section}.warmup": int(training.warmup * share),
+            f"{section}.eval_every": every,
+        }
+    return changes
+
+
+def duration(seconds: float) -> str:
+    """A time to read, such as "40 s", "12 min" or "5.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
+
+
+def measure_speeds(context: RunContext) -> dict[str, Speed]:
+    """Time new networks of the kinds that the run trains, on its first images."""
+    config = context.config
+    speeds = {"student": measure_speed(context, config.student, config.student_train)}
+    if not config.no_teacher:
+        speeds["teacher"] = measure_speed(context, config.teacher, config.teacher_train)
+    return speeds
+
+
+def measure_speed(context: RunContext, model: ModelConfig, training: TrainConfig) -> Speed:
+    """Time a new network of a configuration; the second of two turns counts."""
+    config, accelerator = context.config, context.accelerator
+    micro_batch = training.batch_size // (training.accumulate * accelerator.num_processes)
+    most = CPU_IMAGES if accelerator.device.type == "cpu" else micro_batch
+    stage = training_stage(context, "estimate", model)
+    keys = [(0, index) for index in range(min(most, len(context.splits.train)))]
+    batch = stack([stage.view[key] for key in keys]).to(accelerator.device)
+    new = replace(model, pretrained=False, weights=None)
+    network = new_network(config, new, context.splits, context.task)
+    module = TrainStepModule(network, None, stage.task_loss, stage.aux).to(accelerator.device)
+    if training.channels_last:
+        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    image = normalized(batch, stage.mean, stage.std, training.channels_last)
+    loading = _second(lambda: [stage.view[key] for key in keys])
+    step = _second(lambda: _step(context, module, image, batch))
+    forward = _second(lambda: _forward(context, network, image))
+    return Speed(loading / len(keys), step / len(keys), forward / len(keys))
+
+
+def _step(context: RunContext, module: nn.Module, image: torch.Tensor, batch: Batch) -> None:
+    module.train()
+    with context.accelerator.autocast():
+        loss = module(image, batch, None, 0.0)["loss"]
+    loss.backward()
+    _wait(context)
+
+
+@torch.no_grad()
+def _forward(context: RunContext, network: nn.Module, image: torch.Tensor) -> None:
+    network.eval()
+    with context.accelerator.autocast():
+        network(image)
+    _wait(context)
+
+
+def _wait(context: RunContext) -> None:
+    if context.accelerator.device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def _second(work: Callable[[], object]) -> float:
+    """Seconds of the second of two calls, as the first allocates, compiles and fills caches."""
+    work()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]

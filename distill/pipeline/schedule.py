@@ -1,0 +1,129 @@
+"""The last step before the first training: fit the trainings to `--max-minutes`, and say what is about to happen."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from deploy import host
+from deploy.errors import UserError
+from deploy.files.atomic import write_json
+from deploy.heartbeat import working
+from distill.config import ModelConfig
+from distill.distillation.weight_transfer import init_from_teacher
+from distill.overrides import with_changes
+from distill.pipeline.estimate import PlannedTraining, duration, measure_speeds, plan, shortened
+from distill.pipeline.networks import new_network
+from distill.run_context import RunContext
+from distill.training.distributed import shared
+from distill.training.log import say
+from student.zoo import count_parameters
+from teacher.packaged import PACKAGES, has_package
+
+SCHEDULE = "schedule.json"
+"""What was reduced to fit `--max-minutes`, in the run's folder: a resumed run takes the same steps."""
+FEW_STEPS = 50
+"""Runs of fewer steps are not timed."""
+LONG = 3 * 3600
+"""Seconds of training on a CPU from which a run is warned of."""
+MOST_CLASSES = 12
+ARITHMETIC = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
+
+
+def schedule(context: RunContext) -> RunContext:
+    """Reduce steps where `max_minutes` asks for it, print the summary, and return the context to train with.
+
+    Raises:
+        UserError: the file of a resumed run is damaged.
+    """
+    config, path, trainings = context.config, context.config.out / SCHEDULE, None
+    steps = config.student_train.steps + (0 if config.no_teacher else config.teacher_train.steps)
+    if config.resume and path.exists():
+        context = _with_changes(context, _stored(path))
+    elif config.max_minutes or steps >= FEW_STEPS:
+        say("timing a training step of each network …")
+        with working("timing", say):
+            speeds = measure_speeds(context)
+        changes = shared(shortened(config, plan(context, speeds)), context.accelerator)
+        context = _with_changes(context, changes)
+        trainings = plan(context, speeds)
+        if config.max_minutes and context.accelerator.is_main_process:
+            write_json(path, changes)
+    if context.accelerator.is_main_process:
+        for line in summary_lines(context, trainings):
+            say(line)
+    return context
+
+
+def summary_lines(context: RunContext, trainings: Sequence[PlannedTraining] | None) -> Iterator[str]:
+    """What a run uses, and how long it trains.
+
+    Args:
+        context: the run.
+        trainings: its plan; None if it has not been timed.
+    """
+    config, splits, accelerator = context.config, context.splits, context.accelerator
+    counts = f"{len(splits.train)} training, {len(splits.val)} validation, {len(splits.test)} test images"
+    height, width = config.data.size
+    yield f"data      {splits.name}: {counts}; {', '.join(splits.channels)} at {height}×{width}"
+    if splits.classes:
+        names = [info.name for info in splits.classes]
+        more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
+        yield f"classes   {', '.join(names[:MOST_CLASSES])}{more}"
+    yield f"device    {_device(accelerator.device)}, {ARITHMETIC[accelerator.mixed_precision]}"
+    student, from_teacher = new_network(config, config.student, splits, context.task), 0.0
+    if not config.no_teacher:
+        teacher = new_network(config, config.teacher, splits, context.task)
+        yield f"teacher   {_network(config.teacher, teacher)}"
+        if config.distill.start == "teacher":
+            from_teacher = init_from_teacher(student, teacher)
+    yield f"student   {_network(config.student, student, from_teacher)}"
+    if trainings is not None:
+        yield from _training_lines(trainings, accelerator.device)
+
+
+def _training_lines(trainings: Sequence[PlannedTraining], device: torch.device) -> Iterator[str]:
+    each = ", ".join(f"{one.name} {one.steps} steps in {duration(one.seconds)}" for one in trainings)
+    total = sum(one.seconds for one in trainings)
+    whole = f"; about {duration(total)} in all" if len(trainings) > 1 else ""
+    yield f"training  {each}{whole}, then export, INT8 and scores"
+    if device.type == "cpu" and total > LONG:
+        yield (
+            "warning: that is long for a CPU; use a GPU, --max-minutes 60, or a preset for CPUs (`edgedistill presets`)"
+        )
+
+
+def _network(model: ModelConfig, network: nn.Module, from_teacher: float = 0.0) -> str:
+    return f"{model.arch}, {count_parameters(network) / 1e6:.2f} M parameters; {_origin(model, from_teacher)}"
+
+
+def _origin(model: ModelConfig, from_teacher: float) -> str:
+    """Where the first weights of a network come from."""
+    if from_teacher:
+        return f"starts from its teacher's weights ({from_teacher:.0%})"
+    if model.weights is not None:
+        return f"weights of {model.weights}"
+    if not model.pretrained:
+        return "new weights"
+    backbone = model.arch.partition("/")[2]
+    source = f"package {PACKAGES[backbone]}" if has_package(backbone) else "timm"
+    return f"ImageNet weights ({source})"
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{host.cpu_name()}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+
+
+def _with_changes(context: RunContext, changes: Mapping[str, object]) -> RunContext:
+    return context.with_config(with_changes(context.config, changes)) if changes else context
+
+
+def _stored(path: Path) -> dict[str, object]:
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
