@@ -1,7 +1,6 @@
 """Presets: functions that return a complete configuration, of which the command line can change single fields.
 
-`quick`, `quick-grasp`, `smoke`, `camvid-cpu`, `ombria` and `cornell-rgb` run without a GPU and train from scratch; the
-others need a GPU. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
+Those whose purpose does not end in "for a GPU" run on two cores. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
 """
 
 from collections.abc import Callable
@@ -43,14 +42,15 @@ def smoke() -> RunConfig:
 
 
 def quick() -> RunConfig:
-    """The demo: synthetic SAR flood scenes; within ten minutes on two cores."""
+    """The demo: synthetic SAR flood scenes; minutes on two cores."""
     return RunConfig(
         data=DataConfig("synthetic", size=(96, 96)),
-        teacher=ModelConfig("pspnet/resnet101"),
-        student=ModelConfig("pspnet/resnet18", head_channels=128),
+        teacher=ModelConfig("pspnet/resnet101", output_stride=16, head_channels=128),
+        student=ModelConfig("edge-small"),
         teacher_train=TrainConfig(steps=150, lr=3e-4, warmup=20),
-        student_train=TrainConfig(steps=80, lr=1e-3, warmup=10),
+        student_train=TrainConfig(steps=500, lr=2e-3, warmup=25),
         augment=AugmentConfig(crop=(64, 64), scale=(0.75, 1.5), vertical_flip=True),
+        distill=DistillConfig(views=4),
         out=Path("runs/quick"),
     )
 
@@ -101,11 +101,10 @@ def camvid_cpu() -> RunConfig:
     """CamVid street scenes at reduced size; one hour on two cores."""
     return RunConfig(
         data=DataConfig("camvid", size=(144, 192)),
-        # of the student's family, so that the student can start from its weights; ResNet101 is too slow on two cores
         teacher=ModelConfig("pspnet/resnet34", output_stride=16, head_channels=128),
-        student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128),
+        student=ModelConfig("edge-small"),
         teacher_train=TrainConfig(steps=900, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=300),
-        student_train=TrainConfig(steps=500, lr=1e-3, weight_decay=0.01, warmup=50, eval_every=250),
+        student_train=TrainConfig(steps=1000, lr=2e-3, weight_decay=0.01, warmup=50, eval_every=250),
         augment=AugmentConfig(crop=(96, 128), scale=(0.75, 1.5)),
         out=Path("runs/camvid-cpu"),
     )
@@ -127,7 +126,7 @@ def ombria() -> RunConfig:
 
 
 def camvid() -> RunConfig:
-    """CamVid at full size: ImageNet backbones, SGD with poly schedule, for a GPU."""
+    """CamVid at full size: ImageNet backbones, SGD with poly schedule; for a GPU."""
     return RunConfig(
         data=DataConfig("camvid", size=(360, 480)),
         teacher=ModelConfig("pspnet/resnet101", pretrained=True),
@@ -140,7 +139,7 @@ def camvid() -> RunConfig:
 
 
 def cityscapes() -> RunConfig:
-    """Cityscapes as in the paper: 713² crops, 90k steps at batch 16, sliding-window evaluation."""
+    """Cityscapes as in the paper: 713² crops, 90k steps at batch 16, sliding-window evaluation; for a GPU."""
     return RunConfig(
         data=DataConfig("cityscapes", size=(713, 713), resize="tile", cache=False),
         teacher=ModelConfig("pspnet/resnet101", pretrained=True),
@@ -153,7 +152,7 @@ def cityscapes() -> RunConfig:
 
 
 def voc() -> RunConfig:
-    """PASCAL VOC 2012 as in the paper: 473² crops, 30k steps at batch 16."""
+    """PASCAL VOC 2012 as in the paper: 473² crops, 30k steps at batch 16; for a GPU."""
     return RunConfig(
         data=DataConfig("voc", size=(473, 473), resize="tile", cache=False),
         teacher=ModelConfig("pspnet/resnet101", pretrained=True),
@@ -166,13 +165,37 @@ def voc() -> RunConfig:
 
 
 def folder() -> RunConfig:
-    """Your own images and masks: `--data.root FOLDER`."""
+    """Your own images and masks, `--data.root FOLDER`: `folder-gpu` where there is a GPU, else `folder-cpu`."""
+    import torch  # start-up time: only this preset looks for a GPU
+
+    return folder_gpu() if torch.cuda.is_available() else folder_cpu()
+
+
+def folder_cpu() -> RunConfig:
+    """Your own images and masks without a GPU, below an hour: `edge-small` taught by a network with ImageNet weights."""
+    return RunConfig(
+        data=DataConfig("folder", size=(256, 256)),
+        teacher=ModelConfig(
+            "pspnet/tf_efficientnet_lite2", output_stride=16, head_channels=128, pretrained=True
+        ),
+        student=ModelConfig("edge-small"),
+        teacher_train=TrainConfig(steps=400, lr=5e-4, weight_decay=0.01, warmup=40, eval_every=100),
+        student_train=TrainConfig(steps=1500, lr=2e-3, weight_decay=0.01, warmup=100, eval_every=250),
+        augment=AugmentConfig(crop=(224, 224), scale=(0.5, 2.0)),
+        baseline=False,  # a network more to train; --baseline trains it
+        max_minutes=45,
+        out=Path("runs/folder"),
+    )
+
+
+def folder_gpu() -> RunConfig:
+    """Your own images and masks at 288×288: `edge-medium` taught by PSPNet-ResNet101; for a GPU."""
     return RunConfig(
         data=DataConfig("folder", size=(288, 288)),
-        teacher=ModelConfig("pspnet/resnet101", output_stride=16),
-        student=ModelConfig("pspnet/resnet18", output_stride=16, head_channels=128),
-        teacher_train=TrainConfig(steps=4000, lr=5e-4, warmup=200, eval_every=500),
-        student_train=TrainConfig(steps=4000, lr=1e-3, warmup=200, eval_every=500),
+        teacher=ModelConfig("pspnet/resnet101", output_stride=16, pretrained=True),
+        student=ModelConfig("edge-medium"),
+        teacher_train=TrainConfig(steps=4000, lr=5e-4, warmup=200, workers=8, eval_every=500),
+        student_train=TrainConfig(steps=8000, lr=1e-3, warmup=200, workers=8, eval_every=1000),
         augment=AugmentConfig(crop=(288, 288), scale=(0.5, 2.0)),
         out=Path("runs/folder"),
     )
@@ -235,4 +258,6 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "cityscapes": cityscapes,
     "voc": voc,
     "folder": folder,
+    "folder-cpu": folder_cpu,
+    "folder-gpu": folder_gpu,
 }

@@ -9,16 +9,24 @@ from pathlib import Path
 if not __package__:  # run as a script: import from the repository root, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from deploy.errors import UserError, did_you_mean, exit_with_one_line
-from distill.config import RunConfig
+from distill.config import ModelConfig, RunConfig
 from distill.field_checks import FieldError
 from distill.overrides import field_names, with_changes
 from distill.tasks.registry import PRESETS
 
 USAGE = "usage: edgedistill run PRESET [--field value …]   (PRESET --help lists the fields)"
+
+OPEN_SWITCHES = ("teacher.detail", "student.detail")
+"""Switches that are neither on nor off by default: a run decides."""
+
+WITH_DETAIL = ("pspnet/", "edge")
+"""How the names of networks with the option `detail` begin."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,6 +54,7 @@ def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
     import tyro  # start-up time
 
     name, *fields = argv
+    fields = _with_values(fields)
     make = _preset_named(name)
     known = [field.replace("_", "-") for field in field_names()]
     for field in fields:
@@ -56,7 +65,8 @@ def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
 
     def read(arguments: Sequence[str]) -> RunConfig:
         prog = f"{command} {name}"
-        return tyro.cli(RunConfig, default=make(), args=arguments, prog=prog, description=make.__doc__)
+        default = with_families(make(), _typed_architectures(fields))
+        return tyro.cli(RunConfig, default=default, args=arguments, prog=prog, description=make.__doc__)
 
     try:
         return read(fields)
@@ -74,7 +84,27 @@ def preset(name: str, **changes: Any) -> RunConfig:
     Raises:
         UserError: the preset or a field is unknown, or a field cannot have the value.
     """
-    return with_changes(_preset_named(name)(), changes)
+    return with_changes(with_families(_preset_named(name)(), _given_architectures(changes)), changes)
+
+
+def with_families(config: RunConfig, archs: Mapping[str, str]) -> RunConfig:
+    """A preset without the options of a network that is replaced by one of another family.
+
+    `output_stride` and `head_channels` that suit a PSPNet mean nothing to a U-Net, which would refuse them.
+
+    Args:
+        config: the preset.
+        archs: the architecture that replaces that of "teacher" or "student".
+    """
+    for part, arch in archs.items():
+        model: ModelConfig = getattr(config, part)
+        if arch.partition("/")[0] != model.arch.partition("/")[0]:
+            new = ModelConfig(arch)
+            model = replace(model, output_stride=new.output_stride, head_channels=new.head_channels)
+            if not arch.startswith(WITH_DETAIL):
+                model = replace(model, detail=new.detail)
+            config = replace(config, **{part: model})
+    return config
 
 
 def preset_lines() -> list[str]:
@@ -109,6 +139,42 @@ def _as_typed(
             except FieldError:
                 return UserError(f"--{flag} {error.problem}")
     return error
+
+
+def _with_values(fields: Sequence[str]) -> list[str]:
+    """Write `--student.detail` and `--student.no-detail`, as other switches have, with the value that tyro wants."""
+    full: list[str] = []
+    for position, field in enumerate(fields):
+        following = next(iter(fields[position + 1 :]), "--")
+        name = field.removeprefix("--")
+        if name in OPEN_SWITCHES and following.startswith("--"):
+            full += [field, "True"]
+        elif name not in OPEN_SWITCHES and _without_no(name) in OPEN_SWITCHES:
+            full += [f"--{_without_no(name)}", "False"]
+        else:
+            full.append(field)
+    return full
+
+
+def _typed_architectures(fields: Sequence[str]) -> dict[str, str]:
+    """The values of `--teacher.arch` and `--student.arch` on a command line."""
+    archs: dict[str, str] = {}
+    for field, following in pairwise([*fields, ""]):
+        name, equals, value = field.partition("=")
+        if name in ("--teacher.arch", "--student.arch"):
+            archs[name[2:9]] = value if equals else following
+    return archs
+
+
+def _given_architectures(changes: Mapping[str, Any]) -> dict[str, str]:
+    """The same in the changes of a preset, which may be nested."""
+    archs: dict[str, str] = {}
+    for part in ("teacher", "student"):
+        nested = changes.get(part)
+        arch = changes.get(f"{part}.arch", nested.get("arch") if isinstance(nested, Mapping) else None)
+        if isinstance(arch, str):
+            archs[part] = arch
+    return archs
 
 
 def _without_no(name: str) -> str:

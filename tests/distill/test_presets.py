@@ -46,7 +46,7 @@ def photos(tmp_path):
 @pytest.mark.parametrize("name", [marked(name) for name in PRESETS])
 def test_two_steps(name, tmp_path, photos):
     config = PRESETS[name]()
-    data = replace(config.data, root=photos) if name == "folder" else config.data
+    data = replace(config.data, root=photos) if config.data.name == "folder" else config.data
     if name in WRITTEN:
         WRITTEN[name](tmp_path / name)
         data = replace(data, root=tmp_path / name, size=(64, 64))  # 300 take a CPU minutes
