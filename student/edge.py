@@ -1,15 +1,15 @@
 """EdgeNet: plain 3×3 convolutions, which saturate integer units and tensor cores where depthwise ones do not.
 
 Residual blocks (He et al., CVPR 2016, arXiv:1512.03385) down to stride 32, global context from a few pooled cells, and
-a light top-down decoder (Lin et al., CVPR 2017, arXiv:1612.03144) to stride 8, or to stride 4 with `detail`. In
+a light top-down decoder (Lin et al., CVPR 2017, arXiv:1612.03144) to stride 8, or to stride 4 or 2 for details. In
 training each 3×3 convolution has a 1×1 branch beside it, each with its own batch norm (Ding et al., CVPR 2021,
 arXiv:2101.03697, without the identity branch, whose batch norm quantizes badly: Chu et al., AAAI 2024,
 arXiv:2212.01593). `fold_branches` makes one convolution with a bias of them.
 """
 
 import copy
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,11 @@ from deploy.errors import UserError
 from teacher.pooling import exact_adaptive_avg_pool
 from teacher.pspnet import Output, aux_head
 
-BLOCKS = 2
-"""Residual blocks of each of the four stages."""
 CONTEXT_BINS = (1, 3)
 """Cells along each axis of the pooled context."""
-MULTIPLE = 2
-"""Channels of the decoder, relative to the width."""
+STAGES = 4
+STRIDES = (2, 4, 8)
+"""Strides that the output can have: of the stem and of the first two stages."""
 
 
 class Pointwise(nn.Module):
@@ -104,23 +103,30 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """N×C×H×W → maps at strides 4, 8, 16 and 32 with w, 2w, 4w and 8w channels, where w is the width."""
+    """N×C×H×W → five maps: of the stem at stride 2, and of the stages at strides 4, 8, 16 and 32 (or 16).
 
-    def __init__(self, in_channels: int, width: int) -> None:
+    Args:
+        in_channels: C.
+        width: channels w of the stem and of the first stage; the others have 2w, 4w and 8w.
+        depths: residual blocks of each stage.
+        stride: of the last map.
+    """
+
+    def __init__(self, in_channels: int, width: int, depths: Sequence[int], stride: int) -> None:
         super().__init__()
         self.stem = Branches(in_channels, width, stride=2)
-        widths = [width, *(width * 2**stage for stage in range(4))]
+        self.widths = [width, *(width * 2**stage for stage in range(STAGES))]
+        """Channels of each map."""
+        strides = (2, 2, 2, stride // 16)
         self.stages = nn.ModuleList(
-            nn.Sequential(Block(before, after, stride=2), *(Block(after, after) for _ in range(BLOCKS - 1)))
-            for before, after in pairwise(widths)
+            _stage(*self.widths[number : number + 2], depth, step)
+            for number, (depth, step) in enumerate(zip(depths, strides, strict=True))
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        x = F.relu(self.stem(x))
+        maps = [F.relu(self.stem(x))]
         for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
+            maps.append(stage(maps[-1]))
         return maps
 
 
@@ -144,26 +150,26 @@ class Context(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps of strides 4 (with `detail`), 8, 16 and 32 → one map N×D×h×w at the finest of these strides."""
+    """The backbone's maps → one map N×D×h×w, at the stride of the finest of them that takes part.
 
-    def __init__(self, width: int, detail: bool) -> None:
+    Args:
+        widths: channels of the maps.
+        finest: index of the finest map that takes part.
+        channels: D.
+        convolutions: 3×3 convolutions of the sum of all maps.
+    """
+
+    def __init__(self, widths: Sequence[int], finest: int, channels: int, convolutions: int) -> None:
         super().__init__()
-        self.channels = MULTIPLE * width
-        self.first = 0 if detail else 1
-        self.context = Context(8 * width, self.channels)
-        self.laterals = nn.ModuleList(
-            nn.Conv2d(width * 2**stage, self.channels, 1) for stage in range(self.first, 3)
-        )
-        self.head = nn.Sequential(
-            Branches(self.channels, self.channels),
-            nn.ReLU(),
-            Branches(self.channels, self.channels),
-            nn.ReLU(),
-        )
+        self.finest = finest
+        self.context = Context(widths[-1], channels)
+        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths[finest:-1])
+        layers = [(Branches(channels, channels), nn.ReLU()) for _ in range(convolutions)]
+        self.head = nn.Sequential(*(layer for pair in layers for layer in pair))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = self.context(maps[-1])
-        for lateral, fine in zip(reversed(self.laterals), reversed(maps[self.first : 3]), strict=True):
+        for lateral, fine in zip(reversed(self.laterals), reversed(maps[self.finest : -1]), strict=True):
             beside = lateral(fine)
             x = beside + _enlarged(x, beside)
         return self.head(x)
@@ -179,9 +185,14 @@ class EdgeNet(nn.Module):
         dropout: dropout rate before the classifier.
         aux: build the auxiliary head on layer3.
         detail: output maps at stride 4 instead of 8.
+        finest: stride s of the output maps, 2, 4 or 8, in place of what `detail` says.
+        depths: residual blocks of each of the four stages.
+        stride: stride of the last stage, 32 or 16.
+        channels: channels D of the decoder; by default 2w, and w at stride 2, where they cost most.
+        convolutions: 3×3 convolutions of the decoder.
 
     Raises:
-        UserError: `width` is below 1.
+        UserError: an option has none of these values; `width`, `channels` or a depth is below 1.
     """
 
     def __init__(
@@ -193,14 +204,22 @@ class EdgeNet(nn.Module):
         dropout: float = 0.1,
         aux: bool = True,
         detail: bool = False,
+        finest: int | None = None,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        stride: int = 32,
+        channels: int | None = None,
+        convolutions: int = 2,
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise UserError(f"edge: width {width} must be 1 or more")
-        self.backbone = Backbone(in_channels, width)
-        self.decoder = Decoder(width, detail)
+        if finest is None:
+            finest = 4 if detail else 8
+        if channels is None:
+            channels = width if finest == 2 else 2 * width
+        _check(width, finest, depths, stride, channels, convolutions)
+        self.backbone = Backbone(in_channels, width, depths, stride)
+        self.decoder = Decoder(self.backbone.widths, STRIDES.index(finest), channels, convolutions)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(self.decoder.channels, num_outputs, 1)
+        self.classifier = nn.Conv2d(channels, num_outputs, 1)
         self.aux_head = aux_head(4 * width, num_outputs, dropout) if aux else None
 
     def forward(self, x: Tensor) -> Output:
@@ -210,33 +229,25 @@ class EdgeNet(nn.Module):
             x: normalized images of any size, floating N×C×H×W.
 
         Returns:
-            Logits N×K×⌈H/8⌉×⌈W/8⌉ (stride 4 with `detail`), auxiliary logits at stride 16, and the features `layer3`
-            (4w channels, stride 16), `layer4` (8w, stride 32) and `head` (the classifier's input, 2w).
+            Logits N×K×⌈H/s⌉×⌈W/s⌉, auxiliary logits at stride 16, and the features `layer3` (4w channels, stride 16),
+            `layer4` (8w, stride 32 or 16) and `head` (the classifier's input, D).
         """
         maps = self.backbone(x)
         head = self.decoder(maps)
-        aux = self.aux_head(maps[2]) if self.training and self.aux_head is not None else None
-        features = {"layer3": maps[2], "layer4": maps[3], "head": head}
+        aux = self.aux_head(maps[3]) if self.training and self.aux_head is not None else None
+        features = {"layer3": maps[3], "layer4": maps[4], "head": head}
         return Output(self.classifier(self.dropout(head)), aux, features)
 
 
-def edge_net(
-    width: str,
-    in_channels: int,
-    num_outputs: int,
-    *,
-    dropout: float = 0.1,
-    aux: bool = True,
-    detail: bool = False,
-) -> EdgeNet:
-    """`EdgeNet` of a width given as text, as in `edge/20`.
+def edge_net(width: str, in_channels: int, num_outputs: int, **options: Any) -> EdgeNet:
+    """`EdgeNet` of a width given as text, as in `edge/20`, with its other options.
 
     Raises:
-        UserError: the text is no positive whole number.
+        UserError: the text is no positive whole number, or an option is wrong.
     """
     if not width.isdecimal():
         raise UserError(f"edge/{width}: give the width as a number, such as edge/24")
-    return EdgeNet(in_channels, num_outputs, width=int(width), dropout=dropout, aux=aux, detail=detail)
+    return EdgeNet(in_channels, num_outputs, width=int(width), **options)
 
 
 def fold_branches(network: EdgeNet) -> EdgeNet:
@@ -263,3 +274,21 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
     """N×C×h×w resized bilinearly to the height and width of another map; as it is where these are equal."""
     size = like.shape[-2:]
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _stage(before: int, after: int, depth: int, stride: int) -> nn.Sequential:
+    """Residual blocks, of which the first changes channels and size."""
+    return nn.Sequential(Block(before, after, stride), *(Block(after, after) for _ in range(depth - 1)))
+
+
+def _check(
+    width: int, finest: int, depths: Sequence[int], stride: int, channels: int, convolutions: int
+) -> None:
+    for name, value in {"width": width, "channels": channels, "convolutions": convolutions}.items():
+        if value < 1:
+            raise UserError(f"edge: {name} {value} must be 1 or more")
+    if len(depths) != STAGES or min(depths) < 1:
+        raise UserError(f"edge: depths {tuple(depths)}: give {STAGES} numbers of 1 or more")
+    for name, value, known in (("finest", finest, STRIDES), ("stride", stride, (16, 32))):
+        if value not in known:
+            raise UserError(f"edge: {name} {value} must be one of {', '.join(map(str, known))}")

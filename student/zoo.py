@@ -58,7 +58,9 @@ PSPNET_OPTIONS = frozenset({"output_stride", "head_channels", "dropout", "aux", 
 DEEPLAB_OPTIONS = PSPNET_OPTIONS - {"detail"}
 UNET_OPTIONS = frozenset({"width", "depth", "up", "extra", "weighted", "modalities", "dropout", "aux"})
 GRCONVNET_OPTIONS = frozenset({"width", "dropout", "aux"})
-EDGE_OPTIONS = frozenset({"width", "dropout", "aux", "detail"})
+EDGE_OPTIONS = frozenset(
+    {"width", "dropout", "aux", "detail", "finest", "depths", "stride", "channels", "convolutions"}
+)
 NO_OPTIONS: frozenset[str] = frozenset()
 
 FAMILIES: Mapping[str, Network] = {
@@ -139,6 +141,15 @@ def _network(arch: str) -> Network:
         return _member(family, member)
     others = " or ".join(f"{family}/<{kind}>" for family, kind in MEMBERS.items())
     raise UserError(f"unknown network {arch!r}; known: {', '.join(STUDENTS)}, or {others}")
+
+
+def has_option(arch: str, option: str) -> bool:
+    """Whether the network called `arch` has an option.
+
+    Raises:
+        UserError: no network has this name.
+    """
+    return option in _network(arch).options
 
 
 def channels_of(network: nn.Module) -> int:

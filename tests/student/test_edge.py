@@ -31,10 +31,18 @@ def test_two_branches_are_one_convolution(stride, size):
     torch.testing.assert_close(branches.folded()(image), branches(image), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("detail", [False, True])
+LAYOUTS = [
+    {},
+    {"detail": True},
+    {"finest": 2, "depths": (1, 2, 3, 1)},
+    {"stride": 16, "channels": 5, "convolutions": 1},
+]
+
+
+@pytest.mark.parametrize("options", LAYOUTS)
 @pytest.mark.parametrize("size", [(64, 96), (67, 45)])
-def test_a_folded_network_computes_the_same(detail, size):
-    network = unsettled(EdgeNet(4, 6, width=4, detail=detail))
+def test_a_folded_network_computes_the_same(options, size):
+    network = unsettled(EdgeNet(4, 6, width=4, **options))
     image = torch.randn(2, 4, *size, dtype=torch.float64)
     assert isinstance(network, EdgeNet)
     small = fold_branches(network)
@@ -90,3 +98,44 @@ def test_no_1x1_convolution_is_strided_in_training():
     assert {m.stride for m in stages.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)} == {
         (2, 2)
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "finest", "deepest", "channels"),
+    [
+        ({}, 8, 32, 12),
+        ({"detail": True}, 4, 32, 12),
+        ({"detail": True, "finest": 2}, 2, 32, 6),
+        ({"finest": 8, "stride": 16, "channels": 7}, 8, 16, 7),
+    ],
+)
+def test_options_set_strides_and_channels_of_the_maps(options, finest, deepest, channels):
+    height, width = 300, 290  # no multiples of 32
+    output = EdgeNet(3, 5, width=6, **options)(torch.zeros(2, 3, height, width))
+    assert output.logits.shape == (2, 5, -(-height // finest), -(-width // finest))
+    assert output.features["head"].shape == (2, channels, *output.logits.shape[2:])
+    assert output.features["layer4"].shape == (2, 48, -(-height // deepest), -(-width // deepest))
+    assert output.aux is not None
+    assert output.aux.shape == (2, 5, 19, 19)
+
+
+def test_depths_are_residual_blocks_of_the_stages():
+    network = EdgeNet(3, 2, width=4, depths=(1, 2, 4, 3), convolutions=3)
+    assert [len(stage) for stage in network.backbone.stages] == [1, 2, 4, 3]  # pyright: ignore[reportArgumentType]
+    assert sum(isinstance(module, Branches) for module in network.decoder.modules()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"finest": 3}, "finest 3 must be one of 2, 4, 8"),
+        ({"stride": 8}, "stride 8 must be one of 16, 32"),
+        ({"depths": (2, 2, 2)}, r"depths \(2, 2, 2\): give 4 numbers of 1 or more"),
+        ({"depths": (2, 2, 2, 0)}, "give 4 numbers of 1 or more"),
+        ({"channels": 0}, "channels 0 must be 1 or more"),
+        ({"convolutions": 0}, "convolutions 0 must be 1 or more"),
+    ],
+)
+def test_mistakes_in_options_get_one_line(options, message):
+    with pytest.raises(UserError, match=message):
+        build_network("edge-nano", 3, 2, **options)
