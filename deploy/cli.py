@@ -1,4 +1,4 @@
-"""The commands that run on a device: predict, predict-raster, info, verify, build, threshold and, with `onnx`, lint."""
+"""The commands that run on a device: predict, predict-raster, info, verify, measure, build, threshold and lint."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: an error that the user can fix; see `errors.exit_with_one_line`.
     """
-    if argv and argv[0] in ("build", "lint", "predict-raster", "threshold"):
+    if argv and argv[0] in ("build", "lint", "measure", "predict-raster", "threshold"):
         return _own_parser(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
     return arguments.command(arguments)
@@ -42,6 +42,10 @@ def _own_parser(command: str) -> Callable[[Sequence[str]], int]:
         from deploy.build_engine import main as build
 
         return build
+    if command == "measure":
+        from deploy.measure.command import main as measure
+
+        return measure
     if command == "threshold":
         from deploy.analysis.decision import main as threshold
 
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
     # Only for the list in --help: `main` calls these commands before it parses anything.
     commands.add_parser("build", help="quantize and compile a bundle for a device, and verify the result")
+    commands.add_parser("measure", help="measure how fast candidates and bundles are on this device")
     commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
     commands.add_parser("lint", help="predict how compilers will handle a bundle or an ONNX file")
     commands.add_parser(

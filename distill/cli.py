@@ -4,7 +4,6 @@ With the base install only the device commands work; the others say what to inst
 asked for (start-up time).
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
@@ -21,6 +20,7 @@ training
                                  statistics of the data that a run would use: tables, CSV, plots
   tiles SRC DST [--size 256]     cut large images and their masks into tiles to train on
   students [--size N]            list the students with parameters and multiply-accumulates
+  students --ms 320x320          measure how fast they are here, or --export them to measure on a device
   losses                         list the losses against labels and against a teacher, with their options
   compare RUN_OR_BUNDLE…         compare models on labeled images: tables, plots, the worst images
 before deployment
@@ -31,11 +31,12 @@ on the device
   predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
   predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size
   info BUNDLE                    show what a bundle holds
+  measure FOLDER|BUNDLE…         measure exported candidates and bundles, for --student.max-ms
   verify BUNDLE                  check a bundle's files, and its golden outputs on this device
 
 edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
 
-DEVICE_COMMANDS = ("build", "threshold", "lint", "predict", "predict-raster", "info", "verify")
+DEVICE_COMMANDS = ("build", "threshold", "lint", "predict", "predict-raster", "info", "measure", "verify")
 """Those of `deploy.cli`."""
 
 
@@ -93,20 +94,11 @@ def _presets(_: Sequence[str]) -> int:
 
 
 def _students(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="edgedistill students")
-    parser.add_argument(
-        "--size", type=int, default=304, help="side of the square input in pixels (default 304)"
-    )
-    parser.add_argument("--channels", type=int, default=3, help="channels of the image (default 3)")
-    parser.add_argument("--classes", type=int, default=11, help="classes (default 11)")
-    parser.add_argument("names", nargs="*", help="more networks, such as pspnet/efficientnet_lite0")
-    options = parser.parse_args(argv)
-    _require_training("students")
-    from student.zoo import student_lines
+    from distill.students import command as students
 
-    size = (options.size, options.size)
-    print(*student_lines(options.names, options.channels, options.classes, size), sep="\n")
-    return 0
+    options = students.parse(argv)
+    _require_training("students")
+    return students.run(options)
 
 
 def _losses(_: Sequence[str]) -> int:

@@ -11,6 +11,8 @@ from deploy.files.atomic import write_json
 from distill.config import RunConfig
 from distill.export_config import Int8Config
 
+SETTINGS = "config.json"
+
 FREE = {
     *("resume", "out", "tracker", "data.root", "data.download", "data.cache", "distill.cache"),
     *(f"int8.{field.name}" for field in fields(Int8Config)),
@@ -33,11 +35,23 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
     Raises:
         UserError: the folder already holds a run and `resume` is not set, or that run has other settings.
     """
-    path = config.out / "config.json"
-    asked = settings(config) | computed
+    if not holds_run(config, computed):
+        write_json(config.out / SETTINGS, settings(config) | computed)
+
+
+def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
+    """Whether the run's folder already holds this run, which is then to be resumed.
+
+    Args:
+        config: configuration of the run.
+        computed: as for `claim_folder`.
+
+    Raises:
+        UserError: as `claim_folder` does.
+    """
+    path = config.out / SETTINGS
     if not path.exists():
-        write_json(path, asked)
-        return
+        return False
     if not config.resume:
         raise UserError(
             f"{config.out} already holds a run; add --resume to continue it, or --out for another folder"
@@ -46,6 +60,7 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
         stored = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
+    asked = settings(config) | computed
     different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
     if different:
         name = different[0]
@@ -53,6 +68,7 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
             f"{config.out} was started with other settings: {', '.join(different[:5])}"
             f" ({name} was {stored.get(name)}, is {asked.get(name)}); use the same, or another --out"
         )
+    return True
 
 
 def settings(config: RunConfig) -> dict[str, object]:

@@ -1,0 +1,133 @@
+"""`--student.max-ms`: the student of a run is the largest of its family that is fast enough."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from deploy.errors import UserError
+from deploy.files.atomic import write_json
+from deploy.measure.command import subjects_of
+from deploy.measure.records import Measurement, Option, Shape, read_measurement
+from deploy.measure.timing import measure_bundles
+from distill.config import RunConfig
+from distill.data.splits import Splits
+from distill.data.stats import Stats
+from distill.export.to_onnx import input_spec
+from distill.pipeline.networks import new_network
+from distill.selection.choice import CHOICE, StudentChoice, choose, read_choice, words
+from distill.selection.untrained import Target, Untrained, write_candidates
+from distill.tasks.task import PreparedData, TrainingTask
+from distill.training.log import say
+from student.candidates import canonical, family_of
+from student.zoo import COMMON
+
+SECONDS = 0.5
+"""About how long each form of each candidate is timed."""
+WITHOUT_INFLUENCE = ("dropout", "pretrained")
+"""Options in `COMMON` on which inference does not depend."""
+
+
+def choose_student(
+    config: RunConfig, splits: Splits, task: TrainingTask, resumes: bool = False
+) -> StudentChoice | None:
+    """Choose the student by the run's budget; a resumed run keeps its choice.
+
+    Args:
+        config: of the run, with every option of the student decided.
+        splits: the data set.
+        task: what the networks are for.
+        resumes: whether the run's folder holds the run already.
+
+    Returns:
+        The choice; None without a budget.
+
+    Raises:
+        UserError: no candidate is fast enough, or the measurement does not fit the run.
+    """
+    student, recorded = config.student, config.out / CHOICE
+    if not student.max_ms:
+        return None
+    if resumes and recorded.exists():
+        choice = read_choice(recorded)
+        say(f"{words(choice)}; chosen when the run started")
+        return choice
+    target = target_of(config, splits, task)
+    if student.on is None:
+        measurement, source = _measured_here(config, splits, task, target), ""
+    else:
+        measurement, source = read_measurement(_file(student.on)), str(student.on)
+    shape = Shape.of(target.spec, target.outputs, target.task)
+    arch, options = canonical(student.arch), options_of(config)
+    choice = choose(measurement, arch, options, shape, student.max_ms, config.int8.enabled, source)
+    say(words(choice))
+    return choice
+
+
+def with_student(config: RunConfig, choice: StudentChoice) -> RunConfig:
+    """The configuration with the chosen student."""
+    return replace(config, student=replace(config.student, arch=choice.arch))
+
+
+def write_choice(config: RunConfig, choice: StudentChoice | None) -> None:
+    """Record the choice of a run, if it makes one, in the run's folder."""
+    if choice is not None:
+        write_json(config.out / CHOICE, choice)
+
+
+def with_recorded_choice(config: RunConfig) -> RunConfig:
+    """The configuration with the student that the run has recorded, if it chooses one."""
+    return with_student(config, read_choice(config.out / CHOICE)) if config.student.max_ms else config
+
+
+def options_of(config: RunConfig) -> dict[str, Option]:
+    """The options of the run's student on which its speed depends and which are not at their defaults."""
+    values = {name: getattr(config.student, name) for name in COMMON if name not in WITHOUT_INFLUENCE}
+    return {name: value for name, value in values.items() if value != COMMON[name]}
+
+
+def target_of(config: RunConfig, splits: Splits, task: TrainingTask) -> Target:
+    """What the run exports its student for; with statistics that no inference time depends on."""
+    count = len(splits.channels)
+    stats = Stats((0.0,) * count, (1.0,) * count, (), 0, normalize=config.data.normalize)
+    spec = input_spec(PreparedData(splits, stats, task), config.data)
+    outputs = task.output_specs(spec, stats)
+    name, head = task.device.name, task.head(stats)
+    return Target(spec, splits.classes, outputs, name, head, config.export, config.int8.enabled)
+
+
+def candidates_of(config: RunConfig, splits: Splits, task: TrainingTask) -> list[Untrained]:
+    """The family of the run's student, each member with the run's options."""
+    options = options_of(config)
+    plain = replace(config.student, pretrained=False, weights=None)
+
+    def member(arch: str) -> Untrained:
+        def build() -> nn.Module:
+            return new_network(config, replace(plain, arch=arch), splits, task)
+
+        return Untrained(arch, options, build)
+
+    return [member(arch) for arch in family_of(config.student.arch)]
+
+
+def _measured_here(config: RunConfig, splits: Splits, task: TrainingTask, target: Target) -> Measurement:
+    """Export the candidates and time them on the CPU of this machine."""
+    with tempfile.TemporaryDirectory(prefix="edgedistill-") as folder:
+        write_candidates(Path(folder), candidates_of(config, splits, task), target, say)
+        return measure_bundles(subjects_of(Path(folder)), None, SECONDS, say)
+
+
+def _file(path: Path) -> Path:
+    """The file of a measurement.
+
+    Raises:
+        UserError: a folder, such as a bundle, whose receipt has the time of one network only.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"--student.on {path}: is a folder, and a bundle has the time of one network only; give the file that"
+            f" `edgedistill measure FOLDER` wrote on the device, FOLDER being one of candidates:"
+            " edgedistill students --export FOLDER --run PRESET …"
+        )
+    return path

@@ -1,0 +1,99 @@
+"""`edgedistill students`: list the students, time them on this machine, or export them to be timed on a device."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.errors import UserError, warnings_as_lines
+
+DEFAULT_SIZE = 304
+MINIMA = {"size": 8, "channels": 1, "classes": 1}
+MAX_CLASSES = 255
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; argparse itself exits with code 2 on what it cannot read.
+
+    Raises:
+        UserError: a value is out of range, or two options do not go together.
+    """
+    options = _parser().parse_args(argv)
+    for name, least in MINIMA.items():
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: must be at least {least}")
+    if options.classes > MAX_CLASSES:
+        raise UserError(f"--classes {options.classes}: labels are bytes; give at most {MAX_CLASSES}")
+    if options.ms and min(options.ms) < MINIMA["size"]:
+        raise UserError(f"--ms {options.ms[0]}x{options.ms[1]}: sides must be at least {MINIMA['size']}")
+    if options.run is not None and (options.names or options.ms):
+        raise UserError("--run: the run says which candidates and which size; leave out names and --ms")
+    return options
+
+
+@warnings_as_lines()
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line asks for, and return the exit code.
+
+    Raises:
+        UserError: a network cannot be built, exported or run.
+    """
+    if options.ms is None and options.export is None and options.run is None:
+        from student.zoo import student_lines  # start-up time: torch
+
+        size = (options.size, options.size)
+        print(*student_lines(options.names, options.channels, options.classes, size), sep="\n")
+        return 0
+    from distill.students import measured  # start-up time: torch
+
+    size = options.ms or (options.size, options.size)
+    int8 = options.precision != "fp32"
+    networks, target = (
+        measured.of_names(options.names, size, options.channels, options.classes, int8)
+        if options.run is None
+        else measured.of_run(options.run)
+    )
+    if options.export is not None:
+        measured.export(options.export, networks, target)
+    else:
+        measured.time_here(networks, target, options.precision, options.output)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill students",
+        description="List the students with parameters and multiply-accumulates; with --ms time them untrained.",
+    )
+    add = parser.add_argument
+    add(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="more networks, such as pspnet/efficientnet_lite0; with --ms or --export these only, also families and"
+        " options, such as edge:detail=True",
+    )
+    add("--size", type=int, default=DEFAULT_SIZE, help=f"side of a square input (default {DEFAULT_SIZE})")
+    add("--ms", type=_size, metavar="HxW", help="time them on this machine, on inputs of this size")
+    add(
+        "--channels",
+        type=int,
+        default=3,
+        help="channels of the image: three uint8, others float32 (default 3)",
+    )
+    add("--classes", type=int, default=11, help="classes (default 11)")
+    add("--precision", choices=("fp32", "int8"), help="time this precision only")
+    add("-o", "--output", type=Path, metavar="FILE", help="write what was timed, for --student.on of a run")
+    add("--export", type=Path, metavar="FOLDER", help="write them, for `edgedistill measure` on a device")
+    add(
+        "--run",
+        nargs=argparse.REMAINDER,
+        metavar="PRESET",
+        help="those among which this run would choose: PRESET [--field value …]; comes last",
+    )
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width of "320x320", "320×320" or "320"."""
+    height, _, width = text.lower().replace("×", "x").partition("x")
+    return int(height), int(width or height)
