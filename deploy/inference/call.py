@@ -1,6 +1,6 @@
-"""What the models of all tasks share: images as a batch, resizing them to the network and running it, and timings."""
+"""What the models of all tasks share: images as a batch, preparing and running them, and timings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
@@ -52,7 +52,7 @@ def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.nda
     shapes = {one.shape for one in images}
     if len(shapes) > 1:
         listed = ", ".join("×".join(map(str, shape)) for shape in sorted(shapes))
-        raise UserError(f"images of a batch must have one shape, found {listed}; predict them one by one")
+        raise UserError(f"images of a batch must have one shape, found {listed}; use model.batch(images)")
     return images, batched
 
 
@@ -62,41 +62,62 @@ def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class Stopwatch:
-    """The stages of one call, timed one after another."""
+    """The stages of one call, timed one after another.
 
-    def __init__(self) -> None:
+    Args:
+        preprocess_ms: duration of the first stage, which has been timed already.
+    """
+
+    def __init__(self, preprocess_ms: float) -> None:
+        self._preprocess_ms = preprocess_ms
         self._marks = [perf_counter()]
 
     def lap(self) -> None:
-        """End a stage and begin the next."""
+        """The engine has finished: begin the postprocessing."""
         self._marks.append(perf_counter())
 
     def timings(self) -> Timings:
         """The three stages; the third ends now."""
         self.lap()
-        return Timings(*(1000 * (end - begin) for begin, end in pairwise(self._marks)))
+        return Timings(self._preprocess_ms, *(1000 * (end - begin) for begin, end in pairwise(self._marks)))
 
 
-def run_resized(
-    images: Sequence[np.ndarray], spec: InputSpec, engine: Engine
-) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...], Stopwatch]:
-    """Resize images to the network and run it.
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image, ready for the engine."""
 
-    Args:
-        images: H×W×C in raw units, of one size.
-        spec: input of the network.
-        engine: runs it.
+    image: np.ndarray
+    """As it was given."""
+    pixels: np.ndarray
+    """Input of the network without the batch axis; of an image that will be tiled H×W×C at its own size."""
+    valid: np.ndarray
+    """bool H×W at the size of the image: pixels that carry data."""
+    ms: float
+    """Duration of the preparation."""
 
-    Returns:
-        The outputs of the engine; for each image which of its pixels carry data, bool H×W; and a stopwatch that times
-        the postprocessing.
+
+def prepared(
+    image: np.ndarray,
+    spec: InputSpec,
+    ready: Callable[[np.ndarray, InputSpec], tuple[np.ndarray, np.ndarray]] = prepare,
+) -> Prepared:
+    """Prepare an image H×W×C in raw units by `ready`, which is `prepare` or, for tiles, `check_pixels`.
 
     Raises:
-        UserError: an image is invalid (see `deploy.inference.preprocess.check_pixels`).
+        UserError: the image is invalid (see `deploy.inference.preprocess.check_pixels`).
     """
-    watch = Stopwatch()
-    inputs, valids = zip(*(prepare(one, spec) for one in images), strict=True)
+    begin = perf_counter()
+    pixels, valid = ready(image, spec)
+    return Prepared(image, pixels, valid, 1000 * (perf_counter() - begin))
+
+
+def run_prepared(images: Sequence[Prepared], engine: Engine) -> tuple[dict[str, np.ndarray], Stopwatch]:
+    """Run prepared images in one call of the engine.
+
+    Returns:
+        The outputs of the engine, and a stopwatch that times the postprocessing.
+    """
+    watch = Stopwatch(sum(one.ms for one in images))
+    outputs = engine.run(stack([one.pixels for one in images]))
     watch.lap()
-    outputs = engine.run(stack(inputs))
-    watch.lap()
-    return outputs, valids, watch
+    return outputs, watch

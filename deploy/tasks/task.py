@@ -5,7 +5,7 @@ result. In grasp detection they say where a grasp is good, and grasps are decode
 regression they are levels of the values in `logits`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from deploy.bundle.manifest import ClassInfo, InputSpec, Manifest
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import INT8_BUDGET, Budget, Sample, Scorer
 from deploy.inference.call import Timings
+from deploy.stream.stream import Draw, Streamed, WhenFull
 
 
 class Result(Protocol):
@@ -58,6 +59,26 @@ class Model(Protocol):
 
     def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> Any:
         """Predict an image H×W×C, or a batch N×H×W×C; returns the `Result` of the model's task."""
+        ...
+
+    def batch(self, images: Sequence[np.ndarray], size: int = 8) -> list[Any]:
+        """Predict images of any sizes (`deploy.stream.calls.Calls.batch`)."""
+        ...
+
+    def stream(
+        self, source: Any, *, queue: int = 2, when_full: WhenFull | None = None, draw: Draw = False
+    ) -> Generator[Streamed[Any], None, None]:
+        """Predict all images of a video, camera, folder or iterable (`deploy.stream.calls.Calls.stream`)."""
+        ...
+
+    def stream_async(
+        self, source: Any, *, queue: int = 2, when_full: WhenFull | None = None, draw: Draw = False
+    ) -> AsyncGenerator[Streamed[Any], None]:
+        """`stream` for `async for`."""
+        ...
+
+    async def run_async(self, image: np.ndarray | Sequence[np.ndarray]) -> Any:
+        """`model(image)` without blocking the event loop (`deploy.stream.calls.Calls.run_async`)."""
         ...
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
-from deploy.inference.call import Timings, as_images, run_resized, stack
-from deploy.inference.preprocess import resize_nearest
+from deploy.inference.call import Prepared, Timings, as_images, prepared, run_prepared, stack
+from deploy.inference.postprocess import restore_labels
+from deploy.stream.calls import Calls
 from deploy.tasks.grasp.decode import decode, to_image
 from deploy.tasks.grasp.pose import Camera, Poses, to_camera
 
@@ -51,7 +52,7 @@ class GraspResult:
 
 
 @dataclass(frozen=True, eq=False)
-class GraspModel:
+class GraspModel(Calls[GraspResult]):
     """A network with its preprocessing and decoding. It has no mutable state, so any number of threads may call it."""
 
     input: InputSpec
@@ -72,20 +73,42 @@ class GraspModel:
             UserError: an image is invalid (see `check_pixels`), or the images differ in size.
         """
         images, batched = as_images(image)
-        outputs, valids, watch = run_resized(images, self.input, self.engine)
-        found = [self._found(m, v, count) for m, v in zip(outputs["logits"], valids, strict=True)]
-        size = images[0].shape[:2]
-        labels = stack(
-            [
-                np.where(valid, resize_nearest(good, *size), self.ignore_label).astype(np.uint8)
-                for good, valid in zip(outputs["labels"], valids, strict=True)
-            ]
+        results = self.predict([self.prepare(one) for one in images], count)
+        if not batched:
+            return results[0]
+        grasps, qualities = (
+            [np.asarray(getattr(one, name)) for one in results] for name in ("grasps", "qualities")
         )
-        timings, valid, maps = watch.timings(), stack(valids), outputs["logits"]
-        grasps, qualities = [grasps for grasps, _ in found], [quality for _, quality in found]
-        if batched:
-            return GraspResult(grasps, qualities, labels, valid, maps, timings, images)
-        return GraspResult(grasps[0], qualities[0], labels[0], valid[0], maps[0], timings, images[0])
+        labels, valid, maps = (
+            stack([getattr(one, name) for one in results]) for name in ("labels", "valid", "maps")
+        )
+        return GraspResult(grasps, qualities, labels, valid, maps, results[0].timings, images)
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """See `deploy.stream.calls.Calls.prepare`."""
+        return prepared(image, self.input)
+
+    def predict(self, images: Sequence[Prepared], count: int = COUNT) -> list[GraspResult]:
+        """See `deploy.stream.calls.Calls.predict`; `count` is the maximum number of grasps per image."""
+        outputs, watch = run_prepared(images, self.engine)
+        pairs = zip(outputs["logits"], images, strict=True)
+        found = [self._found(maps, image.valid, count) for maps, image in pairs]
+        pairs = zip(outputs["labels"], images, strict=True)
+        labels = [restore_labels(good, image.valid, self.ignore_label) for good, image in pairs]
+        timings = watch.timings()
+        parts = zip(found, labels, outputs["logits"], images, strict=True)
+        return [
+            GraspResult(grasps, qualities, label, image.valid, maps, timings, image.image)
+            for (grasps, qualities), label, maps, image in parts
+        ]
+
+    def draw(self, image: np.ndarray, result: GraspResult) -> np.ndarray:
+        """See `deploy.stream.calls.Calls.draw`: the grasps as rectangles on the image."""
+        from deploy.tasks.grasp.draw import draw_grasps  # start-up time: most programs draw nothing
+        from deploy.visualize import render  # the same
+
+        picture = render(image if image.ndim == 3 else image[..., None])
+        return draw_grasps(picture, np.asarray(result.grasps), np.asarray(result.qualities))
 
     def _found(self, maps: np.ndarray, valid: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Grasps M×5 in pixels of the image and qualities M, from maps 4×h×w and `valid` at the size of the image."""

@@ -7,8 +7,9 @@ import numpy as np
 
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
-from deploy.inference.call import Timings, as_images, run_resized, stack
+from deploy.inference.call import Prepared, Timings, as_images, prepared, run_prepared, stack
 from deploy.inference.postprocess import restore_labels, upsample
+from deploy.stream.calls import Calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class RegressionResult:
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionModel:
+class RegressionModel(Calls[RegressionResult]):
     """A network with its preprocessing. It has no mutable state, so any number of threads may call it."""
 
     input: InputSpec
@@ -45,15 +46,35 @@ class RegressionModel:
             UserError: an image is invalid (see `check_pixels`), or the images differ in size.
         """
         images, batched = as_images(image)
-        outputs, valids, watch = run_resized(images, self.input, self.engine)
-        values = stack([_masked(one, valid) for one, valid in zip(outputs["logits"], valids, strict=True)])
-        pairs = zip(outputs["labels"], valids, strict=True)
-        labels = stack([restore_labels(one, valid, self.ignore_label) for one, valid in pairs])
-        valid = stack(valids)
+        results = self.predict([self.prepare(one) for one in images])
+        if not batched:
+            return results[0]
+        values, labels, valid = (
+            stack([getattr(one, name) for one in results]) for name in ("values", "labels", "valid")
+        )
+        return RegressionResult(values, labels, valid, results[0].timings)
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """See `deploy.stream.calls.Calls.prepare`."""
+        return prepared(image, self.input)
+
+    def predict(self, images: Sequence[Prepared]) -> list[RegressionResult]:
+        """See `deploy.stream.calls.Calls.predict`."""
+        outputs, watch = run_prepared(images, self.engine)
+        values = [_masked(one, image.valid) for one, image in zip(outputs["logits"], images, strict=True)]
+        pairs = zip(outputs["labels"], images, strict=True)
+        labels = [restore_labels(one, image.valid, self.ignore_label) for one, image in pairs]
         timings = watch.timings()
-        if batched:
-            return RegressionResult(values, labels, valid, timings)
-        return RegressionResult(values[0], labels[0], valid[0], timings)
+        parts = zip(values, labels, images, strict=True)
+        return [RegressionResult(value, label, image.valid, timings) for value, label, image in parts]
+
+    def draw(self, image: np.ndarray, result: RegressionResult) -> np.ndarray:
+        """See `deploy.stream.calls.Calls.draw`: the colors of the levels over the image."""
+        from deploy.visualize import overlay  # start-up time: most programs draw nothing
+
+        return overlay(
+            image if image.ndim == 3 else image[..., None], result.labels, self.classes, legend=False
+        )
 
 
 def _masked(values: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ import numpy as np
 
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
-from deploy.inference.call import Stopwatch, Timings, as_images, stack
+from deploy.inference.call import Prepared, Stopwatch, Timings, as_images, prepared, run_prepared, stack
 from deploy.inference.normalize import fill_of
 from deploy.inference.postprocess import probabilities, restore_labels
 from deploy.inference.preprocess import check_pixels, prepare, to_network
 from deploy.inference.tiling import predict_tiled
+from deploy.stream.calls import Calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class SegmentationResult:
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationModel:
+class SegmentationModel(Calls[SegmentationResult]):
     """A network with its preprocessing. It has no mutable state, so any number of threads may call it."""
 
     input: InputSpec
@@ -65,38 +66,67 @@ class SegmentationModel:
             UserError: an image is invalid (see `check_pixels`), or the images differ in size.
         """
         images, batched = as_images(image)
-        size = (self.input.height, self.input.width)
-        tiled = self.input.resize == "tile" and images[0].shape[:2] != size
-        ready, run = (check_pixels, self._run_tiled) if tiled else (prepare, self._run)
-
-        watch = Stopwatch()
-        inputs, valids = zip(*(ready(one, self.input) for one in images), strict=True)
-        watch.lap()
-        raw_labels, logits = run(inputs)
-        watch.lap()
-        if self.temperature is not None:
-            logits = logits / np.float32(self.temperature)
-        decided = raw_labels if self.threshold is None else self._decide(logits, raw_labels, valids[0].shape)
-        pairs = zip(decided, valids, strict=True)
-        labels = stack([restore_labels(one, valid, self.ignore_label) for one, valid in pairs])
-        timings = watch.timings()
-
-        valid = stack(valids)
+        ready = [self.prepare(one) for one in images]
+        labels, logits, size, timings = self._run(ready)
         if not batched:
-            labels, valid = labels[0], valid[0]
-        return SegmentationResult(labels, valid, timings, logits, raw_labels.shape[1:])
+            return SegmentationResult(labels[0], ready[0].valid, timings, logits, size)
+        return SegmentationResult(stack(labels), stack([one.valid for one in ready]), timings, logits, size)
 
-    def _decide(self, logits: np.ndarray, raw_labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-        """Labels N×H×W at the size of the image by the threshold; `raw_labels` have the size of the network."""
-        network, image = raw_labels.shape[1:], (size[0], size[1])
-        return stack([probabilities(one, network, image)[1] >= self.threshold for one in logits]).astype(
-            np.uint8
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """See `deploy.stream.calls.Calls.prepare`."""
+        return prepared(image, self.input, check_pixels if self._is_tiled(image) else prepare)
+
+    def predict(self, images: Sequence[Prepared]) -> list[SegmentationResult]:
+        """See `deploy.stream.calls.Calls.predict`."""
+        if len(images) > 1 and any(self._is_tiled(one.image) for one in images):
+            return [result for one in images for result in self.predict([one])]
+        labels, logits, size, timings = self._run(images)
+        return [
+            SegmentationResult(labels[index], one.valid, timings, logits[index : index + 1], size)
+            for index, one in enumerate(images)
+        ]
+
+    def draw(self, image: np.ndarray, result: SegmentationResult) -> np.ndarray:
+        """See `deploy.stream.calls.Calls.draw`: the colors of the classes over the image."""
+        from deploy.visualize import overlay  # start-up time: most programs draw nothing
+
+        return overlay(
+            image if image.ndim == 3 else image[..., None], result.labels, self.classes, legend=False
         )
 
-    def _run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels N×H×W and logits N×K×h×w for inputs in the size and layout of the network."""
-        outputs = self.engine.run(stack(inputs))
-        return outputs["labels"], outputs["logits"]
+    def _is_tiled(self, image: np.ndarray) -> bool:
+        return self.input.resize == "tile" and image.shape[:2] != (self.input.height, self.input.width)
+
+    def _run(
+        self, images: Sequence[Prepared]
+    ) -> tuple[list[np.ndarray], np.ndarray, tuple[int, int], Timings]:
+        """Labels H×W at the size of each image, logits N×K×h×w, the size of the network's labels, and timings.
+
+        If one of the images is tiled, all of them are, and of the same size.
+        """
+        if self._is_tiled(images[0].image):
+            watch = Stopwatch(sum(one.ms for one in images))
+            raw_labels, logits = self._run_tiled([one.pixels for one in images])
+            watch.lap()
+        else:
+            outputs, watch = run_prepared(images, self.engine)
+            raw_labels, logits = outputs["labels"], outputs["logits"]
+        if self.temperature is not None:
+            logits = logits / np.float32(self.temperature)
+        size = (raw_labels.shape[1], raw_labels.shape[2])
+        decided = (
+            raw_labels
+            if self.threshold is None
+            else [self._decide(one, size, image.valid) for one, image in zip(logits, images, strict=True)]
+        )
+        pairs = zip(decided, images, strict=True)
+        labels = [restore_labels(one, image.valid, self.ignore_label) for one, image in pairs]
+        return labels, logits, size, watch.timings()
+
+    def _decide(self, logits: np.ndarray, network: tuple[int, int], valid: np.ndarray) -> np.ndarray:
+        """Labels uint8 by the threshold, in the shape of `valid`, for logits 2×h×w and the size of the network."""
+        size = (valid.shape[0], valid.shape[1])
+        return (probabilities(logits, network, size)[1] >= self.threshold).astype(np.uint8)
 
     def _run_tiled(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×H×W for images H×W×C of any size, by a sliding window."""

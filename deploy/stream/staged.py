@@ -1,0 +1,32 @@
+"""A model in stages, which may run in different threads."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from deploy.inference.call import Prepared
+
+R = TypeVar("R")
+"""The result of a task."""
+
+
+class Staged(Generic[R]):
+    """What a task supplies; `model(image)` is `predict([prepare(image)])[0]`."""
+
+    @abstractmethod
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """Check an image H×W×C (or H×W) and bring it to the network's size.
+
+        Raises:
+            UserError: the image is invalid (see `deploy.inference.preprocess.check_pixels`).
+        """
+
+    @abstractmethod
+    def predict(self, images: Sequence[Prepared]) -> list[R]:
+        """One result for each prepared image, by one call of the engine; their timings are those of the whole call."""
+
+    @abstractmethod
+    def draw(self, image: np.ndarray, result: R) -> np.ndarray:
+        """Draw the result of an image into it: RGB uint8 H×W×3; grasps are drawn into a small image enlarged."""
