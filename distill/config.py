@@ -93,8 +93,9 @@ class ModelConfig:
     """Width of PSPNet's 3×3 head convolution (512 in the paper), or of DeepLabV3+'s pyramid and decoder (256)."""
     dropout: float = 0.1
     """Dropout rate in the head."""
-    detail: bool = False
-    """Finer outputs for small objects and maps: of PSPNet at half of the image size, of EdgeNet at a quarter."""
+    detail: bool | None = None
+    """Finer outputs for small objects and maps: of PSPNet at half of the image size, of EdgeNet at a quarter.
+    Default: chosen from the training labels (see `distill.pipeline.resolution`)."""
     pretrained: bool = False
     """Initialize the backbone with timm's ImageNet weights (needs network access or a filled cache)."""
     weights: Path | None = None

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 from deploy.errors import UserError, warnings_as_lines
 from deploy.files.atomic import write_json
+from distill.config import DataConfig
+from distill.data.splits import Splits
+from distill.data.structures import Structures, measure_structures
 from distill.inspect_data.plots import write_plots
 from distill.inspect_data.survey import Survey
 from distill.inspect_data.tables import (
@@ -16,6 +19,7 @@ from distill.inspect_data.tables import (
     class_table,
     grasp_table,
     remarks,
+    structure_table,
     summary_lines,
     write_tables,
 )
@@ -49,14 +53,25 @@ def main(argv: Sequence[str]) -> int:
     out = config.out / FOLDER
     survey = Survey(splits, config.data.size if config.data.resize == "tile" else None)
     write_csv(out / "tiles.csv", survey.header, survey.rows())
-    found = survey.splits
-    write_json(
-        out / "inspect.json",
-        {"data": splits.name, "task": splits.task, "splits": found, "remarks": list(remarks(found))},
-    )
+    found, structures = survey.splits, _structures(config.data, splits)
+    report = {"data": splits.name, "task": splits.task, "splits": found, "remarks": list(remarks(found))}
+    write_json(out / "inspect.json", report | {"structures": structures})
     write_tables(out, found)
     write_plots(out, found)
     print(*summary_lines(found), "", channel_table(found), "", sep="\n")
     print(grasp_table(found) if splits.task == "grasp" else class_table(found), "", sep="\n")
+    if structures is not None:
+        height, width = config.data.size
+        print(
+            f"structures of {structures.masks} training masks at {height}×{width}, and IoU % at best by stride:"
+        )
+        print(structure_table(structures), "", sep="\n")
     print(*(f"note: {line}" for line in remarks(found)), f"tables and plots in {out}", sep="\n")
     return 0
+
+
+def _structures(config: DataConfig, splits: Splits) -> Structures | None:
+    """What the training labels show at network scale; None for grasps."""
+    if splits.task != "segmentation":
+        return None
+    return measure_structures(splits.train, [info.name for info in splits.classes], config)

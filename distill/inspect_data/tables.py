@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deploy.table import format_table
+from distill.data.structures import Quantiles, Structures
 from distill.inspect_data.numbers import Summary
 from distill.inspect_data.survey import ClassSurvey, SplitSurvey
 from distill.reporting.csv_files import Cell, write_csv
@@ -41,6 +42,22 @@ def class_table(splits: Sequence[SplitSurvey]) -> str:
         [its[0].name, *(text for one, it in zip(splits, its, strict=True) for text in _class_cells(one, it))]
         for its in zip(*(one.classes for one in splits), strict=True)
     ]
+    return format_table(header, rows)
+
+
+def structure_table(found: Structures) -> str:
+    """Components, areas and widths of each class at network scale, and what strides allow, as aligned text."""
+    strides = [f"IoU at {it.stride}" for it in found.ceilings]
+    header = ("class", "components", "area px", "width px", "resized", *strides)
+    rows = [
+        [it.name, str(it.components), _range(it.area), _range(it.width), *map(_percent, [it.resized, *ious])]
+        for it, *ious in zip(found.classes, *(one.iou for one in found.ceilings), strict=True)
+    ]
+    for name, scores in (
+        ("mean IoU", [it.miou for it in found.ceilings]),
+        ("boundary F1", [it.boundary_f1 for it in found.ceilings]),
+    ):
+        rows.append([name, "", "", "", "", *map(_percent, scores)])
     return format_table(header, rows)
 
 
@@ -103,3 +120,15 @@ def _numbers_table(what: str, groups: Groups) -> str:
 
 def _class_cells(split: SplitSurvey, it: ClassSurvey) -> tuple[str, str]:
     return "–" if it.share is None else f"{100 * it.share:.2f}", f"{100 * it.images / split.images:.1f}"
+
+
+def _range(values: Quantiles | None) -> str:
+    """The middle value, and the outer ones in brackets."""
+    if values is None:
+        return "–"
+    low, middle, high = (f"{value:g}" for value in values)
+    return f"{middle} ({low}–{high})"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"

@@ -14,7 +14,7 @@ def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: Tra
 
     Args:
         config: configuration of the run.
-        model: the network's part of it.
+        model: the network's part of it; an open `detail` counts as False, `prepare` has decided on it before.
         splits: the data set.
         task: what the network is for.
 
@@ -27,7 +27,7 @@ def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: Tra
         channels,
         task.outputs,
         output_stride=model.output_stride,
-        detail=model.detail,
+        detail=bool(model.detail),
         head_channels=model.head_channels,
         dropout=model.dropout,
         aux=config.loss.aux > 0,

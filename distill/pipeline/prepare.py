@@ -15,6 +15,7 @@ from distill.distillation.build import build_distillation_loss
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
 from distill.pipeline.networks import new_network
+from distill.pipeline.resolution import with_detail
 from distill.pipeline.validation import check_config, check_data
 from distill.run_context import RunContext
 from distill.run_folder import claim_folder
@@ -45,9 +46,12 @@ def prepare(config: RunConfig) -> RunContext:
     splits = open_splits(config.data, config.seed)
     task = task_of(config, splits)
     check_data(config, splits, task, terms)
+    config, lines = with_detail(config, splits, task)
     check_networks(config, splits, task, terms)
     if accelerator.is_main_process:
         claim_folder(config, computed_by(accelerator))
+        for line in lines:
+            say(line)
     stats = measured(config, splits, task, accelerator)
     data = PreparedData(splits, stats, task)
     check_teachers(config, data)

@@ -16,7 +16,7 @@ from deploy.evaluation.receipt import Sample as EvalSample
 from deploy.tasks.grasp.geometry import GOOD, MAPS
 from deploy.tasks.grasp.task import GRASP as DEVICE
 from deploy.tasks.task import Task
-from distill.config import RunConfig
+from distill.config import DataConfig, RunConfig
 from distill.data.grasp.sample import GraspSample
 from distill.data.grasp.stats import grasp_stats
 from distill.data.grasp.view import GraspView
@@ -92,6 +92,9 @@ class GraspTask:
             return task_loss(self.terms, GRASP_LOSSES, logits, batch.label, batch.valid)
 
         return loss
+
+    def structures(self, config: DataConfig, splits: Splits) -> None:
+        """Labels are grasps."""
 
     def depth_channel(self, splits: Splits) -> int | None:
         """The channel called "depth"."""

@@ -14,11 +14,12 @@ from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample as EvalSample
 from deploy.tasks.segmentation.task import SEGMENTATION as DEVICE
 from deploy.tasks.task import Task
-from distill.config import RunConfig
+from distill.config import DataConfig, RunConfig
 from distill.data.registry import SEGMENTATION_DATASETS
 from distill.data.sample import Batch, Sample
 from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats, images_by_class
+from distill.data.structures import Structures, measure_structures
 from distill.data.train_view import TrainView
 from distill.losses.distillation_loss import DistillationTerms
 from distill.losses.expression import Term
@@ -98,6 +99,10 @@ class SegmentationTask:
             config.loss.class_weights, config.loss.class_weight_values, stats.class_pixels
         )
         return segmentation_loss(self.terms, None if weights is None else weights.to(device))
+
+    def structures(self, config: DataConfig, splits: Splits) -> Structures | None:
+        """Of a sample of the training masks."""
+        return measure_structures(splits.train, [info.name for info in splits.classes], config)
 
     def depth_channel(self, splits: Splits) -> None:
         """No channel is treated as depth."""

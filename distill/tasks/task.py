@@ -19,6 +19,7 @@ from distill.config import DataConfig, RunConfig
 from distill.data.sample import Batch
 from distill.data.splits import Splits
 from distill.data.stats import Stats
+from distill.data.structures import Structures
 from distill.data.view import View
 from distill.losses.distillation_loss import DistillationTerms
 from distill.losses.registry import Loss
@@ -71,6 +72,10 @@ class TrainingTask(Protocol):
 
     def loss(self, config: RunConfig, stats: Stats, device: torch.device) -> TaskLoss:
         """The task loss, of the output and of the auxiliary head."""
+        ...
+
+    def structures(self, config: DataConfig, splits: Splits) -> Structures | None:
+        """What the training labels show at network scale; None if they are no classes, or have no valid pixel."""
         ...
 
     def depth_channel(self, splits: Splits) -> int | None:

@@ -16,7 +16,7 @@ from deploy.evaluation.receipt import Sample as EvalSample
 from deploy.tasks.regression.levels import level_edges
 from deploy.tasks.regression.task import REGRESSION as DEVICE
 from deploy.tasks.task import Task
-from distill.config import RunConfig
+from distill.config import DataConfig, RunConfig
 from distill.data.sample import Batch, Sample
 from distill.data.splits import Reader, Splits
 from distill.data.stats import Stats, compute_stats
@@ -83,6 +83,9 @@ class RegressionTask:
             return task_loss(self.terms, LOSSES, logits, (batch.label - mean) / std, batch.valid)
 
         return loss
+
+    def structures(self, config: DataConfig, splits: Splits) -> None:
+        """Labels are numbers."""
 
     def depth_channel(self, splits: Splits) -> None:
         """No channel is treated as depth."""
