@@ -1,0 +1,117 @@
+"""The plan of a run's trainings, from injected speeds."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distill.config import AugmentConfig, DataConfig, DistillConfig, ModelConfig, RunConfig, TrainConfig
+from distill.pipeline.estimate import Speed, duration, measure_speeds, plan, shortened, validations
+from distill.pipeline.prepare import prepare
+from distill.run import parse
+from tests.distill.tiny import RUN
+
+SPEEDS = {"teacher": Speed(0.0, 3.0, 1.0), "student": Speed(0.0, 1.0, 0.25)}
+CONFIG = RunConfig(
+    data=DataConfig("synthetic", size=(64, 64)),
+    teacher=ModelConfig("pspnet/resnet50"),
+    student=ModelConfig("edge-small"),
+    teacher_train=TrainConfig(steps=100, batch_size=8, warmup=10, eval_every=50),
+    student_train=TrainConfig(steps=200, batch_size=8, warmup=20),
+    augment=AugmentConfig(crop=(64, 64)),
+    distill=DistillConfig(),
+)
+
+
+def context_of(config: RunConfig, processes: int = 1) -> Any:
+    splits = SimpleNamespace(train=range(50), val=range(10))
+    return SimpleNamespace(config=config, splits=splits, accelerator=SimpleNamespace(num_processes=processes))
+
+
+def seconds(config: RunConfig, processes: int = 1) -> dict[str, tuple[float, float]]:
+    made = plan(context_of(config, processes), SPEEDS)
+    return {one.name: (one.step_seconds, one.validation_seconds) for one in made}
+
+
+def test_steps_and_validations_of_each_training():
+    assert seconds(CONFIG) == {
+        "teacher": (100 * 8 * 3, 2 * 10 * 1.0),
+        "baseline": (200 * 8 * 1, 10 * 0.25),
+        "student": (200 * 8 * (1 + 1), 10 * 0.25),  # the teacher runs in every step
+    }
+
+
+def test_cached_outputs_cost_the_teacher_once_per_view():
+    cached = replace(CONFIG, distill=DistillConfig(views=3))
+    assert seconds(cached)["student"][0] == 200 * 8 * 1 + 3 * 50 * 1
+
+
+def test_without_teacher_there_is_one_training():
+    assert seconds(replace(CONFIG, no_teacher=True)) == {"student": (1600, 2.5)}
+
+
+def test_validation_is_on_whole_images():
+    crops = replace(CONFIG, augment=AugmentConfig(crop=(32, 32)))
+    assert seconds(crops)["baseline"][1] == 4 * 10 * 0.25
+
+
+def test_processes_share_the_images():
+    halved = {name: (steps / 2, val / 2) for name, (steps, val) in seconds(CONFIG).items()}
+    assert seconds(CONFIG, processes=2) == halved
+
+
+@pytest.mark.parametrize(("steps", "every", "times"), [(100, 0, 1), (100, 50, 2), (100, 30, 4), (0, 0, 0)])
+def test_validations(steps, every, times):
+    assert validations(TrainConfig(steps=steps, eval_every=every)) == times
+
+
+def test_steps_are_kept_where_they_fit():
+    for minutes in (0, 1000):
+        config = replace(CONFIG, max_minutes=minutes)
+        assert shortened(config, plan(context_of(config), SPEEDS)) == {}
+
+
+def test_steps_are_reduced_to_fit():
+    config = replace(CONFIG, max_minutes=60)
+    whole = plan(context_of(config), SPEEDS)
+    assert sum(one.seconds for one in whole) > 3600
+    changes = shortened(config, whole)
+    share = (3600 - 25) / (2400 + 1600 + 3200)
+    assert changes["teacher_train.steps"] == int(100 * share)
+    assert changes["student_train.steps"] == int(200 * share)
+    assert changes["student_train.warmup"] == int(20 * share)
+    assert changes["teacher_train.eval_every"] == int(50 * share)
+    assert changes["student_train.eval_every"] == 0, "as configured: only at the end"
+    teacher = replace(config.teacher_train, steps=49, warmup=4, eval_every=24)
+    student = replace(config.student_train, steps=99, warmup=9)
+    after = plan(context_of(replace(config, teacher_train=teacher, student_train=student)), SPEEDS)
+    assert 3300 < sum(one.seconds for one in after) <= 3600
+
+
+def test_validations_give_way_to_steps():
+    often = replace(CONFIG, teacher_train=replace(CONFIG.teacher_train, eval_every=1), max_minutes=5)
+    assert shortened(often, plan(context_of(often), SPEEDS))["teacher_train.eval_every"] == 0
+
+
+def test_one_step_is_always_left():
+    config = replace(CONFIG, max_minutes=0.01)
+    changes = shortened(config, plan(context_of(config), SPEEDS))
+    assert changes["teacher_train.steps"] == changes["student_train.steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40.4, "40 s"), (90, "2 min"), (3600, "60 min"), (7200, "2.0 h"), (3 * 86400, "3.0 days")],
+)
+def test_durations_to_read(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_networks_are_timed_without_touching_the_data_or_the_folder(tmp_path):
+    context = prepare(parse([*RUN, f"--out={tmp_path / 'run'}"]))
+    before = {path.name for path in (tmp_path / "run").rglob("*")}
+    speeds = measure_speeds(context)
+    assert set(speeds) == {"teacher", "student"}
+    assert all(speed.step > 0 and speed.forward > 0 and speed.loading > 0 for speed in speeds.values())
+    assert {path.name for path in (tmp_path / "run").rglob("*")} == before

