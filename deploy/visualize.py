@@ -60,6 +60,23 @@ def overlay(
     return _beside(picture, _legend(labels, classes)) if legend else picture
 
 
+def tint(image: np.ndarray, labels: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
+    """What `overlay` returns at half opacity and without a legend, ±2, but faster: for videos.
+
+    Args:
+        image: H×W×C, as `render` takes it.
+        labels: label ids uint8 H×W; pixels without data stay unchanged.
+        classes: name and color of each label id.
+
+    Returns:
+        RGB uint8 H×W×3.
+    """
+    ids = Image.fromarray(labels)
+    weight = ids.point([128] * len(classes) + [0] * (256 - len(classes)))
+    ids.putpalette([value for info in classes for value in info.color])
+    return np.array(Image.composite(ids.convert("RGB"), Image.fromarray(render(image)), weight))
+
+
 def render(image: np.ndarray) -> np.ndarray:
     """Convert any image H×W×C to RGB uint8 H×W×3: its first three channels, or the first as gray if it has fewer.
 

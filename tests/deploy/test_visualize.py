@@ -1,9 +1,10 @@
 """Palettes, overlays with their legend, and pictures of inputs of any channels."""
 
 import numpy as np
+import pytest
 
 from deploy.bundle.manifest import ClassInfo
-from deploy.visualize import colorize, overlay, palette, render, shares
+from deploy.visualize import colorize, overlay, palette, render, shares, tint
 from tests.deploy.tiny import CLASSES, make_image
 
 
@@ -67,3 +68,16 @@ def test_render_of_other_inputs():
     assert (np.diff(shown[5, :, 0].astype(int)) >= 0).all()
     assert (render(np.full((4, 4, 2), np.nan, np.float32)) == 0).all()
     assert (render(np.full((4, 4, 2), -9.0, np.float32)) == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_tint_is_an_overlay_at_half_opacity(channels):
+    image = make_image(size=(40, 50))[..., :channels]
+    labels = np.random.default_rng(0).integers(0, 4, (40, 50)).astype(np.uint8)
+    labels[labels == 3] = 255
+    kept = labels.copy()
+    tinted = tint(image, labels, CLASSES["rgb"])
+    expected = overlay(image, labels, CLASSES["rgb"], legend=False)
+    assert np.abs(tinted.astype(int) - expected).max() <= 2
+    np.testing.assert_array_equal(tinted[labels == 255], render(image)[labels == 255])
+    np.testing.assert_array_equal(labels, kept)

@@ -88,11 +88,9 @@ class SegmentationModel(Calls[SegmentationResult]):
 
     def draw(self, image: np.ndarray, result: SegmentationResult) -> np.ndarray:
         """See `deploy.stream.calls.Calls.draw`: the colors of the classes over the image."""
-        from deploy.visualize import overlay  # start-up time: most programs draw nothing
+        from deploy.visualize import tint  # start-up time: most programs draw nothing
 
-        return overlay(
-            image if image.ndim == 3 else image[..., None], result.labels, self.classes, legend=False
-        )
+        return tint(image if image.ndim == 3 else image[..., None], result.labels, self.classes)
 
     def _is_tiled(self, image: np.ndarray) -> bool:
         return self.input.resize == "tile" and image.shape[:2] != (self.input.height, self.input.width)
