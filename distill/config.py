@@ -100,6 +100,16 @@ class ModelConfig:
     """Initialize the backbone with timm's ImageNet weights (needs network access or a filled cache)."""
     weights: Path | None = None
     """Local file of weights (.safetensors, or .pth read with weights_only) for the backbone or the whole network."""
+    max_ms: float = 0.0
+    """For the student: train the largest network of the family of `arch` whose inference takes at most so many
+    milliseconds (median, engine alone), measured untrained before the training. 0 = train `arch`."""
+    on: Path | None = None
+    """Where `max_ms` holds: a file that `edgedistill measure` wrote on the device. Default: the CPU of this machine."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.max_ms >= 0, "student", "max-ms", f"{self.max_ms:g}: must be above 0, or 0 for no budget"
+        )
 
 
 @dataclass(frozen=True)

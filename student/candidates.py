@@ -73,10 +73,11 @@ def members_named(text: str) -> list[tuple[str, dict[str, Option]]]:
 def _options(text: str, listed: str) -> dict[str, Option]:
     try:
         call = ast.parse(f"f({listed})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        values = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
-        if call.args or not all(isinstance(value, Option) for value in values.values()):
+        if not isinstance(call, ast.Call) or call.args:
             raise ValueError
+        values = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
     except (SyntaxError, ValueError):
-        raise UserError(f"{text}: write options as key=value, such as detail=True") from None
+        values = {"": None}
+    if not all(name and isinstance(value, Option) for name, value in values.items()):
+        raise UserError(f"{text}: write options as key=value, such as detail=True")
     return {name: value for name, value in values.items() if COMMON.get(name) != value}

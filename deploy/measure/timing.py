@@ -105,7 +105,11 @@ def _groups(
     """Subjects with their forms, in groups of at most `TOGETHER` forms."""
     group: list[tuple[Subject, list[Form]]] = []
     for subject in subjects:
-        forms = [form for form in forms_of(subject.folder) if form.precision in precisions]
+        there = forms_of(subject.folder)
+        forms = [form for form in there if form.precision in precisions]
+        if not forms:
+            listed = ", ".join(dict.fromkeys(form.precision for form in there))
+            raise UserError(f"{subject.name}: has no model in {', '.join(precisions)}; it has {listed}")
         if group and sum(len(others) for _, others in group) + len(forms) > TOGETHER:
             yield group
             group = []

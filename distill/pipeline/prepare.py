@@ -8,6 +8,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.heartbeat import working
 from distill.config import RunConfig
 from distill.data.splits import Splits
 from distill.data.stats import Stats
@@ -16,9 +17,10 @@ from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
 from distill.pipeline.networks import new_network
 from distill.pipeline.resolution import with_detail
+from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
 from distill.pipeline.validation import check_config, check_data
 from distill.run_context import RunContext
-from distill.run_folder import claim_folder
+from distill.run_folder import claim_folder, holds_run
 from distill.tasks.registry import open_splits, task_of
 from distill.tasks.task import PreparedData, TrainingTask
 from distill.training.checkpoint_metadata import (
@@ -49,10 +51,16 @@ def prepare(config: RunConfig) -> RunContext:
     config, lines = with_detail(config, splits, task)
     check_networks(config, splits, task, terms)
     if accelerator.is_main_process:
+        resumes = holds_run(config, computed_by(accelerator))
+        choice = choose_student(config, splits, task, resumes)
+        if choice is not None:
+            check_networks(with_student(config, choice), splits, task, terms)
         claim_folder(config, computed_by(accelerator))
+        write_choice(config, choice)
         for line in lines:
             say(line)
     stats = measured(config, splits, task, accelerator)
+    config = with_recorded_choice(config)
     data = PreparedData(splits, stats, task)
     check_teachers(config, data)
     if accelerator.is_main_process:
@@ -104,7 +112,8 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
     """
     path = config.out / "stats.json"
     if accelerator.is_main_process and not path.exists():
-        stats = task.statistics(config, splits)
+        with working("statistics of the training split", say):
+            stats = task.statistics(config, splits)
         absent = [
             info.name for info, pixels in zip(splits.classes, stats.class_pixels, strict=False) if not pixels
         ]

@@ -32,6 +32,7 @@ def check_config(config: RunConfig, processes: int) -> None:
         )
     if config.no_teacher and config.distill.teachers:
         raise UserError("--distill.teachers: does not go with --no-teacher; choose one")
+    _check_latency_budget(config)
     for name, training in (("teacher-train", config.teacher_train), ("student-train", config.student_train)):
         _check_options(name, training)
         _check_batch(name, training, processes)
@@ -47,6 +48,20 @@ def check_data(
             " add images, or give --int8.no-enabled"
         )
     task.check(config, splits, distillation)
+
+
+def _check_latency_budget(config: RunConfig) -> None:
+    teacher, student = config.teacher, config.student
+    if teacher.max_ms or teacher.on:
+        raise UserError(
+            "--teacher.max-ms, --teacher.on: the budget is for the student; give --student.max-ms"
+        )
+    if student.on and not student.max_ms:
+        raise UserError(f"--student.on {student.on}: says where --student.max-ms holds; give both")
+    if student.max_ms and student.weights:
+        raise UserError(
+            "--student.weights: are those of one network, and --student.max-ms chooses among several; choose one"
+        )
 
 
 def _check_options(name: str, config: TrainConfig) -> None:

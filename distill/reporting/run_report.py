@@ -20,6 +20,9 @@ from deploy.loading import load
 from deploy.table import format_table
 from distill.config import RunConfig
 from distill.export.evaluate import spread
+from distill.selection.choice import CHOICE, read_choice
+from distill.selection.choice import table as candidates_table
+from distill.selection.choice import title as candidates_title
 from distill.tasks.task import PreparedData
 
 PICTURES = 4
@@ -117,12 +120,14 @@ def write_report(
         The path of `report.md`.
     """
     out = config.out
+    choice = read_choice(out / CHOICE) if config.student.max_ms else None
     write_json(
         out / "report.json",
         {
             "rows": [asdict(row) | {"latency": msgspec.to_builtins(latency[row.form])} for row in rows],
             "receipts": {name: msgspec.to_builtins(receipt) for name, receipt in receipts.items()},
-        },
+        }
+        | ({"student_choice": msgspec.to_builtins(choice)} if choice else {}),
     )
     bundles, first = bundles_of(rows), next(iter(receipts.values()))
     panels = ", ".join(["image", "label", *(bundle.stem for bundle in bundles)])
@@ -131,6 +136,7 @@ def write_report(
             f"# {out.name}: {first.source}, {first.images} images",
             _fenced(results_table(rows, latency, first.shown)),
             *(f"{title}\n{_fenced(receipt_table(receipt))}" for title, receipt in receipts.items()),
+            *([f"{candidates_title(choice)}\n{_fenced(candidates_table(choice))}"] if choice else []),
             f"Pictures ({panels}):\n" + "\n".join(f"  {path}" for path in pictures),
             "Next: " + "\n      ".join(next_commands(bundles, out)),
         ]

@@ -96,4 +96,6 @@ def _parser() -> argparse.ArgumentParser:
 def _size(text: str) -> tuple[int, int]:
     """Height and width of "320x320", "320×320" or "320"."""
     height, _, width = text.lower().replace("×", "x").partition("x")
+    if not (height.isdecimal() and (width or height).isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it as 320x320, height first")
     return int(height), int(width or height)
