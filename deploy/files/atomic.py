@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -39,6 +40,7 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            _keep_mode(path, temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -61,6 +63,12 @@ def named_write_errors(path: Path, temporary: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); choose another folder"
         ) from error
+
+
+def _keep_mode(path: Path, temporary: Path) -> None:
+    """Give a file that replaces another the permissions of the other."""
+    with suppress(FileNotFoundError):
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))
 
 
 def sibling(path: Path) -> Path:

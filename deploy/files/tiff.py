@@ -102,7 +102,7 @@ def _by_rasterio(path: Path) -> _Content:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
+        with rasterio.open(path, driver="GTiff") as source:  # a VRT by that name reads other files
             names = [name or "" for name in source.descriptions]
             bands = source.read().transpose(1, 2, 0)
             return _Content(bands, source.nodata, source.scales, source.offsets, names)

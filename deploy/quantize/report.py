@@ -97,6 +97,11 @@ _ROW, _LEFT, _PLOT, _RIGHT, _TOP = 18, 260, 360, 130, 52
 """Pixels: height of a row; widths of names, bars and numbers; height of the title."""
 
 
+def _printable(name: str) -> str:
+    """A layer's name without control characters, which XML cannot hold."""
+    return "".join(letter if letter.isprintable() else "�" for letter in name)
+
+
 def sensitivity_svg(report: Report) -> str:
     """The ranking as a bar chart: how much the score gains from each layer alone in float, in points or its unit.
 
@@ -122,7 +127,7 @@ def sensitivity_svg(report: Report) -> str:
         start, length = zero + min(0.0, gain * scale), abs(gain) * scale
         color = "#1f4e79" if _in_float(report, row) else "#9dbfe0"
         parts += [
-            f'<text x="{_LEFT - 8}" y="{top + 13}" text-anchor="end">{escape(row.name)}</text>',
+            f'<text x="{_LEFT - 8}" y="{top + 13}" text-anchor="end">{escape(_printable(row.name))}</text>',
             f'<rect x="{start:.1f}" y="{top + 3}" width="{length:.1f}" height="{_ROW - 6}" fill="{color}"/>',
             f'<text x="{_LEFT + _PLOT + 8}" y="{top + 13}">{gain:+.2f}</text>',
         ]

@@ -70,10 +70,11 @@ class GeoSource:
             raise UserError(f"{path}: no such file")
         with gdal() as rasterio:
             try:
-                self.dataset = rasterio.open(path)
+                # by content, GDAL also opens VRT and WMS, which read other files and the network
+                self.dataset = rasterio.open(path, driver="GTiff")
             except gdal_errors() as error:
                 raise UserError(
-                    f"{path}: is not a raster that GDAL can read ({first_line(error)})"
+                    f"{path}: is not a GeoTIFF that GDAL can read ({first_line(error)})"
                 ) from error
         self.indexes = list(bands) if bands is not None else self._colors()
         known = range(1, self.dataset.count + 1)

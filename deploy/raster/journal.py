@@ -29,7 +29,7 @@ class Journal:
     def begin(self, fingerprint: Fingerprint) -> None:
         """Start a new journal."""
         with named_write_errors(self.out, self.path):
-            self._file = open(self.path, "wb")  # noqa: SIM115 — `close` closes it
+            self._file = open(self.path, "wb", opener=_no_link)  # noqa: SIM115 — `close` closes it
             self._append(msgspec.json.encode(fingerprint))
             sync_folder(self.path.parent)
 
@@ -53,7 +53,7 @@ class Journal:
             )
         count = self.finished()
         with named_write_errors(self.out, self.path):
-            self._file = open(self.path, "r+b")  # noqa: SIM115
+            self._file = open(self.path, "r+b", opener=_no_link)  # noqa: SIM115
             self._file.truncate(sum(len(line) + 1 for line in lines[: count + 1]))  # drops an incomplete line
             self._file.seek(0, os.SEEK_END)
         return count
@@ -90,3 +90,8 @@ class Journal:
             raise UserError(
                 f"{self.path}: cannot be read ({error.strerror}); remove it to start over"
             ) from error
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open the journal itself: its name is known in advance, and a link there would have another file overwritten."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

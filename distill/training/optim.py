@@ -18,6 +18,9 @@ POLY_POWER = 0.9
 FUSED_DEVICES = ("cpu", "cuda")
 """Devices on which torch has fused optimizers, which update a parameter in one pass."""
 
+HEADS = ("classifier", "aux_head")
+"""Children of a network without a `backbone` that learn at the heads' rate."""
+
 
 def build_optimizer(step_module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Build SGD, AdamW or RMSprop; biases and norms have no weight decay, and heads `head_lr_factor` times the rate.
@@ -25,12 +28,14 @@ def build_optimizer(step_module: nn.Module, config: TrainConfig) -> torch.optim.
     RMSprop adds the weight decay to the gradients (L2), as SGD does. Its momentum of 0.9 makes steps ten times as long
     as the rate alone would.
 
-    The optimizer is fused where torch supports it (not RMSprop). A fused optimizer expects gradients and state in the
-    memory format of the parameter: autograd ensures the former and `restore_optimizer` the latter, so the memory format
-    of parameters must not change afterwards.
+    AdamW is fused where torch supports it. SGD is not: with a loss scaler (fp16), a fused first step that the scaler
+    skips leaves the momentum uninitialized, and the weights become NaN. A fused optimizer expects gradients and state
+    in the memory format of the parameter: autograd ensures the former and `restore_optimizer` the latter, so the memory
+    format of parameters must not change afterwards.
 
     Args:
-        step_module: a `TrainStepModule`; parameters of `network.backbone` have the base rate, others count as heads.
+        step_module: a `TrainStepModule`. If its network has a `backbone`, all parameters outside count as heads (of the
+            distillation's adapters, too); otherwise those of `HEADS` do.
         config: optimizer, rates and weight decay.
     """
     groups = [
@@ -39,20 +44,25 @@ def build_optimizer(step_module: nn.Module, config: TrainConfig) -> torch.optim.
             step_module.named_parameters(), config.head_lr_factor
         ).items()
     ]
-    fused = all(p.dtype == torch.float32 and p.device.type in FUSED_DEVICES for p in step_module.parameters())
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=config.lr, momentum=config.momentum)
+    fused = all(p.dtype == torch.float32 and p.device.type in FUSED_DEVICES for p in step_module.parameters())
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
 
 
 def _grouped(
     parameters: Iterable[tuple[str, nn.Parameter]], head_factor: float
 ) -> dict[tuple[bool, float], list[nn.Parameter]]:
+    named = list(parameters)
+    has_backbone = any(name.startswith("network.backbone.") for name, _ in named)
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for name, parameter in parameters:
-        factor = 1.0 if name.startswith("network.backbone.") else head_factor
+    for name, parameter in named:
+        owner, _, rest = name.partition(".")
+        child = rest.partition(".")[0] if owner == "network" else ""
+        body = child == "backbone" if has_backbone else child and child not in HEADS
+        factor = 1.0 if body else head_factor
         groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
     return groups
 

@@ -126,3 +126,11 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"miou": float("nan")})
     assert names(tmp_path) == []
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "secret.json"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_json(path, {"new": 1})
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -120,3 +120,21 @@ def test_bands_keep_the_names_of_the_file(tiff_library, tmp_path):
     write_named(tmp_path / "c.tif", ("VV", "VV"))
     (tmp_path / "d.tif").write_bytes(b"II")
     assert {band_names(tmp_path / f"{name}.tif") for name in "bcd"} == {None}
+
+
+@pytest.mark.parametrize("read", [read_bands, GeoSource])
+def test_a_virtual_raster_called_tif_is_refused(tmp_path, read):
+    """GDAL tells formats by content, and a VRT reads any file of the machine."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed (pip install -e '.[geo]')")
+    write_tiff(tmp_path / "private.tif", bands(1, "uint8"))
+    height, width = bands(1, "uint8").shape[:2]
+    (tmp_path / "a.tif").write_text(
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><GeoTransform>0, 1, 0, 0, 0, -1</GeoTransform>'
+        '<VRTRasterBand dataType="Byte" band="1">'
+        f'<SimpleSource><SourceFilename relativeToVRT="1">private.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with rasterio.open(tmp_path / "a.tif") as opened:
+        assert opened.driver == "VRT", "the file is one that GDAL would open"
+    with pytest.raises(UserError, match=r"a\.tif"):
+        read(tmp_path / "a.tif")

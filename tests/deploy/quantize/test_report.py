@@ -74,3 +74,9 @@ def test_a_picture_without_differences_is_drawn_all_the_same(report):
     same = tuple(msgspec.structs.replace(row, figures=report.all_int8) for row in report.sensitivity)
     ElementTree.fromstring(sensitivity_svg(msgspec.structs.replace(report, sensitivity=same)))
     ElementTree.fromstring(sensitivity_svg(msgspec.structs.replace(report, sensitivity=())))
+
+
+def test_control_characters_of_a_name_leave_the_picture_well_formed(report):
+    rows = (Sensitivity("a\x07\nb", ("a",), Figures(0.6, 0.98)),)
+    root = ElementTree.fromstring(sensitivity_svg(msgspec.structs.replace(report, sensitivity=rows)))
+    assert "a��b" in [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]

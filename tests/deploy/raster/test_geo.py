@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_made_leaves_a_run_to_resume(bundles, tmp_path, mo
     ("change", "message"),
     [
         (lambda folder: folder["bands"], r"has 1 band\(s\), the bundle wants 2"),
-        (lambda folder: folder["text"], "is not a raster that GDAL can read"),
+        (lambda folder: folder["text"], "is not a GeoTIFF that GDAL can read"),
         (lambda folder: folder["missing"], "no such file"),
     ],
 )

@@ -80,3 +80,14 @@ def test_grasp_bundle_is_refused(bundle, tmp_path):
     write_tif(tmp_path / "in.tif", sar(70, 70))
     with pytest.raises(UserError, match="predict-raster is for segmentation bundles"):
         main(arguments(tmp_path / "grasp", tmp_path, "out.tif"))
+
+
+@pytest.mark.parametrize("start", [lambda journal: journal.begin({}), lambda journal: journal.resume({})])
+def test_a_link_in_place_of_the_journal_is_not_followed(tmp_path, start):
+    other = tmp_path / "other"
+    other.write_text("{}\n")
+    journal = Journal(tmp_path / "out.tif")
+    journal.path.symlink_to(other)
+    with pytest.raises(UserError, match=r"out\.tif: cannot be written"):
+        start(journal)
+    assert other.read_text() == "{}\n"

@@ -23,3 +23,8 @@ def test_rows_that_raise_leave_the_old_file(tmp_path):
         write_csv(path, ("a",), rows())
     assert path.read_text() == "a\n1\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_that_a_spreadsheet_would_run_is_text(tmp_path):
+    write_csv(tmp_path / "a.csv", ["name"], [["=1+1"], ["@x"], ["-x"], ["-1.5"], ["road"], ["a=b"]])
+    assert (tmp_path / "a.csv").read_text() == "name\n'=1+1\n'@x\n'-x\n-1.5\nroad\na=b\n"

@@ -7,6 +7,7 @@ from distill.config import TrainConfig
 from distill.training.checkpoint import optimizer_tensors, restore_optimizer
 from distill.training.optim import build_optimizer, set_learning_rate
 from distill.training.step_module import TrainStepModule
+from student.zoo import build_network
 from tests.distill.tiny import CE, tiny_net
 
 
@@ -18,11 +19,10 @@ def weights(network):
     return torch.cat([value.flatten() for value in network.state_dict().values()])
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_fused_and_separate_steps_agree(kind):
+def test_fused_and_separate_steps_agree():
     def trained(fused):
         network = tiny_net().to(memory_format=torch.channels_last)
-        optimizer = build_optimizer(network, TrainConfig(steps=1, optimizer=kind, lr=0.05, weight_decay=0.1))
+        optimizer = build_optimizer(network, config("adamw"))
         assert optimizer.defaults["fused"]
         for group in optimizer.param_groups:
             group["fused"] = fused
@@ -37,7 +37,36 @@ def test_fused_and_separate_steps_agree(kind):
 
 
 def test_float64_uses_the_unfused_optimizer():
-    assert not build_optimizer(tiny_net().double(), config("sgd")).defaults["fused"]
+    assert not build_optimizer(tiny_net().double(), config("adamw")).defaults["fused"]
+
+
+def test_sgd_survives_a_first_step_that_a_loss_scaler_skips():
+    network = tiny_net().train()
+    optimizer = build_optimizer(network, config("sgd"))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    for factor in (torch.inf, 1.0, 1.0):
+        loss = network(torch.ones(2, 2, 16, 16)).logits.square().mean() * factor
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("arch", ["unet", "ggcnn", "grconvnet", "edge-nano", "pspnet/resnet18"])
+def test_heads_alone_learn_at_their_rate(arch):
+    step_module = TrainStepModule(build_network(arch, 2, 4), None, CE)
+    made = TrainConfig(steps=1, head_lr_factor=10)
+    factor = {
+        id(parameter): group["lr_factor"]
+        for group in build_optimizer(step_module, made).param_groups
+        for parameter in group["params"]
+    }
+    rates = {name: factor[id(parameter)] for name, parameter in step_module.network.named_parameters()}
+    assert rates["classifier.weight"] == 10
+    body = [rate for name, rate in rates.items() if name.startswith(("backbone.", "encoder.", "layer3."))]
+    assert body
+    assert set(body) == {1.0}
 
 
 def test_rmsprop_is_torchs_with_its_groups():
