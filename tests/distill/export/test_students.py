@@ -22,7 +22,14 @@ DECODED = {"deeplabv3plus/mobilenetv2_100", "edge-nano", "edge-small", "edge-med
 SLOW = {"deeplabv3plus/mobilenetv2_100", "edge-medium"}
 CASES = [
     pytest.param((arch, {}), marks=pytest.mark.slow if arch in SLOW else (), id=arch) for arch in SMALL
-] + [pytest.param(("unet", {"up": "transposed"}), id="unet-transposed")]
+] + [
+    pytest.param(("unet", {"up": "transposed"}), id="unet-transposed"),
+    pytest.param(
+        ("edge-nano", {"finest": 2, "stride": 16, "depths": (1, 2, 1, 1)}),
+        marks=pytest.mark.slow,
+        id="edge-fine",
+    ),
+]
 
 
 def depth_images(count: int, seed: int = 0) -> list[np.ndarray]:
