@@ -38,6 +38,8 @@ def test_edge_students_learn_from_resnet101(resnet101, name, detail):
         ((0, 0), (0, 1)),
     )
     loss(student(image), TeacherOutput(found.logits, found.features), batch).backward()
-    without = [key for key, weight in student.named_parameters() if weight.grad is None or not weight.grad.any()]
+    without = [
+        key for key, weight in student.named_parameters() if weight.grad is None or not weight.grad.any()
+    ]
     assert without == []
     assert all(weight.grad is not None and weight.grad.any() for weight in loss.parameters())
