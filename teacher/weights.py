@@ -3,10 +3,8 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
@@ -39,8 +37,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 if path.suffix == ".safetensors"
                 else torch.load(path, "cpu", weights_only=True)
             )
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a readable weights file ({str(error).splitlines()[0]})") from error
+    except (
+        Exception
+    ) as error:  # the unpickler raises whatever the bytes lead to, such as KeyError or IndexError
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise UserError(f"{path}: not a readable weights file ({reason})") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -117,3 +117,18 @@ def test_a_network_without_a_backbone_is_loaded_whole(tmp_path):
     assert torch.equal(target.layer4[0].weight, source.layer4[0].weight)
     with pytest.raises(UserError, match="tensors have another shape"):
         load_weights(build_network("ggcnn2", 2, 4), tmp_path / "best.safetensors", 2)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"weights\n", b"\x80\x02.", b"c", b"(lp0\n.", b"PK\x03\x04", b"\x80\x04K\x01.", bytes(range(256))],
+)
+def test_what_is_no_weights_file_is_one_line(tmp_path, suffix, content):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(
+        UserError, match=rf"a\{suffix}: (not a readable weights file \(.+\)|holds more than)"
+    ) as caught:
+        read_state(path)
+    assert "\n" not in str(caught.value)
