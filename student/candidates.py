@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping
+from typing import Any
 
 from deploy.errors import UserError
 from deploy.measure.records import Option
@@ -75,7 +76,7 @@ def _options(text: str, listed: str) -> dict[str, Option]:
         call = ast.parse(f"f({listed})", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError
-        values = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+        values: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
     except (SyntaxError, ValueError):
         values = {"": None}
     if not all(name and isinstance(value, Option) for name, value in values.items()):

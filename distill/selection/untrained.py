@@ -4,14 +4,14 @@ The speed of convolutions depends on shapes only, never on values: initial weigh
 ranges of 1 run as fast as trained and calibrated ones (docs/budget.md has the figures).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from deploy.bundle.bundle_files import write_bundle
-from deploy.bundle.manifest import INT8, INT8_CPU, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec
+from deploy.bundle.manifest import INT8_CPU, MODEL, ClassInfo, InputSpec, Manifest, OutputSpec
 from deploy.files.atomic import write_json
 from deploy.heartbeat import working
 from deploy.measure.records import CANDIDATES, Candidate, Candidates, Option, named
@@ -53,7 +53,7 @@ class Target:
     head: Head = argmax_head
     export: ExportConfig = field(default_factory=ExportConfig)
     int8: bool = True
-    """Write the INT8 forms, too."""
+    """Write the INT8 model of CPUs, too."""
 
 
 def segmentation_target(
@@ -83,28 +83,42 @@ def segmentation_target(
         OutputSpec("labels", "uint8", ("batch", height, width), "class id of each pixel"),
         OutputSpec("logits", "float32", ("batch", classes, "h", "w"), "class scores, at the stride"),
     )
-    infos = tuple(ClassInfo(f"class {number}", (number,) * 3) for number in range(classes))
+    infos = tuple(ClassInfo(f"class {number}", (number, number, number)) for number in range(classes))
     return Target(spec, infos, outputs, export=export, int8=int8)
 
 
+Ranges = Callable[[bytes, Sequence[str]], Mapping[str, float]]
+"""From an fp32 ONNX file and names of tensors in it to the range of each, above 0 (see `deploy.quantize.qdq.insert`)."""
+
+
+def unit_ranges(_: bytes, tensors: Sequence[str]) -> dict[str, float]:
+    """Ranges of 1 for all tensors: right in speed, wrong in values."""
+    return dict.fromkeys(tensors, 1.0)
+
+
 def untrained_models(
-    network: nn.Module, spec: InputSpec, head: Head = argmax_head, export: ExportConfig | None = None
+    network: nn.Module,
+    spec: InputSpec,
+    head: Head = argmax_head,
+    export: ExportConfig | None = None,
+    ranges: Ranges = unit_ranges,
 ) -> tuple[bytes, bytes]:
-    """Export a network, and quantize it with ranges of 1: right in speed, wrong in values.
+    """Export a network, and quantize it without data.
 
     Args:
         network: returns `teacher.pspnet.Output`.
         spec: its input.
         head: the end of the graph.
         export: opset and form; default: `ExportConfig()`.
+        ranges: of the quantized tensors.
 
     Returns:
         The ONNX files in fp32, and in INT8 as TensorRT takes it (`deploy.quantize.qdq.insert`).
     """
     export = export or ExportConfig()
     model = export_onnx(device_form(network, spec, head, fold=export.fold), export.opset)
-    ranges = {tensor: 1.0 for layer in layers(model) for tensor in layer.tensors}
-    return model, insert(model, ranges)
+    tensors = list(dict.fromkeys(tensor for layer in layers(model) for tensor in layer.tensors))
+    return model, insert(model, ranges(model, tensors))
 
 
 def write_candidates(
@@ -154,8 +168,7 @@ def _write_candidate(folder: Path, number: int, one: Untrained, target: Target) 
     model, int8 = untrained_models(network, spec, target.head, target.export)
     files, precision = {MODEL: model}, {MODEL: "fp32"}
     if target.int8:
-        files |= {INT8: int8, INT8_CPU: cpu_form(int8)}
-        precision |= dict.fromkeys((INT8, INT8_CPU), "int8")
+        files[INT8_CPU], precision[INT8_CPU] = cpu_form(int8), "int8"
     write_bundle(folder / candidate.bundle, manifest, files, precision)
     return candidate
 
