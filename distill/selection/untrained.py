@@ -88,7 +88,7 @@ def segmentation_target(
 
 
 Ranges = Callable[[bytes, Sequence[str]], Mapping[str, float]]
-"""From an fp32 ONNX file and names of tensors in it to the range of each, above 0 (see `deploy.quantize.qdq.insert`)."""
+"""From an fp32 ONNX file and names of its tensors to the range of each (see `deploy.quantize.qdq.insert`)."""
 
 
 def unit_ranges(_: bytes, tensors: Sequence[str]) -> dict[str, float]:
