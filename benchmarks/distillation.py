@@ -109,9 +109,10 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
 
     if seconds <= 0:
         raise UserError(f"--seconds {seconds}: must be above 0")
+    context = prepare(config)
+    config = context.config
     runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0, start="own"))}
     runs |= {name: replace(config, distill=_method_config(name, config.distill)) for name in methods}
-    context = prepare(config)
     for run in runs.values():
         check_method(run, context)
     teacher = train_network(context, "teacher", config.teacher, config.teacher_train)

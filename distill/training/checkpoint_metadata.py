@@ -29,7 +29,8 @@ def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Me
     """
     splits, stats = data.splits, data.stats
     return {
-        "model": {name: value for name, value in asdict(model).items() if name in FIELDS} | {"aux": aux},
+        "model": {name: value for name, value in asdict(model).items() if name in FIELDS}
+        | {"detail": bool(model.detail), "aux": aux},
         "channels": list(splits.channels),
         "classes": [info.name for info in splits.classes],
         "mean": list(stats.mean),
