@@ -182,7 +182,8 @@ def _timed_in_turns(models: Mapping[Key, tuple[EngineAlone, np.ndarray]], second
         for _ in range(WARMUP):
             model(image)
     turn = sum(model(image).timings.engine_ms for model, image in pairs) / 1000
-    runs = int(np.clip(seconds * len(pairs) / turn, MIN_RUNS, MAX_RUNS))
+    uncounted = 1 / BLOCK  # the first of each turn
+    runs = int(np.clip(seconds * len(pairs) / turn / (1 + uncounted), MIN_RUNS, MAX_RUNS))
     stats = measure_interleaved(pairs, runs, warmup=0, block=BLOCK)
     engines = [one.engine for one in stats]
     return {
