@@ -1,5 +1,6 @@
 """Facts about this machine, as far as the operating system reports them. Imports nothing heavy."""
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -31,6 +32,14 @@ def cpu_flags() -> tuple[str, ...]:
 def usable_cores() -> int | None:
     """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def physical_cores() -> int:
+    """Number of physical cores that this process may use: hyper-threads do not count, a container's limit does."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = len({read_text(siblings.format(number)) or number for number in usable})
+    return max(1, min(cores, math.ceil(cpu_quota() or cores)))
 
 
 def cpu_quota() -> float | None:

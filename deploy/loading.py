@@ -5,10 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.backends.engine import CPU_MODELS, cpu_precision
+from deploy.backends.auto import files_to_open
+from deploy.backends.engine import CPU, CPU_MODELS, cpu_precision
 from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.bundle.manifest import GOLDEN, Manifest
+from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.tasks.registry import model_of
 from deploy.tasks.task import Model
@@ -26,13 +27,13 @@ def load(
 
     Args:
         path: folder of the bundle.
-        backend: "auto" (a TensorRT engine that fits this GPU, else the faster CPU backend, measured once and remembered
-            beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
+        backend: "auto" (a TensorRT engine that fits this GPU, else what is fastest on this CPU, measured once and
+            remembered beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
         threads: number of CPU threads of one call; None: the backend's choice.
         verify: check the checksums of the files to be opened. False starts faster; the manifest and engines are checked
             all the same. `deploy.bundle.bundle_files.verify_files` checks every file of the bundle.
-        precision: "auto" (INT8 where the bundle has it, which means that it passed its gate, else fp32), "fp32", "fp16"
-            or "int8".
+        precision: "auto", "fp32", "fp16" or "int8". With the backend "auto", "auto" is the fastest of those that passed
+            their gate; with another one INT8 where the bundle has it, which means that it passed, else fp32.
         fallback: where the requested TensorRT backend cannot run, use the CPU and warn.
 
     Returns:
@@ -45,16 +46,19 @@ def load(
     folder = Path(path)
     manifest = read_manifest(folder)
     if verify:
-        verify_files(folder, _needed(folder, manifest, precision))
+        verify_files(folder, _needed(folder, manifest, backend, threads, precision))
     engine = open_engine(folder, backend, threads, precision, fallback)
     return model_of(manifest, engine)
 
 
-def _needed(folder: Path, manifest: Manifest, precision: str) -> Manifest:
-    """The manifest reduced to what may be opened: the CPU's model, and the example that backends are compared on."""
-    names = {GOLDEN}
+def _needed(folder: Path, manifest: Manifest, backend: str, threads: int | None, precision: str) -> Manifest:
+    """The manifest reduced to the files that may be opened."""
+    names: set[str] = set()
     # A bundle without a model of this precision may have an engine; where it has neither, `open_engine` raises.
     with suppress(UserError, KeyError):
-        names.add(CPU_MODELS[cpu_precision(folder, precision)])
+        if backend in CPU:
+            names = {CPU_MODELS[cpu_precision(folder, precision)]}
+        else:
+            names = files_to_open(folder, manifest, threads, precision)
     files = {name: entry for name, entry in manifest.files.items() if name in names}
     return msgspec.structs.replace(manifest, files=files)

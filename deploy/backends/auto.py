@@ -1,57 +1,35 @@
-"""What `auto` chooses: a TensorRT engine that fits this machine, else the fastest CPU backend, measured once.
+"""What `auto` chooses: a TensorRT engine that fits this machine, else the fastest way to run on the CPU that is right.
 
-The choice is stored in the bundle's folder `engines/`, for this machine, these versions and these settings. It is not
-part of the bundle: where it cannot be read or written, `auto` measures again.
+On the CPU every backend is measured once in every precision that passed its gate (`deploy.backends.proof`), then with
+other numbers of threads (`deploy.backends.race`). The choice is remembered (`deploy.backends.choice`) for this machine,
+these packages and these settings. INT8 is not taken for its name: on CPUs without VNNI it may be slower than fp32.
 """
 
-import hashlib
-import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import BadZipFile
 
-import msgspec
 import numpy as np
 
 from deploy import host
+from deploy.backends import race
+from deploy.backends.choice import Choice, can_remember, key, read_blob, recall, remember
 from deploy.backends.cpu import open_cpu
 from deploy.backends.engine import CPU, TENSORRT, Engine, cpu_precision
+from deploy.backends.openvino_cpu import OvEngine
+from deploy.backends.proof import may_measure
+from deploy.backends.race import Golden
+from deploy.backends.setting import BF16, Setting, computes_bf16, variants
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import SUFFIX, engines_folder, list_engines
 from deploy.bundle.manifest import GOLDEN, Manifest
 from deploy.errors import UserError, warn
-from deploy.files.atomic import write_json
 
-FILE = "auto.json"
-SECONDS = 1.0
-"""About how long to measure, not counting the warm-up runs."""
-BLOCK, BLOCKS = 3, 7
-"""Consecutive runs of a backend in one turn, and turns of each; fewer when the time is up."""
-TOLERANCE = 0.02
-"""Share of the golden labels by which a backend may be worse than the best and still be chosen for its speed."""
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """The chosen backend, and the measurements behind the choice."""
-
-    backend: str
-    milliseconds: dict[str, float]
-    """Median time of one inference, by backend."""
-    agreement: dict[str, float]
-    """Share of the golden labels that each backend reproduced; 1 where there are none."""
-
-
-class Choices(msgspec.Struct, frozen=True):
-    """`auto.json`."""
-
-    bundle: str
-    """Digest of the manifest that the choices are for."""
-    choices: dict[str, Choice] = {}
-    """Choices by everything else that they depend on, in words."""
+GOLDEN_IMAGES = 4
+"""Golden images that a backend is checked on, at most."""
 
 
 def open_best(folder: Path, threads: int | None, precision: str) -> Engine:
@@ -101,31 +79,31 @@ def tensorrt_here(folder: Path, precision: str, damaged: list[str] | None = None
 
 
 def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:
-    """Open the network on the CPU backend that is fastest here, measured once if several are installed.
+    """Open the network in the way that is fastest on this CPU and right, measured once if there are several.
 
     A backend that cannot open the model is skipped with a warning.
 
     Raises:
         UserError: no backend is installed, none can open the model, or the bundle lacks the precision.
     """
-    precision = cpu_precision(folder, precision)
-    backends = installed()
-    if len(backends) == 1:
-        return open_cpu(folder, backends[0], threads, precision)
-    manifest, path = read_manifest(folder), engines_folder(folder) / FILE
-    key = _key(backends, threads, precision)
-    known = _read(path, manifest.digest).choices.get(key)
-    if known and known.backend in backends:
+    manifest, backends = read_manifest(folder), installed()
+    settings = candidates(folder, manifest, backends, threads, precision)
+    wanted = key(backends, threads, precision)
+    known = remembered(folder, manifest, settings, wanted)
+    if known is not None:
         try:
-            return open_cpu(folder, known.backend, threads, precision)
+            return open_cpu(folder, known.setting, read_blob(folder, known))
         except UserError as error:
             warn(f"{error}; choosing again")
-    engines = _open_all(folder, backends, threads, precision)
-    if len(engines) > 1:
-        choice = measure(engines, *_example(folder, manifest))
-        _remember(path, manifest.digest, key, choice)
-        return engines[choice.backend]
-    return next(iter(engines.values()))
+    engines = _open_all(folder, settings)
+    tune = can_remember(folder) and len(engines) == len(settings)  # a backend that failed may be repaired
+    if len(engines) == 1 and not (tune and variants(settings[0])):
+        return next(iter(engines.values()))
+    choice, engine = choose(folder, engines, _golden(folder, manifest), tune)
+    if len(engines) == len(settings):
+        blob = engine.export() if isinstance(engine, OvEngine) else None
+        remember(folder, manifest, wanted, choice, blob)
+    return engine
 
 
 def installed() -> list[str]:
@@ -136,98 +114,102 @@ def installed() -> list[str]:
     return found
 
 
-def measure(engines: Mapping[str, Engine], batch: np.ndarray, labels: np.ndarray | None) -> Choice:
-    """Run the engines in turns for about a second and choose the one with the smallest median time.
+def candidates(
+    folder: Path, manifest: Manifest, backends: Sequence[str], threads: int | None, precision: str
+) -> list[Setting]:
+    """The settings that are measured for a precision, with the default number of threads.
 
-    An engine whose labels are wrong is not chosen: some CPUs overflow in INT8.
+    For "auto": fp32, INT8 and, where the CPU has it, bf16, as far as they are known to be right.
+
+    Raises:
+        UserError: the bundle lacks the precision.
+    """
+    if precision != "auto":
+        return [Setting(backend, cpu_precision(folder, precision), threads) for backend in backends]
+    every = [Setting(backend, one, threads) for backend in backends for one in ("int8", "fp32")]
+    if "openvino" in backends and computes_bf16():
+        every.append(Setting("openvino", BF16, threads))
+    found = [setting for setting in every if may_measure(folder, manifest, setting)]
+    return found or [Setting(backends[0], "fp32", threads)]
+
+
+def remembered(folder: Path, manifest: Manifest, settings: Iterable[Setting], wanted: str) -> Choice | None:
+    """The choice that is remembered under a key, if it is still one of the settings (with any number of threads)."""
+    known = recall(folder, manifest, wanted)
+    fits = known is not None and any(one.name == known.setting.name for one in settings)
+    return known if fits else None
+
+
+def files_to_open(folder: Path, manifest: Manifest, threads: int | None, precision: str) -> set[str]:
+    """Names of the bundle's files that `open_best_cpu` will read.
+
+    Raises:
+        UserError: as `open_best_cpu` does.
+    """
+    backends = installed()
+    settings = candidates(folder, manifest, backends, threads, precision)
+    known = remembered(folder, manifest, settings, key(backends, threads, precision))
+    if known is not None:
+        return {known.setting.file(folder).name}
+    return {GOLDEN, *(setting.file(folder).name for setting in settings)}
+
+
+def choose(
+    folder: Path, engines: Mapping[Setting, Engine], golden: Golden, tune: bool
+) -> tuple[Choice, Engine]:
+    """Measure engines of a bundle in turns and choose the fastest that is right, within some seconds.
 
     Args:
-        engines: the engines to compare, by backend.
-        batch: input of one image.
-        labels: the labels that are correct for it; None: unknown.
+        folder: the bundle.
+        engines: the engines to compare.
+        golden: what they run on, and the labels that are right.
+        tune: whether to try other numbers of threads for the fastest.
+
+    Returns:
+        The choice, and its engine.
     """
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    agreement = {}
-    for name, engine in engines.items():
-        given = engine.run(batch)["labels"]  # warm-up: the first run is slower than the others
-        agreement[name] = 1.0 if labels is None else float(np.mean(given == labels))
-    end = time.perf_counter() + SECONDS
-    for _ in range(BLOCKS):
-        for name, engine in engines.items():
-            engine.run(batch)  # not counted: the threads of the other engine go to sleep during it
-            for _ in range(BLOCK):
-                start = time.perf_counter()
-                engine.run(batch)
-                times[name].append(time.perf_counter() - start)
-                if time.perf_counter() > end:
-                    break
-        if time.perf_counter() > end:
-            break
-    milliseconds = {name: 1000 * float(np.median(values)) for name, values in times.items()}
-    right = [name for name in engines if agreement[name] >= max(agreement.values()) - TOLERANCE]
-    return Choice(min(right, key=milliseconds.__getitem__), milliseconds, agreement)
+    agreements = {setting: golden.agreement(engine) for setting, engine in engines.items()}
+    image = golden.inputs[:1]
+    times = race.time_in_turns(engines, image, race.SECONDS)
+    good = race.right(read_manifest(folder), agreements)
+    finalists = {setting: engines[setting] for setting in race.contenders({one: times[one] for one in good})}
+    chosen = next(iter(finalists))
+    if tune:
+        more = [one for setting in finalists for one in variants(setting)]
+        finalists |= race.open_within(more, lambda one: open_cpu(folder, one), race.SECONDS)
+        for engine in finalists.values():
+            engine.run(image)  # to warm up
+        final = race.time_in_turns(finalists, image, race.SECONDS)
+        chosen = race.most_frugal(final, host.physical_cores())
+        times |= final
+    shares = {setting.name: share for setting, share in agreements.items() if share is not None}
+    return Choice(chosen, {str(one): ms for one, ms in times.items()}, shares), finalists[chosen]
 
 
-def _open_all(
-    folder: Path, backends: Sequence[str], threads: int | None, precision: str
-) -> dict[str, Engine]:
-    engines: dict[str, Engine] = {}
+def _open_all(folder: Path, settings: Iterable[Setting]) -> dict[Setting, Engine]:
+    engines: dict[Setting, Engine] = {}
     errors: list[UserError] = []
-    for backend in backends:
+    for setting in settings:
         try:
-            engines[backend] = open_cpu(folder, backend, threads, precision)
+            engines[setting] = open_cpu(folder, setting)
         except UserError as error:
             errors.append(error)
     if not engines:
         raise errors[0]
-    for error in errors:
-        warn(f"{error}; running without it")
+    for reason in dict.fromkeys(map(str, errors)):
+        warn(f"{reason}; running without it")
     return engines
 
 
-def _example(folder: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
-    """A golden input of one image and its labels; zeros and no labels if no golden file fits."""
+def _golden(folder: Path, manifest: Manifest) -> Golden:
+    """The golden inputs and labels; zeros and no labels if no golden file fits."""
     spec = manifest.input
     size, channels = (spec.height, spec.width), len(spec.channels)
     zeros = np.zeros((1, *size, channels) if spec.layout == "NHWC" else (1, channels, *size), spec.dtype)
-    try:
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
         with open(folder / GOLDEN, "rb") as file, np.load(file, allow_pickle=False) as golden:
-            batch, labels = golden["inputs"][:1], golden["labels"][:1]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return zeros, None
-    fits = (batch.shape, batch.dtype) == (zeros.shape, zeros.dtype) and labels.shape == (1, *size)
-    return (batch, labels) if fits else (zeros, None)
-
-
-def _key(backends: Sequence[str], threads: int | None, precision: str) -> str:
-    """Everything that the speed depends on, apart from the model."""
-    from importlib.metadata import PackageNotFoundError, version  # start-up time: only for several backends
-
-    def versioned(name: str) -> str:
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:  # a build under another name, such as onnxruntime-gpu
-            return name
-
-    # A virtual machine may lack features of its CPU model.
-    flags = hashlib.sha256(" ".join(sorted(host.cpu_flags())).encode()).hexdigest()[:8]
-    quota = f" of which {share:g} at a time" if (share := host.cpu_quota()) else ""
-    name = host.device() or host.cpu_name()
-    machine = f"{name} {platform.machine()} ({flags}), {host.usable_cores()} cores{quota}"
-    return ", ".join([precision, f"threads {threads or 'auto'}", machine, *map(versioned, backends)])
-
-
-def _read(path: Path, bundle: str) -> Choices:
-    """The stored choices for this bundle; none where the file is missing, damaged, or for another bundle."""
-    try:
-        choices = msgspec.json.decode(path.read_bytes(), type=Choices)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return Choices(bundle)
-    return choices if choices.bundle == bundle else Choices(bundle)
-
-
-def _remember(path: Path, bundle: str, key: str, choice: Choice) -> None:
-    # If two processes do this at once, one may lose its entry and measure again later.
-    choices = _read(path, bundle).choices | {key: choice}
-    with suppress(UserError, OSError):  # in a read-only folder the choice lasts for this process only
-        write_json(path, Choices(bundle, choices))
+            inputs, labels = golden["inputs"][:GOLDEN_IMAGES], golden["labels"][:GOLDEN_IMAGES]
+        fits = (inputs.shape[1:], inputs.dtype) == (zeros.shape[1:], zeros.dtype)
+        if fits and len(inputs) and labels.shape == (len(inputs), *size):
+            return Golden(inputs, labels)
+    return Golden(zeros, None)

@@ -2,15 +2,24 @@
 
 from pathlib import Path
 
-from deploy.backends.engine import CPU_MODELS, Engine, cpu_precision
+from deploy.backends.engine import Engine
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.openvino_cpu import OvEngine
+from deploy.backends.setting import BF16, Setting
 
 
-def open_cpu(folder: Path, backend: str, threads: int | None, precision: str) -> Engine:
-    """Open the bundle's network on one of the `CPU` backends. Arguments and errors are those of `open_engine`."""
-    precision = cpu_precision(folder, precision)
-    file, name = folder / CPU_MODELS[precision], f"{backend} {precision}"
-    if backend == "openvino":
-        return OvEngine(file, threads, name=name)
-    return OrtEngine(file, threads, name=name)
+def open_cpu(folder: Path, setting: Setting, blob: bytes | None = None) -> Engine:
+    """Open the bundle's network.
+
+    Args:
+        folder: folder of the bundle.
+        setting: how to run it; the bundle has its precision.
+        blob: see `OvEngine`.
+
+    Raises:
+        UserError: the backend is not installed, or the model does not load.
+    """
+    file, threads, name = setting.file(folder), setting.threads, setting.name
+    if setting.backend == "openvino":
+        return OvEngine(file, threads, name, bf16=setting.precision == BF16, blob=blob)
+    return OrtEngine(file, threads, name=name, spinning=setting.spinning)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from deploy.backends.auto import open_best, open_or_fall_back
 from deploy.backends.cpu import open_cpu
-from deploy.backends.engine import TENSORRT, Engine, check_choice
+from deploy.backends.engine import TENSORRT, Engine, check_choice, cpu_precision
+from deploy.backends.setting import Setting
 from deploy.errors import UserError
 
 
@@ -21,8 +22,9 @@ def open_engine(
         folder: folder of the bundle.
         backend: one of `BACKENDS`; "auto" chooses the fastest (`deploy.backends.auto`).
         threads: number of CPU threads of one call; None leaves it to the backend.
-        precision: one of `PRECISIONS`; "auto" is INT8 where the bundle has it, which means that it passed its gate,
-            else fp32; for TensorRT the lowest precision that has an engine.
+        precision: one of `PRECISIONS`. "auto" with the backend "auto" is the fastest on this CPU of those that passed
+            their gate. With another backend nothing is measured: it is INT8 where the bundle has it, which means that
+            it passed its gate, else fp32; for TensorRT the lowest precision that has an engine.
         fallback: where a TensorRT backend cannot run, warn and use the fastest CPU backend.
 
     Raises:
@@ -39,4 +41,4 @@ def open_engine(
         from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
 
         return open_trt(folder, backend, precision)
-    return open_cpu(folder, backend, threads, precision)
+    return open_cpu(folder, Setting(backend, cpu_precision(folder, precision), threads))

@@ -2,6 +2,8 @@
 
 import io
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deploy.backends.engine import OUTPUTS
+from deploy.backends.output_pool import OutputPool
 from deploy.errors import UserError
 
 _one_at_a_time = Lock()
@@ -23,33 +26,35 @@ class OvEngine:
         model: a file or its bytes.
         threads: number of threads inside one call; None: one per physical core.
         name: `Engine.name`.
+        bf16: compute in bf16 what the model computes in float.
+        blob: what `export` returned for this model and these settings, in this version of OpenVINO, on this CPU: starts
+            faster. A blob that OpenVINO refuses is ignored.
 
     Raises:
         UserError: OpenVINO is not installed, or it cannot load the model, or the model lacks the outputs `labels` and
             `logits`.
     """
 
-    def __init__(self, model: str | Path | bytes, threads: int | None = None, name: str = "openvino") -> None:
-        openvino = import_openvino()
+    def __init__(
+        self,
+        model: str | Path | bytes,
+        threads: int | None = None,
+        name: str = "openvino",
+        bf16: bool = False,
+        blob: bytes | None = None,
+    ) -> None:
+        self._openvino = import_openvino()
         self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
-        what = self.file or "the model"
-        self._core, self._config = _core(), _config(threads)
-        self._lock, self._compiled = Lock(), {}
-        try:
-            source = io.BytesIO(model) if isinstance(model, bytes) else str(model)
-            self._network = self._core.read_model(source)
-            found = [output.any_name for output in self._network.outputs]
-            if set(OUTPUTS) <= set(found):
-                self._form(1)
-        except RuntimeError as error:
-            version, reason = openvino.__version__.split("-")[0], _reason(error)
-            raise UserError(
-                f"{what}: OpenVINO {version} cannot load it ({reason}); export it again"
-            ) from error
-        if not set(OUTPUTS) <= set(found):
-            raise UserError(
-                f"{what}: has outputs {', '.join(found)}, needs {', '.join(OUTPUTS)}; export it again"
-            )
+        self._model, self._core, self._config = model, _core(), _config(threads, bf16)
+        self._lock, self._network = Lock(), None
+        self._forms: dict[bool, _Form] = {}
+        if blob is not None:
+            with suppress(RuntimeError):
+                self._forms[True] = self._adopt(
+                    self._core.import_model(io.BytesIO(blob), "CPU", self._config)
+                )
+        if not self._forms:
+            self._compile_single()
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """See `deploy.backends.engine.Engine.run`."""
@@ -58,30 +63,82 @@ class OvEngine:
             request = form.idle.pop()
         except IndexError:
             request = form.network.create_infer_request()
-        # Outputs are copied, because the request reuses its own memory.
-        results = request.infer({0: batch}, share_inputs=True, share_outputs=False)
-        outputs = {name: results[name] for name in OUTPUTS}
+        if form.pool is None:
+            # Outputs are copied: of a network for any batch size, requests of several threads that are given memory of
+            # their own write into each other's (seen in 2026.4).
+            results = request.infer({0: batch}, share_inputs=True, share_outputs=False)
+            outputs = {name: results[name] for name in OUTPUTS}
+        else:
+            slot = form.pool.take()
+            for position, tensor in slot.bound:
+                request.set_output_tensor(position, tensor)
+            request.infer({0: batch}, share_inputs=True, share_outputs=True)
+            outputs = form.pool.give_back(slot)
         form.idle.append(request)
         return outputs
+
+    def export(self) -> bytes:
+        """The network as compiled for single images, for `blob` of a later engine."""
+        with self._lock:
+            return self._forms[True].network.export_model().getvalue()
+
+    def _compile_single(self) -> None:
+        """Compile the network for single images; `UserError` where that fails."""
+        what = self.file or "the model"
+        try:
+            found = [output.any_name for output in self._read().outputs]
+            if set(OUTPUTS) <= set(found):
+                self._form(1)
+        except RuntimeError as error:
+            version, reason = self._openvino.__version__.split("-")[0], _reason(error)
+            raise UserError(
+                f"{what}: OpenVINO {version} cannot load it ({reason}); export it again"
+            ) from error
+        if not set(OUTPUTS) <= set(found):
+            raise UserError(
+                f"{what}: has outputs {', '.join(found)}, needs {', '.join(OUTPUTS)}; export it again"
+            )
 
     def _form(self, images: int) -> "_Form":
         """The network compiled for one image, which is 4–8 % faster, or for batches of any size."""
         single = images == 1
         with self._lock:
-            if single not in self._compiled:
-                network = self._network
+            if single not in self._forms:
+                network = self._read()
                 if single:
                     network = network.clone()  # it shares the weights
                     _, *sizes = network.inputs[0].partial_shape
                     network.reshape([1, *sizes])
-                self._compiled[single] = _Form(self._core.compile_model(network, "CPU", self._config), [])
-            return self._compiled[single]
+                self._forms[single] = self._adopt(self._core.compile_model(network, "CPU", self._config))
+            return self._forms[single]
+
+    def _read(self) -> Any:
+        """The network, read on first use: an engine from a blob that only sees single images needs none."""
+        if self._network is None:
+            source = io.BytesIO(self._model) if isinstance(self._model, bytes) else str(self._model)
+            self._network = self._core.read_model(source)
+        return self._network
+
+    def _adopt(self, network: Any) -> "_Form":
+        # An output may have several names: OpenVINO drops casts, and their inputs' names stay.
+        ports = {name: (number, port) for number, port in enumerate(network.outputs) for name in port.names}
+        if not all(port.partial_shape.is_static for _, port in ports.values()):
+            return _Form(network, None, [])
+        tensor = self._openvino.Tensor
+
+        def bind(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, Any]]:
+            return [(ports[name][0], tensor(array, shared_memory=True)) for name, array in arrays.items()]
+
+        shapes = {name: (tuple(ports[name][1].shape), _dtype(ports[name][1])) for name in OUTPUTS}
+        return _Form(network, OutputPool(shapes, bind), [])
 
 
 class _Form(NamedTuple):
     """A compiled network, and the requests that no call is using."""
 
     network: Any
+    pool: OutputPool | None
+    """Arrays for its outputs; None where their sizes depend on the batch."""
     idle: list[Any]
 
 
@@ -132,15 +189,19 @@ def _make_core() -> Any:
     return import_openvino().Core()
 
 
-def _config(threads: int | None) -> dict[str, object]:
+def _config(threads: int | None, bf16: bool) -> dict[str, object]:
     config: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
         # By default it uses bf16 where the CPU has it, even for models whose accuracy was verified in fp32.
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         # With pinning, the first thread of every process runs on core 0: two processes would share it.
         "ENABLE_CPU_PINNING": False,
     }
     return config if threads is None else config | {"INFERENCE_NUM_THREADS": threads}
+
+
+def _dtype(port: Any) -> np.dtype:
+    return np.dtype(port.element_type.to_dtype())
 
 
 def _reason(error: RuntimeError) -> str:

@@ -6,18 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from deploy.backends.engine import Engine
+from deploy.backends.proof import needed_agreement
 from deploy.bundle.bundle_files import read_golden, read_manifest
-from deploy.bundle.manifest import golden_metric
-
-MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.98}
-"""Smallest fraction of golden pixels with the expected label.
-
-The golden outputs are those of the fp32 network. Another precision may differ from them by as much as its gate allows
-when it is added to the bundle (`deploy.build.steps`).
-"""
-GOLDEN_SLACK = 0.01
-"""Tolerance below the agreement that was recorded for a precision: it passed its gate on many images, and the golden
-images are few."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +30,7 @@ def compare(bundle: Path, engine: Engine) -> Comparison:
     agreement = float(np.mean(outputs["labels"] == golden["labels"]))
     difference = float(np.abs(outputs["logits"] - golden["logits"]).max())
     _, precision = engine.name.split()
-    needed = MIN_AGREEMENT[precision]
-    recorded = read_manifest(bundle).metrics.get(golden_metric(precision))
-    if recorded is not None:
-        needed = min(needed, float(recorded) - GOLDEN_SLACK)
+    needed = needed_agreement(read_manifest(bundle), precision)
     passed = agreement >= needed
     return Comparison(
         passed,

@@ -7,13 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from deploy.backends.proof import MIN_AGREEMENT
 from deploy.build.steps import BUDGETS
 from deploy.bundle.bundle_files import read_golden, write_bundle
 from deploy.bundle.engine_files import LayerSummary, read_sidecar, record_verdict, write_engine
 from deploy.bundle.manifest import GOLDEN, INT8_CPU, MODEL
 from deploy.cli import main
 from deploy.errors import UserError, exit_with_one_line
-from deploy.evaluation.golden import MIN_AGREEMENT
 from deploy.files.atomic import atomic_write
 from tests.conftest import ROOT
 from tests.deploy.precisions import add_engine

@@ -1,6 +1,7 @@
 """deploy.backends: which file is opened for a backend and a precision, and the error if there is none."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 
 import deploy
 from deploy.backends.engine import engine_files, model_file
+from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.open import open_engine
+from deploy.bundle.bundle_files import read_golden
 from deploy.bundle.engine_files import record_verdict
 from deploy.errors import UserError
 from tests.deploy.precisions import ANSWERS, RED, FakeEngine, add_engine, make_precisions
-from tests.deploy.tiny import make_bundle
+from tests.deploy.tiny import make_bundle, make_image
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,7 @@ def test_a_refusing_tensorrt_is_an_error_unless_one_asks_for_the_cpu(both, backe
         deploy.load(both, backend)
     with pytest.warns(RuntimeWarning, match=r"another GPU; build it again; running on the CPU"):
         model = deploy.load(both, backend, threads=1, fallback=True)
-    assert model.engine.name.endswith(" int8")
+    assert model.engine.name in ("onnxruntime fp32", "openvino fp32")  # INT8 has no record of its gate
     with pytest.warns(RuntimeWarning), pytest.raises(UserError, match="has no fp16 model"):
         deploy.load(both, backend, precision="fp16", fallback=True)
 
@@ -144,22 +147,84 @@ def test_only_what_is_opened_is_checked(tmp_path):
     folder = make_precisions(tmp_path / "bundle", "int8")
     (folder / "model.onnx").write_bytes(b"damaged")
     assert opened(folder)[0] == "int8"
-    for precision, broken in (
-        ("fp32", "model.onnx"),
-        ("auto", "model.int8-cpu.onnx"),
-        ("auto", "golden.npz"),
+    make_precisions(folder, "int8")
+    for backend, precision, broken in (
+        ("onnxruntime", "fp32", "model.onnx"),
+        ("onnxruntime", "auto", "model.int8-cpu.onnx"),
+        ("auto", "fp32", "model.onnx"),
+        ("auto", "auto", "golden.npz"),
     ):
         (folder / broken).write_bytes(b"damaged")
         with pytest.raises(UserError, match=f"{broken}: has 7 bytes"):
-            deploy.load(folder, precision=precision)
-        if broken != "model.onnx":
-            (folder / broken).unlink()
-            with pytest.raises(UserError, match=f"{broken}: is missing"):
-                deploy.load(folder, precision=precision)
-            make_precisions(folder, "int8")
+            deploy.load(folder, backend, precision=precision)
+        (folder / broken).unlink()
+        with pytest.raises(UserError, match=f"{broken}: is missing"):
+            deploy.load(folder, backend, precision=precision)
+        make_precisions(folder, "int8")
 
 
 def test_onnxruntime_that_is_not_installed(both, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime: cannot be imported .*; pip install onnxruntime"):
         open_engine(both, "onnxruntime")
+
+
+@pytest.mark.parametrize("spinning", [True, False])
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_bound_outputs_are_those_of_a_plain_run(plain, threads, spinning):
+    engine = OrtEngine(plain / "model.onnx", threads, spinning=spinning)
+    reference = OrtEngine(plain / "model.onnx", threads=1)
+    inputs = read_golden(plain)["inputs"]
+    for batch in (inputs[:1], inputs, np.repeat(inputs, 2, axis=0)[::2], np.asfortranarray(inputs)):
+        first = reference.run(batch)  # the first run of a shape is not bound
+        reference = OrtEngine(plain / "model.onnx", threads=1)
+        for _ in range(3):
+            bound = engine.run(batch)
+            assert all(np.array_equal(bound[name], first[name]) for name in ("labels", "logits"))
+            assert (bound["labels"].dtype, bound["logits"].dtype) == (np.uint8, np.float32)
+
+
+def test_a_frozen_input_is_read(plain):
+    engine, batch = OrtEngine(plain / "model.onnx", 1), read_golden(plain)["inputs"]
+    expected = engine.run(batch)["labels"].copy()
+    batch.flags.writeable = False
+    np.testing.assert_array_equal(engine.run(batch)["labels"], expected)
+
+
+def test_outputs_belong_to_the_caller(plain):
+    engine = OrtEngine(plain / "model.onnx", threads=1)
+    batches = [make_image(seed=seed)[None] for seed in range(8)]
+    kept = [engine.run(batch) for batch in batches]
+    copies = [{name: array.copy() for name, array in outputs.items()} for outputs in kept]
+    for batch in batches[::-1]:
+        engine.run(batch)["labels"][:] = 7  # may be written to
+    for outputs, copy in zip(kept, copies, strict=True):
+        for name, array in copy.items():
+            np.testing.assert_array_equal(outputs[name], array)
+
+
+def test_arrays_that_nobody_holds_are_written_again(plain):
+    engine = OrtEngine(plain / "model.onnx", threads=1)
+    batch = make_image()[None]
+    engine.run(batch)
+    assert len({engine.run(batch)["labels"].ctypes.data for _ in range(20)}) == 1
+
+
+def test_wrong_input_is_refused_each_time(plain):
+    engine = OrtEngine(plain / "model.onnx", threads=1)
+    for _ in range(3):
+        with pytest.raises(Exception, match=r"(?i)unexpected input data type|float"):
+            engine.run(make_image()[None].astype(np.float32))
+        engine.run(make_image()[None])
+
+
+def test_threads_share_an_engine(plain):
+    engine = OrtEngine(plain / "model.onnx", threads=2)
+    images = [make_image(seed=seed) for seed in range(12)]
+    batches = [*(image[None] for image in images), *(np.stack([image, image]) for image in images)]
+    serial = [{name: array.copy() for name, array in engine.run(batch).items()} for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(lambda number: engine.run(batches[number % len(batches)]), range(200)))
+    for number, found in enumerate(outputs):
+        for name, array in serial[number % len(batches)].items():
+            np.testing.assert_array_equal(found[name], array)

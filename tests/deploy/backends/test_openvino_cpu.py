@@ -13,6 +13,7 @@ import pytest
 
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.backends.setting import computes_bf16
 from deploy.bundle.bundle_files import read_golden
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
@@ -80,6 +81,58 @@ def test_outputs_belong_to_the_caller(folder):
         np.testing.assert_array_equal(array, kept[name])
         array[:] = 7  # may be written to
     np.testing.assert_array_equal(engine.run(batches[0])["labels"], kept["labels"])
+
+
+def test_many_results_may_be_kept(folder):
+    engine, reference = (OvEngine(folder / "rgb" / MODEL, threads=1) for _ in range(2))
+    batches = [make_image(seed=seed)[None] for seed in range(8)]
+    kept = [engine.run(batch) for batch in batches]
+    assert all(
+        np.array_equal(outputs[name], expected)
+        for outputs, batch in zip(kept, batches, strict=True)
+        for name, expected in reference.run(batch).items()
+    )
+    kept.clear()
+    assert len({engine.run(batches[0])["labels"].ctypes.data for _ in range(20)}) <= 3
+
+
+def test_results_of_threads_at_once_stay(folder):
+    engine = OvEngine(folder / "rgb" / MODEL, threads=2)
+    images = [make_image(seed=seed) for seed in range(12)]
+    batches = [*(image[None] for image in images), *(np.stack([image, image]) for image in images)]
+    serial = [{name: array.copy() for name, array in engine.run(batch).items()} for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(lambda number: engine.run(batches[number % len(batches)]), range(400)))
+    for number, found in enumerate(outputs):
+        for name, array in serial[number % len(batches)].items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_blob_gives_the_same_engine(folder):
+    batch = read_golden(folder / "rgb")["inputs"]
+    compiled = OvEngine(folder / "rgb" / MODEL, threads=1)
+    adopted = OvEngine(folder / "rgb" / MODEL, threads=1, blob=compiled.export())
+    assert adopted._network is None  # nothing was read
+    for images in (batch[:1], batch):  # a larger batch is compiled from the file
+        for _ in range(2):
+            found, expected = adopted.run(images), compiled.run(images)
+            assert all(np.array_equal(found[name], expected[name]) for name in ("labels", "logits"))
+
+
+@pytest.mark.parametrize("blob", [b"", b"not a blob", b"\0" * 1000])
+def test_a_blob_that_is_refused_is_ignored(folder, blob):
+    batch = read_golden(folder / "rgb")["inputs"][:1]
+    engine = OvEngine(folder / "rgb" / MODEL, threads=1, blob=blob)
+    expected = OvEngine(folder / "rgb" / MODEL, threads=1).run(batch)
+    np.testing.assert_array_equal(engine.run(batch)["labels"], expected["labels"])
+
+
+def test_bf16_is_less_precise_where_the_cpu_has_it(folder):
+    layers = np.random.default_rng(0).normal(size=WEIGHTS["rgb"].shape)
+    model, batch = make_model(SPECS["rgb"], layers), make_image("rgb")[None]
+    exact, rounded = (OvEngine(model, 1, bf16=bf16).run(batch)["logits"] for bf16 in (False, True))
+    np.testing.assert_allclose(rounded, exact, atol=0.1)
+    assert np.array_equal(rounded, exact) != computes_bf16()
 
 
 def test_threads_share_an_engine(folder):
