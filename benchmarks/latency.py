@@ -29,7 +29,7 @@ from deploy.files.atomic import write_json
 from deploy.files.images import read_image
 from deploy.latency.latency import ColdStart, LatencyStats, cold_start, measure_interleaved, sample_image
 from deploy.loading import load
-from deploy.table import format_table
+from deploy.table import format_table, int8_notes
 
 CPU_PRECISIONS = ("fp32", "int8")
 """Measured on CPUs by default; fp16 is left out because CPUs compute it in fp32."""
@@ -213,7 +213,8 @@ def _table(rows: Sequence[Row]) -> str:
         "RSS MB",
         "cold s",
     )
-    return format_table(header, [_cells(row) for row in rows])
+    medians = {(f"{row.bundle} on {row.backend}", row.precision): row.latency.total.p50 for row in rows}
+    return "\n".join([format_table(header, [_cells(row) for row in rows]), *int8_notes(medians)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

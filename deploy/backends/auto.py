@@ -174,8 +174,8 @@ def choose(
     good = race.right(read_manifest(folder), agreements)
     finalists = {setting: engines[setting] for setting in race.contenders({one: times[one] for one in good})}
     chosen = next(iter(finalists))
-    if tune:
-        more = [one for setting in finalists for one in variants(setting)]
+    more = [one for setting in finalists for one in variants(setting)] if tune else []
+    if more := race.affordable(more, times[chosen], len(finalists)):
         finalists |= race.open_within(more, lambda one: open_cpu(folder, one), race.SECONDS)
         for engine in finalists.values():
             engine.run(image)  # to warm up

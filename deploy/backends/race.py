@@ -100,6 +100,17 @@ def most_frugal(milliseconds: Mapping[Setting, float], cores: int) -> Setting:
     return min(near, key=lambda one: (one.threads or cores, one.spinning, milliseconds[one]))
 
 
+def affordable(settings: Sequence[Setting], milliseconds: float, others: int) -> Sequence[Setting]:
+    """As many of the settings as can be measured in about `SECONDS`, each three times, beside `others`.
+
+    Args:
+        settings: in order of preference.
+        milliseconds: about how long one run takes.
+        others: number of settings that are measured anyway.
+    """
+    return settings[: max(0, int(SECONDS * 1000 / (3 * milliseconds)) - others)]
+
+
 def open_within(
     settings: Sequence[Setting], open_one: Callable[[Setting], Engine], seconds: float
 ) -> dict[Setting, Engine]:

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from deploy.backends.engine import CPU
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.metric import MIOU, Metric, distinct
-from deploy.table import format_table
+from deploy.table import format_table, int8_notes
 
 Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 """Id, image H×W×C as input of a model, its truth (class ids H×W, grasps N×5, or values H×W), `valid` bool H×W."""
@@ -210,7 +211,18 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
     ]
     rows += [(name, *"–––––", f"{size / 1e6:.1f}", "not run here") for name, size in not_run]
     reasons = [reason for hop in receipt.hops for reason in hop.reasons]
-    return "\n".join([f"{receipt.source}, {receipt.images} images", format_table(header, rows), *reasons])
+    notes = int8_notes(_of_cpu(receipt))
+    return "\n".join(
+        [f"{receipt.source}, {receipt.images} images", format_table(header, rows), *notes, *reasons]
+    )
+
+
+def _of_cpu(receipt: Receipt) -> dict[tuple[str, str], float]:
+    """Milliseconds of each INT8 hop that a CPU would run, beside fp32; the hop "int8" is the form for TensorRT."""
+    fp32 = [hop.ms_per_image for hop in receipt.hops if hop.name == "onnx"]
+    names = ("int8 cpu", *(f"{backend} int8" for backend in CPU))
+    int8 = {hop.name: hop.ms_per_image for hop in receipt.hops if fp32 and hop.name in names}
+    return {(name, "int8"): ms for name, ms in int8.items()} | {(name, "fp32"): fp32[0] for name in int8}
 
 
 def require_passed(receipt: Receipt) -> None:

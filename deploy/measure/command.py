@@ -12,7 +12,7 @@ from deploy.files.atomic import write_json
 from deploy.measure.machine import summary
 from deploy.measure.records import CANDIDATES, Measurement, Row, Timed, read_candidates
 from deploy.measure.timing import Subject, measure_bundles
-from deploy.table import format_table
+from deploy.table import format_table, int8_notes
 
 COLUMNS = ("fp32", "fp16", "int8")
 
@@ -65,7 +65,15 @@ def table(measurement: Measurement) -> str:
     lines = [_line(row, [row.fastest((precision,)) for precision in columns]) for row in measurement.rows]
     shapes = dict.fromkeys(row.shape.text for row in measurement.rows)
     title = f"{'; '.join(shapes)}: median of one inference, engine alone, all in turns"
-    return f"{title}\n{format_table(('network', 'params M', 'GMAC', *header), lines)}"
+    best = {
+        (row.name, precision): form.p50
+        for row in measurement.rows
+        for precision in columns
+        if (form := row.fastest((precision,)))
+    }
+    return "\n".join(
+        [title, format_table(("network", "params M", "GMAC", *header), lines), *int8_notes(best)]
+    )
 
 
 def _line(row: Row, best: Sequence[Timed | None]) -> tuple[str, ...]:

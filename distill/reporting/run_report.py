@@ -17,7 +17,7 @@ from deploy.files.atomic import atomic_write, write_json
 from deploy.files.images import write_png
 from deploy.latency.latency import LatencyStats, measure_interleaved, sample_image
 from deploy.loading import load
-from deploy.table import format_table
+from deploy.table import format_table, int8_notes
 from distill.config import RunConfig
 from distill.export.evaluate import spread
 from distill.selection.choice import CHOICE, read_choice
@@ -175,7 +175,8 @@ def results_table(rows: Sequence[Row], latency: Latencies, metric: Metric) -> st
                 f"{row.train_seconds:.0f}",
             )
         )
-    return format_table(header, lines)
+    medians = {(form.bundle.name, form.precision): stats.total.p50 for form, stats in latency.items()}
+    return "\n".join([format_table(header, lines), *int8_notes(medians)])
 
 
 def _fenced(text: str) -> str:

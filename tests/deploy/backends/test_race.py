@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from deploy.backends import race
-from deploy.backends.race import Golden, contenders, most_frugal, open_within, right, time_in_turns
+from deploy.backends.race import (
+    Golden,
+    affordable,
+    contenders,
+    most_frugal,
+    open_within,
+    right,
+    time_in_turns,
+)
 from deploy.backends.setting import Setting
 from tests.deploy.precisions import FakeEngine
 from tests.deploy.tiny import make_manifest
@@ -90,6 +98,12 @@ def test_of_equals_the_one_with_fewer_threads_wins():
     sleeping = Setting("onnxruntime", "int8", None, False)
     assert most_frugal({ORT: 1.0, sleeping: 1.02}, cores=4) == sleeping
     assert most_frugal({ORT: 1.0, sleeping: 1.1}, cores=4) == ORT
+
+
+def test_slow_networks_are_tuned_less():
+    assert affordable([ORT, OV, ORT32], 10.0, 2) == [ORT, OV, ORT32]
+    assert affordable([ORT, OV, ORT32], 100.0, 2) == [ORT]
+    assert affordable([ORT, OV, ORT32], 1000.0, 2) == []
 
 
 def test_opening_stops_when_the_time_is_up(monkeypatch):

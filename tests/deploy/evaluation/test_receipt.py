@@ -150,6 +150,15 @@ def test_table_shows_every_hop_and_why_one_failed():
     assert tuple(reasons) == receipt.hops[1].reasons
 
 
+def test_the_table_says_where_int8_is_slower_on_a_cpu():
+    names = ("onnx", "int8", "int8 cpu", "openvino int8")
+    receipt = run(*((name, perfect) for name in names))
+    slow = zip(receipt.hops, (10.0, 30.0, 12.5, 8.0), strict=True)
+    timed = [msgspec.structs.replace(hop, ms_per_image=ms) for hop, ms in slow]
+    (note,) = table(msgspec.structs.replace(receipt, hops=tuple(timed))).splitlines()[-1:]
+    assert note.startswith("INT8 is slower than fp32 here: int8 cpu 0.80× (12.50 ms against 10.00); ")
+
+
 def test_no_samples_is_an_error():
     with pytest.raises(UserError, match="nothing to verify"):
         run_hops([Hop("torch", perfect, 0)], [], SCORER)

@@ -4,13 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from deploy.evaluation.metric import MIOU
 from deploy.evaluation.receipt import Hop, run_hops
 from deploy.loading import load
 from deploy.tasks.segmentation.task import SegmentationScorer
 from distill.reporting import run_report
-from distill.reporting.run_report import Form, Row, latency_of, side_by_side, write_report
+from distill.reporting.run_report import Form, Row, latency_of, results_table, side_by_side, write_report
 from distill.run import parse
+from tests.deploy.precisions import make_precisions
 from tests.deploy.tiny import make_bundle, make_image
 
 
@@ -74,3 +77,17 @@ def test_the_json_holds_every_figure(report):
     assert student["latency"]["runs"] == 2
     assert teacher["latency"] == student["latency"]  # one network, measured once
     assert content["receipts"]["INT8 against FP32"]["hops"][0]["score"] == 1.0
+
+
+def test_the_results_say_where_int8_is_slower(tmp_path):
+    bundle = make_precisions(tmp_path / "student.bundle", "int8")
+    forms = [Form(bundle, precision) for precision in ("fp32", "int8")]
+    rows = [Row(form.precision, "unet", 1, 1, 0.5, {"red": 0.5}, 0.0, form) for form in forms]
+    measured = latency_of(rows)
+    for ms, slower in (((10.0, 12.5), True), ((10.0, 9.0), False)):
+        pairs = zip(forms, ms, strict=True)
+        known = {
+            form: replace(measured[form], total=replace(measured[form].total, p50=one)) for form, one in pairs
+        }
+        last = results_table(rows, known, MIOU).splitlines()[-1]
+        assert last.startswith("INT8 is slower than fp32 here: student.bundle 0.80×") == slower
