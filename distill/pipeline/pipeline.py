@@ -25,6 +25,7 @@ from distill.pipeline.prepare import prepare
 from distill.pipeline.qat_stage import train_qat, worth_keeping
 from distill.pipeline.schedule import schedule
 from distill.pipeline.stages import Trained, TrainedNetworks, train_all
+from distill.pipeline.student_choice import time_trained
 from distill.quantization.post_training import Outcome, quantize_bundle, write_device_data
 from distill.quantization.qat import QatNetwork
 from distill.reporting.run_report import Form, Row, bundles_of, latency_of, write_pictures, write_report
@@ -142,6 +143,7 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
         rows.append(in_int8(rows[-1], result.int8.receipt.hops[-1]))
     with working("timing the networks and drawing pictures", say):
         latency, pictures = latency_of(rows), write_pictures(context.data, config.out, bundles_of(rows))
+    time_trained(config)
     report = write_report(config, rows, receipts, latency, pictures)
     require_passed(result.fp32)
     if result.int8.failure:

@@ -4,19 +4,20 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from torch import nn
 
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.measure.command import subjects_of
 from deploy.measure.records import Measurement, Option, Shape, read_measurement
-from deploy.measure.timing import measure_bundles
+from deploy.measure.timing import Subject, measure_bundles
 from distill.config import RunConfig
 from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.export.to_onnx import input_spec
 from distill.pipeline.networks import new_network
-from distill.selection.choice import CHOICE, StudentChoice, choose, read_choice, words
+from distill.selection.choice import CHOICE, StudentChoice, choose, read_choice, trained_words, words
 from distill.selection.untrained import Target, Untrained, write_candidates
 from distill.tasks.task import PreparedData, TrainingTask
 from distill.training.log import say
@@ -79,6 +80,21 @@ def write_choice(config: RunConfig, choice: StudentChoice | None) -> None:
 def with_recorded_choice(config: RunConfig) -> RunConfig:
     """The configuration with the student that the run has recorded, if it chooses one."""
     return with_student(config, read_choice(config.out / CHOICE)) if config.student.max_ms else config
+
+
+def time_trained(config: RunConfig) -> None:
+    """Time the finished student, if its candidates were timed on this machine, add it to the record and say so.
+
+    It may be slower than it was untrained: where INT8 costs too much accuracy, layers stay in float.
+    """
+    if not config.student.max_ms or config.student.on is not None:
+        return
+    choice = read_choice(config.out / CHOICE)
+    subject = Subject(config.out / "student.bundle", "the trained student")
+    [row] = measure_bundles([subject], None, SECONDS, say, choice.precisions).rows
+    choice = msgspec.structs.replace(choice, trained=row.fastest(choice.precisions))
+    write_json(config.out / CHOICE, choice)
+    say(f"student: {trained_words(choice)}")
 
 
 def options_of(config: RunConfig) -> dict[str, Option]:

@@ -38,6 +38,8 @@ class StudentChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     machine: dict[str, object]
     rows: tuple[Row, ...]
     """All candidates, the one with the fewest operations first."""
+    trained: Timed | None = None
+    """The student's fastest form at the end of the run, if it was timed then."""
 
 
 def choose(
@@ -98,7 +100,18 @@ def words(choice: StudentChoice) -> str:
 def title(choice: StudentChoice) -> str:
     """What the table shows, in one line."""
     where = f"{summary(choice.machine)}, from {choice.source}" if choice.source else summary(choice.machine)
-    return f"The student is the largest within {choice.max_ms:g} ms, engine alone ({where}):"
+    found = f"; trained: {trained_words(choice)}" if choice.trained else ""
+    return f"The student is the largest within {choice.max_ms:g} ms, engine alone ({where}){found}:"
+
+
+def trained_words(choice: StudentChoice) -> str:
+    """The time of the trained student, and whether it is within the budget."""
+    form = choice.trained
+    assert form is not None
+    verdict = "within" if form.p50 <= choice.max_ms else "over"
+    return (
+        f"{form.p50:.2f} ms by {form.backend} {form.precision}, {verdict} the budget of {choice.max_ms:g} ms"
+    )
 
 
 def table(choice: StudentChoice) -> str:

@@ -62,8 +62,10 @@ class TestRun:
         assert [row.name for row in choice.rows] == list(FAMILY)
         assert choice.rows[0].shape.text == "48×48, 2 channels (float32), 2 classes"
         assert {form.precision for form in choice.rows[0].forms} == {"fp32", "int8"}
+        assert choice.trained.p50 < 1000
         report = (finished.out / "report.md").read_text()
         assert "The student is the largest within 1000 ms, engine alone (" in report
+        assert ", within the budget of 1000 ms:" in report
         assert "edge/3" in report
         written = json.loads((finished.out / "report.json").read_text())
         assert written["student_choice"]["arch"] == "edge/3"

@@ -8,7 +8,7 @@ import pytest
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.measure.records import Row, Shape
-from distill.selection.choice import CHOICE, choose, read_choice, table, title, words
+from distill.selection.choice import CHOICE, choose, read_choice, table, title, trained_words, words
 from tests.deploy.measure.measurements import EDGE, SHAPE, measurement, row, timed
 
 
@@ -139,6 +139,12 @@ def test_the_title_names_the_machine():
         "The student is the largest within 3 ms, engine alone (Some CPU, 2 cores, avx2, Python 3.12.1,"
         " onnxruntime 1.30):"
     )
+
+
+@pytest.mark.parametrize(("ms", "verdict"), [(2.9, "within"), (3.0, "within"), (3.1, "over")])
+def test_the_trained_student_is_compared_with_the_budget(ms, verdict):
+    choice = msgspec.structs.replace(chosen(EDGE, 3), trained=timed(ms))
+    assert trained_words(choice) == f"{ms:.2f} ms by openvino int8, {verdict} the budget of 3 ms"
 
 
 def test_the_record_of_a_run_survives_a_round_trip(tmp_path):
