@@ -38,10 +38,10 @@ def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if scores.shape[1:] == size:
         return scores
-    left, right, weight = _neighbors(scores.shape[2], size[1])
+    left, right, weight = neighbors(scores.shape[2], size[1])
     wide = scores.take(left, axis=2)
     wide += (scores.take(right, axis=2) - wide) * weight
-    above, below, weight = _neighbors(scores.shape[1], size[0])
+    above, below, weight = neighbors(scores.shape[1], size[0])
     resized = np.empty((len(scores), *size), scores.dtype)
     for plane, target in zip(wide, resized, strict=True):  # one plane at a time stays in the cache
         plane.take(above, axis=0, out=target)
@@ -52,7 +52,7 @@ def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized
 
 
-def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Along one axis, the two `old` pixels around the center of each `new` one, and the weight of the second."""
     where = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
     first = where.astype(np.intp)

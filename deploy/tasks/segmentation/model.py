@@ -9,8 +9,9 @@ import numpy as np
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
 from deploy.inference.call import Prepared, Stopwatch, Timings, as_images, prepared, run_prepared, stack
+from deploy.inference.labels import decide, labels_at
 from deploy.inference.normalize import fill_of
-from deploy.inference.postprocess import probabilities, restore_labels
+from deploy.inference.postprocess import probabilities, restore_labels, upsample
 from deploy.inference.preprocess import check_pixels, prepare, to_network
 from deploy.inference.tiling import predict_tiled
 from deploy.stream.calls import Calls
@@ -124,14 +125,14 @@ class SegmentationModel(Calls[SegmentationResult]):
     def _decide(self, logits: np.ndarray, network: tuple[int, int], valid: np.ndarray) -> np.ndarray:
         """Labels uint8 by the threshold, in the shape of `valid`, for logits 2×h×w and the size of the network."""
         size = (valid.shape[0], valid.shape[1])
-        return (probabilities(logits, network, size)[1] >= self.threshold).astype(np.uint8)
+        return labels_at(logits if size == network else upsample(logits, network), size, self.threshold)
 
     def _run_tiled(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×H×W for images H×W×C of any size, by a sliding window."""
         window = (self.input.height, self.input.width)
         fill = fill_of(self.input.mean, self.input.normalize)
         logits = stack([predict_tiled(self._scores, image, window, fill=fill) for image in images])
-        return logits.argmax(axis=1).astype(np.uint8), logits
+        return stack([decide(one) for one in logits]), logits
 
     def _scores(self, windows: np.ndarray) -> np.ndarray:
         """Logits N×K×h×w for windows N×H×W×C."""
