@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deploy.bundle.manifest import InputSpec
+from distill.export.enlarging import enlarged
 from distill.tasks.segmentation import argmax_head
 from distill.tasks.task import Head
-from teacher.pooling import upsampling_matrix
 
 
 class Deployable(nn.Module):
@@ -58,15 +59,7 @@ class Deployable(nn.Module):
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
         logits = self._logits(image).float()
-        return self.head(self._enlarged(logits), logits)
-
-    def _enlarged(self, logits: Tensor) -> Tensor:
-        """The logits, upsampled to the size of the image if they are smaller."""
-        if logits.shape[2:] == (self.spec.height, self.spec.width):
-            return logits
-        rows = upsampling_matrix(self.spec.height, logits.shape[2]).to(logits)
-        columns = upsampling_matrix(self.spec.width, logits.shape[3]).to(logits)
-        return rows @ (logits @ columns.T)
+        return self.head(logits, partial(enlarged, size=(self.spec.height, self.spec.width)))
 
     def _logits(self, image: Tensor) -> Tensor:
         if self.dtype == torch.float32:

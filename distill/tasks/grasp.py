@@ -1,6 +1,6 @@
 """Grasp detection in training: maps of quality, angle and width."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,14 @@ DISTILLATION_LOSSES = ("grasp_kl", "maps", "mse", "feature", "at", "skd")
 """Those of grasp maps, and those that compare any numbers."""
 
 
-def grasp_head(full: Tensor, _: Tensor, *, quality: QualityKind) -> tuple[Tensor, Tensor]:
+def grasp_head(
+    maps: Tensor, enlarged: Callable[[Tensor], Tensor], *, quality: QualityKind
+) -> tuple[Tensor, Tensor]:
     """Labels that are 1 where a grasp is good, and the four maps at the size of the input.
 
     Maps are float32 N×4×H×W: quality in 0..1, cos 2θ, sin 2θ, and the width in 0..1 (see `deploy.tasks.grasp`).
     """
+    full = enlarged(maps)
     good, angle, width = quality_of(full[:, :1], quality), full[:, 1:3], full[:, 3:].clamp(0, 1)
     return (good[:, 0] >= GOOD).to(torch.uint8), torch.cat([good, angle, width], dim=1)
 

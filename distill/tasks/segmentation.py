@@ -1,6 +1,6 @@
 """Segmentation in training: a class for each pixel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,14 @@ from distill.losses.task_loss import parse_task_terms, task_loss
 from distill.tasks.task import Head, TaskEntry, TaskLoss
 
 
-def argmax_head(full: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The class of the highest score of each pixel, and the scores at the network's stride."""
-    return full.argmax(1).to(torch.uint8), logits
+def argmax_head(logits: Tensor, enlarged: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The class of the highest score of each pixel, and the scores at the network's stride.
+
+    Of two classes only the difference is resized: its sign decides.
+    """
+    if logits.shape[1] == 2:
+        return (enlarged(logits[:, 1:] - logits[:, :1])[:, 0] > 0).to(torch.uint8), logits
+    return enlarged(logits).argmax(1).to(torch.uint8), logits
 
 
 def segmentation_loss(terms: Sequence[Term], class_weights: Tensor | None = None) -> TaskLoss:

@@ -27,9 +27,9 @@ from distill.losses.registry import Loss
 TaskLoss = Callable[[Tensor, Batch], Tensor]
 """From logits N×K×h×w and a batch to a scalar: the mean over valid pixels, 0 with zero gradient if there are none."""
 
-Head = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""The end of the exported graph: from scores N×K×H×W at the input's size and N×K×h×w as the network returns them to
-`labels` uint8 N×H×W and `logits` float32."""
+Head = Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
+"""The end of the exported graph: from scores N×K×h×w, as the network returns them, and a function that resizes maps of
+their size to that of the input, to `labels` uint8 N×H×W and `logits` float32."""
 
 
 class TrainingTask(Protocol):

@@ -1,6 +1,6 @@
 """Dense regression as a task of training (`distill.tasks.task`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,9 +35,11 @@ TOLERANCE = 0.05
 """Largest difference between the maps of two data sets: of means, in standard deviations; of deviations, relative."""
 
 
-def regression_head(full: Tensor, _: Tensor, *, mean: float, std: float) -> tuple[Tensor, Tensor]:
+def regression_head(
+    maps: Tensor, enlarged: Callable[[Tensor], Tensor], *, mean: float, std: float
+) -> tuple[Tensor, Tensor]:
     """The level of each value, and the map in its unit at the size of the input, float32 N×1×H×W."""
-    values = full * std + mean
+    values = enlarged(maps) * std + mean
     edges = torch.from_numpy(level_edges(mean, std)).to(values)[:, None, None]
     return (values >= edges).to(values.dtype).sum(1).to(torch.uint8), values
 

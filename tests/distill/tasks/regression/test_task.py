@@ -50,7 +50,7 @@ def test_the_loss_is_in_deviations_of_the_map():
 
 def test_the_head_restores_the_unit_and_labels_levels():
     raw = torch.linspace(-3, 3, 24).view(1, 1, 4, 6)
-    labels, values = regression_head(raw, raw, mean=0.7, std=0.02)
+    labels, values = regression_head(raw, lambda maps: maps, mean=0.7, std=0.02)
     torch.testing.assert_close(values, 0.7 + 0.02 * raw)
     expected = np.searchsorted(level_edges(0.7, 0.02), values[0, 0].numpy(), side="right")
     np.testing.assert_array_equal(labels[0], expected)
