@@ -127,7 +127,7 @@ def _session(shape: tuple[int, ...], size: tuple[int, int], across: _Weights, do
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(_THREADS, usable_cores() or 1)
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # see `OrtEngine`
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow down the engine
     model = onnx_bytes(given, nodes, constants, found)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

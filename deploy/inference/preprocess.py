@@ -4,6 +4,8 @@ Pixels keep their raw units and normalization is part of the graph, unless it us
 (`deploy.inference.normalize`).
 """
 
+from functools import lru_cache
+
 import msgspec
 import numpy as np
 from PIL import Image
@@ -50,7 +52,7 @@ def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nda
         spec: the network's input.
 
     Returns:
-        H0×W0×C of `spec.dtype`, and the bool mask H0×W0 of pixels that carry data.
+        H0×W0×C of `spec.dtype`, and the bool mask H0×W0 of pixels that carry data, read-only where all do by its type.
 
     Raises:
         UserError: the number of channels is wrong, the image is empty, its dtype is one whose range would have to be
@@ -68,7 +70,7 @@ def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nda
             raise UserError(
                 f"image is {image.dtype}, the bundle wants uint8 with values 0..255; convert it first"
             )
-        return image, np.ones(image.shape[:2], bool)
+        return image, _all_valid(image.shape[:2])
     if image.dtype.kind not in "fiu":
         raise UserError(f"image is {image.dtype}, the bundle wants real numbers that fit float32")
     return _fill_nodata(image.astype(np.float32, copy=False), spec)
@@ -142,6 +144,14 @@ def _resize_pillow(pixels: np.ndarray, height: int, width: int, method: Image.Re
 def _under_centers(old: int, new: int) -> np.ndarray:
     """Along one axis, the index of the `old` pixel under the center of each `new` one; exact, in integers."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
+
+
+@lru_cache(maxsize=4)
+def _all_valid(size: tuple[int, int]) -> np.ndarray:
+    """A mask that is True everywhere, read-only: fresh memory for each frame would cost a millisecond."""
+    mask = np.ones(size, bool)
+    mask.flags.writeable = False
+    return mask
 
 
 def _fill_nodata(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
