@@ -53,7 +53,7 @@ class TestInt8:
         receipt = json.loads((bundle / "engines" / "onnxruntime-int8.receipt.json").read_text())
         assert receipt["passed"]
         assert receipt["images"] == 4
-        assert load(bundle).engine.name.endswith("int8")
+        assert load(bundle, "onnxruntime").engine.name.endswith("int8")
 
     def test_is_not_made_twice_unless_asked(self, bundle, capsys):
         run(bundle)
