@@ -1,9 +1,9 @@
-"""What do students cost at inference? `python benchmarks/students.py [NAME …] [--size 320] [--peers] [--json FILE]`.
+"""What do students cost at inference? `python benchmarks/students.py [NAME …] [--size 320] [--json FILE]`.
 
 Builds each network untrained, exports it as a run does, quantizes it (min-max ranges of noise: speed does not depend on
-them) and times it on every CPU backend in fp32 and INT8, all in turns. With `--peers` torchvision's LR-ASPP-MobileNetV3
-and segmentation-models-pytorch's DeepLabV3+-MobileNetV2 and U-Net-ResNet18 take part, if these packages are installed.
-A name may carry options, as in `pspnet/resnet18:output_stride=16,head_channels=128`.
+them) and times it on every CPU backend in fp32 and INT8, all in turns. A name may carry options, as in
+`pspnet/resnet18:output_stride=16,head_channels=128`. `benchmarks/peers.py` compares with other packages' networks.
+With `--grasps` the networks are those for maps of grasps in depth images.
 """
 
 import sys
@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from benchmarks import machine
 from deploy.backends.auto import installed
 from deploy.backends.onnxruntime_cpu import OrtEngine
@@ -27,8 +25,8 @@ from deploy.backends.openvino_cpu import OvEngine
 from deploy.bundle.manifest import ClassInfo, InputSpec
 from deploy.errors import exit_with_one_line
 from deploy.files.atomic import write_json
-from deploy.latency.latency import measure_interleaved
-from deploy.table import format_table
+from deploy.latency.latency import Summary, measure_interleaved
+from deploy.table import format_table, int8_notes
 from deploy.tasks.segmentation.model import SegmentationModel
 
 if TYPE_CHECKING:
@@ -43,6 +41,13 @@ NAMES = (
     "pspnet/tf_efficientnet_lite0:output_stride=16,head_channels=128",
     "pspnet/mobilenetv3_large_100:output_stride=16,head_channels=128",
     "deeplabv3plus/mobilenetv2_100",
+)
+GRASP_NAMES = (
+    "ggcnn",
+    "ggcnn2",
+    "edge-nano:detail=True",
+    "edge-small:detail=True",
+    "pspnet/resnet18:output_stride=16,head_channels=128,detail=True",
 )
 ENGINES = {"onnxruntime": OrtEngine, "openvino": OvEngine}
 
@@ -62,13 +67,13 @@ class Row:
 def main(argv: Sequence[str]) -> int:
     """Measure, print the table and write the JSON."""
     options = _parser().parse_args(argv)
-    spec = InputSpec(
-        ("R", "G", "B"), options.size, options.size, "uint8", "NHWC", mean=(120.0,) * 3, std=(60.0,) * 3
-    )
     # start-up time: torch is not needed for --help
-    from benchmarks.students_networks import candidates
+    from benchmarks.students_networks import candidates, grasp_candidates
 
-    found = candidates(options.names or NAMES, options.classes, options.peers)
+    if options.grasps:
+        spec, found = depth_spec(options.size), grasp_candidates(options.names or GRASP_NAMES)
+    else:
+        spec, found = color_spec(options.size), candidates(options.names or NAMES, options.classes)
     rows = measure(found, spec, options.classes, options.runs)
     about = machine.describe()
     print(machine.summary(about))
@@ -78,6 +83,16 @@ def main(argv: Sequence[str]) -> int:
             options.json, {"machine": about, "size": options.size, "rows": [asdict(row) for row in rows]}
         )
     return 0
+
+
+def color_spec(size: int) -> InputSpec:
+    """The input of a network for square color images."""
+    return InputSpec(("R", "G", "B"), size, size, "uint8", "NHWC", mean=(120.0,) * 3, std=(60.0,) * 3)
+
+
+def depth_spec(size: int) -> InputSpec:
+    """The input of a network for square depth images, in meters about their mean."""
+    return InputSpec(("depth",), size, size, "float32", "NCHW", mean=(0.0,), std=(0.03,))
 
 
 def measure(found: Sequence["Candidate"], spec: InputSpec, classes: int, runs: int) -> list[Row]:
@@ -91,26 +106,51 @@ def measure(found: Sequence["Candidate"], spec: InputSpec, classes: int, runs: i
     """
     from benchmarks.students_networks import models_of  # start-up time: torch
 
-    image = np.random.default_rng(0).integers(0, 256, (spec.height, spec.width, 3), np.uint8)
-    names = tuple(ClassInfo(str(number), (0, 0, 0)) for number in range(classes))
-    models: dict[tuple[str, str], SegmentationModel] = {}
+    files: dict[str, dict[str, Path]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, one in enumerate(found):
+            files[one.name] = {}
             for precision, model in models_of(one, spec).items():
-                file = Path(folder) / f"{number}-{precision}.onnx"
-                file.write_bytes(model)
-                for backend in installed():
-                    engine = ENGINES[backend](file, name=f"{backend} {precision}")
-                    models[one.name, engine.name] = SegmentationModel(spec, names, engine)
-        stats = measure_interleaved([(model, image) for model in models.values()], runs)
+                files[one.name][precision] = Path(folder) / f"{number}-{precision}.onnx"
+                files[one.name][precision].write_bytes(model)
+        stats = timed(files, spec, classes, runs)
     rows = []
     for one in found:
-        own = {
-            form: stat.engine for (name, form), stat in zip(models, stats, strict=True) if name == one.name
-        }
-        p50, p90 = ({form: getattr(its, q) for form, its in own.items()} for q in ("p50", "p90"))
+        p50, p90 = ({form: getattr(its, q) for form, its in stats[one.name].items()} for q in ("p50", "p90"))
         rows.append(Row(one.name, one.parameters, one.macs(spec.height), p50, p90))
     return rows
+
+
+def timed(
+    files: Mapping[str, Mapping[str, Path]], spec: InputSpec, classes: int, runs: int
+) -> dict[str, dict[str, Summary]]:
+    """Time ONNX files on all backends, in turns.
+
+    Args:
+        files: by network and precision.
+        spec: their input.
+        classes: how many they tell apart.
+        runs: measured inferences of each.
+
+    Returns:
+        Milliseconds of the engine by network, and by backend and precision, such as "openvino int8".
+    """
+    from benchmarks.students_networks import noise_image  # start-up time: torch
+
+    image = noise_image(spec, 0)
+    image = image if spec.layout == "NHWC" else image.transpose(1, 2, 0)
+    names = tuple(ClassInfo(str(number), (0, 0, 0)) for number in range(classes))
+    models: dict[tuple[str, str], SegmentationModel] = {}
+    for name, forms in files.items():
+        for precision, file in forms.items():
+            for backend in installed():
+                engine = ENGINES[backend](file, name=f"{backend} {precision}")
+                models[name, engine.name] = SegmentationModel(spec, names, engine)
+    stats = measure_interleaved([(model, image) for model in models.values()], runs)
+    found: dict[str, dict[str, Summary]] = {name: {} for name in files}
+    for (name, form), stat in zip(models, stats, strict=True):
+        found[name][form] = stat.engine
+    return found
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -125,7 +165,13 @@ def table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return format_table(("network", "params M", "GMAC", *(f"{form} ms" for form in forms)), lines)
+    header = ("network", "params M", "GMAC", *(f"{form} ms" for form in forms))
+    named = {
+        (f"{row.name} on {form.split()[0]}", form.split()[1]): ms
+        for row in rows
+        for form, ms in row.ms.items()
+    }
+    return "\n".join([format_table(header, lines), *int8_notes(named)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,8 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks, with options after a colon")
     parser.add_argument("--size", type=int, default=320, help="side of the square input in pixels (320)")
     parser.add_argument("--classes", type=int, default=11, help="classes (11)")
+    parser.add_argument("--grasps", action="store_true", help="networks for maps of grasps in depth images")
     parser.add_argument("--runs", type=int, default=50, help="measured inferences of each model (50)")
-    parser.add_argument("--peers", action="store_true", help="networks of other packages, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return parser
 

@@ -9,6 +9,7 @@ arXiv:2212.01593). `fold_branches` makes one convolution with a bias of them.
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -119,8 +120,8 @@ class Backbone(nn.Module):
         """Channels of each map."""
         strides = (2, 2, 2, stride // 16)
         self.stages = nn.ModuleList(
-            _stage(*self.widths[number : number + 2], depth, step)
-            for number, (depth, step) in enumerate(zip(depths, strides, strict=True))
+            _stage(before, after, depth, step)
+            for (before, after), depth, step in zip(pairwise(self.widths), depths, strides, strict=True)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.students import main
 from deploy.errors import UserError
+from student.edge import EdgeNet, fold_branches
+from student.zoo import count_macs, count_parameters
 
 FAST = ["--size", "64", "--classes", "3", "--runs", "2"]
 
@@ -31,7 +33,23 @@ def test_mistakes_get_one_line(name, message):
         main([name, *FAST])
 
 
-@pytest.mark.slow
-def test_peers_take_part(capsys):
-    main(["edge/4", "--peers", *FAST])
-    assert "torchvision LR-ASPP-MobileNetV3-L" in capsys.readouterr().out
+def test_networks_for_grasps_take_depth(tmp_path, capsys):
+    file = tmp_path / "grasps.json"
+    main(
+        [
+            "ggcnn",
+            "edge/4:detail=True,dropout=0.0",
+            "--grasps",
+            "--size",
+            "60",
+            "--runs",
+            "1",
+            "--json",
+            str(file),
+        ]
+    )
+    assert "edge/4:detail=True" in capsys.readouterr().out
+    ggcnn, edge = json.loads(file.read_text())["rows"]
+    assert ggcnn["macs"] > edge["macs"] > 0
+    small = fold_branches(EdgeNet(1, 4, width=4, detail=True))
+    assert (edge["parameters"], edge["macs"]) == (count_parameters(small), count_macs(small, 1, (60, 60)))
