@@ -40,6 +40,8 @@ class Soak:
     """Memory of the process once settled, at the end, and at most between."""
     growth_mb_per_minute: float
     """Slope of a line through the memory, once settled."""
+    rss_mb_by_minute: tuple[float, ...]
+    """Median of each minute: a single value depends on how many frames are just in memory."""
 
 
 def write_video(path: Path, size: tuple[int, int]) -> None:
@@ -96,11 +98,23 @@ def soak(model: Model, video: Path, minutes: float) -> Soak:
         stream.close()
         passes += 1
     took = monotonic() - begin
+    minutes_of = np.array([seconds // 60 for seconds, _ in memory])
+    sizes = np.array([size for _, size in memory])
+    by_minute = tuple(float(np.median(sizes[minutes_of == minute])) for minute in np.unique(minutes_of))
     settled = np.array([entry for entry in memory if entry[0] >= SETTLED * took])
     slope = 60 * float(np.polyfit(settled[:, 0], settled[:, 1], 1)[0]) if len(settled) > 1 else 0.0
     rss = (float(settled[0, 1]), float(settled[-1, 1]), float(settled[:, 1].max()))
     counts = (len(calls), passes, out_of_order, dropped, wrong)
-    return Soak(took / 60, *counts, len(calls) / took, percentiles(intervals), percentiles(calls), rss, slope)
+    return Soak(
+        took / 60,
+        *counts,
+        len(calls) / took,
+        percentiles(intervals),
+        percentiles(calls),
+        rss,
+        slope,
+        by_minute,
+    )
 
 
 def percentiles(values: list[float]) -> tuple[float, float, float]:
@@ -129,6 +143,7 @@ def soak_table(one: Soak) -> str:
         ("resize + engine + labels ms: p50, p90, p99", _listed(one.call_ms)),
         ("p99 / p50", f"{one.call_ms[2] / one.call_ms[0]:.2f}"),
         ("memory MB: settled, end, most", _listed(one.rss_mb)),
+        ("memory MB, median of each minute", " ".join(f"{size:.0f}" for size in one.rss_mb_by_minute)),
         ("growth MB per minute", f"{one.growth_mb_per_minute:+.2f}"),
     ]
     return format_table(("stream", ""), lines)
