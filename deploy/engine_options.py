@@ -14,5 +14,5 @@ def add_engine_options(command: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         metavar="NAME",
-        help=f"{', '.join(PRECISIONS)} (auto: the lowest that the bundle has)",
+        help=f"{', '.join(PRECISIONS)} (auto: the fastest that passed; of a named backend the lowest there is)",
     )

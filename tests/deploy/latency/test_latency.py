@@ -1,5 +1,8 @@
 """Latency measurements: the arithmetic on made-up timings, and a fresh process on a real bundle."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +12,7 @@ from deploy.bundle.manifest import GOLDEN
 from deploy.errors import UserError
 from deploy.latency import latency
 from deploy.loading import load
+from tests.conftest import ROOT
 from tests.deploy.tiny import SPECS, make_bundle, make_image
 
 IMAGE = np.zeros((2, 2, 1), np.uint8)
@@ -83,6 +87,46 @@ def test_cold_start_measures_the_child_and_not_its_parent(bundle):
     assert 10e6 < cold.peak_rss_bytes < ballast.nbytes
     assert 0 < cold.import_s + cold.load_s < cold.first_result_s
     assert cold.inferences == 3
+
+
+START = """
+import sys
+def rss():
+    with open("/proc/self/status") as status:
+        return int(status.read().split("VmRSS:")[1].split()[0]) / 1024
+bare = rss()
+import numpy
+from deploy.loading import load
+model = load(sys.argv[1], sys.argv[2])
+for _ in range(3):
+    model(numpy.zeros((32, 48, 3), numpy.uint8))
+names = ("cv2", "importlib.metadata", "onnx", "onnxruntime", "openvino", "rich", "torch")
+print(model.engine.name.split()[0], f"{rss() - bare:.0f}", *(name for name in names if name in sys.modules))
+"""
+
+
+def started(bundle, backend):
+    """The backend that a fresh process runs, its memory in MB above the interpreter's, and what it imported."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not report memory in /proc")
+    command = [sys.executable, "-c", START, str(bundle), backend]
+    printed = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    backend, memory, *imported = printed.split()
+    return backend, int(memory), imported
+
+
+def test_the_base_process_is_small(bundle):
+    assert started(bundle, "onnxruntime")[2] == ["onnxruntime"]
+    assert started(bundle, "onnxruntime")[1] < 80
+
+
+def test_a_remembered_choice_imports_its_backend_only(tmp_path):
+    make_bundle(tmp_path / "bundle")
+    load(tmp_path / "bundle")  # measures and remembers
+    backend, _, imported = started(tmp_path / "bundle", "auto")
+    assert imported == [backend]
 
 
 def test_cold_start_runs_what_it_is_told(bundle):
