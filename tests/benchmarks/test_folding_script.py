@@ -1,0 +1,32 @@
+"""The forms that benchmarks/folding.py compares compute the same, and its clock counts each call."""
+
+import pytest
+import torch
+
+from benchmarks.folding import timed
+from benchmarks.folding_networks import Chain, split
+from tests.student.networks import settled, small
+
+
+@pytest.mark.parametrize("arch", ["deeplabv3plus/mobilenetv2_100", "unet", "unet-fusion"])
+def test_split_convolutions_compute_the_same(arch):
+    images = torch.randn(2, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = settled(small(arch), images).double()
+    with torch.no_grad():
+        expected = network(images.double()).logits
+        found = split(network)(images.double()).logits
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+def test_a_chain_has_layers_of_equal_size():
+    with torch.no_grad():
+        logits = Chain(8, 3, 4, 2)(torch.zeros(1, 3, 32, 32)).logits
+    assert logits.shape == (1, 2, 8, 8)
+
+
+def test_calls_take_turns():
+    order = []
+    found = timed({("a",): lambda: order.append("a"), ("b",): lambda: order.append("b")}, runs=2, warmup=1)
+    assert order == ["a", "b"] * 3
+    assert set(found) == {("a",), ("b",)}
