@@ -1,6 +1,7 @@
 """Presets: functions that return a complete configuration, of which the command line can change single fields.
 
-Those whose purpose does not end in "for a GPU" run on two cores. `camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
+Those whose purpose does not end in "for a GPU" run on two cores.
+`camvid`, `cityscapes` and `voc` follow the PSPNet paper (arXiv:1612.01105, §5).
 """
 
 from collections.abc import Callable
@@ -47,10 +48,9 @@ def quick() -> RunConfig:
         data=DataConfig("synthetic", size=(96, 96)),
         teacher=ModelConfig("pspnet/resnet101", output_stride=16, head_channels=128),
         student=ModelConfig("edge-small"),
-        teacher_train=TrainConfig(steps=150, lr=3e-4, warmup=20),
-        student_train=TrainConfig(steps=500, lr=2e-3, warmup=25),
+        teacher_train=TrainConfig(steps=250, lr=3e-4, warmup=20),
+        student_train=TrainConfig(steps=150, lr=2e-3, warmup=15),
         augment=AugmentConfig(crop=(64, 64), scale=(0.75, 1.5), vertical_flip=True),
-        distill=DistillConfig(views=4),
         out=Path("runs/quick"),
     )
 
@@ -172,7 +172,7 @@ def folder() -> RunConfig:
 
 
 def folder_cpu() -> RunConfig:
-    """Your own images and masks without a GPU, below an hour: `edge-small` taught by a network with ImageNet weights."""
+    """Your own images and masks without a GPU, below an hour: `edge-small`, and a teacher with ImageNet weights."""
     return RunConfig(
         data=DataConfig("folder", size=(256, 256)),
         teacher=ModelConfig(

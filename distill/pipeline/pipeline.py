@@ -23,9 +23,9 @@ from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
 from distill.pipeline.prepare import prepare
 from distill.pipeline.qat_stage import train_qat, worth_keeping
-from distill.pipeline.schedule import schedule
 from distill.pipeline.stages import Trained, TrainedNetworks, train_all
 from distill.pipeline.student_choice import time_trained
+from distill.pipeline.time_budget import fit_to_time
 from distill.quantization.post_training import Outcome, quantize_bundle, write_device_data
 from distill.quantization.qat import QatNetwork
 from distill.reporting.run_report import Form, Row, bundles_of, latency_of, write_pictures, write_report
@@ -45,7 +45,7 @@ def run(config: RunConfig) -> Path:
     """
     context = prepare(config)
     try:
-        return run_pipeline(schedule(context))
+        return run_pipeline(fit_to_time(context))
     finally:
         stop_tracker(context.accelerator)
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from deploy.errors import UserError
-from distill.pipeline import schedule as module
+from distill.pipeline import time_budget as module
 from distill.pipeline.estimate import Speed
 from distill.pipeline.pipeline import run
 from distill.pipeline.prepare import prepare
-from distill.pipeline.schedule import SCHEDULE, schedule, summary_lines
+from distill.pipeline.time_budget import SCHEDULE, fit_to_time, summary_lines
 from distill.run import parse
 from tests.distill.tiny import RUN
 
@@ -52,10 +52,10 @@ LONG = ("--teacher-train.steps=100", "--student-train.steps=100", "--max-minutes
 
 def test_steps_are_reduced_to_the_time_and_a_resumed_run_takes_the_same(tmp_path, timed):
     context = prepared(tmp_path, *LONG)
-    first = schedule(context).config
+    first = fit_to_time(context).config
     assert 0 < first.teacher_train.steps < 100
     assert json.loads((first.out / SCHEDULE).read_text())["teacher_train.steps"] == first.teacher_train.steps
-    again = schedule(prepared(tmp_path, *LONG, "--resume")).config
+    again = fit_to_time(prepared(tmp_path, *LONG, "--resume")).config
     assert again.teacher_train == first.teacher_train
     assert again.student_train == first.student_train
     assert len(timed) == 1, "the resumed run does not measure again"
@@ -63,28 +63,28 @@ def test_steps_are_reduced_to_the_time_and_a_resumed_run_takes_the_same(tmp_path
 
 def test_a_run_that_fits_keeps_its_steps_when_it_is_resumed_on_a_slow_machine(tmp_path, timed):
     arguments = ("--max-minutes=1000",)
-    schedule(prepared(tmp_path, *arguments))
+    fit_to_time(prepared(tmp_path, *arguments))
     timed.clear()
-    assert schedule(prepared(tmp_path, *arguments, "--resume")).config.teacher_train.steps == 2
+    assert fit_to_time(prepared(tmp_path, *arguments, "--resume")).config.teacher_train.steps == 2
     assert not timed
 
 
 def test_a_damaged_schedule_is_refused(tmp_path, timed):
-    (schedule(prepared(tmp_path, *LONG)).config.out / SCHEDULE).write_text("{")
+    (fit_to_time(prepared(tmp_path, *LONG)).config.out / SCHEDULE).write_text("{")
     with pytest.raises(UserError, match=r"schedule\.json: cannot be read .*; choose another --out"):
-        schedule(prepared(tmp_path, *LONG, "--resume"))
+        fit_to_time(prepared(tmp_path, *LONG, "--resume"))
 
 
 def test_a_long_run_on_a_cpu_is_warned_of(tmp_path, timed, capsys):
     context = prepared(tmp_path, "--teacher-train.steps=20000")
-    schedule(context)
+    fit_to_time(context)
     told = capsys.readouterr().err
     assert "teacher 20000 steps in 11.1 h" in told
     assert "warning: that is long for a CPU; use a GPU, --max-minutes 60, or a preset for CPUs" in told
 
 
 def test_few_steps_are_not_timed(tmp_path, timed):
-    schedule(prepared(tmp_path))
+    fit_to_time(prepared(tmp_path))
     assert not timed
 
 

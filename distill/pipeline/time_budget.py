@@ -32,7 +32,7 @@ MOST_CLASSES = 12
 ARITHMETIC = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
-def schedule(context: RunContext) -> RunContext:
+def fit_to_time(context: RunContext) -> RunContext:
     """Reduce steps where `max_minutes` asks for it, print the summary, and return the context to train with.
 
     Raises:
