@@ -94,7 +94,7 @@ def test_verify_asks_less_of_int8(int8_bundle, bundle, tmp_path, capsys):
         "onnxruntime fp32: 2 golden inputs, labels agree on 99.023 % (at least 99.9 %)"
         in capsys.readouterr().out
     )
-    assert main(["verify", str(int8_bundle)]) == 1  # another network altogether
+    assert main(["verify", str(int8_bundle), "--precision", "int8"]) == 1  # another network altogether
 
 
 def test_verify_asks_no_more_than_the_gates():
