@@ -39,6 +39,8 @@ def test_presets_are_listed_with_their_purpose(capsys):
         "cityscapes",
         "voc",
         "folder",
+        "folder-cpu",
+        "folder-gpu",
         "quick-depth",
     ]
     assert all(len(line.split()) > 4 for line in lines)
