@@ -78,7 +78,12 @@ def _lraspp(classes: int) -> PeerNetwork:
     from torchvision.models.segmentation import lraspp_mobilenet_v3_large  # optional dependency
 
     network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes)
-    return PeerNetwork(network, lambda its, x: (its.classifier(its.backbone(x)), None))
+    return PeerNetwork(network, _lraspp_logits)
+
+
+def _lraspp_logits(network: Any, x: Tensor) -> tuple[Tensor, None]:
+    """Its logits at stride 8."""
+    return network.classifier(network.backbone(x)), None
 
 
 def _smp(architecture: str, encoder: str) -> Callable[[int], nn.Module]:
@@ -98,18 +103,23 @@ def _smp_logits(network: Any, x: Tensor) -> tuple[Tensor, None]:
 
 
 def _segformer(classes: int) -> PeerNetwork:
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation  # optional dependency
+    import transformers  # optional dependency # pyright: ignore[reportMissingImports]
 
-    network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=classes))  # its defaults are B0
-    return PeerNetwork(network, lambda its, x: (its(x).logits, None))
+    config = transformers.SegformerConfig(num_labels=classes)  # its defaults are B0
+    return PeerNetwork(transformers.SegformerForSemanticSegmentation(config), _segformer_logits)
+
+
+def _segformer_logits(network: Any, x: Tensor) -> tuple[Tensor, None]:
+    """Its logits at stride 4."""
+    return network(x).logits, None
 
 
 def _yolo_sem(size: str) -> Callable[[int], nn.Module]:
     def build(classes: int) -> PeerNetwork:
         os.environ.setdefault("YOLO_OFFLINE", "true")  # read at import: no look-ups, no reports
-        from ultralytics.nn.tasks import SemanticSegmentationModel  # optional dependency
+        from ultralytics.nn import tasks  # optional dependency # pyright: ignore[reportMissingImports]
 
-        network = SemanticSegmentationModel(f"yolo26{size}-sem.yaml", ch=3, nc=classes, verbose=False)
+        network = tasks.SemanticSegmentationModel(f"yolo26{size}-sem.yaml", ch=3, nc=classes, verbose=False)
         return PeerNetwork(network, _yolo_logits)
 
     return build

@@ -1,0 +1,125 @@
+"""Time bundles side by side: all backends and precisions in turns, then each in a fresh process."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers_bundles import Entry, Index
+from deploy.backends.auto import installed
+from deploy.backends.cpu import open_cpu
+from deploy.backends.engine import CPU_MODELS, Engine
+from deploy.backends.setting import BF16, Setting, computes_bf16
+from deploy.latency.latency import cold_start
+
+PRECISIONS = ("fp32", "int8")
+WARM = 3
+TURN = 0.03
+"""Seconds of one turn; a slow network runs once in it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network as measured."""
+
+    name: str
+    parameters: int
+    macs: int
+    bytes: Mapping[str, int]
+    """Size of the ONNX file by precision."""
+    ms: Mapping[str, float]
+    """Median of one inference by backend and precision, such as "openvino int8"."""
+    p90: Mapping[str, float]
+    first_result_s: Mapping[str, float]
+    """Seconds from the start of a fresh process to its first labels, in the faster backend of each precision."""
+    peak_rss_bytes: Mapping[str, int]
+    """Peak memory of that process."""
+
+    def best(self, precision: str = "") -> float:
+        """Milliseconds on the network's faster backend, in a precision or, without one, in the fastest."""
+        return self.ms[self.fastest(precision)]
+
+    def fastest(self, precision: str = "") -> str:
+        """The fastest backend and precision, such as "openvino int8": in a precision or, without one, of all."""
+        return min((form for form in self.ms if form.endswith(precision)), key=self.ms.__getitem__)
+
+
+Form = tuple[str, str]
+"""A network's name, and the backend and precision that run it, such as "openvino int8"."""
+
+
+def measure(index: Index, folder: Path, rounds: int, cold: bool) -> list[Row]:
+    """Time the bundles of a folder.
+
+    Args:
+        index: what to time of it.
+        folder: the folder.
+        rounds: turns of each network, backend and precision.
+        cold: also start each network in a fresh process, in the faster backend of each precision.
+    """
+    engines = {
+        (entry.name, setting.name): open_cpu(folder / entry.bundle, setting)
+        for entry in index.networks
+        for setting in settings()
+    }
+    image = np.random.default_rng(0).integers(0, 256, (index.size, index.size, 3), np.uint8)
+    times = in_turns(engines, image[None], rounds)
+    engines.clear()  # their threads and memory, before the fresh processes
+    rows = [_row(entry, folder / entry.bundle, times) for entry in index.networks]
+    if not cold:
+        return rows
+    return [
+        _started(row, folder / entry.bundle, image) for row, entry in zip(rows, index.networks, strict=True)
+    ]
+
+
+def settings() -> list[Setting]:
+    """The backends and precisions of this machine: fp32 and INT8 on all, bf16 where CPU and OpenVINO have it."""
+    backends = installed()
+    found = [Setting(backend, precision) for precision in PRECISIONS for backend in backends]
+    if "openvino" in backends and computes_bf16():
+        found.append(Setting("openvino", BF16))
+    return found
+
+
+def in_turns(engines: Mapping[Form, Engine], batch: np.ndarray, rounds: int) -> dict[Form, list[float]]:
+    """Milliseconds of each inference, from `rounds` turns of each engine.
+
+    Every engine has one turn in each round, so that other load and the clock's frequency affect all alike. The first
+    inference of a turn is not counted: it reloads the engine's data into the caches.
+    """
+    for engine in engines.values():
+        for _ in range(WARM):
+            engine.run(batch)
+    times: dict[Form, list[float]] = {form: [] for form in engines}
+    for _ in range(rounds):
+        for form, engine in engines.items():
+            engine.run(batch)
+            end = time.perf_counter() + TURN
+            while True:
+                start = time.perf_counter()
+                engine.run(batch)
+                now = time.perf_counter()
+                times[form].append(1000 * (now - start))
+                if now > end:
+                    break
+    return times
+
+
+def _row(entry: Entry, bundle: Path, times: Mapping[Form, Sequence[float]]) -> Row:
+    own = {form: values for (name, form), values in times.items() if name == entry.name}
+    p50, p90 = ({form: float(np.percentile(v, q)) for form, v in own.items()} for q in (50, 90))
+    sizes = {precision: (bundle / CPU_MODELS[precision]).stat().st_size for precision in PRECISIONS}
+    return Row(entry.name, entry.parameters, entry.macs, sizes, p50, p90, {}, {})
+
+
+def _started(row: Row, bundle: Path, image: np.ndarray) -> Row:
+    starts = {}
+    for precision in PRECISIONS:
+        backend = row.fastest(precision).split()[0]
+        starts[precision] = cold_start(bundle, image, backend, precision=precision)
+    first = {precision: start.first_result_s for precision, start in starts.items()}
+    memory = {precision: start.peak_rss_bytes for precision, start in starts.items()}
+    return Row(**{**asdict(row), "first_result_s": first, "peak_rss_bytes": memory})
