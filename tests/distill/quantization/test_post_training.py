@@ -13,8 +13,8 @@ from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, read_labeled
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from distill.config import DataConfig
-from distill.export_config import Int8Config
 from distill.export.to_onnx import input_spec
+from distill.export_config import Int8Config
 from distill.pipeline import pipeline
 from distill.pipeline.pipeline import OnDevice, run, to_device_by_qat
 from distill.quantization import post_training as int8
