@@ -11,6 +11,9 @@ from deploy.backends.output_pool import OutputPool, shapes_of
 from deploy.errors import UserError
 from deploy.host import cpu_flags
 
+SIZES = 4
+"""Sizes of batches whose output arrays are kept for reuse; with more, the engine would keep ever more memory."""
+
 
 class OrtEngine:
     """An ONNX model in ONNX Runtime; one session serves any number of threads.
@@ -72,6 +75,8 @@ class OrtEngine:
         if pool is None:  # sizes of the logits are known only after a run
             labels, logits = self._session.run(OUTPUTS, {self._input: batch})
             outputs = {"labels": np.asarray(labels), "logits": np.asarray(logits)}
+            if len(self._pools) >= SIZES:
+                self._pools = {}  # calls of other threads give their arrays back to the pools that they took them from
             self._pools[batch.shape] = OutputPool(shapes_of(outputs), self._bind)
             return outputs
         slot = pool.take()

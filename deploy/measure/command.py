@@ -51,6 +51,8 @@ def subjects_of(path: Path) -> list[Subject]:
             f"{path}: {what}; give a bundle, or a folder that `edgedistill students --export` wrote"
         )
     found = read_candidates(path).candidates
+    if not found:
+        raise UserError(f"{path / CANDIDATES}: lists no candidates; export them again")
     return [Subject(path / one.bundle, one.name, one) for one in found]
 
 

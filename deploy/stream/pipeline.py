@@ -1,5 +1,6 @@
 """Stages that run in threads, one after another, from a source to the caller: in order, and with bounded queues."""
 
+import atexit
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from threading import Thread
@@ -44,7 +45,10 @@ class Pipeline:
         ]
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads; a program that ends without `stop` and `join` stops them, too."""
+        atexit.register(
+            self._end
+        )  # threads that the interpreter kills inside an inference library abort the process
         for thread in self._threads:
             thread.start()
 
@@ -63,7 +67,12 @@ class Pipeline:
         for thread in self._threads:
             if thread.ident is not None:  # it was started
                 thread.join(max(0.0, end - monotonic()))
+        atexit.unregister(self._end)
         return not any(thread.is_alive() for thread in self._threads)
+
+    def _end(self) -> None:
+        self.stop()
+        self.join()
 
 
 def _read(items: Callable[[], Generator[Any, None, None]], outbox: Channel[Any]) -> None:

@@ -63,7 +63,7 @@ def _video(target: str | int, name: str, live: bool) -> Source:
 
 def _without_password(url: str) -> str:
     """A URL for messages and logs."""
-    return re.sub(r"://[^/@]*@", "://", url)
+    return re.sub(r"://[^/]*@", "://", url)
 
 
 def _files(source: str | Path) -> Source:

@@ -9,7 +9,7 @@ import pytest
 
 import deploy
 from deploy.backends.engine import engine_files, model_file
-from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.backends.onnxruntime_cpu import SIZES, OrtEngine
 from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_golden
 from deploy.bundle.engine_files import record_verdict
@@ -208,6 +208,14 @@ def test_arrays_that_nobody_holds_are_written_again(plain):
     batch = make_image()[None]
     engine.run(batch)
     assert len({engine.run(batch)["labels"].ctypes.data for _ in range(20)}) == 1
+
+
+def test_memory_does_not_grow_with_the_sizes_of_batches(plain):
+    engine = OrtEngine(plain / "model.onnx", 1)
+    for count in range(1, 3 * SIZES):
+        for _ in range(2):
+            assert len(engine.run(np.zeros((count, 32, 48, 3), np.uint8))["labels"]) == count
+    assert len(engine._pools) <= SIZES
 
 
 def test_wrong_input_is_refused_each_time(plain):

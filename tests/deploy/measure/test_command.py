@@ -121,6 +121,12 @@ def test_mistakes_get_one_line(arguments, words, tmp_path, monkeypatch):
         main(arguments)
 
 
+def test_an_empty_index_gets_one_line(tmp_path):
+    write_json(tmp_path / CANDIDATES, Candidates(()))
+    with pytest.raises(UserError, match=r"candidates\.json: lists no candidates; export them again"):
+        main([str(tmp_path)])
+
+
 def test_the_table_names_the_fastest_backend_of_each_precision():
     lines = table(EDGE).splitlines()
     assert lines[0] == (

@@ -42,6 +42,7 @@ def test_arrays_in_any_iterable(kind):
     [
         (0, True, "camera 0"),
         ("rtsp://user:secret@camera.example/1?a=b@c", True, "rtsp://camera.example/1?a=b@c"),
+        ("rtsp://user:p@ss@camera.example/1", True, "rtsp://camera.example/1"),
         ("https://example.org/clip.mp4", False, "https://example.org/clip.mp4"),
     ],
 )

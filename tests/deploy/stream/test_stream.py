@@ -14,6 +14,7 @@ from deploy.errors import UserError
 from tests.conftest import ROOT
 from tests.deploy.stream.networks import LevelEngine, level, level_model, threads
 from tests.deploy.stream.test_capture import write_video
+from tests.deploy.tiny import make_bundle
 
 
 @pytest.fixture(autouse=True)
@@ -246,3 +247,25 @@ def test_ctrl_c_ends_a_stream_that_waits_for_its_source():
         timeout=60,
     )
     assert (done.stdout.strip(), done.returncode) == ("interrupted True []", 0), done.stderr
+
+
+def test_a_program_may_end_in_the_middle_of_a_stream(tmp_path):
+    make_bundle(tmp_path / "a.bundle")
+    code = f"""
+import itertools, sys
+import numpy as np
+import deploy
+
+model = deploy.load({str(tmp_path / "a.bundle")!r}, "onnxruntime", threads=1)
+frame = np.zeros((2000, 2000, 3), np.uint8)
+results = model.stream(itertools.repeat(frame))  # a global name keeps it open
+next(results)
+sys.exit(3)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (
+        3,
+        "",
+    )  # not SIGABRT: "terminate called without an active exception"
