@@ -63,8 +63,9 @@ class Calls(Staged[R]):
 
         Args:
             source: a video file, an image, a folder of images or a pattern such as "shots/*.png"; a URL (rtsp://,
-                http://); the number of a camera; or an iterable of images H×W×C, which may be a generator. Videos need
-                OpenCV: `pip install 'edgedistill[video]'`.
+                http://); the number of a camera; or an iterable of images H×W×C, which may be a generator. It runs
+                ahead of the results, so each image must be an array of its own: one that is filled again and again
+                would change under the network. Videos need OpenCV: `pip install 'edgedistill[video]'`.
             queue: how many decoded frames may wait; at most `queue` + 6 are in memory at a time.
             when_full: "wait": no frame is lost, and a slow caller slows down the source. "drop": the oldest waiting
                 frame or result gives way, so that results are of the newest frames. None: "drop" for cameras and live

@@ -46,9 +46,8 @@ class Pipeline:
 
     def start(self) -> None:
         """Start the threads; a program that ends without `stop` and `join` stops them, too."""
-        atexit.register(
-            self._end
-        )  # threads that the interpreter kills inside an inference library abort the process
+        # Threads that the interpreter kills inside an inference library would abort the process.
+        atexit.register(self._end)
         for thread in self._threads:
             thread.start()
 
