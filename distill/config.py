@@ -108,7 +108,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.max_ms >= 0, "student", "max-ms", f"{self.max_ms:g}: must be above 0, or 0 for no budget"
+            0 <= self.max_ms < math.inf,
+            "student",
+            "max-ms",
+            f"{self.max_ms:g}: must be above 0, or 0 for no budget",
         )
 
 

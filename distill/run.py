@@ -28,6 +28,9 @@ OPEN_SWITCHES = ("teacher.detail", "student.detail")
 WITH_DETAIL = ("pspnet/", "edge")
 """How the names of networks with the option `detail` begin."""
 
+WITH_BACKBONE = ("pspnet/", "deeplabv3plus/")
+"""The same for the option `pretrained`."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the preset `argv[0]` with the fields changed that follow, and return the exit code."""
@@ -90,7 +93,8 @@ def preset(name: str, **changes: Any) -> RunConfig:
 def with_families(config: RunConfig, archs: Mapping[str, str]) -> RunConfig:
     """A preset without the options of a network that is replaced by one of another family.
 
-    `output_stride` and `head_channels` that suit a PSPNet mean nothing to a U-Net, which would refuse them.
+    `output_stride`, `head_channels` and `pretrained` that suit a PSPNet mean nothing to a U-Net, which would refuse
+    them.
 
     Args:
         config: the preset.
@@ -103,6 +107,8 @@ def with_families(config: RunConfig, archs: Mapping[str, str]) -> RunConfig:
             model = replace(model, output_stride=new.output_stride, head_channels=new.head_channels)
             if not arch.startswith(WITH_DETAIL):
                 model = replace(model, detail=new.detail)
+            if not arch.startswith(WITH_BACKBONE):
+                model = replace(model, pretrained=new.pretrained)
             config = replace(config, **{part: model})
     return config
 

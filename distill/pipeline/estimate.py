@@ -15,7 +15,8 @@ from distill.run_context import RunContext
 from distill.training.step_module import TrainStepModule, normalized
 
 CPU_IMAGES = 2
-"""Images of a timed step on a CPU, where its time is proportional to them; on a GPU it is a whole micro-batch."""
+"""Images of a timed step on a CPU, where its time is proportional to them; on a GPU it is a whole micro-batch.
+It is the least that batch norms after pooling to 1×1 can train with."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ class PlannedTraining:
     """For all scores on the validation split."""
     validations: int
     """How many these are."""
+    once_seconds: float = 0.0
+    """For what does not depend on the steps: the teacher's outputs for fixed views."""
 
     @property
     def seconds(self) -> float:
         """Time of the training."""
-        return self.step_seconds + self.validation_seconds
+        return self.once_seconds + self.step_seconds + self.validation_seconds
 
 
 def plan(context: RunContext, speeds: Mapping[str, Speed]) -> list[PlannedTraining]:
@@ -64,6 +67,8 @@ def plan(context: RunContext, speeds: Mapping[str, Speed]) -> list[PlannedTraini
     if config.baseline:
         trainings.append(replace(alone, name="baseline"))
     taught = teaching_seconds(context, speeds["teacher"].forward)
+    if config.distill.views:
+        return [*trainings, replace(alone, once_seconds=taught)]
     return [*trainings, replace(alone, step_seconds=alone.step_seconds + taught)]
 
 
@@ -80,7 +85,7 @@ def planned(context: RunContext, name: str, training: TrainConfig, speed: Speed)
 def teaching_seconds(context: RunContext, forward: float) -> float:
     """What the teachers' outputs cost in all: computed in every step, or once for each fixed view."""
     config, processes = context.config, context.accelerator.num_processes
-    if not config.distill.weight:
+    if not (config.distill.weight and config.student_train.steps):
         return 0.0
     views = config.distill.views * len(context.splits.train)
     images = views or config.student_train.steps * config.student_train.batch_size
@@ -97,7 +102,8 @@ def shortened(config: RunConfig, trainings: Sequence[PlannedTraining]) -> dict[s
     """Changes of the configuration, by dotted name, with which its trainings take about `max_minutes` at most.
 
     Steps, warm-up and the steps between validations are reduced in proportion, but to no less than one step. Where the
-    validations would take more than half of the time, there is only the one at the end.
+    validations would take more than half of the time, there is only the one at the end; or with the schedule `plateau`,
+    which needs scores on the way, as many as half of the time allows.
 
     Args:
         config: the run.
@@ -106,16 +112,20 @@ def shortened(config: RunConfig, trainings: Sequence[PlannedTraining]) -> dict[s
     limit = 60 * config.max_minutes
     if not limit or sum(one.seconds for one in trainings) <= limit:
         return {}
+    limit = max(0.0, limit - sum(one.once_seconds for one in trainings))
     sections = ["student_train"] if config.no_teacher else ["teacher_train", "student_train"]
-    once_seconds = sum(one.validation_seconds / max(1, one.validations) for one in trainings)
+    needed = any(getattr(config, section).schedule == "plateau" for section in sections)
     validating = sum(one.validation_seconds for one in trainings)
+    last = sum(one.validation_seconds / max(1, one.validations) for one in trainings)
     often = validating <= limit / 2
-    left = max(0.0, limit - (validating if often else once_seconds))
-    share = left / sum(one.step_seconds for one in trainings)
+    spent = validating if often else limit / 2 if needed else last
+    fewer = 1.0 if often else validating / max(spent, 1e-9)
+    share = min(1.0, max(0.0, limit - spent) / sum(one.step_seconds for one in trainings))
     changes: dict[str, object] = {}
     for section in sections:
         training: TrainConfig = getattr(config, section)
-        every = max(1, int(training.eval_every * share)) if training.eval_every and often else 0
+        keeps = training.eval_every and (often or training.schedule == "plateau")
+        every = max(1, int(training.eval_every * share * fewer)) if keeps else 0
         changes |= {
             f"{section}.steps": min(training.steps, max(1, int(training.steps * share))),
             f"{section}.warmup": int(training.warmup * share),
@@ -146,9 +156,9 @@ def measure_speed(context: RunContext, model: ModelConfig, training: TrainConfig
     """Time a new network of a configuration; the second of two turns counts."""
     config, accelerator = context.config, context.accelerator
     micro_batch = training.batch_size // (training.accumulate * accelerator.num_processes)
-    most = CPU_IMAGES if accelerator.device.type == "cpu" else micro_batch
+    images = CPU_IMAGES if accelerator.device.type == "cpu" else max(CPU_IMAGES, micro_batch)
     stage = training_stage(context, "estimate", model)
-    keys = [(0, index) for index in range(min(most, len(context.splits.train)))]
+    keys = [divmod(position, len(context.splits.train)) for position in range(images)]
     batch = stack([stage.view[key] for key in keys]).to(accelerator.device)
     new = replace(model, pretrained=False, weights=None)
     network = new_network(config, new, context.splits, context.task)

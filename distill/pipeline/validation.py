@@ -3,6 +3,8 @@
 Rules for a single field are in its section of the configuration (`distill.config`).
 """
 
+import math
+
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import DATA
 from deploy.quantize.limits import MIN_CALIBRATION_IMAGES
@@ -22,6 +24,8 @@ def check_config(config: RunConfig, processes: int) -> None:
     Raises:
         UserError: naming the first field that does not go with another, or with that many processes.
     """
+    if not 0 <= config.max_minutes < math.inf:
+        raise UserError(f"--max-minutes {config.max_minutes:g}: must be above 0, or 0 for no limit")
     root, data = config.data.root, config.out / DATA
     if root is not None and root.resolve().is_relative_to(data.resolve()):
         raise UserError(f"--data.root {root}: lies where the run writes, in {data}; choose another --out")

@@ -25,8 +25,8 @@ console = Console(stderr=True)
 
 
 def say(line: str) -> None:
-    """Print a line to stderr, above the progress bar if there is one."""
-    console.print(line, highlight=False, soft_wrap=True)
+    """Print a line to stderr as it is, above the progress bar if there is one."""
+    console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class TrainLog:

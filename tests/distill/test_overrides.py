@@ -76,3 +76,11 @@ def test_an_unknown_preset_is_refused():
 def test_a_mistake_on_the_command_line_names_the_training(line: str):
     with pytest.raises(UserError, match=r"^--student-train\.steps -1: must be at least 0$"):
         parse(["quick", "--teacher-train.steps", "10", *line.split()])
+
+
+@pytest.mark.parametrize("arch", ["edge-small", "unet", "grconvnet"])
+def test_another_family_does_not_inherit_options_that_it_lacks(arch: str):
+    student = preset("cornell", **{"student.arch": arch}).student
+    assert parse(["cornell", f"--student.arch={arch}"]).student == student
+    assert not student.pretrained
+    assert parse(["cornell", "--student.arch", "deeplabv3plus/resnet18"]).student.pretrained

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from distill.config import AugmentConfig, DataConfig, DistillConfig, ModelConfig, RunConfig, TrainConfig
+from distill.overrides import with_changes
 from distill.pipeline.estimate import Speed, duration, measure_speeds, plan, shortened, validations
 from distill.pipeline.prepare import prepare
 from distill.run import parse
@@ -34,6 +35,10 @@ def seconds(config: RunConfig, processes: int = 1) -> dict[str, tuple[float, flo
     return {one.name: (one.step_seconds, one.validation_seconds) for one in made}
 
 
+def after(config: RunConfig, changes: dict[str, object]) -> float:
+    return sum(one.seconds for one in plan(context_of(with_changes(config, changes)), SPEEDS))
+
+
 def test_steps_and_validations_of_each_training():
     assert seconds(CONFIG) == {
         "teacher": (100 * 8 * 3, 2 * 10 * 1.0),
@@ -44,7 +49,15 @@ def test_steps_and_validations_of_each_training():
 
 def test_cached_outputs_cost_the_teacher_once_per_view():
     cached = replace(CONFIG, distill=DistillConfig(views=3))
-    assert seconds(cached)["student"][0] == 200 * 8 * 1 + 3 * 50 * 1
+    student = plan(context_of(cached), SPEEDS)[-1]
+    assert (student.step_seconds, student.once_seconds) == (200 * 8 * 1, 3 * 50 * 1)
+    assert student.seconds == 1600 + 150 + 2.5
+
+
+def test_steps_give_way_to_the_outputs_of_fixed_views():
+    cached = replace(CONFIG, distill=DistillConfig(views=30), max_minutes=60)
+    changes = shortened(cached, plan(context_of(cached), SPEEDS))
+    assert after(cached, changes) == pytest.approx(3600, rel=0.05)
 
 
 def test_without_teacher_there_is_one_training():
@@ -94,6 +107,23 @@ def test_validations_give_way_to_steps():
     assert shortened(often, plan(context_of(often), SPEEDS))["teacher_train.eval_every"] == 0
 
 
+def test_a_warm_up_is_never_made_longer():
+    often = replace(CONFIG.student_train, steps=50, eval_every=1)
+    alone = replace(CONFIG, student_train=often, no_teacher=True, max_minutes=10)
+    slow = {"student": Speed(0.0, 1.0, 10.0)}  # validations take more than the time, steps less
+    changes = shortened(alone, plan(context_of(alone), slow))
+    assert (changes["student_train.steps"], changes["student_train.warmup"]) == (50, 20)
+
+
+def test_a_plateau_keeps_validations_on_the_way():
+    teacher = replace(CONFIG.teacher_train, schedule="plateau", eval_every=1)
+    config = replace(CONFIG, teacher_train=teacher, max_minutes=10)
+    changes = shortened(config, plan(context_of(config), SPEEDS))
+    new = with_changes(config, changes)
+    assert 1 < validations(new.teacher_train) < validations(teacher)
+    assert after(config, changes) <= 600
+
+
 def test_one_step_is_always_left():
     config = replace(CONFIG, max_minutes=0.01)
     changes = shortened(config, plan(context_of(config), SPEEDS))
@@ -115,3 +145,9 @@ def test_networks_are_timed_without_touching_the_data_or_the_folder(tmp_path):
     assert set(speeds) == {"teacher", "student"}
     assert all(speed.step > 0 and speed.forward > 0 and speed.loading > 0 for speed in speeds.values())
     assert {path.name for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_networks_are_timed_with_one_training_image(tmp_path):
+    one = ("--data.synthetic-counts", "1", "1", "1", "--int8.no-enabled")
+    context = prepare(parse([*RUN, *one, f"--out={tmp_path / 'run'}"]))
+    assert measure_speeds(context)["teacher"].step > 0

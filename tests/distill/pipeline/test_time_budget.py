@@ -110,3 +110,10 @@ def test_without_a_teacher_its_settings_are_not_checked(tmp_path):
     context = prepared(tmp_path, "--no-teacher", "--distill.loss=feature(layer9)")
     assert context.config.no_teacher
     assert replace(context.config, no_teacher=False) != context.config
+
+
+@pytest.mark.parametrize("minutes", ["-1", "nan", "inf"])
+def test_times_that_are_none_are_refused_before_anything_is_written(tmp_path, minutes):
+    with pytest.raises(UserError, match=rf"--max-minutes {minutes}: must be above 0, or 0 for no limit"):
+        prepared(tmp_path, f"--max-minutes={minutes}")
+    assert not (tmp_path / "run").exists()
