@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from tempfile import mkdtemp
 
 # Before numpy, torch or a library of the Hugging Face hub is imported. Tiny networks gain nothing from more
 # threads, and several processes that each claim every core slow one another down by far more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("EDGEDISTILL_CACHE", mkdtemp(prefix="edgedistill-cache-"))
 
 from pathlib import Path
 

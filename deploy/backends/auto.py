@@ -15,7 +15,8 @@ import numpy as np
 
 from deploy import host
 from deploy.backends import race
-from deploy.backends.choice import Choice, can_remember, key, read_blob, recall, remember
+from deploy.backends.blobs import blob_file, keep_blob, read_blob
+from deploy.backends.choice import Choice, can_remember, key, recall, remember
 from deploy.backends.cpu import open_cpu
 from deploy.backends.engine import CPU, TENSORRT, Engine, cpu_precision
 from deploy.backends.openvino_cpu import OvEngine
@@ -92,7 +93,7 @@ def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:
     known = remembered(folder, manifest, settings, wanted)
     if known is not None:
         try:
-            return open_cpu(folder, known.setting, read_blob(folder, known))
+            return open_cpu(folder, known.setting, read_blob(blob_file(manifest, wanted, known.setting)))
         except UserError as error:
             warn(f"{error}; choosing again")
     engines = _open_all(folder, settings)
@@ -101,8 +102,9 @@ def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:
         return next(iter(engines.values()))
     choice, engine = choose(folder, engines, _golden(folder, manifest), tune)
     if len(engines) == len(settings):
-        blob = engine.export() if isinstance(engine, OvEngine) else None
-        remember(folder, manifest, wanted, choice, blob)
+        remember(folder, manifest, wanted, choice)
+        if isinstance(engine, OvEngine) and can_remember(folder):
+            keep_blob(blob_file(manifest, wanted, choice.setting), engine.export())
     return engine
 
 

@@ -18,7 +18,7 @@ from deploy.backends.setting import Setting
 from deploy.bundle.engine_files import engines_folder
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
-from deploy.files.atomic import atomic_write, write_json
+from deploy.files.atomic import write_json
 
 FILE = "auto.json"
 
@@ -31,8 +31,6 @@ class Choice(msgspec.Struct, frozen=True):
     """Time of one inference (`deploy.backends.race.time_in_turns`), by setting in words."""
     agreement: Mapping[str, float]
     """Share of the golden labels that each backend and precision reproduced; empty where there are none."""
-    blob: str = ""
-    """SHA-256 of the file in which OpenVINO's compiled network is kept (`blob_file`); empty: none is."""
 
 
 class _Choices(msgspec.Struct, frozen=True):
@@ -72,14 +70,10 @@ def recall(folder: Path, manifest: Manifest, wanted: str) -> Choice | None:
     return _read(engines_folder(folder) / FILE, manifest).get(wanted)
 
 
-def remember(folder: Path, manifest: Manifest, wanted: str, choice: Choice, blob: bytes | None) -> None:
-    """Remember a choice under a key, and the compiled network; in a read-only folder, for this process only."""
+def remember(folder: Path, manifest: Manifest, wanted: str, choice: Choice) -> None:
+    """Remember a choice under a key; in a read-only folder, nothing is remembered."""
     # If two processes do this at once, one may lose its entry and measure again later.
     with suppress(UserError, OSError):
-        if blob is not None:
-            with atomic_write(blob_file(folder, choice.setting)) as file:
-                file.write(blob)
-            choice = msgspec.structs.replace(choice, blob=hashlib.sha256(blob).hexdigest())
         path = engines_folder(folder) / FILE
         write_json(path, _Choices(manifest.digest, {**_read(path, manifest), wanted: choice}))
 
@@ -88,23 +82,6 @@ def can_remember(folder: Path) -> bool:
     """Whether choices can be written for this bundle."""
     path = engines_folder(folder)
     return os.access(path if path.exists() else folder, os.W_OK)
-
-
-def read_blob(folder: Path, choice: Choice) -> bytes | None:
-    """The compiled network of a choice; None where it was not kept or is no longer what was kept."""
-    if not choice.blob:
-        return None
-    try:
-        blob = blob_file(folder, choice.setting).read_bytes()
-    except OSError:
-        return None
-    return blob if hashlib.sha256(blob).hexdigest() == choice.blob else None
-
-
-def blob_file(folder: Path, setting: Setting) -> Path:
-    """The file in which a compiled network is kept."""
-    threads = "" if setting.threads is None else f"-{setting.threads}"
-    return engines_folder(folder) / f"{setting.backend}-{setting.precision}{threads}.blob"
 
 
 def _read(path: Path, manifest: Manifest) -> Mapping[str, Choice]:

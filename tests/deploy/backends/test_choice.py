@@ -9,16 +9,7 @@ import pytest
 
 from deploy import host
 from deploy.backends import choice
-from deploy.backends.choice import (
-    Choice,
-    blob_file,
-    can_remember,
-    installed_version,
-    key,
-    read_blob,
-    recall,
-    remember,
-)
+from deploy.backends.choice import Choice, can_remember, installed_version, key, recall, remember
 from deploy.backends.setting import Setting
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from tests.deploy.tiny import make_bundle
@@ -35,32 +26,18 @@ def folder(tmp_path):
 def test_a_choice_is_recalled_for_its_key_and_bundle_only(folder):
     manifest = read_manifest(folder)
     assert recall(folder, manifest, "here") is None
-    remember(folder, manifest, "here", CHOICE, None)
-    remember(folder, manifest, "there", CHOICE, None)
+    remember(folder, manifest, "here", CHOICE)
+    remember(folder, manifest, "there", CHOICE)
     assert recall(folder, manifest, "here") == CHOICE
     assert recall(folder, manifest, "elsewhere") is None
     extend_bundle(folder, {"notes.txt": b"another manifest"})
     assert recall(folder, read_manifest(folder), "here") is None
 
 
-def test_what_was_compiled_is_kept_and_checked(folder):
-    manifest = read_manifest(folder)
-    remember(folder, manifest, "here", CHOICE, b"compiled")
-    known = recall(folder, manifest, "here")
-    assert known is not None
-    assert known.blob
-    assert read_blob(folder, known) == b"compiled"
-    blob_file(folder, known.setting).write_bytes(b"damaged")
-    assert read_blob(folder, known) is None
-    blob_file(folder, known.setting).unlink()
-    assert read_blob(folder, known) is None
-    assert read_blob(folder, CHOICE) is None  # nothing was kept
-
-
 def test_where_nothing_can_be_written_nothing_is_remembered(folder, monkeypatch):
     assert can_remember(folder)
     (folder / "engines").write_text("a file where the folder should be")
-    remember(folder, read_manifest(folder), "here", CHOICE, b"compiled")
+    remember(folder, read_manifest(folder), "here", CHOICE)
     assert recall(folder, read_manifest(folder), "here") is None
     monkeypatch.setattr(choice.os, "access", lambda path, mode: mode != os.W_OK)
     assert not can_remember(folder)
