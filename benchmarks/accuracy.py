@@ -18,7 +18,7 @@ import argparse
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.accuracy_plot import draw, latencies_of, points_of
@@ -62,7 +62,10 @@ def main(argv: Sequence[str]) -> int:
     report = {"machine": machine, **settings, "missing": missing, "results": [asdict(r) for r in results]}
     write_json(options.folder / "accuracy.json", report)
     if options.picture:
-        draw(points_of(results, latencies_of(options.latencies), PEERS), options.picture)
+        points = points_of(results, latencies_of(options.latencies), PEERS)
+        if not points:
+            raise UserError(f"{options.latencies}: has none of the networks trained in {options.folder}")
+        draw(points, options.picture)
     return 0
 
 
@@ -76,7 +79,10 @@ def _trained(options: argparse.Namespace, names: Sequence[str]) -> "list[Result]
 
     torch.set_num_threads(1)
     methods = [Method(name, options.teacher, options.share if options.teacher else 0.0) for name in names]
-    bench = Bench(prepare(_config(options)), 60 * options.minutes)
+    config = _config(options)
+    # the folder is claimed for all methods, with a teacher and without
+    context = prepare(replace(config, distill=DistillConfig())).with_config(config)
+    bench = Bench(context, 60 * options.minutes)
     with claimed(bench.folder) as mine:
         if not mine:
             raise UserError(f"{bench.folder}: another process trains there; wait for it, or use --folder")
