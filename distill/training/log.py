@@ -19,7 +19,7 @@ from rich.progress import (
 from torch.utils.tensorboard import SummaryWriter
 
 from deploy.files.atomic import atomic_write
-from deploy.heartbeat import working
+from deploy.heartbeat import told, working
 
 console = Console(stderr=True)
 
@@ -27,6 +27,7 @@ console = Console(stderr=True)
 def say(line: str) -> None:
     """Print a line to stderr as it is, above the progress bar if there is one."""
     console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    told()
 
 
 class TrainLog:

@@ -2,7 +2,8 @@ import time
 
 import pytest
 
-from deploy.heartbeat import working
+from deploy import heartbeat
+from deploy.heartbeat import told, working
 
 
 def test_tells_what_goes_on_while_nothing_else_does():
@@ -29,6 +30,24 @@ def test_a_short_block_says_nothing(capsys):
     with working("exporting"):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_other_lines_count(monkeypatch):
+    monkeypatch.setattr(heartbeat, "_last", [time.monotonic() - 100])
+    lines: list[str] = []
+    told()
+    with working("training", lines.append, every=10):
+        time.sleep(0.7)  # it looks twenty times in `every`
+    assert lines == []
+
+
+def test_silence_is_counted_across_blocks():
+    lines: list[str] = []
+    told()
+    for number in range(6):
+        with working(f"stage {number}", lines.append, every=0.4):
+            time.sleep(0.1)
+    assert lines, "each block alone is shorter than the longest silence"
 
 
 def test_an_error_passes_through():
