@@ -39,7 +39,7 @@ DEV := $(VENV)/.dev-$(KEY)
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo     teacher, baseline and distilled student on synthetic scenes, about 3 minutes'
+	@echo 'make demo     teacher, baseline and distilled student on synthetic scenes, 3 to 5 minutes'
 	@echo 'make test     the test suite (CI=true adds the slow tests; TESTS=path picks some)'
 	@echo 'make fast     a slice of every package, under a minute'
 	@echo 'make lint     ruff, codespell, basedpyright, import-linter'
