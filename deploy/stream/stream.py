@@ -67,7 +67,7 @@ class Stream(Generic[R]):
                 warn(f"{self._source.name}: is still being read; its thread ends with the frame")
 
     async def results_async(self) -> AsyncGenerator[Streamed[R], None]:
-        """All results, without blocking the event loop; closing the generator, or cancelation, stops the threads."""
+        """All results, without blocking the event loop; closing the generator, or cancellation, stops the threads."""
         # start-up time: most programs are not asynchronous
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
