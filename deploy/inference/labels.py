@@ -42,14 +42,19 @@ def decide(scores: np.ndarray, threshold: float | None = None) -> np.ndarray:
     Args:
         scores: float32 K×….
         threshold: for two classes, the probability from which a pixel is the second one; None: the highest score
-            decides, and of equal ones the first.
+            decides, and of equal ones the first. NaN is never the highest.
 
     Returns:
         uint8 ….
     """
-    if threshold is None:
-        return scores.argmax(axis=0).astype(np.uint8)
-    return (softmax(scores)[1] >= threshold).astype(np.uint8)
+    if threshold is not None:
+        return (softmax(scores)[1] >= threshold).astype(np.uint8)
+    # numpy's arg-max over the first axis takes two to three times as long
+    best, labels = scores[0].copy(), np.zeros(scores.shape[1:], np.uint8)
+    for label, plane in enumerate(scores[1:], start=1):
+        labels[plane > best] = label
+        np.maximum(best, plane, out=best)
+    return labels
 
 
 def labels_at(scores: np.ndarray, size: tuple[int, int], threshold: float | None = None) -> np.ndarray:

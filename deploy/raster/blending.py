@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deploy.inference.labels import decide
 from deploy.inference.postprocess import softmax, upsample
 from deploy.raster.grid import Grid
 from deploy.raster.reading import Batch, RowEnd
@@ -95,13 +96,10 @@ def blend(
         sums.move(grid.window[0] if last else item.piece.bottom - item.piece.top)
 
 
-def decide(blended: Blended) -> np.ndarray:
-    """Labels uint8 rows×columns: the class with the highest score, or `NODATA`."""
-    best = blended.total[0].copy()
-    labels = np.zeros(best.shape, np.uint8)
-    for label, plane in enumerate(blended.total[1:], start=1):
-        labels[plane > best] = label
-        np.maximum(best, plane, out=best)
+def labels_of(blended: Blended, threshold: float | None) -> np.ndarray:
+    """Labels uint8 rows×columns by `deploy.inference.labels.decide`, or `NODATA`."""
+    # weights are positive, so the highest sum is the highest score
+    labels = decide(blended.total if threshold is None else blended.logits, threshold)
     labels[~_known(blended)] = NODATA
     return labels
 

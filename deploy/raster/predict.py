@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
-from deploy.backends.engine import Engine
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.raster.ahead import ahead
-from deploy.raster.blending import Blended, Scored, blend, decide, likelihoods
+from deploy.raster.blending import Blended, Scored, blend, labels_of, likelihoods
 from deploy.raster.grid import Grid, make_grid
 from deploy.raster.reading import Batch, Reading, RowEnd
 from deploy.raster.sources import Sink, Source
@@ -98,7 +97,7 @@ def predict_raster(
             if piece is None:
                 continue
             probabilities = likelihoods(piece, options.probabilities) if options.probabilities else None
-            sink.write(end.piece, decide(piece), probabilities)
+            sink.write(end.piece, labels_of(piece, model.threshold), probabilities)
             done += end.tiles
             if report is not None:
                 report(done, grid.tiles)
@@ -164,13 +163,13 @@ def blended(
     """
     reading = Reading(source, model.input, grid, options.batch, options.min_valid)
     read = ahead(reading.batches(first), _READ_AHEAD)
-    scored = ahead(_scores(model.engine, read, summary or Summary()), _SCORED_AHEAD)
+    scored = ahead(_scores(model, read, summary or Summary()), _SCORED_AHEAD)
     with closing(scored):
         yield from blend(scored, grid, len(model.classes))
 
 
 def _scores(
-    engine: Engine, items: Generator[Batch | RowEnd, None, None], summary: Summary
+    model: SegmentationModel, items: Generator[Batch | RowEnd, None, None], summary: Summary
 ) -> Generator[Scored | RowEnd, None, None]:
     with closing(items):
         for item in items:
@@ -178,7 +177,7 @@ def _scores(
                 yield item
                 continue
             start = perf_counter()
-            logits = engine.run(item.inputs)["logits"]
+            logits = model.calibrated(model.engine.run(item.inputs)["logits"])
             summary.engine_seconds += perf_counter() - start
             summary.run += len(item.columns)
             yield Scored(item, logits)

@@ -93,6 +93,10 @@ class SegmentationModel(Calls[SegmentationResult]):
 
         return tint(image if image.ndim == 3 else image[..., None], result.labels, self.classes)
 
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """The network's scores divided by the bundle's temperature, if it has one."""
+        return logits if self.temperature is None else logits / np.float32(self.temperature)
+
     def _is_tiled(self, image: np.ndarray) -> bool:
         return self.input.resize == "tile" and image.shape[:2] != (self.input.height, self.input.width)
 
@@ -110,8 +114,7 @@ class SegmentationModel(Calls[SegmentationResult]):
         else:
             outputs, watch = run_prepared(images, self.engine)
             raw_labels, logits = outputs["labels"], outputs["logits"]
-        if self.temperature is not None:
-            logits = logits / np.float32(self.temperature)
+        logits = self.calibrated(logits)
         size = (raw_labels.shape[1], raw_labels.shape[2])
         decided = (
             raw_labels
