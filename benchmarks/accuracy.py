@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 from benchmarks.accuracy_plot import draw, latencies_of, points_of
 from benchmarks.distillation import claimed
 from benchmarks.leaderboard import mean_and_spread
-from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure.machine import describe, summary
 from deploy.table import format_table
 from distill.config import AugmentConfig, DataConfig, DistillConfig, ModelConfig, RunConfig, TrainConfig
 

@@ -3,12 +3,11 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from deploy.errors import UserError
-from deploy.files.atomic import atomic_write
+from distill.reporting.figures import require_matplotlib, save
 
 if TYPE_CHECKING:
     from benchmarks.accuracy_training import Result
@@ -73,27 +72,21 @@ def draw(points: Sequence[Point], path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:  # optional dependency
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("the picture needs matplotlib: pip install '.[bench]'") from error
-    drawn = BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "edgedistill", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        axes = figure.subplots()
-        for point in points:
-            color, marker = ("C0", "o") if point.ours else ("C7", "s")
-            axes.errorbar(point.ms, point.miou, yerr=point.spread, color=color, marker=marker, capsize=3)
-            below = " under " in point.name  # at the latency of the same network without a teacher
-            place = {"xytext": (6, -12 if below else 5), "textcoords": "offset points", "fontsize": 8}
-            axes.annotate(point.name, (point.ms, point.miou), **place)
-        axes.set(xscale="log", xlabel="ms of one image in INT8", ylabel="test mIoU %")
-        for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            axis("{x:g}")
-        axes.grid(alpha=0.3, which="both")
-        axes.margins(y=0.15)
-        axes.set_xlim(min(p.ms for p in points) / 1.3, max(p.ms for p in points) * 2)
-        figure.savefig(drawn, format=path.suffix[1:] or "svg", metadata={"Date": None}, dpi=110)
-    with atomic_write(path) as file:
-        file.write(drawn.getbuffer())
+    require_matplotlib("benchmarks/accuracy.py")
+    from matplotlib.figure import Figure  # optional dependency
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for point in points:
+        color, marker = ("C0", "o") if point.ours else ("C7", "s")
+        axes.errorbar(point.ms, point.miou, yerr=point.spread, color=color, marker=marker, capsize=3)
+        below = " under " in point.name  # at the latency of the same network without a teacher
+        place = {"xytext": (6, -12 if below else 5), "textcoords": "offset points", "fontsize": 8}
+        axes.annotate(point.name, (point.ms, point.miou), **place)
+    axes.set(xscale="log", xlabel="ms of one image in INT8", ylabel="test mIoU %")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis("{x:g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.margins(y=0.15)
+    axes.set_xlim(min(p.ms for p in points) / 1.3, max(p.ms for p in points) * 2)
+    save(figure, path)

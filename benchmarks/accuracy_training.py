@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.networks import network_of
 from benchmarks.stepping import Stepper
-from benchmarks.students_networks import network_of
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from distill.config import ModelConfig

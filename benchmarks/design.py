@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import atomic_write, write_json
+from deploy.measure.machine import describe, summary
 from distill.config import RunConfig
 from distill.run import parse
 
@@ -57,7 +57,7 @@ def _costs(
 ) -> dict[str, dict[str, Any]]:
     """What the layouts cost, read from `latency.json` if it has all of them, else measured together."""
     from benchmarks.design_costs import latencies  # start-up time
-    from benchmarks.students import color_spec
+    from benchmarks.networks import color_spec
 
     path = folder / "latency.json"
     known = json.loads(path.read_text()) if path.exists() else {}

@@ -4,15 +4,17 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.design_layouts import Layout
+from benchmarks.networks import Candidate, exported, noise_image, settled
 from benchmarks.stepping import Stepper
-from benchmarks.students import timed
-from benchmarks.students_networks import Candidate, exported, settled
+from benchmarks.turns import calls_of, in_turns
 from deploy.backends.tensorrt_gpu.builder import import_tensorrt
 from deploy.backends.tensorrt_gpu.compile import compile_network
 from deploy.backends.tensorrt_gpu.log import listen
@@ -25,6 +27,8 @@ from deploy.quantize.qdq import cpu_form
 ROUNDS = 2
 """Times that each network is loaded and timed anew, because its place in memory changes its speed."""
 FORMS = ("fp32", "int8")
+BLOCK = 5
+"""Inferences of a network in one turn."""
 TARGET = "sm86"
 """Compute capability that TensorRT-RTX compiles for; no GPU is needed."""
 WARM, TURNS = 1, 8
@@ -51,12 +55,28 @@ def latencies(
     files = {
         name: {form: folder / f"{one['slug']}-{form}.onnx" for form in FORMS} for name, one in found.items()
     }
-    rounds = [timed(files, spec, classes, runs) for _ in range(ROUNDS)]
+    rounds = [_medians(files, noise_image(spec, 0), runs) for _ in range(ROUNDS)]
     for name, one in found.items():
         del one["slug"]
-        forms = rounds[0][name]
-        one["ms"] = {form: statistics.median(times[name][form].p50 for times in rounds) for form in forms}
+        one["ms"] = {
+            form: statistics.median(times[name, form] for times in rounds)
+            for own, form in rounds[0]
+            if own == name
+        }
     return found
+
+
+def _medians(
+    files: Mapping[str, Mapping[str, Path]], image: np.ndarray, runs: int
+) -> dict[tuple[str, str], float]:
+    """Median milliseconds by network and, in one text, backend and precision, all in turns."""
+    calls = {
+        (name, " ".join(form)): call
+        for name, models in files.items()
+        for form, call in calls_of(models, image).items()
+    }
+    times = in_turns(calls, -(-runs // BLOCK), BLOCK)
+    return {key: statistics.median(own) for key, own in times.items()}
 
 
 def _exported(layout: Layout, spec: InputSpec, classes: int, folder: Path) -> dict[str, Any]:

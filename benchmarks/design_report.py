@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from benchmarks.design_training import Result
-from deploy.errors import UserError
-from deploy.files.atomic import atomic_write
+from distill.reporting.figures import require_matplotlib, save
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:  # optional dependency
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("the picture needs matplotlib: pip install '.[bench]'") from error
+    require_matplotlib("benchmarks/design.py")
+    from matplotlib.figure import Figure  # optional dependency
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     leading = front(rows)
@@ -96,10 +93,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes.set(xlabel="ms in INT8, fastest backend", ylabel="validation mIoU %")
     axes.margins(x=0.2)
     axes.grid(alpha=0.3)
-    drawn = BytesIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    with atomic_write(path) as file:
-        file.write(drawn.getbuffer())
+    save(figure, path)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,9 +11,9 @@ from torch import nn
 from benchmarks.distillation_costs import Cost, measure_costs
 from benchmarks.distillation_students import StudentFactory
 from benchmarks.leaderboard import Result, draw, table, to_markdown
-from benchmarks.machine import describe, summary
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, write_json
+from deploy.measure.machine import describe, summary
 from deploy.tasks.registry import task_named
 from distill.config import RunConfig
 from distill.pipeline.pipeline import test_scores

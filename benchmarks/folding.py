@@ -13,16 +13,14 @@ if not __package__:  # run as a script: imports start at the repository, not in 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from time import perf_counter
 
-import numpy as np
-
-from benchmarks import machine
-from benchmarks.students import ENGINES, color_spec
+from benchmarks.turns import calls_of, in_turns
 from deploy.backends.auto import installed
 from deploy.errors import exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure import machine
 from deploy.table import format_table
 
 PARTS = ("forms", "must-hold")
@@ -54,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
 
 def forms(runs: int, size: int = 320, classes: int = 11) -> dict[str, float]:
     """Time networks before and after rewriting; returns milliseconds by network, form, backend and precision."""
-    from benchmarks.folding_networks import files_of, split
-    from benchmarks.students_networks import network_of, settled
+    from benchmarks.folding_networks import split
+    from benchmarks.networks import Candidate, color_spec, models_of, network_of, settled
 
     spec, calls = color_spec(size), Calls()
     for name in (*FOLDED, *SPLIT):
@@ -63,7 +61,7 @@ def forms(runs: int, size: int = 320, classes: int = 11) -> dict[str, float]:
             network = settled(network_of(name, classes))
             if name in SPLIT and after:
                 network = split(network)
-            models = files_of(network, spec, fold=after or name in SPLIT)
+            models = models_of(Candidate(name, network), spec, fold=after or name in SPLIT)
             calls |= _calls((name, "after" if after else "before"), models, size)
     found = timed(calls, runs)
     columns = sorted({key[2:] for key in found})
@@ -84,12 +82,12 @@ def must_hold(runs: int) -> dict[str, float]:
 
 def against_torch(runs: int, size: int = 304, classes: int = 6) -> float:
     """How many times faster than eager torch PSPNet-ResNet50 at output stride 8 is in INT8 on its best backend."""
-    from benchmarks.folding_networks import eager, files_of
-    from benchmarks.students_networks import network_of, noise_image, settled
+    from benchmarks.folding_networks import eager
+    from benchmarks.networks import Candidate, color_spec, models_of, network_of, noise_image, settled
 
     network = settled(network_of("pspnet/resnet50", classes))
     spec = color_spec(size)
-    calls = _calls(("pspnet/resnet50",), {"int8": files_of(network, spec, fold=True)["int8"]}, size)
+    calls = _calls(("pspnet/resnet50",), {"int8": models_of(Candidate("", network), spec)["int8"]}, size)
     calls["torch", "eager", "fp32"] = eager(network, noise_image(spec, 0))
     found = timed(calls, runs)
     torch_ms = found.pop(("torch", "eager", "fp32"))
@@ -101,20 +99,20 @@ def against_torch(runs: int, size: int = 304, classes: int = 6) -> float:
 
 def shares_of_peak(runs: int, size: int = 320, classes: int = 11) -> dict[str, float]:
     """Operations per second of `edge` students in INT8, as shares of the most seen in dense layers on the backend."""
-    from benchmarks.folding_networks import Chain, files_of
-    from benchmarks.students_networks import network_of, settled
+    from benchmarks.folding_networks import Chain
+    from benchmarks.networks import Candidate, color_spec, models_of, network_of, settled
     from student.device import folded
     from student.zoo import count_macs
 
     spec, calls, macs = color_spec(size), Calls(), dict[str, int]()
     for shape in SHAPES:
         for count in (SHORT, LONG):
-            models = files_of(Chain(*shape, count).eval(), spec, fold=True)
+            models = models_of(Candidate("", Chain(*shape, count).eval()), spec)
             calls |= _calls((f"{shape}", f"{count}"), {"int8": models["int8"]}, size)
     for name in EDGES:
         network = settled(network_of(name, classes))
         macs[name] = count_macs(folded(network), 3, (size, size))
-        calls |= _calls((name, ""), {"int8": files_of(network, spec, fold=True)["int8"]}, size)
+        calls |= _calls((name, ""), {"int8": models_of(Candidate(name, network), spec)["int8"]}, size)
     found, shares = timed(calls, runs), dict[str, float]()
     for backend in installed():
         speeds = dict[tuple[int, int, int], float]()
@@ -132,30 +130,16 @@ def shares_of_peak(runs: int, size: int = 320, classes: int = 11) -> dict[str, f
     return shares
 
 
-def timed(
-    calls: Mapping[tuple[str, ...], Callable[[], object]], runs: int, warmup: int = 3
-) -> dict[tuple[str, ...], float]:
+def timed(calls: Calls, runs: int) -> dict[tuple[str, ...], float]:
     """Median milliseconds of calls that take turns."""
-    times: dict[tuple[str, ...], list[float]] = {key: [] for key in calls}
-    for _ in range(runs + warmup):
-        for key, call in calls.items():
-            begin = perf_counter()
-            call()
-            times[key].append(1000 * (perf_counter() - begin))
-    return {key: float(np.median(own[warmup:])) for key, own in times.items()}
+    return {key: statistics.median(own) for key, own in in_turns(calls, runs).items()}
 
 
 def _calls(key: tuple[str, ...], models: Mapping[str, bytes], size: int) -> Calls:
     """Calls of the engines of all backends for one image of noise."""
-    from benchmarks.students_networks import noise_image
+    from benchmarks.networks import color_spec, noise_image
 
-    image = noise_image(color_spec(size), 0)[None]
-    calls = Calls()
-    for precision, model in models.items():
-        for backend in installed():
-            engine = ENGINES[backend](model)
-            calls[*key, backend, precision] = lambda engine=engine: engine.run(image)
-    return calls
+    return {(*key, *form): call for form, call in calls_of(models, noise_image(color_spec(size), 0)).items()}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,28 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from benchmarks.students_networks import noise_image
-from deploy.bundle.manifest import InputSpec
-from deploy.quantize.calibrators import CALIBRATORS
-from deploy.quantize.qdq import cpu_form, insert, layers
-from deploy.quantize.ranges import collect
-from distill.export.parity import device_form
-from distill.export.to_onnx import export_onnx
 from student import unet
 from student.deeplab import DeepLabV3Plus, DilatedPyramid
 from teacher.pspnet import Output
-
-OPSET = 20
-
-
-def files_of(network: nn.Module, spec: InputSpec, *, fold: bool) -> dict[str, bytes]:
-    """A network as ONNX files in fp32 and, for CPUs, in INT8, with ranges of noise."""
-    model = export_onnx(device_form(network, spec, fold=fold), OPSET)
-    tensors = list(dict.fromkeys(tensor for layer in layers(model) for tensor in layer.tensors))
-    valid = np.ones((spec.height, spec.width), bool)
-    noise = [(noise_image(spec, seed)[None], valid) for seed in range(2)]
-    ranges = {name: CALIBRATORS["min-max"](one) for name, one in collect(model, tensors, noise).items()}
-    return {"fp32": model, "int8": cpu_form(insert(model, ranges))}
 
 
 class SplitConvolution(nn.Module):

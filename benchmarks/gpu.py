@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
 
-from benchmarks import machine
 from benchmarks.gpu_engine import Row, measure_engine
 from benchmarks.gpu_refusals import refusals
 from deploy.backends.engine import TENSORRT, Engine
@@ -30,6 +29,7 @@ from deploy.errors import GateFailed, UserError, exit_with_one_line
 from deploy.evaluation.labeled_data import data_folder, read_info
 from deploy.evaluation.receipt import Budget, Hop, Receipt, run_hops, table
 from deploy.files.atomic import write_json
+from deploy.measure import machine
 from deploy.table import format_table
 from deploy.tasks.registry import model_of, task_of
 

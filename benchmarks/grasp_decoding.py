@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure.machine import describe, summary
 from deploy.table import format_table
 from deploy.tasks.grasp.decode import MIN_DISTANCE, MIN_QUALITY, decode
 

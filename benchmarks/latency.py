@@ -20,7 +20,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks import machine
 from deploy.backends.auto import installed, tensorrt_here
 from deploy.backends.engine import CPU, CPU_MODELS, PRECISIONS, TENSORRT, engine_files, model_file
 from deploy.bundle.bundle_files import read_manifest
@@ -29,6 +28,7 @@ from deploy.files.atomic import write_json
 from deploy.files.images import read_image
 from deploy.latency.latency import ColdStart, LatencyStats, cold_start, measure_interleaved, sample_image
 from deploy.loading import load
+from deploy.measure import machine
 from deploy.table import format_table, int8_notes
 
 CPU_PRECISIONS = ("fp32", "int8")

@@ -3,12 +3,11 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from deploy.errors import UserError
-from deploy.files.atomic import atomic_write
 from deploy.table import format_table
+from distill.reporting.figures import require_matplotlib, save
 
 HEADER = ("method", "steps", "teacher s", "test %", "gain", "p", "teacher %", "loss")
 
@@ -61,10 +60,9 @@ def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:  # optional dependency
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("the picture needs matplotlib: pip install '.[bench]'") from error
+    require_matplotlib("benchmarks/distillation.py")
+    from matplotlib.figure import Figure  # optional dependency
+
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     for number, (name, runs) in enumerate(_by_method(results).items()):
@@ -83,10 +81,7 @@ def draw(results: Sequence[Result], teacher: float, path: Path) -> None:
     axes.set_title(f"teacher: {100 * teacher:.1f} % on the test split; (n) = seeds")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    with atomic_write(path) as file:
-        file.write(drawn.getbuffer())
+    save(figure, path)
 
 
 def _rows(results: Sequence[Result], baseline: str, teacher: float) -> list[tuple[str, ...]]:

@@ -26,9 +26,9 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
-from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure.machine import describe, summary
 from deploy.table import format_table
 from distill.config import RunConfig
 from distill.data.datasets.pairs import PairReader

@@ -20,11 +20,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from benchmarks.machine import describe, summary
 from benchmarks.no_data_gaps import MOST, GappedReader
 from benchmarks.no_data_training import OPTIONS, SIDE, Setting, trained
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure.machine import describe, summary
 from deploy.table import format_table
 from distill.config import DataConfig
 from distill.tasks.registry import open_splits

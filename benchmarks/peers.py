@@ -19,12 +19,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks import machine
 from benchmarks.peer_networks import PEERS, missing_peers
 from benchmarks.peers_bundles import PEAK, export_all, read_index
 from benchmarks.peers_timing import PRECISIONS, Row, measure
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure import machine
 from deploy.table import format_table
 
 OURS = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.accuracy_training import slug
-from benchmarks.students_networks import Candidate, candidates, models_of, settled
+from benchmarks.networks import Candidate, candidates, color_spec, models_of, settled
 from deploy.backends.engine import CPU_MODELS
 from deploy.bundle.bundle_files import write_bundle
 from deploy.bundle.manifest import ClassInfo, InputSpec, Manifest, OutputSpec
@@ -87,7 +87,7 @@ def export_all(names: Sequence[str], folder: Path, size: int, classes: int, alon
         classes: number of classes.
         alone: end with labels at the stride of the scores, which cost next to nothing, instead of upsampled ones.
     """
-    spec = InputSpec(("R", "G", "B"), size, size, "uint8", "NHWC", mean=(120.0,) * 3, std=(60.0,) * 3)
+    spec = color_spec(size)
     entries = []
     for name in (PEAK, *names):
         print(f"exporting {name}", flush=True)

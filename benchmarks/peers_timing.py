@@ -1,21 +1,22 @@
 """Time bundles side by side: all backends and precisions in turns, then each in a fresh process."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.networks import color_spec, noise_image
 from benchmarks.peers_bundles import Entry, Index
+from benchmarks.turns import in_turns
 from deploy.backends.auto import installed
 from deploy.backends.cpu import open_cpu
-from deploy.backends.engine import CPU_MODELS, Engine
+from deploy.backends.engine import CPU_MODELS
 from deploy.backends.setting import BF16, Setting, computes_bf16
 from deploy.latency.latency import cold_start
 
 PRECISIONS = ("fp32", "int8")
-WARM = 3
 TURN = 0.03
 """Seconds of one turn; a slow network runs once in it."""
 
@@ -59,14 +60,14 @@ def measure(index: Index, folder: Path, rounds: int, cold: bool) -> list[Row]:
         rounds: turns of each network, backend and precision.
         cold: also start each network in a fresh process, in the faster backend of each precision.
     """
-    engines = {
-        (entry.name, setting.name): open_cpu(folder / entry.bundle, setting)
+    image = noise_image(color_spec(index.size), 0)
+    calls = {
+        (entry.name, setting.name): partial(open_cpu(folder / entry.bundle, setting).run, image[None])
         for entry in index.networks
         for setting in settings()
     }
-    image = np.random.default_rng(0).integers(0, 256, (index.size, index.size, 3), np.uint8)
-    times = in_turns(engines, image[None], rounds)
-    engines.clear()  # their threads and memory, before the fresh processes
+    times = in_turns(calls, rounds, seconds=TURN)
+    calls.clear()  # the engines' threads and memory, before the fresh processes
     rows = [_row(entry, folder / entry.bundle, times) for entry in index.networks]
     if not cold:
         return rows
@@ -82,30 +83,6 @@ def settings() -> list[Setting]:
     if "openvino" in backends and computes_bf16():
         found.append(Setting("openvino", BF16))
     return found
-
-
-def in_turns(engines: Mapping[Form, Engine], batch: np.ndarray, rounds: int) -> dict[Form, list[float]]:
-    """Milliseconds of each inference, from `rounds` turns of each engine.
-
-    Every engine has one turn in each round, so that other load and the clock's frequency affect all alike. The first
-    inference of a turn is not counted: it reloads the engine's data into the caches.
-    """
-    for engine in engines.values():
-        for _ in range(WARM):
-            engine.run(batch)
-    times: dict[Form, list[float]] = {form: [] for form in engines}
-    for _ in range(rounds):
-        for form, engine in engines.items():
-            engine.run(batch)
-            end = time.perf_counter() + TURN
-            while True:
-                start = time.perf_counter()
-                engine.run(batch)
-                now = time.perf_counter()
-                times[form].append(1000 * (now - start))
-                if now > end:
-                    break
-    return times
 
 
 def _row(entry: Entry, bundle: Path, times: Mapping[Form, Sequence[float]]) -> Row:

@@ -24,13 +24,13 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from benchmarks import machine
 from benchmarks.raster_network import make_bundle
 from benchmarks.raster_process import Figures
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure import machine
 from deploy.raster.geo import gdal
 from deploy.table import format_table
 

@@ -16,12 +16,12 @@ import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from time import perf_counter
 
 import numpy as np
 
 from benchmarks.runtime_rivals import naive_form, naive_runtime, session
 from benchmarks.runtime_soak import percentiles, soak, soak_table, write_video
+from benchmarks.turns import in_turns
 from deploy.backends.auto import installed
 from deploy.backends.engine import CPU, CPU_MODELS
 from deploy.bundle.bundle_files import read_manifest, write_bundle
@@ -96,21 +96,10 @@ def measure_bundle(folder: Path, options: argparse.Namespace) -> list[Row]:
         for precision in ("fp32", "int8"):
             if CPU_MODELS[precision] in manifest.files:
                 ways = _ways(folder, spec, backend, precision, options)
-                rows += _rows(folder.name, backend, precision, in_turns(ways, options.runs))
+                rows += _rows(
+                    folder.name, backend, precision, in_turns(ways, -(-options.runs // BLOCK), BLOCK)
+                )
     return rows
-
-
-def in_turns(ways: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Milliseconds of `runs` calls of each function, in turns of `BLOCK` after one that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(0, runs, BLOCK):
-        for name, way in ways.items():
-            way()
-            for _ in range(BLOCK):
-                begin = perf_counter()
-                way()
-                times[name].append(1000 * (perf_counter() - begin))
-    return times
 
 
 def _ways(
@@ -142,7 +131,7 @@ def _rows(bundle: str, backend: str, precision: str, times: Mapping[str, list[fl
 
 def _untrained(folder: Path) -> Path:
     """Export a bundle of `STUDENT` without training."""
-    from benchmarks.students_networks import candidates, models_of  # start-up time: torch
+    from benchmarks.networks import candidates, models_of  # start-up time: torch
 
     spec = InputSpec(("R", "G", "B"), SIZE, SIZE, "uint8", "NHWC", mean=(120.0,) * 3, std=(60.0,) * 3)
     [candidate] = candidates([STUDENT], CLASSES)

@@ -16,9 +16,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.machine import describe, summary
 from deploy.errors import GateFailed, UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure.machine import describe, summary
 from deploy.table import format_table
 from distill.run import parse
 

@@ -25,9 +25,9 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 
-from benchmarks.machine import describe, summary
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.measure.machine import describe, summary
 from deploy.table import format_table
 from distill.run import parse
 

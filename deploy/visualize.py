@@ -53,28 +53,11 @@ def overlay(
     Returns:
         RGB uint8 H×W×3.
     """
-    picture = render(image)
-    weight = np.float32(opacity) * (labels < len(classes))[..., None]
-    blended = picture + weight * (colorize(labels, classes) - picture.astype(np.float32))
-    picture = np.rint(blended, out=blended).astype(np.uint8)
-    return _beside(picture, _legend(labels, classes)) if legend else picture
-
-
-def tint(image: np.ndarray, labels: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
-    """What `overlay` returns at half opacity and without a legend, ±2, but faster: for videos.
-
-    Args:
-        image: H×W×C, as `render` takes it.
-        labels: label ids uint8 H×W; pixels without data stay unchanged.
-        classes: name and color of each label id.
-
-    Returns:
-        RGB uint8 H×W×3.
-    """
     ids = Image.fromarray(labels)
-    weight = ids.point([128] * len(classes) + [0] * (256 - len(classes)))
+    weight = ids.point([round(255 * opacity)] * len(classes) + [0] * (256 - len(classes)))
     ids.putpalette([value for info in classes for value in info.color])
-    return np.array(Image.composite(ids.convert("RGB"), Image.fromarray(render(image)), weight))
+    picture = np.array(Image.composite(ids.convert("RGB"), Image.fromarray(render(image)), weight))
+    return _beside(picture, _legend(labels, classes)) if legend else picture
 
 
 def render(image: np.ndarray) -> np.ndarray:

@@ -152,7 +152,7 @@ def _with_values(fields: Sequence[str]) -> list[str]:
     full: list[str] = []
     for position, field in enumerate(fields):
         following = next(iter(fields[position + 1 :]), "--")
-        name = field.removeprefix("--")
+        name = field.removeprefix("--").replace("_", "-")
         if name in OPEN_SWITCHES and following.startswith("--"):
             full += [field, "True"]
         elif name not in OPEN_SWITCHES and _without_no(name) in OPEN_SWITCHES:

@@ -40,8 +40,12 @@ def panels(count: int) -> tuple["Figure", Sequence[Any]]:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG, atomically."""
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
+    """Write a figure as PNG or, by its suffix, SVG, atomically; the same figure gives the same file."""
+    import matplotlib as mpl  # optional dependency
+
+    drawn, kind = BytesIO(), path.suffix[1:] or "png"
+    with mpl.rc_context({"svg.hashsalt": "edgedistill", "svg.fonttype": "none"}):
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(drawn, format=kind, dpi=110, metadata=metadata)
     with atomic_write(path) as file:
         file.write(drawn.getbuffer())

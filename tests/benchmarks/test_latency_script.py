@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks import machine
 from benchmarks.latency import main
 from deploy.errors import UserError
 from deploy.latency.latency import ColdStart, LatencyStats, Summary
+from deploy.measure import machine
 from tests.conftest import ROOT
 from tests.deploy.precisions import FakeEngine, add_engine, make_precisions
 from tests.deploy.tiny import make_bundle
@@ -167,7 +167,7 @@ def test_impossible_counts_are_refused_before_measuring(wrong, monkeypatch):
 def test_machine_is_json_and_imports_nothing_heavy():
     code = """
 import json, sys
-from benchmarks import machine
+from deploy.measure import machine
 print(json.dumps(machine.describe()), *sys.modules, sep="\\n")
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -2,14 +2,13 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
 from benchmarks.peer_networks import PEERS, Peer, build_peer, missing_peers
 from benchmarks.peers import PEAK, REFERENCE, cost_table, latency_table, main, ratios
 from benchmarks.peers_bundles import read_index
-from benchmarks.peers_timing import Row, in_turns
+from benchmarks.peers_timing import Row
 from deploy.errors import UserError
 
 LRASPP = "torchvision LR-ASPP-MobileNetV3-L"
@@ -106,23 +105,6 @@ def test_fresh_processes(tmp_path):
 def test_a_folder_without_index(tmp_path):
     with pytest.raises(UserError, match=r"networks.json: cannot be read"):
         read_index(tmp_path)
-
-
-def test_every_engine_has_a_turn_in_each_round():
-    order = []
-
-    class Engine:
-        def __init__(self, name):
-            self.name = name
-
-        def run(self, batch):
-            order.append(self.name)
-            return {}
-
-    times = in_turns({("a", "f"): Engine("a"), ("b", "f"): Engine("b")}, np.zeros(1), rounds=2)
-    changes = [one for one, before in zip(order, [None, *order], strict=False) if one != before]
-    assert changes == ["a", "b"] * 3  # once to warm up
-    assert all(len(values) >= 2 for values in times.values())
 
 
 def test_ratios_compare_the_faster_backends():

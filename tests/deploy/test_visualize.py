@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.bundle.manifest import ClassInfo
-from deploy.visualize import colorize, overlay, palette, render, shares, tint
+from deploy.visualize import colorize, overlay, palette, render, shares
 from tests.deploy.tiny import CLASSES, make_image
 
 
@@ -71,13 +71,15 @@ def test_render_of_other_inputs():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_tint_is_an_overlay_at_half_opacity(channels):
+def test_overlay_blends_by_opacity(channels):
     image = make_image(size=(40, 50))[..., :channels]
     labels = np.random.default_rng(0).integers(0, 4, (40, 50)).astype(np.uint8)
     labels[labels == 3] = 255
     kept = labels.copy()
-    tinted = tint(image, labels, CLASSES["rgb"])
-    expected = overlay(image, labels, CLASSES["rgb"], legend=False)
-    assert np.abs(tinted.astype(int) - expected).max() <= 2
-    np.testing.assert_array_equal(tinted[labels == 255], render(image)[labels == 255])
+    picture = render(image)
+    for opacity in (0.0, 0.3, 0.5, 1.0):
+        blended = overlay(image, labels, CLASSES["rgb"], legend=False, opacity=opacity)
+        expected = (1 - opacity) * picture + opacity * colorize(labels, CLASSES["rgb"])
+        assert np.abs(blended - expected)[labels != 255].max() <= 2
+        np.testing.assert_array_equal(blended[labels == 255], picture[labels == 255])
     np.testing.assert_array_equal(labels, kept)

@@ -70,9 +70,10 @@ class RegressionModel(Calls[RegressionResult]):
 
     def draw(self, image: np.ndarray, result: RegressionResult) -> np.ndarray:
         """See `deploy.stream.calls.Calls.draw`: the colors of the levels over the image."""
-        from deploy.visualize import tint  # start-up time: most programs draw nothing
+        from deploy.visualize import overlay  # start-up time: most programs draw nothing
 
-        return tint(image if image.ndim == 3 else image[..., None], result.labels, self.classes)
+        picture = image if image.ndim == 3 else image[..., None]
+        return overlay(picture, result.labels, self.classes, legend=False)
 
 
 def _masked(values: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -89,9 +89,10 @@ class SegmentationModel(Calls[SegmentationResult]):
 
     def draw(self, image: np.ndarray, result: SegmentationResult) -> np.ndarray:
         """See `deploy.stream.calls.Calls.draw`: the colors of the classes over the image."""
-        from deploy.visualize import tint  # start-up time: most programs draw nothing
+        from deploy.visualize import overlay  # start-up time: most programs draw nothing
 
-        return tint(image if image.ndim == 3 else image[..., None], result.labels, self.classes)
+        picture = image if image.ndim == 3 else image[..., None]
+        return overlay(picture, result.labels, self.classes, legend=False)
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
         """The network's scores divided by the bundle's temperature, if it has one."""

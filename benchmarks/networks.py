@@ -1,4 +1,4 @@
-"""The networks that `benchmarks/students.py` compares, exported and quantized."""
+"""Networks of this package and of others by name, untrained: built, exported and quantized, to be timed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,8 @@ from deploy.errors import UserError
 from deploy.quantize.calibrators import CALIBRATORS
 from deploy.quantize.qdq import cpu_form
 from deploy.quantize.ranges import collect
-from deploy.tasks.grasp.geometry import MAPS
+from distill.export_config import ExportConfig
 from distill.selection.untrained import untrained_models
-from distill.tasks.grasp import grasp_head
 from distill.tasks.segmentation import argmax_head
 from distill.tasks.task import Head
 from student.candidates import members_named
@@ -56,12 +55,6 @@ def candidates(names: Sequence[str], classes: int) -> list[Candidate]:
     return [Candidate(name, settled(network_of(name, classes))) for name in names]
 
 
-def grasp_candidates(names: Sequence[str]) -> list[Candidate]:
-    """The same for the four maps of grasps in depth images; quality is a logit, as the loss `bce` trains it."""
-    head = partial(grasp_head, quality="sigmoid")
-    return [Candidate(name, settled(_student(name, 1, len(MAPS))), head) for name in names]
-
-
 def network_of(name: str, classes: int) -> nn.Module:
     """A new network for color images: a peer's name (`benchmarks.peer_networks`), or a student's, maybe with options.
 
@@ -70,26 +63,33 @@ def network_of(name: str, classes: int) -> nn.Module:
     """
     if name in PEERS:
         return build_peer(name, classes)
-    return _student(name, 3, classes)
-
-
-def _student(name: str, channels: int, outputs: int) -> nn.Module:
-    """A new student from its name, with options behind a colon."""
     (arch, options), *others = members_named(name)
     if others:
         raise UserError(f"{name}: is a family; name its members, such as {arch}")
-    return build_network(arch, channels, outputs, **options)
+    return build_network(arch, 3, classes, **options)
 
 
-def models_of(candidate: Candidate, spec: InputSpec) -> dict[str, bytes]:
+def color_spec(size: int) -> InputSpec:
+    """The input of a network for square color images."""
+    return InputSpec(("R", "G", "B"), size, size, "uint8", "NHWC", mean=(120.0,) * 3, std=(60.0,) * 3)
+
+
+def models_of(candidate: Candidate, spec: InputSpec, *, fold: bool = True) -> dict[str, bytes]:
     """The network as ONNX files in fp32 and, for CPUs, in INT8."""
-    model, int8 = exported(candidate, spec)
+    model, int8 = exported(candidate, spec, fold=fold)
     return {"fp32": model, "int8": cpu_form(int8)}
 
 
-def exported(candidate: Candidate, spec: InputSpec) -> tuple[bytes, bytes]:
-    """The network as ONNX files in fp32 and, for TensorRT, in INT8."""
-    return untrained_models(candidate.network, spec, candidate.head, ranges=partial(_ranges_of_noise, spec))
+def exported(candidate: Candidate, spec: InputSpec, *, fold: bool = True) -> tuple[bytes, bytes]:
+    """The network as ONNX files in fp32 and, for TensorRT, in INT8.
+
+    Args:
+        candidate: the network.
+        spec: its input.
+        fold: see `ExportConfig.fold`.
+    """
+    ranges = partial(_ranges_of_noise, spec)
+    return untrained_models(candidate.network, spec, candidate.head, ExportConfig(fold=fold), ranges)
 
 
 def _ranges_of_noise(spec: InputSpec, model: bytes, tensors: Sequence[str]) -> dict[str, float]:
@@ -100,12 +100,9 @@ def _ranges_of_noise(spec: InputSpec, model: bytes, tensors: Sequence[str]) -> d
 
 
 def noise_image(spec: InputSpec, seed: int) -> np.ndarray:
-    """An image of noise as the network takes it: uint8 H×W×C, or float32 C×H×W of about the mean and deviation."""
-    rng, channels = np.random.default_rng(seed), len(spec.channels)
-    if spec.layout == "NHWC":
-        return rng.integers(0, 256, (spec.height, spec.width, channels), np.uint8)
-    mean, std = (np.reshape(values, (-1, 1, 1)) for values in (spec.mean, spec.std))
-    return (mean + std * rng.standard_normal((channels, spec.height, spec.width))).astype(np.float32)
+    """A color image of noise as the network takes it, uint8 H×W×3."""
+    shape = (spec.height, spec.width, len(spec.channels))
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 @torch.no_grad()
