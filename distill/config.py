@@ -153,7 +153,8 @@ class TrainConfig:
     compile: bool = False
     """Train with `torch.compile`: minutes to start, then faster steps; worthwhile for long trainings on a GPU."""
     ema: float = 0.0
-    """Decay of the exponential moving average of the weights, which replaces them in evaluation; 0 = off."""
+    """Decay of the exponential moving average of the weights, which replaces them in evaluation; 0 = off.
+    The first updates have smaller decays (see `distill.training.optim.moving_average`)."""
     workers: int = 0
     """Data-loading processes; 0 = load in the training process, as fast if steps take far longer than loading."""
     eval_every: int = 0

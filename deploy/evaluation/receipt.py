@@ -166,6 +166,10 @@ def run_hops(
         pixels += int(np.count_nonzero(sample[3]))
     if not images:
         raise UserError("nothing to verify: the data set or split has no images; check its folder")
+    if not pixels:
+        raise UserError(
+            "nothing to verify: no pixel of any image is valid; check the images' no-data and labels"
+        )
 
     receipts: list[HopReceipt] = []
     for hop, tally in zip(hops, tallies, strict=True):

@@ -63,9 +63,9 @@ def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
     Args:
         logits: of each teacher, N×C×h×w; resized to the size of the first.
         batch: the labels.
-        combine: "mean" weights teachers equally. With "label" the weight of a teacher in an image is the softmax over
-            teachers of its mean log-probability of the labels: confidence-aware distillation (Zhang et al., ICASSP
-            2022, arXiv:2201.00007).
+        combine: "mean" weights teachers equally. With "label" the weight of teacher k of K in an image is
+            (1 − softmax_k(L)) / (K − 1), L the teachers' mean cross-entropies with the labels: confidence-aware
+            distillation (Zhang et al., ICASSP 2022, arXiv:2201.00007, equation 4).
 
     Raises:
         UserError: the teachers have different numbers of classes.
@@ -83,10 +83,11 @@ def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
         m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear", align_corners=False)
         for m in logits
     ]
-    weight = torch.zeros(len(maps), len(first), device=first.device)
+    weight = torch.full((len(maps), len(first)), 1 / len(maps), device=first.device)
     if combine == "label":
-        weight = torch.stack([_mean_log_probability(m, batch) for m in maps])
-    log_weight = F.log_softmax(weight, dim=0)[:, :, None, None, None]
+        cross_entropy = torch.stack([-_mean_log_probability(m, batch) for m in maps])
+        weight = (1 - F.softmax(cross_entropy, dim=0)) / (len(maps) - 1)
+    log_weight = weight.log()[:, :, None, None, None]
     log_probabilities = torch.stack([F.log_softmax(m.float(), dim=1) for m in maps])
     return torch.logsumexp(log_probabilities + log_weight, dim=0)
 

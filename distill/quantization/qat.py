@@ -16,7 +16,9 @@ together: with ranges searched again for the tuned weights, the mIoU fell back t
 """
 
 import copy
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,34 +45,42 @@ RANGE_RATE = 10.0
 
 Thresholds that are learned as logarithms need a much higher rate than weights (Jain et al., arXiv:1903.08066).
 """
+STEPS = range(-16, 1)
+"""Candidates for a range, in quarters of octaves below the largest magnitude."""
 
 
 class RangeSearch:
     """The clipping range of a tensor with the smallest mean squared error, over any number of batches.
 
-    The candidates come from the first batch: its largest magnitude times 2^(k/4), k = −16 … 8.
+    All batches are seen twice: `measure` finds the largest magnitude of all, and `observe` adds up the errors of the
+    candidates, that magnitude times 2^(k/4), k = −16 … 0.
     """
 
     def __init__(self) -> None:
-        self._candidates: Tensor | None = None
-        self._errors: list[float] = []
+        self._largest = 0.0
+        self._errors = [0.0] * len(STEPS)
+
+    def measure(self, x: Tensor) -> None:
+        """First pass: add a batch of the tensor to its largest magnitude."""
+        largest = float(x.detach().abs().max())
+        self._largest = max(self._largest, largest) if math.isfinite(largest) else math.inf
 
     def observe(self, x: Tensor) -> None:
-        """Add a batch of the tensor."""
+        """Second pass: add a batch of the tensor to the errors."""
         x = x.detach().float()
-        if self._candidates is None:
-            self._candidates = x.abs().max() * 2.0 ** (torch.arange(-16, 9, device=x.device) / 4)
-            self._errors = [0.0] * len(self._candidates)
-        for i, candidate in enumerate(self._candidates):
-            self._errors[i] += float((fake_quantize(x, candidate / HIGH) - x).square().sum())
+        if 0 < self._largest < math.inf:
+            for i, candidate in enumerate(self._candidates()):
+                scale = torch.tensor(candidate / HIGH, device=x.device)
+                self._errors[i] += float((fake_quantize(x, scale) - x).square().sum())
 
     def best(self) -> float:
         """The best range; 1 for a tensor that is always 0, where any range is exact; NaN if a value was not finite."""
-        if self._candidates is None:
-            raise ValueError("no batch has been observed")
-        if not self._candidates.isfinite().all():
+        if self._largest == math.inf:
             return float("nan")
-        return float(self._candidates[self._errors.index(min(self._errors))]) or 1.0
+        return self._candidates()[self._errors.index(min(self._errors))] or 1.0
+
+    def _candidates(self) -> list[float]:
+        return [self._largest * 2.0 ** (step / 4) for step in STEPS]
 
 
 class QatNetwork(nn.Module):
@@ -167,7 +177,7 @@ class QatNetwork(nn.Module):
 
 
 def to_qat(
-    network: nn.Module, example: Tensor, calibration: Iterable[Tensor], *, fold: bool = True
+    network: nn.Module, example: Tensor, calibration: Sequence[Tensor], *, fold: bool = True
 ) -> QatNetwork:
     """Copy a trained network into one that simulates INT8, in evaluation mode.
 
@@ -241,20 +251,22 @@ def _check_unchanged(original: nn.Module, qat: QatNetwork, example: Tensor) -> N
         )
 
 
-def _calibrated(qat: QatNetwork, calibration: Iterable[Tensor]) -> Tensor:
+def _calibrated(qat: QatNetwork, calibration: Sequence[Tensor]) -> Tensor:
     """Initial ranges from the activations of the network in float."""
+    if not calibration:
+        raise UserError("quantization-aware training: no calibration images; give some of the training split")
     searches = [RangeSearch() for _ in qat.log_ranges]
 
-    def watch(grid: int, x: Tensor) -> Tensor:
-        searches[grid].observe(x)
+    def watch(grid: int, x: Tensor, look: Callable[[RangeSearch, Tensor], None]) -> Tensor:
+        look(searches[grid], x)
         return x
 
-    batches = 0
-    for images in calibration:
-        qat.simulate(images, watch, lambda weight: weight)
-        batches += 1
-    if not batches:
-        raise UserError("quantization-aware training: no calibration images; give some of the training split")
+    for look in (
+        RangeSearch.measure,
+        RangeSearch.observe,
+    ):  # all batches have a say in what the second pass tries
+        for images in calibration:
+            qat.simulate(images, partial(watch, look=look), lambda weight: weight)
     ranges = torch.tensor([search.best() for search in searches], device=qat.log_ranges.device)
     if not ranges.isfinite().all():
         raise UserError("quantization-aware training: activations are not finite on the calibration images")

@@ -4,11 +4,12 @@ The rate is a function of the step alone, so resuming needs no state; only `Plat
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from distill.config import TrainConfig
 
@@ -80,6 +81,24 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     if config.schedule == "poly":
         return config.lr * (1 - progress) ** POLY_POWER
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """An exponential moving average of weights for `torch.optim.swa_utils.AveragedModel`, with a warm-up.
+
+    The n-th update of the first copy has the decay min(decay, (1 + n) / (10 + n)), as TensorFlow's
+    `ExponentialMovingAverage(num_updates=n)`, so that a short training does not end with its first weights.
+
+    Args:
+        decay: in 0..1, of all later updates.
+    """
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        n = float(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, weights, count)
+
+    return update
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from deploy.errors import UserError
 from distill.training.checkpoint import (
@@ -23,7 +23,7 @@ from distill.training.checkpoint import (
     save_checkpoint,
     unpack,
 )
-from distill.training.optim import Plateau
+from distill.training.optim import Plateau, moving_average
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -59,7 +59,7 @@ class TrainState:
         self.average = None
         if ema:
             self.average = AveragedModel(
-                network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True
+                network, accelerator.device, multi_avg_fn=moving_average(ema), use_buffers=True
             )
         self.best: Meta = {}
         self.plateau = Plateau()

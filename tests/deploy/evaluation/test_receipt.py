@@ -9,6 +9,8 @@ import pytest
 
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.receipt import Budget, Hop, Receipt, require_passed, run_hops, table
+from deploy.tasks.grasp.task import GraspScorer
+from deploy.tasks.regression.metrics import RegressionScorer
 from deploy.tasks.segmentation.task import SegmentationScorer
 
 SCORER = partial(SegmentationScorer, ("sky", "road", "car"))
@@ -160,7 +162,7 @@ def test_the_table_says_where_int8_is_slower_on_a_cpu():
 
 
 def test_no_samples_is_an_error():
-    with pytest.raises(UserError, match="nothing to verify"):
+    with pytest.raises(UserError, match="nothing to verify: the data set"):
         run_hops([Hop("torch", perfect, 0)], [], SCORER)
 
 
@@ -176,3 +178,27 @@ def test_label_out_of_range_names_the_sample():
     bad = [("img7", np.zeros((2, 2, 1), np.uint8), np.full((2, 2), 9, np.uint8), np.ones((2, 2), bool))]
     with pytest.raises(UserError, match="sample img7: label id 9 is out of range: there are 3 classes"):
         run_hops([Hop("torch", perfect, 0)], bad, SCORER)
+
+
+@pytest.mark.parametrize("scorer", [SCORER, RegressionScorer])
+def test_no_valid_pixel_is_an_error(scorer):
+    blank = np.zeros((4, 4, 1), np.uint8)
+    sample = ("blank", blank, blank[..., 0], np.zeros((4, 4), bool))
+
+    def model(image):
+        values = image[..., 0].astype(np.float32)
+        return SimpleNamespace(labels=image[..., 0], values=values, valid=values > 0)
+
+    with pytest.raises(UserError, match="nothing to verify: no pixel of any image is valid"):
+        run_hops([Hop("torch", model, 0)], [sample], scorer)
+
+
+def test_grasps_without_a_valid_pixel_are_an_error():
+    grasp = np.array([[2.0, 2.0, 0.0, 2.0, 1.0]])
+
+    def model(image):
+        return SimpleNamespace(labels=image[..., 0], grasps=grasp, qualities=np.ones(1))
+
+    sample = ("blank", np.zeros((4, 4, 1), np.uint8), grasp, np.zeros((4, 4), bool))
+    with pytest.raises(UserError, match="nothing to verify: no pixel of any image is valid"):
+        run_hops([Hop("torch", model, 0)], [sample], GraspScorer)

@@ -1,5 +1,7 @@
 """The sum of distillation losses: how it weights pixels and images, what it refuses, and several teachers."""
 
+import math
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -149,6 +151,18 @@ class TestSeveralTeachers:
             # softmax over (log p ≈ 0, log 1/3): weights 3/4 and 1/4
             assert sure.item() == pytest.approx(0.75 + 0.25 / 3, abs=1e-2)
             assert mean.item() == pytest.approx(0.5 + 0.5 / 3, abs=1e-2)
+
+    def test_the_weights_of_three_teachers_are_the_papers(self, batch):
+        label = batch.label.clamp(max=2)
+        one_hot = torch.nn.functional.one_hot(label, 3).permute(0, 3, 1, 2).double()
+        maps = [strength * one_hot for strength in (5.0, 1.0, 0.0)]
+        # the same loss at every pixel: −log of the label's probability (Zhang et al., equation 4)
+        losses = torch.tensor([-math.log(math.exp(s) / (math.exp(s) + 2)) for s in (5.0, 1.0, 0.0)])
+        weights = (1 - losses.exp() / losses.exp().sum()) / 2
+        expected = sum(w * m.softmax(1) for w, m in zip(weights, maps, strict=True))
+        together = combined(maps, batch, "label").softmax(1)
+        some = batch.valid.flatten(1).any(1)
+        torch.testing.assert_close(together[some], expected[some], rtol=1e-5, atol=1e-7)
 
     def test_other_strides_are_resized_and_other_classes_refused(self, batch):
         assert combined([numbers(3, 3, 8, 8), numbers(3, 3, 4, 4)], batch, "mean").shape == (3, 3, 8, 8)

@@ -1,5 +1,7 @@
 """The grids of INT8 and the gradients through them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,14 @@ import torch
 from distill.quantization.fake_quant import fake_quantize, fake_quantize_weight
 from distill.quantization.qat import RangeSearch
 from tests.distill.quantization.test_qat import images
+
+
+def best_range(*batches):
+    search = RangeSearch()
+    for look in (search.measure, search.observe):
+        for batch in batches:
+            look(batch)
+    return search.best()
 
 
 class TestArithmetic:
@@ -56,13 +66,17 @@ class TestArithmetic:
         torch.testing.assert_close(scale.grad, other.grad, rtol=1e-4, atol=0)
 
     def test_the_first_range_forgives_an_outlier_only_if_that_pays(self):
-        search = RangeSearch()
         x = torch.linspace(-1, 1, 10001)
-        search.observe(x)
-        assert search.best() == pytest.approx(1.0)
-        few = RangeSearch()
-        few.observe(torch.cat([x.repeat(100), torch.tensor([8.0])]))
-        assert few.best() < 8.0
-        nothing = RangeSearch()
-        nothing.observe(torch.zeros(5))
-        assert nothing.best() == 1.0
+        assert best_range(x) == pytest.approx(1.0)
+        assert best_range(torch.cat([x.repeat(100), torch.tensor([8.0])])) < 8.0
+        assert best_range(torch.zeros(5)) == 1.0
+
+    def test_the_order_of_the_batches_does_not_matter(self):
+        dark, x = torch.zeros(100), torch.linspace(-1, 1, 10001)
+        faint = 1e-4 * x
+        ranges = [best_range(*batches) for batches in ((dark, faint, x), (x, faint, dark), (faint, dark, x))]
+        assert ranges == pytest.approx([1.0] * 3)
+
+    def test_what_is_not_finite_in_any_batch_is_told(self):
+        assert math.isnan(best_range(torch.ones(3), torch.tensor([1.0, torch.nan])))
+        assert math.isnan(best_range(torch.ones(3), torch.tensor([torch.inf])))
