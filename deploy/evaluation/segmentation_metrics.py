@@ -48,7 +48,9 @@ class SegmentationMetrics:
             class.
         boundary: int64 K×4: predicted boundary pixels, those of them near a labeled one, labeled boundary pixels, and
             those of them near a predicted one. After Csurka et al., "What is a good evaluation measure for semantic
-            segmentation?", BMVC 2013, but summed over images, so that a short boundary has a small weight.
+            segmentation?", BMVC 2013, but summed over images, so that a short boundary has a small weight; they average
+            the F1 of each image. The F measure of DAVIS (Perazzi et al., CVPR 2016) is another: of one object's
+            contour, one pixel wide, at 0.8 % of the diagonal, averaged over frames.
     """
 
     def __init__(self, num_classes: int, boundary_tolerance: float = 0.0075, ignore_label: int = 255):

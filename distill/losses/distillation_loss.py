@@ -57,7 +57,8 @@ class DistillationLoss(nn.Module):
     """Weighted sum of distillation losses, with their 1×1 adapters and memories.
 
     An adapter maps the student's features to the teacher's channels (FitNets, arXiv:1412.6550) and is trained with the
-    student. It is used in training only: no student checkpoint or bundle holds it.
+    student. It is used in training only: no student checkpoint or bundle holds it. It is one 1×1 convolution, or with
+    the option `layers=2` of a loss two of them, with a batch norm and a ReLU between (CIRKD, arXiv:2204.06986).
 
     Args:
         main: terms on logits and features (see `distill.losses.expression`).
@@ -68,8 +69,8 @@ class DistillationLoss(nn.Module):
             all pixels alike.
 
     Raises:
-        UserError: student and teacher differ in the number of classes, or one of them lacks a feature; the message
-            lists those that it has.
+        UserError: student and teacher differ in the number of classes, one of them lacks a feature (the message lists
+            those that it has), or `layers` is neither 1 nor 2.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class DistillationLoss(nn.Module):
                 for shapes, who in ((student, "student"), (teacher, "teacher"))
             )
             if DISTILLATION_LOSSES[term.loss].adapts:
-                self.adapters[str(index)] = nn.Conv2d(from_, to, 1, bias=False)
+                self.adapters[str(index)] = _adapter(from_, to, int(term.options.get("layers", 1)))
             if DISTILLATION_LOSSES[term.loss].memory:
                 self.memories[str(index)] = MemoryBank(self.num_classes, to)
 
@@ -189,6 +190,15 @@ def shapes_of(network: nn.Module, image: Tensor) -> Shapes:
     output = network.eval()(image)
     network.train(training)
     return Shapes(output.logits.shape[1], {name: maps.shape[1] for name, maps in output.features.items()})
+
+
+def _adapter(from_: int, to: int, layers: int) -> nn.Module:
+    if layers not in (1, 2):
+        raise UserError(f"--distill.loss: layers={layers}: an adapter has 1 or 2")
+    last = nn.Conv2d(from_ if layers == 1 else to, to, 1, bias=False)
+    if layers == 1:
+        return last
+    return nn.Sequential(nn.Conv2d(from_, to, 1, bias=False), nn.BatchNorm2d(to), nn.ReLU(), last)
 
 
 def _channels(feature: str, shapes: Shapes, who: str) -> int:

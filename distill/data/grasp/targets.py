@@ -30,7 +30,8 @@ def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
         width: width of the maps.
 
     Returns:
-        float32 4×H×W; 0 where there is no grasp.
+        float32 4×H×W; 0 where there is no grasp, cos 2θ as well, where GG-CNN's code has 1 (the angle 0). The losses'
+        option `outside=1` trains on that.
     """
     maps = np.zeros((len(MAPS), height, width), np.float32)
     distance = np.full((height, width), np.inf, np.float32)

@@ -86,6 +86,7 @@ def cirkd(
     batch: float = 1.0,
     pixel: float = 0.1,
     region: float = 0.1,
+    layers: int = 1,
 ) -> Tensor:
     """CIRKD: how similar each pixel is to those of other images, and to remembered pixels and regions.
 
@@ -107,6 +108,8 @@ def cirkd(
         batch: weight ≥ 0 of the similarities within the batch.
         pixel: weight ≥ 0 of the similarities to remembered pixels.
         region: weight ≥ 0 of the similarities to remembered regions.
+        layers: 1×1 convolutions of the adapter that has mapped the student's features (see
+            `distill.losses.distillation_loss`): 1, or 2 as in the authors' code.
 
     Returns:
         N values ≥ 0 in nats, float32 or float64; 0, with zero gradient, for an image without weight.
@@ -114,6 +117,7 @@ def cirkd(
     Raises:
         UserError: student and teacher have different numbers of channels.
     """
+    del layers  # of what comes before
     student, teacher = pair(student, teacher)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student).flatten(1)
     chosen = _some(weight > 0, CELLS)

@@ -3,6 +3,7 @@
 An image without weight is one in which no pixel counts: all are void or without data.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,37 +35,42 @@ def feature(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
     return mse(student, teacher, pixels)
 
 
-def attention(student: Tensor, teacher: Tensor, pixels: Pixels, *, p: float = 2.0) -> Tensor:
+def attention(student: Tensor, teacher: Tensor, pixels: Pixels, *, p: float = 2.0, mean: int = 0) -> Tensor:
     """Attention transfer: squared L2 distance between the L2-normalized maps of mean_c |x_c|^p.
 
-    Zagoruyko & Komodakis (arXiv:1612.03928); cells count by their weight in both the norm and the distance.
+    Zagoruyko & Komodakis (arXiv:1612.03928); cells count by their weight in both the norm and the distance. The
+    authors' code takes the mean over the h·w cells where this is their sum: their weights are h·w times larger.
 
     Args:
         student: features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
         teacher: features, floating N×D×h×w; detached. D may differ from C.
         pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         p: exponent ≥ 1.
+        mean: 1 = divided by h·w, for the weights of the authors' code.
 
     Returns:
-        N values from 0 to 2, float32 or float64; 0, with zero gradient, for an image without weight.
+        N values from 0 to 2, divided if `mean`, float32 or float64; 0, with zero gradient, for an image without weight.
     """
     student, teacher = pair(student, teacher, same_maps=False)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student)
     q, r = (_attention_map(features, weight, p) for features in (student, teacher))
-    return image_mean((q - r).square(), weight)
+    distance = image_mean((q - r).square(), weight)
+    return distance / weight[0].numel() if mean else distance
 
 
-def pairwise(student: Tensor, teacher: Tensor, pixels: Pixels, *, pool: int = 2) -> Tensor:
+def pairwise(student: Tensor, teacher: Tensor, pixels: Pixels, *, pool: int = 2, maximum: int = 0) -> Tensor:
     """Structured distillation: mean squared difference between the cosine similarities of all pairs of pooled cells.
 
     Liu et al. (CVPR 2019, arXiv:1903.04197). Cells are averaged by weight over blocks of pool×pool cells, smaller at
     the far edges, and a pair counts by the product of the weights of its two blocks. Memory grows as (h·w / pool²)².
+    The authors' code takes the largest value of a block instead of the mean, in blocks of half the map's sides.
 
     Args:
         student: features, floating N×C×h×w; resized bilinearly to the teacher's h×w if strides differ.
         teacher: features, floating N×D×h×w; detached. D may differ from C.
         pixels: labels and weights, at any size; a weight of 0 marks void and no data.
         pool: side of a block, in cells, ≥ 1.
+        maximum: 1 = a block is the largest value of its cells with weight, by channel, as in the authors' code.
 
     Returns:
         N values from 0 to 4, float32 or float64; 0, with zero gradient, for an image without weight.
@@ -74,8 +80,11 @@ def pairwise(student: Tensor, teacher: Tensor, pixels: Pixels, *, pool: int = 2)
     total = _block_sum(weight, pool)
     similar = []
     for features in (student, teacher):
-        mean = _block_sum(features * weight, pool) / total.where(total > 0, 1)
-        cells = unit(mean.flatten(2))
+        if maximum:
+            blocks = _block_maximum(features, weight, pool)
+        else:
+            blocks = _block_sum(features * weight, pool) / total.where(total > 0, 1)
+        cells = unit(blocks.flatten(2))
         similar.append(cells.mT @ cells)
     each = total.flatten(1)
     return image_mean((similar[0] - similar[1]).square(), each.unsqueeze(1) * each.unsqueeze(2))
@@ -128,3 +137,9 @@ def _attention_map(features: Tensor, weight: Tensor, p: float) -> Tensor:
 
 def _block_sum(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(x, side, ceil_mode=True, divisor_override=1)
+
+
+def _block_maximum(x: Tensor, weight: Tensor, side: int) -> Tensor:
+    """Largest value of the cells with weight of each block; 0 in a block without any."""
+    largest = F.max_pool2d(x.where(weight > 0, -torch.inf), side, ceil_mode=True)
+    return largest.where(largest > -torch.inf, 0)

@@ -23,7 +23,9 @@ QualityKind = Literal["clamp", "sigmoid"]
 """Form of the quality at the output of a network: a number that is clamped to 0..1, or the logit of a probability."""
 
 
-def smooth_l1(maps: Tensor, target: Tensor, valid: Tensor, *, beta: float = 1.0) -> Tensor:
+def smooth_l1(
+    maps: Tensor, target: Tensor, valid: Tensor, *, beta: float = 1.0, outside: float = 0.0
+) -> Tensor:
     """Smooth L1 of all four maps, mean over maps and valid pixels, as in GR-ConvNet.
 
     Kumra et al. (IROS 2020, arXiv:1909.04810), who sum over the maps: four times this value.
@@ -33,16 +35,17 @@ def smooth_l1(maps: Tensor, target: Tensor, valid: Tensor, *, beta: float = 1.0)
         target: N×4×H×W floating, any value where not valid.
         valid: N×H×W bool, False for void, no data and padding.
         beta: ≥ 0; an error e costs e²/(2·beta) below `beta`, and |e| - beta/2 above. 0 is plain L1.
+        outside: target of cos 2θ where the target's quality is 0. The authors draw the angle 0 there: 1.
 
     Returns:
         A scalar ≥ 0, float32 or float64; 0, with zero gradient, if no pixel is valid.
     """
-    maps, target = _compared(maps, target, valid)
+    maps, target = _compared(maps, _with_outside(target, outside), valid)
     loss = F.smooth_l1_loss(maps, target, reduction="none", beta=beta).mean(1)
     return weighted_mean(loss, valid.to(loss))
 
 
-def mse(maps: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def mse(maps: Tensor, target: Tensor, valid: Tensor, *, outside: float = 0.0) -> Tensor:
     """Squared error of all four maps, mean over maps and valid pixels, as in GG-CNN.
 
     Morrison et al. (RSS 2018, arXiv:1804.05172), who sum over the maps: four times this value.
@@ -51,11 +54,12 @@ def mse(maps: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         maps: floating N×4×h×w; upsampled bilinearly to the target.
         target: N×4×H×W floating, any value where not valid.
         valid: N×H×W bool, False for void, no data and padding.
+        outside: as in `smooth_l1`.
 
     Returns:
         A scalar ≥ 0, float32 or float64; 0, with zero gradient, if no pixel is valid.
     """
-    maps, target = _compared(maps, target, valid)
+    maps, target = _compared(maps, _with_outside(target, outside), valid)
     loss = (maps - target).square().mean(1)
     return weighted_mean(loss, valid.to(loss))
 
@@ -129,3 +133,11 @@ def quality_of(raw: Tensor, kind: QualityKind) -> Tensor:
 def _compared(maps: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     maps = at_size_of(target, maps)
     return maps, torch.where(valid.unsqueeze(1), target.to(maps), 0)
+
+
+def _with_outside(target: Tensor, cosine: float) -> Tensor:
+    """The target with another cos 2θ where there is no grasp."""
+    if cosine == 0:
+        return target
+    quality, cos, *others = target.unbind(1)
+    return torch.stack([quality, cos.where(quality > 0, cosine), *others], dim=1)

@@ -110,9 +110,19 @@ def test_adapters_bridge_other_channels(batch, maps):
     assert all(p.grad.abs().sum() > 0 for p in loss.parameters())
 
 
+def test_an_adapter_of_two_layers_has_a_norm_between(batch, maps):
+    output, target = maps
+    wide = TeacherOutput(target.logits, {"layer4": numbers(3, 9, 8, 8)})
+    loss = distillation_loss("cirkd(layer4, layers=2)", teacher=Shapes(3, {"layer4": 9}))
+    loss(output, wide, batch).backward()
+    assert [tuple(p.shape) for p in loss.parameters()] == [(9, 6, 1, 1), (9,), (9,), (9, 9, 1, 1)]
+    assert all(p.grad.abs().sum() > 0 for p in loss.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"loss": "cirkd(layer4, layers=3)"}, "layers=3: an adapter has 1 or 2"),
         ({"teacher": Shapes(19, {})}, "teacher has 19 classes, the student 3"),
         ({"loss": "feature(layer5)"}, "student has no feature 'layer5'; it has layer3, layer4"),
         (

@@ -1,6 +1,7 @@
 """Distillation losses compared with independent computations: scipy, scikit-learn, torch's own, slow loops."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,6 +135,26 @@ def test_attention(features, p):
         return np.sum((q / np.linalg.norm(q) - r / np.linalg.norm(r)) ** 2)
 
     Reference(features).check("at", expected, features, p=p)
+
+
+def test_the_authors_attention_is_the_mean_over_cells(features):
+    """Their code, for maps without void: `(at(x) - at(y)).pow(2).mean()` with `at = F.normalize(x.pow(2).mean(1))`."""
+    student, teacher, pixels = features
+    everywhere = replace(pixels, weight=torch.ones_like(pixels.weight))
+    q, r = (F.normalize(x.pow(2).mean(1).flatten(1)) for x in (student, teacher))
+    loss = compute("at", student, teacher, everywhere, mean=1)
+    torch.testing.assert_close(loss.mean(), (q - r).pow(2).mean())
+
+
+def test_the_authors_pairs_are_of_maxima_of_blocks(features):
+    """Their code: maxima of 2×2 blocks, and the mean squared difference of the cosines of all pairs."""
+    student, teacher, pixels = features
+    everywhere = replace(pixels, weight=torch.ones_like(pixels.weight))
+    side = 2
+    blocks = [F.max_pool2d(x, side, ceil_mode=True).flatten(2) for x in (student, teacher)]
+    similar = [np.stack([cosine_similarity(image.T) for image in x.numpy()]) for x in blocks]
+    loss = compute("skd", student, teacher, everywhere, pool=side, maximum=1)
+    np.testing.assert_allclose(loss.numpy(), ((similar[0] - similar[1]) ** 2).mean((1, 2)), rtol=1e-6)
 
 
 def block_means(x, w, pool):

@@ -19,6 +19,7 @@ OPTIONS = [
     ("at", {"p": 1.0}),
     ("at", {"p": 3.0}),
     ("skd", {"pool": 1}),
+    ("skd", {"maximum": 1}),
     ("cirkd", {"t": 0.5, "batch": 0.0, "region": 0.0}),
     ("cirkd", {"t": 0.5, "batch": 0.0, "pixel": 0.0}),
     ("maps", {"beta": 0.0, "quality": 0.7}),

@@ -15,7 +15,9 @@ OPTIONS = [
     ("smooth_l1", {}),
     ("smooth_l1", {"beta": 0.1}),
     ("smooth_l1", {"beta": 0.0}),
+    ("smooth_l1", {"outside": 1.0}),
     ("mse", {}),
+    ("mse", {"outside": 1.0}),
     ("bce", {}),
     ("bce", {"beta": 0.1, "geometry": 3.0}),
 ]
@@ -167,3 +169,14 @@ def test_sums_of_losses(scene):
         UserError, match=r"^--loss.task: no loss is called kl; there are smooth_l1, mse, bce$"
     ):
         parse_task_terms("kl", GRASP_LOSSES)
+
+
+class TestOutside:
+    @pytest.mark.parametrize("name", ["smooth_l1", "mse"])
+    def test_the_target_is_that_of_an_angle_of_0_as_in_the_authors_code(self, scene, name):
+        maps, target, valid = scene
+        angle_0 = target.clone()
+        angle_0[:, 1] = torch.where(target[:, 0] == 0, 1.0, target[:, 1])
+        expected = compute(name, maps, angle_0, valid)
+        torch.testing.assert_close(compute(name, maps, target, valid, outside=1.0), expected)
+        assert not torch.isclose(compute(name, maps, target, valid), expected)
