@@ -26,9 +26,8 @@ from deploy.build.steps import (
     verify_build,
 )
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.errors import UserError, exit_with_one_line, warnings_as_lines
+from deploy.errors import GateFailed, UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
-from deploy.evaluation.receipt import require_passed
 from deploy.heartbeat import working
 from deploy.tasks.registry import task_of
 
@@ -79,9 +78,22 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
             compare_golden(bundle, backend, precision, engine=engine)
     if not runs_here:
         print("The engine is for another machine: copy the bundle there and run `edgedistill verify BUNDLE`.")
-    if receipt:
-        require_passed(receipt)
+    if receipt and not receipt.passed:  # the table above has the reasons
+        over = f"{bundle.name}: over the budget: {', '.join(receipt.failed)}"
+        raise GateFailed(f"{over}; {_remedy(precision, makes, manifest.threshold)}")
     return 0
+
+
+def _remedy(precision: str, made_now: bool, threshold: float | None) -> str:
+    """What to do about a hop over its budget."""
+    if precision != "int8":
+        return "the engine does not compute what the bundle was measured with; rebuild it, or use another backend"
+    limits = "--max-drop and --min-agreement set the budget"
+    if made_now:
+        return f"{limits}, --float keeps layers out of INT8"
+    if threshold is None:
+        return f"--redo quantizes again; {limits}"
+    return f"the bundle has a threshold, and --redo quantizes for the labels that it decides; {limits}"
 
 
 def choose_backend(asked: str) -> tuple[str, str]:

@@ -123,9 +123,14 @@ def main(argv: Sequence[str]) -> int:
         backend=options.backend,
         precision=options.precision,
     )
-    name = store_decision(bundle, decision, options.split).classes[1].name
-    print(decision_table(decision, name, options.split))
+    manifest = store_decision(bundle, decision, options.split)
+    print(decision_table(decision, manifest.classes[1].name, options.split))
     print(f"written to {bundle}/manifest.json; undo it with --remove")
+    lower = sorted({file.precision for file in manifest.files.values()} - {"", "fp32"})
+    if lower and decision.threshold is not None:
+        print(
+            f"{', '.join(lower)}: passed with the labels of before; `edgedistill build {bundle}` measures again"
+        )
     return 0
 
 

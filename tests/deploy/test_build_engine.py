@@ -9,14 +9,16 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from deploy import build_engine
+from deploy import build_engine, cli
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.bundle.engine_files import read_sidecar
 from deploy.errors import GateFailed, UserError
+from deploy.evaluation.labeled_data import write_image
 from deploy.files.images import write_png
 from deploy.loading import load
-from tests.deploy.labeled_bundle import contents, make_labeled_bundle
+from tests.deploy.labeled_bundle import contents, make_hard, make_labeled_bundle
 from tests.deploy.precisions import add_engine
+from tests.deploy.two_classes import make_two_class_bundle, scene
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ class TestCompiled:
 
     def test_over_the_budget_it_is_marked(self, bundle, built, capsys, monkeypatch):
         monkeypatch.setattr(Opened, "wrong", True)
-        with pytest.raises(GateFailed):
+        with pytest.raises(GateFailed, match="over the budget: tensorrt fp32; the engine does not"):
             self.compile(bundle)
         assert "FAILED" in capsys.readouterr().out
         assert read_sidecar(built[0]).passed is False
@@ -220,3 +222,37 @@ class TestBackend:
         capsys.readouterr()
         build_engine.main([str(bundle), "--backend", "tensorrt-rtx", "--targets", "sm86"])
         assert "built in" not in capsys.readouterr().out  # found in place
+
+
+class TestRemedies:
+    """A gate that fails says what to do, and its figures once, in the table."""
+
+    IMPOSSIBLE = ("--min-agreement", "1", "--max-drop", "0")
+
+    def failure(self, bundle, capsys) -> tuple[str, str]:
+        capsys.readouterr()
+        with pytest.raises(GateFailed) as caught:
+            run(bundle, *self.IMPOSSIBLE)
+        return str(caught.value), capsys.readouterr().out
+
+    def test_int8_of_before_is_quantized_again(self, bundle, capsys):
+        assert run(bundle) == 0
+        make_hard(bundle.parent / "data", bundle, "test")
+        message, out = self.failure(bundle, capsys)
+        assert message.startswith(
+            "tiny.bundle: over the budget: int8; --redo quantizes again; --max-drop and"
+        )
+        assert "label agreement" in out
+        assert "label agreement" not in message
+
+    def test_int8_of_before_a_threshold_is_quantized_for_it(self, tmp_path, capsys):
+        bundle = make_two_class_bundle(tmp_path / "student.bundle")
+        for index in range(8):
+            write_image(tmp_path / "data" / "calibration" / "images" / f"{index}", scene(index)[0])
+        assert run(bundle) == 0
+        assert cli.main(["threshold", str(bundle)]) == 0
+        assert "int8: passed with the labels of before; `edgedistill build" in capsys.readouterr().out
+        message, _ = self.failure(bundle, capsys)
+        assert (
+            "; the bundle has a threshold, and --redo quantizes for the labels that it decides; " in message
+        )
