@@ -16,13 +16,13 @@ class Layout:
     channels: int | None = None
     """Channels of the decoder; None = those that the network takes by default."""
     convolutions: int = 2
-    finest: int = 8
+    output_stride: int = 8
 
     @property
     def name(self) -> str:
         """Short text, such as `w24 2-2-2-2 s32 2×48 to 8`: width, depths, last stride, decoder, output's stride."""
         depths = "-".join(map(str, self.depths))
-        return f"w{self.width} {depths} s{self.stride} {self.convolutions}×{self._channels} to {self.finest}"
+        return f"w{self.width} {depths} s{self.stride} {self.convolutions}×{self._channels} to {self.output_stride}"
 
     @property
     def slug(self) -> str:
@@ -36,7 +36,7 @@ class Layout:
             num_outputs,
             width=self.width,
             dropout=dropout,
-            finest=self.finest,
+            output_stride=self.output_stride,
             depths=self.depths,
             stride=self.stride,
             channels=self._channels,
@@ -59,7 +59,7 @@ LAYOUTS = (
     Layout(32, (1, 1, 1, 1), channels=48),
     Layout(16, stride=16),
     Layout(24, (1, 2, 4, 1)),
-    Layout(24, convolutions=1, channels=24, finest=4),
+    Layout(24, convolutions=1, channels=24, output_stride=4),
     Layout(16, (1, 2, 3, 2), convolutions=1, channels=48),
 )
 """The listed sizes first, then one change after another."""

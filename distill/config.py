@@ -87,15 +87,17 @@ class ModelConfig:
 
     arch: str
     """`pspnet/<timm backbone>`, or a name from `edgedistill students`. Options it lacks must keep their defaults."""
-    output_stride: Literal[8, 16, 32] = 8
-    """Output stride of PSPNet and DeepLabV3+; that of other architectures is fixed."""
+    output_stride: Literal[2, 4, 8, 16, 32] = 8
+    """Output stride of the backbone of PSPNet and DeepLabV3+ (8, 16, 32), or of EdgeNet's outputs (8, 4, 2); that of
+    other architectures is fixed."""
     head_channels: int = 512
     """Width of PSPNet's 3×3 head convolution (512 in the paper), or of DeepLabV3+'s pyramid and decoder (256)."""
     dropout: float = 0.1
     """Dropout rate in the head."""
     detail: bool | None = None
     """Finer outputs for small objects and maps: of PSPNet at half of the image size, of EdgeNet at a quarter.
-    Default: chosen from the training labels (see `distill.pipeline.resolution`)."""
+    Default: this, or EdgeNet's `output_stride` 2, where the training labels ask for it (see
+    `distill.pipeline.resolution`)."""
     pretrained: bool = False
     """Initialize the backbone with timm's ImageNet weights (needs network access or a filled cache)."""
     weights: Path | None = None

@@ -185,8 +185,8 @@ class EdgeNet(nn.Module):
         width: channels w of the first stage; 16, 24 and 32 are edge-nano, edge-small and edge-medium.
         dropout: dropout rate before the classifier.
         aux: build the auxiliary head on layer3.
-        detail: output maps at stride 4 instead of 8.
-        finest: stride s of the output maps, 2, 4 or 8, in place of what `detail` says.
+        output_stride: stride of the output maps, 8, 4 or 2.
+        detail: output maps at stride 4 where `output_stride` is 8.
         depths: residual blocks of each of the four stages.
         stride: stride of the last stage, 32 or 16.
         channels: channels D of the decoder; by default 2w, and w at stride 2, where they cost most.
@@ -204,21 +204,21 @@ class EdgeNet(nn.Module):
         width: int = 24,
         dropout: float = 0.1,
         aux: bool = True,
+        output_stride: int = 8,
         detail: bool = False,
-        finest: int | None = None,
         depths: Sequence[int] = (2, 2, 2, 2),
         stride: int = 32,
         channels: int | None = None,
         convolutions: int = 2,
     ) -> None:
         super().__init__()
-        if finest is None:
-            finest = 4 if detail else 8
+        if detail and output_stride == 8:
+            output_stride = 4
         if channels is None:
-            channels = width if finest == 2 else 2 * width
-        _check(width, finest, depths, stride, channels, convolutions)
+            channels = width if output_stride == 2 else 2 * width
+        _check(width, output_stride, depths, stride, channels, convolutions)
         self.backbone = Backbone(in_channels, width, depths, stride)
-        self.decoder = Decoder(self.backbone.widths, STRIDES.index(finest), channels, convolutions)
+        self.decoder = Decoder(self.backbone.widths, STRIDES.index(output_stride), channels, convolutions)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_outputs, 1)
         self.aux_head = aux_head(4 * width, num_outputs, dropout) if aux else None
@@ -283,13 +283,13 @@ def _stage(before: int, after: int, depth: int, stride: int) -> nn.Sequential:
 
 
 def _check(
-    width: int, finest: int, depths: Sequence[int], stride: int, channels: int, convolutions: int
+    width: int, output_stride: int, depths: Sequence[int], stride: int, channels: int, convolutions: int
 ) -> None:
     for name, value in {"width": width, "channels": channels, "convolutions": convolutions}.items():
         if value < 1:
             raise UserError(f"edge: {name} {value} must be 1 or more")
     if len(depths) != STAGES or min(depths) < 1:
         raise UserError(f"edge: depths {tuple(depths)}: give {STAGES} numbers of 1 or more")
-    for name, value, known in (("finest", finest, STRIDES), ("stride", stride, (16, 32))):
+    for name, value, known in (("output_stride", output_stride, STRIDES), ("stride", stride, (16, 32))):
         if value not in known:
             raise UserError(f"edge: {name} {value} must be one of {', '.join(map(str, known))}")

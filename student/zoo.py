@@ -28,6 +28,8 @@ class Network:
     `teacher.pspnet.Output`."""
     options: frozenset[str]
     """Names of the options, all keyword-only arguments of the constructor."""
+    finer: tuple[Mapping[str, Any], ...] = ()
+    """Options that give finer outputs than the default ones, from coarse to fine."""
 
 
 def _unet_fusion(
@@ -59,14 +61,15 @@ DEEPLAB_OPTIONS = PSPNET_OPTIONS - {"detail"}
 UNET_OPTIONS = frozenset({"width", "depth", "up", "extra", "weighted", "modalities", "dropout", "aux"})
 GRCONVNET_OPTIONS = frozenset({"width", "dropout", "aux"})
 EDGE_OPTIONS = frozenset(
-    {"width", "dropout", "aux", "detail", "finest", "depths", "stride", "channels", "convolutions"}
+    {"width", "dropout", "aux", "output_stride", "detail", "depths", "stride", "channels", "convolutions"}
 )
+EDGE_FINER: tuple[Mapping[str, Any], ...] = ({"detail": True}, {"output_stride": 2})
 NO_OPTIONS: frozenset[str] = frozenset()
 
 FAMILIES: Mapping[str, Network] = {
-    "pspnet": Network(PSPNet, PSPNET_OPTIONS),
+    "pspnet": Network(PSPNet, PSPNET_OPTIONS, ({"detail": True},)),
     "deeplabv3plus": Network(DeepLabV3Plus, DEEPLAB_OPTIONS),
-    "edge": Network(edge_net, EDGE_OPTIONS - {"width"}),
+    "edge": Network(edge_net, EDGE_OPTIONS - {"width"}, EDGE_FINER),
 }
 """Families of networks: their constructors take what follows the family's name first, a timm backbone or a width."""
 MEMBERS: Mapping[str, str] = {"pspnet": "timm name", "deeplabv3plus": "timm name", "edge": "width"}
@@ -83,7 +86,7 @@ STUDENTS: Mapping[str, Network] = {
     "pspnet/resnet18": _member("pspnet", "resnet18"),
     "pspnet/mobilenetv3_large_100": _member("pspnet", "mobilenetv3_large_100"),
     "deeplabv3plus/mobilenetv2_100": _member("deeplabv3plus", "mobilenetv2_100"),
-    **{name: Network(partial(EdgeNet, width=width), EDGE_OPTIONS) for name, width in SIZES},
+    **{name: Network(partial(EdgeNet, width=width), EDGE_OPTIONS, EDGE_FINER) for name, width in SIZES},
     "unet": Network(UNet, UNET_OPTIONS),
     "unet-wide": Network(partial(UNet, width=48, extra=1), UNET_OPTIONS),
     "unet-weighted": Network(partial(UNet, weighted=True), UNET_OPTIONS),
@@ -150,6 +153,15 @@ def has_option(arch: str, option: str) -> bool:
         UserError: no network has this name.
     """
     return option in _network(arch).options
+
+
+def finer_outputs(arch: str) -> tuple[Mapping[str, Any], ...]:
+    """Options that give the network called `arch` finer outputs, from coarse to fine; empty if it has none.
+
+    Raises:
+        UserError: no network has this name.
+    """
+    return _network(arch).finer
 
 
 def channels_of(network: nn.Module) -> int:

@@ -1,9 +1,9 @@
-"""Whether the networks of a run get finer outputs (`ModelConfig.detail`): chosen from the labels where it is open."""
+"""Whether the networks of a run get finer outputs: chosen from the labels where `ModelConfig.detail` is open."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,28 +15,28 @@ from distill.data.structures import Ceiling, Structures
 from distill.tasks.task import TrainingTask
 from distill.training.checkpoint_metadata import find_metadata
 from distill.training.log import say
-from student.zoo import build_network, has_option
+from student.zoo import build_network, finer_outputs
 
-MOST_LOSS = 0.03
-"""Mean IoU that a stride may cost."""
-LEAST_IOU = 0.8
-"""IoU that a stride must allow for each class."""
+MOST_LOSS, LEAST_IOU = 0.03, 0.8
+"""Mean IoU that a network's own stride may cost, and IoU that it must allow for each class."""
+MOST_LOSS_FINER, LEAST_IOU_FINER = 0.1, 0.5
+"""The same of its finer strides: finer ones still take twice the time, and a network stays below what labels allow."""
 MOST_NAMED = 4
 """Number of classes that a line names."""
 PROBE = 64
 """Side of the image with which the stride of a network is found."""
 
 
-class Strides(NamedTuple):
-    """The output strides of a network."""
+class Form(NamedTuple):
+    """A network with one of the output strides that it can have."""
 
-    coarse: float
-    fine: float | None
-    """With `detail`; None if the network has no such option."""
+    stride: float
+    options: Mapping[str, Any]
+    """Fields of `ModelConfig` that give it."""
 
 
 def with_detail(config: RunConfig, splits: Splits, task: TrainingTask) -> tuple[RunConfig, list[str]]:
-    """Decide on `detail` for teacher and student where it is open, and say what the strides allow.
+    """Decide on the output strides of teacher and student where `detail` is open, and say what the strides allow.
 
     A run that is resumed keeps what it decided, and weights that describe their network keep its form.
 
@@ -59,19 +59,21 @@ def with_detail(config: RunConfig, splits: Splits, task: TrainingTask) -> tuple[
     strides: dict[float, list[str]] = {}
     switches: dict[float, list[str]] = {}
     for name in ("teacher", "student"):
-        model = getattr(config, name)
-        detail = model.detail
-        if detail is None:
-            detail = decided.get(name, _detail_of_weights(model))
+        model: ModelConfig = getattr(config, name)
+        is_open = model.detail is None
+        if is_open:
+            model = _in_form(model, decided.get(name) or _form_of_weights(model))
         if name in names and structures is not None:
-            both = strides_of(model, len(splits.channels), task.outputs)
-            if detail is None:
-                detail = recommended_detail(structures, both)
-                lines += choice_lines(name, model.arch, structures, both)
-            stride = both.fine if detail and both.fine else both.coarse
-            strides.setdefault(stride, []).append(f"{name} {model.arch}")
-            switches.setdefault(stride, []).extend([f"--{name}.detail"] if both.fine and not detail else [])
-        config = replace(config, **{name: replace(model, detail=bool(detail))})
+            forms = forms_of(model, len(splits.channels), task.outputs)
+            chosen = forms[0]
+            if model.detail is None:
+                chosen = recommended(structures, forms)
+                lines += choice_lines(name, model.arch, structures, forms)
+                model = replace(model, **chosen.options)
+            strides.setdefault(chosen.stride, []).append(f"{name} {model.arch}")
+            finer = [_switch(name, form) for form in forms if form.stride < chosen.stride]
+            switches.setdefault(chosen.stride, []).extend(finer)
+        config = replace(config, **{name: replace(model, detail=bool(model.detail))})
     if structures is not None:
         for stride, networks in strides.items():
             lines += stride_warnings(structures, " and ".join(networks), stride, switches[stride])
@@ -79,53 +81,67 @@ def with_detail(config: RunConfig, splits: Splits, task: TrainingTask) -> tuple[
     return config, lines
 
 
-def recommended_detail(structures: Structures, strides: Strides) -> bool:
-    """Whether a network should have finer outputs: where it can, and its own stride costs too much.
+def recommended(structures: Structures, forms: Sequence[Form]) -> Form:
+    """The coarsest form whose stride costs little enough, or else the finest.
 
-    A stride costs too much if its ceiling is more than `MOST_LOSS` below 1 in mean IoU, or below `LEAST_IOU` for a
-    class.
+    The network's own stride costs too much if its ceiling is more than `MOST_LOSS` below 1 in mean IoU, or below
+    `LEAST_IOU` for a class; a finer one, if it is beyond `MOST_LOSS_FINER` or `LEAST_IOU_FINER`.
 
     Args:
         structures: of the training labels at network scale.
-        strides: of the network.
+        forms: of the network, from coarse to fine.
     """
-    return strides.fine is not None and not _suffices(structures.ceiling(strides.coarse))
+    own, *finer = forms
+    if _suffices(structures.ceiling(own.stride), MOST_LOSS, LEAST_IOU):
+        return own
+    limits = (MOST_LOSS_FINER, LEAST_IOU_FINER)
+    return next((form for form in finer if _suffices(structures.ceiling(form.stride), *limits)), forms[-1])
 
 
-def strides_of(model: ModelConfig, channels: int, outputs: int) -> Strides:
-    """The output strides of a network, found on the meta device.
+def forms_of(model: ModelConfig, channels: int, outputs: int) -> list[Form]:
+    """The forms of a network as it is configured and finer, from coarse to fine; strides are found on the meta device.
 
     Args:
-        model: the network; its `detail` is ignored.
+        model: the network.
         channels: channels of the image.
         outputs: output maps.
 
     Raises:
         UserError: as `build_network` does.
     """
-    details = (False, True) if has_option(model.arch, "detail") else (False,)
-    coarse, *fine = (_stride(model, channels, outputs, detail) for detail in details)
-    return Strides(coarse, fine[0] if fine else None)
+    forms = [Form(_stride(model, channels, outputs), {"detail": bool(model.detail)})]
+    for options in finer_outputs(model.arch):
+        fields = {"detail": False, **options}
+        stride = _stride(replace(model, **fields), channels, outputs)
+        if stride < forms[-1].stride:
+            forms.append(Form(stride, fields))
+    return forms
 
 
-def choice_lines(name: str, arch: str, structures: Structures, strides: Strides) -> Iterator[str]:
+def choice_lines(name: str, arch: str, structures: Structures, forms: Sequence[Form]) -> Iterator[str]:
     """One line that says what was chosen and why; none for a network without a choice.
 
     Args:
         name: "teacher" or "student".
         arch: its network.
         structures: of the labels.
-        strides: of the network.
+        forms: of the network, from coarse to fine.
     """
-    ceiling = structures.ceiling(strides.coarse)
-    if strides.fine is None or ceiling is None:
+    coarse = forms[0].stride
+    ceiling = structures.ceiling(coarse)
+    if len(forms) == 1 or ceiling is None:
         return
-    allows = f"stride {strides.coarse:g} allows about {ceiling.miou:.0%} mIoU on these labels"
-    if recommended_detail(structures, strides):
-        reason = f"{allows}{_some(_limited(structures, ceiling))}; --{name}.no-detail keeps it"
-        yield f"detail: {name} {arch} gets outputs at stride {strides.fine:g}: {reason}"
-    else:
-        yield f"detail: {name} {arch} keeps its stride: {allows}; --{name}.detail for {strides.fine:g}"
+    allows = f"stride {coarse:g} allows about {ceiling.miou:.0%} mIoU on these labels"
+    chosen = recommended(structures, forms)
+    if chosen is forms[0]:
+        finer = " or ".join(f"{_switch(name, form)} for {form.stride:g}" for form in forms[1:])
+        yield f"detail: {name} {arch} keeps its stride: {allows}; {finer}"
+        return
+    limits = _some(_limited(structures, ceiling))
+    others = [_switch(name, form) for form in forms[1:] if form.stride > chosen.stride]
+    keeps = "".join(f", {switch} is between" for switch in others)
+    reason = f"{allows}{limits}; --{name}.no-detail keeps it{keeps}"
+    yield f"detail: {name} {arch} gets outputs at stride {chosen.stride:g}: {reason}"
 
 
 def stride_warnings(
@@ -164,10 +180,10 @@ def size_warnings(structures: Structures, size: tuple[int, int]) -> Iterator[str
         )
 
 
-def _suffices(ceiling: Ceiling | None) -> bool:
+def _suffices(ceiling: Ceiling | None, most_loss: float, least_iou: float) -> bool:
     if ceiling is None:
         return True
-    return ceiling.miou >= 1 - MOST_LOSS and all(iou is None or iou >= LEAST_IOU for iou in ceiling.iou)
+    return ceiling.miou >= 1 - most_loss and all(iou is None or iou >= least_iou for iou in ceiling.iou)
 
 
 def _limited(structures: Structures, ceiling: Ceiling) -> list[tuple[float, str]]:
@@ -183,27 +199,46 @@ def _some(limited: list[tuple[float, str]], start: str = ", ") -> str:
     return f"{start}{', '.join([*named, *more])}" if named else ""
 
 
-def _stride(model: ModelConfig, channels: int, outputs: int, detail: bool) -> float:
-    options = {"output_stride": model.output_stride, "head_channels": model.head_channels, "detail": detail}
+def _switch(name: str, form: Form) -> str:
+    """The option on the command line that gives a network this form."""
+    stride = form.options.get("output_stride")
+    return f"--{name}.detail" if stride is None else f"--{name}.output-stride {stride}"
+
+
+def _stride(model: ModelConfig, channels: int, outputs: int) -> float:
+    fields = ("output_stride", "head_channels", "dropout")
+    options = {"detail": bool(model.detail), **{field: getattr(model, field) for field in fields}}
     with torch.device("meta"), torch.no_grad():
-        network = build_network(model.arch, channels, outputs, aux=False, dropout=model.dropout, **options)
+        network = build_network(model.arch, channels, outputs, aux=False, **options)
         return PROBE / network.eval()(torch.empty(1, channels, PROBE, PROBE)).logits.shape[-1]
 
 
-def _decided_before(config: RunConfig) -> dict[str, bool]:
+def _in_form(model: ModelConfig, form: Mapping[str, Any] | None) -> ModelConfig:
+    """The network as it was decided or trained: its `detail`, and its output stride where that is a choice as well."""
+    if form is None:
+        return model
+    chosen = {"detail": bool(form.get("detail", False))}
+    stride = form.get("output_stride")
+    if stride and any(options.get("output_stride") == stride for options in finer_outputs(model.arch)):
+        chosen["output_stride"] = stride
+    return replace(model, **chosen)
+
+
+def _decided_before(config: RunConfig) -> dict[str, Mapping[str, Any]]:
     """What a run that is resumed has decided, by network."""
     path = config.out / "config.json"
     if not (config.resume and path.exists()):
         return {}
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
-    found = {name: stored.get(f"{name}.detail") for name in ("teacher", "student")}
-    return {name: detail for name, detail in found.items() if isinstance(detail, bool)}
+    fields = ("detail", "output_stride")
+    found = {name: {one: stored.get(f"{name}.{one}") for one in fields} for name in ("teacher", "student")}
+    return {name: form for name, form in found.items() if isinstance(form["detail"], bool)}
 
 
-def _detail_of_weights(model: ModelConfig) -> bool | None:
-    """The `detail` of the network in a checkpoint; None if there is none, or another file of weights."""
+def _form_of_weights(model: ModelConfig) -> Mapping[str, Any] | None:
+    """The form of the network in a checkpoint; None if there is none, or another file of weights."""
     metadata = find_metadata(model.weights) if model.weights is not None else None
-    return None if metadata is None else bool(metadata["model"].get("detail", False))
+    return None if metadata is None else metadata["model"]

@@ -34,7 +34,7 @@ def test_two_branches_are_one_convolution(stride, size):
 LAYOUTS = [
     {},
     {"detail": True},
-    {"finest": 2, "depths": (1, 2, 3, 1)},
+    {"output_stride": 2, "depths": (1, 2, 3, 1)},
     {"stride": 16, "channels": 5, "convolutions": 1},
 ]
 
@@ -105,8 +105,8 @@ def test_no_1x1_convolution_is_strided_in_training():
     [
         ({}, 8, 32, 12),
         ({"detail": True}, 4, 32, 12),
-        ({"detail": True, "finest": 2}, 2, 32, 6),
-        ({"finest": 8, "stride": 16, "channels": 7}, 8, 16, 7),
+        ({"detail": True, "output_stride": 2}, 2, 32, 6),
+        ({"output_stride": 8, "stride": 16, "channels": 7}, 8, 16, 7),
     ],
 )
 def test_options_set_strides_and_channels_of_the_maps(options, finest, deepest, channels):
@@ -128,7 +128,7 @@ def test_depths_are_residual_blocks_of_the_stages():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"finest": 3}, "finest 3 must be one of 2, 4, 8"),
+        ({"output_stride": 3}, "output_stride 3 must be one of 2, 4, 8"),
         ({"stride": 8}, "stride 8 must be one of 16, 32"),
         ({"depths": (2, 2, 2)}, r"depths \(2, 2, 2\): give 4 numbers of 1 or more"),
         ({"depths": (2, 2, 2, 0)}, "give 4 numbers of 1 or more"),

@@ -25,7 +25,7 @@ CASES = [
 ] + [
     pytest.param(("unet", {"up": "transposed"}), id="unet-transposed"),
     pytest.param(
-        ("edge-nano", {"finest": 2, "stride": 16, "depths": (1, 2, 1, 1)}),
+        ("edge-nano", {"output_stride": 2, "stride": 16, "depths": (1, 2, 1, 1)}),
         marks=pytest.mark.slow,
         id="edge-fine",
     ),

@@ -15,11 +15,11 @@ from distill.data.structures import STRIDES, Ceiling, ClassStructures, Structure
 from distill.pipeline import resolution
 from distill.pipeline.prepare import prepare
 from distill.pipeline.resolution import (
-    Strides,
-    recommended_detail,
+    Form,
+    forms_of,
+    recommended,
     size_warnings,
     stride_warnings,
-    strides_of,
     with_detail,
 )
 from distill.run import parse
@@ -27,7 +27,7 @@ from distill.tasks.registry import open_splits, task_of
 from distill.tasks.task import TrainingTask
 from student.zoo import build_network
 
-EDGE = Strides(8, 4)
+EDGE = (Form(8, {}), Form(4, {"detail": True}), Form(2, {"output_stride": 2}))
 
 
 def labels(*ceilings: tuple[float, ...], resized: float | None = 1.0) -> Structures:
@@ -58,38 +58,48 @@ def decided(config: RunConfig, found: Structures | None) -> tuple[RunConfig, lis
 class TestRecommended:
     @pytest.mark.parametrize(
         ("at_8", "wanted"),
-        [((0.98, 0.97), False), ((0.95, 0.96), True), ((1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.82), False)],
+        [((0.98, 0.97), 8), ((0.95, 0.96), 4), ((1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.82), 8)],
     )
     def test_where_the_mean_loses_more_than_three_points(self, at_8, wanted):
-        assert recommended_detail(labels((1.0,) * len(at_8), at_8), EDGE) is wanted
+        assert recommended(labels((1.0,) * len(at_8), at_8), EDGE).stride == wanted
 
     def test_where_one_class_of_many_is_too_small(self):
         many = (1.0,) * 20
-        assert recommended_detail(labels((*many, 1.0), (*many, 0.79)), EDGE)
-        assert not recommended_detail(labels((*many, 1.0), (*many, 0.81)), EDGE)
+        assert recommended(labels((*many, 1.0), (*many, 0.79)), EDGE).stride == 4
+        assert recommended(labels((*many, 1.0), (*many, 0.81)), EDGE).stride == 8
 
-    def test_a_network_without_the_option_or_finer_than_all_has_no_choice(self):
-        tiny = labels((0.1, 0.1))
-        assert not recommended_detail(tiny, Strides(8, None))
-        assert not recommended_detail(tiny, Strides(1, None))
-        assert not recommended_detail(tiny, Strides(2, 1))
+    def test_beyond_a_finer_stride_only_where_much_is_lost(self):
+        assert recommended(labels((0.91, 0.91), (0.8, 0.8)), EDGE).stride == 4
+        assert recommended(labels((0.89, 0.89), (0.8, 0.8)), EDGE).stride == 2
+        many = (1.0,) * 20
+        assert recommended(labels((*many, 0.51), (*many, 0.2)), EDGE).stride == 4
+        assert recommended(labels((*many, 0.49), (*many, 0.2)), EDGE).stride == 2
+
+    def test_the_finest_where_none_suffices(self):
+        assert recommended(labels((0.7, 0.9), (0.2, 0.5)), EDGE).stride == 2
+        assert recommended(labels((0.1, 0.1)), EDGE[:1]).stride == 8
 
 
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (ModelConfig("edge/4"), (8, 4)),
+        (ModelConfig("edge/4"), (8, 4, 2)),
+        (ModelConfig("edge/4", output_stride=4), (4, 2)),
+        (ModelConfig("edge/4", detail=True), (4, 2)),
+        (ModelConfig("edge-nano", output_stride=2), (2,)),
         (ModelConfig("pspnet/resnet18", output_stride=16, head_channels=16), (16, 2)),
-        (ModelConfig("deeplabv3plus/mobilenetv2_100"), (4, None)),
-        (ModelConfig("unet"), (1, None)),
+        (ModelConfig("deeplabv3plus/mobilenetv2_100"), (4,)),
+        (ModelConfig("unet"), (1,)),
     ],
 )
-def test_strides_are_those_of_the_network(model, expected):
-    assert strides_of(model, 3, 2) == expected
-    for detail, stride in zip((False, True), expected, strict=True):
-        if stride is not None and model.arch in ("edge/4", "unet"):
-            network = build_network(model.arch, 3, 2, detail=detail).eval()
-            assert network(torch.zeros(1, 3, 64, 64)).logits.shape[-1] * stride == 64
+def test_forms_have_the_strides_of_the_network(model, expected):
+    forms = forms_of(model, 3, 2)
+    assert tuple(form.stride for form in forms) == expected
+    for form in forms:
+        if model.arch.startswith(("edge", "unet")):
+            options = {"output_stride": model.output_stride, "detail": bool(model.detail), **form.options}
+            network = build_network(model.arch, 3, 2, **options).eval()
+            assert network(torch.zeros(1, 3, 64, 64)).logits.shape[-1] * form.stride == 64
 
 
 class TestDecided:
@@ -104,7 +114,7 @@ class TestDecided:
         assert "class 1 50%" in teacher
         assert "--teacher.no-detail" in teacher
         assert "student edge/4 keeps its stride: stride 8 allows about 98% mIoU" in student
-        assert "--student.detail" in student
+        assert student.endswith("; --student.detail for 4 or --student.output-stride 2 for 2")
 
     def test_what_was_asked_for_stays_with_a_warning(self):
         found, lines = decided(run_of(ModelConfig("edge/4", detail=False)), labels((1.0, 0.9), (0.9, 0.3)))
@@ -112,12 +122,24 @@ class TestDecided:
         (warning,) = lines
         assert warning.startswith("warning: teacher edge/4 and student edge/4: outputs at stride 8")
         assert "class 1 30%" in warning
-        assert warning.endswith("; finer: --teacher.detail, --student.detail, a larger --data.size")
+        switches = [
+            f"--{one}.{form}" for one in ("teacher", "student") for form in ("detail", "output-stride 2")
+        ]
+        assert warning.endswith(f"; finer: {', '.join(switches)}, a larger --data.size")
         found, lines = decided(
             run_of(ModelConfig("edge/4", detail=True), no_teacher=True), labels((1.0, 0.9), (0.9, 0.3))
         )
         assert found.student.detail is True
         assert lines == []
+
+    def test_the_finest_for_what_stride_4_cannot_draw(self):
+        found, lines = decided(
+            run_of(ModelConfig("edge/4"), no_teacher=True), labels((0.67, 0.95), (0.25, 0.9))
+        )
+        assert (found.student.detail, found.student.output_stride) == (False, 2)
+        (line,) = lines
+        assert "student edge/4 gets outputs at stride 2: stride 8 allows about 57% mIoU" in line
+        assert line.endswith("; --student.no-detail keeps it, --student.detail is between")
 
     def test_labels_that_are_no_classes(self):
         found, lines = decided(run_of(ModelConfig("edge/4")), None)
@@ -128,6 +150,10 @@ class TestDecided:
         (tmp_path / "config.json").write_text(json.dumps({"student.detail": True, "teacher.detail": False}))
         found, lines = decided(config, labels((1.0, 1.0)))
         assert (found.student.detail, lines) == (True, [])
+        form = {"student.detail": False, "student.output_stride": 2, "teacher.detail": False}
+        (tmp_path / "config.json").write_text(json.dumps(form))
+        found, lines = decided(config, labels((1.0, 1.0)))
+        assert (found.student.detail, found.student.output_stride, lines) == (False, 2, [])
         (tmp_path / "config.json").write_text("{")
         with pytest.raises(UserError, match=r"config.json: cannot be read"):
             decided(config, labels((1.0, 1.0)))
@@ -137,6 +163,13 @@ class TestDecided:
         config = run_of(ModelConfig("edge/4"), ModelConfig("edge/4", weights=tmp_path / "best.safetensors"))
         found, _ = decided(config, labels((1.0, 1.0)))
         assert (found.teacher.detail, found.student.detail) == (True, False)
+        form = {"detail": False, "output_stride": 2}
+        monkeypatch.setattr(resolution, "find_metadata", lambda path: {"model": form})
+        found, _ = decided(config, labels((1.0, 1.0)))
+        assert (found.teacher.output_stride, found.student.output_stride) == (2, 8)
+        form = {"detail": True}  # a file of before
+        found, _ = decided(config, labels((1.0, 1.0)))
+        assert (found.teacher.output_stride, found.teacher.detail) == (8, True)
 
 
 def test_warnings_name_the_smallest_classes_first():
