@@ -58,8 +58,9 @@ def lint_command(argv: Sequence[str]) -> int:
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(checked), indent=2).decode())
     else:
-        print("\n".join(line for one in checked for line in _report(one)))
-        print(_total(checked))
+        groups = _alike(checked)
+        print("\n".join(line for group in groups for line in _report(group)))
+        print(_total([group[0] for group in groups]))
     return int(any(finding.level == "error" for one in checked for finding in one.findings))
 
 
@@ -103,8 +104,21 @@ def _check(path: Path, targets: Sequence[str]) -> Iterator[Checked]:
         yield Checked(path.name, target, check(graph, target), predict_int8_coverage(graph, target))
 
 
-def _report(checked: Checked) -> Iterator[str]:
-    yield f"{checked.file} on {checked.target}"
+def _alike(checked: Sequence[Checked]) -> list[list[Checked]]:
+    """Targets for which a file gives the same findings, together."""
+    groups: list[list[Checked]] = []
+    for one in checked:
+        last = groups[-1][0] if groups else None
+        if last and (last.file, last.findings, last.coverage) == (one.file, one.findings, one.coverage):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def _report(group: Sequence[Checked]) -> Iterator[str]:
+    checked = group[0]
+    yield f"{checked.file} on {', '.join(one.target for one in group)}"
     for level in get_args(Level):
         groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in checked.findings:

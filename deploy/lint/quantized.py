@@ -149,7 +149,9 @@ def residuals(graph: Graph, target: str) -> Iterator[Finding]:
 def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
     """Q and DQ cost accuracy and time where no operator next to them runs in INT8. Source: NVIDIA, "Explicit
     Quantization" (Q/DQ placement). Operators that select values (PICKS) between two pairs on the same grid do run in
-    INT8: observed, Int8 → Int8 in TensorRT-RTX and uint8 → uint8 in ONNX Runtime.
+    INT8: observed, Int8 → Int8 in TensorRT-RTX and uint8 → uint8 in ONNX Runtime. Nor do clamps between two such pairs
+    round twice or take a layer more (observed in TensorRT-RTX), and a convolution that writes INT8 for a function in
+    float before the next pair writes a quarter of the bytes.
     """
     remedy = "remove this pair"
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
@@ -164,10 +166,11 @@ def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
         elif node.op == "DequantizeLinear" and not _reaches(graph, name, _uses_int8, MOVES | CLAMPS):
             if is_weight(graph, node) or (target not in TENSORRT and _made_in_int8(graph, node, target)):
                 continue
-            if _picks_in_int8(graph, node):
+            made = _made_in_int8(graph, node, target)
+            if _picks_in_int8(graph, node) or (made and _feeds_a_function(graph, node)):
                 continue
             message = "rounds to 8 bits, and nothing after it computes in INT8"
-            level = "note" if _made_in_int8(graph, node, target) else "warning"
+            level = "note" if made else "warning"
             yield Finding(level, "unfused-pair", str(node), message, remedy)
 
 
@@ -231,7 +234,7 @@ def _made_in_int8(graph: Graph, dequantize: Node, target: str) -> bool:
 
 
 def _picks_in_int8(graph: Graph, dequantize: Node) -> bool:
-    """Whether the output of this DQ goes to one of PICKS whose result has a Q on the same grid: it selects integers."""
+    """Whether the output of this DQ goes to one of PICKS or CLAMPS whose result has a Q on the same grid."""
 
     def is_same_grid(node: Node) -> bool:
         return node.op == "QuantizeLinear" and all(
@@ -239,9 +242,26 @@ def _picks_in_int8(graph: Graph, dequantize: Node) -> bool:
         )
 
     def picks(node: Node) -> bool:
-        return node.op in PICKS and _reaches(graph, node.outputs[0], is_same_grid, MOVES)
+        return node.op in (*PICKS, *CLAMPS) and _reaches(graph, node.outputs[0], is_same_grid, MOVES)
 
     return _reaches(graph, dequantize.outputs[0], picks, MOVES)
+
+
+def _feeds_a_function(graph: Graph, dequantize: Node) -> bool:
+    """Whether the output of this DQ goes through a function in float, such as HardSwish, to another Q."""
+    waiting, seen = [(dequantize.outputs[0], False)], set[tuple[str, bool]]()
+    while waiting:
+        name, computed = place = waiting.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        for reader in graph.readers(name):
+            if reader.op == "QuantizeLinear" and computed:
+                return True
+            if reader.op not in INT8_OPS and reader.op != "QuantizeLinear":
+                computes = computed or reader.op not in MOVES | CLAMPS | set(PICKS)
+                waiting += [(output, computes) for output in reader.outputs]
+    return False
 
 
 def _grid(graph: Graph, node: Node) -> tuple[str | np.ndarray, ...]:

@@ -82,6 +82,16 @@ def test_a_file_is_checked_for_all_but_the_dla(file: Path, capsys: pytest.Captur
     assert checked([str(file), "--target", "dla"], capsys) == [("network.onnx", "dla")]
 
 
+def test_targets_with_the_same_findings_are_one(file: Path, capsys: pytest.CaptureFixture[str]):
+    lint_command([str(file)])
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("network.onnx on ")]
+    assert titles == [
+        "network.onnx on tensorrt-10, tensorrt-11, tensorrt-rtx",
+        "network.onnx on onnxruntime",
+        "network.onnx on openvino",
+    ]
+
+
 def test_files_of_a_bundle_are_checked_for_what_they_are_made_for(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -134,3 +134,18 @@ def test_max_pooling_between_pairs_on_one_grid_is_int8(scale: float, is_wasted: 
     findings = [finding for finding in lint(model, target) if finding.rule == "unfused-pair"]
     where = ["DequantizeLinear y1"] if is_wasted and target.startswith("tensorrt") else []
     assert [one.where for one in findings if one.where != "DequantizeLinear y"] == where
+
+
+@pytest.mark.parametrize("target", ["tensorrt-10", "tensorrt-rtx"])
+@pytest.mark.parametrize(
+    ("between", "scale", "is_wasted"),
+    [("Relu", 0.3, False), ("Relu", 0.2, True), ("HardSwish", 0.2, False)],
+    ids=["clamp on one grid", "clamp on another grid", "function in float"],
+)
+def test_pairs_that_files_for_cpus_need_are_no_waste(
+    between: str, scale: float, is_wasted: bool, target: str
+):
+    after = f"q1 = QuantizeLinear(c, k, z) y1 = DequantizeLinear(q1, k, z) t = {between}(y1)"
+    model = quantized(after=after, k=np.float32(scale))
+    findings = [finding for finding in lint(model, target) if finding.rule == "unfused-pair"]
+    assert ("DequantizeLinear y1" in [one.where for one in findings]) is is_wasted
