@@ -15,8 +15,8 @@ import numpy as np
 from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
 from deploy.backends.tensorrt_gpu.cuda import Cuda
 from deploy.backends.tensorrt_gpu.engine import TrtEngine, open_trt
-from deploy.bundle.bundle_files import read_golden
 from deploy.bundle.engine_files import Sidecar
+from deploy.bundle.golden_file import read_golden
 from deploy.errors import UserError
 
 

@@ -9,7 +9,7 @@ from deploy.backends.auto import files_to_open
 from deploy.backends.engine import CPU, CPU_MODELS, cpu_precision
 from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.bundle.manifest import Manifest
+from deploy.bundle.manifest import KNOWN, Manifest
 from deploy.errors import UserError
 from deploy.tasks.registry import model_of
 from deploy.tasks.task import Model
@@ -60,5 +60,6 @@ def _needed(folder: Path, manifest: Manifest, backend: str, threads: int | None,
             names = {CPU_MODELS[cpu_precision(folder, precision)]}
         else:
             names = files_to_open(folder, manifest, threads, precision)
+        names |= manifest.files.keys() - KNOWN  # a model may keep its weights there
     files = {name: entry for name, entry in manifest.files.items() if name in names}
     return msgspec.structs.replace(manifest, files=files)

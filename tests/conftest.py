@@ -9,6 +9,7 @@ from tempfile import mkdtemp
 # threads, and several processes that each claim every core slow one another down by far more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import ONNX Runtime themselves
 os.environ.setdefault("EDGEDISTILL_CACHE", mkdtemp(prefix="edgedistill-cache-"))
 
 from pathlib import Path

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from deploy.backends.setting import BF16, Setting, computes_bf16, variants
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import SUFFIX, engines_folder, list_engines
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, Manifest
 from deploy.errors import UserError, warn
 
@@ -208,10 +208,7 @@ def _golden(folder: Path, manifest: Manifest) -> Golden:
     spec = manifest.input
     size, channels = (spec.height, spec.width), len(spec.channels)
     zeros = np.zeros((1, *size, channels) if spec.layout == "NHWC" else (1, channels, *size), spec.dtype)
-    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
-        with open(folder / GOLDEN, "rb") as file, np.load(file, allow_pickle=False) as golden:
-            inputs, labels = golden["inputs"][:GOLDEN_IMAGES], golden["labels"][:GOLDEN_IMAGES]
-        fits = (inputs.shape[1:], inputs.dtype) == (zeros.shape[1:], zeros.dtype)
-        if fits and len(inputs) and labels.shape == (len(inputs), *size):
-            return Golden(inputs, labels)
+    with suppress(UserError):
+        golden = read_golden(folder, manifest)
+        return Golden(golden["inputs"][:GOLDEN_IMAGES], golden["labels"][:GOLDEN_IMAGES])
     return Golden(zeros, None)

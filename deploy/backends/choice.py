@@ -16,6 +16,7 @@ import msgspec
 from deploy import host
 from deploy.backends.setting import Setting
 from deploy.bundle.engine_files import engines_folder
+from deploy.bundle.lock import locked
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
@@ -71,9 +72,8 @@ def recall(folder: Path, manifest: Manifest, wanted: str) -> Choice | None:
 
 
 def remember(folder: Path, manifest: Manifest, wanted: str, choice: Choice) -> None:
-    """Remember a choice under a key; in a read-only folder, nothing is remembered."""
-    # If two processes do this at once, one may lose its entry and measure again later.
-    with suppress(UserError, OSError):
+    """Remember a choice under a key; nothing is remembered in a read-only bundle, or one that is being changed."""
+    with suppress(UserError, OSError), locked(folder, seconds=1):
         path = engines_folder(folder) / FILE
         write_json(path, _Choices(manifest.digest, {**_read(path, manifest), wanted: choice}))
 

@@ -6,6 +6,8 @@ from deploy.backends.engine import Engine
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.openvino_cpu import OvEngine
 from deploy.backends.setting import BF16, Setting
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.network_check import check_network
 
 
 def open_cpu(folder: Path, setting: Setting, blob: bytes | None = None) -> Engine:
@@ -17,9 +19,10 @@ def open_cpu(folder: Path, setting: Setting, blob: bytes | None = None) -> Engin
         blob: see `OvEngine`.
 
     Raises:
-        UserError: the backend is not installed, or the model does not load.
+        UserError: the backend is not installed, or the model does not fit the manifest or does not load.
     """
     file, threads, name = setting.file(folder), setting.threads, setting.name
+    check_network(file, read_manifest(folder))
     if setting.backend == "openvino":
         return OvEngine(file, threads, name, bf16=setting.precision == BF16, blob=blob)
     return OrtEngine(file, threads, name=name, spinning=setting.spinning)

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU: the engine of every installation."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,13 @@ class OrtEngine:
 
 
 def import_onnxruntime() -> Any:
-    """Import ONNX Runtime; `UserError` where it cannot be imported."""
+    """Import ONNX Runtime, without its telemetry; `UserError` where it cannot be imported.
+
+    Version 1.32 writes an identifier of the machine into the user's cache folder and looks up a host of its maker. Only
+    this variable stops both, and only before the import; `disable_telemetry_events` comes too late. Whoever wants
+    telemetry sets it to 0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime  # start-up time: only when an engine needs it
     except (ImportError, OSError) as error:  # OSError: it is installed, but lacks a library that it loads

@@ -19,8 +19,9 @@ import numpy as np
 
 from deploy.backends.engine import TENSORRT_MODELS
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.bundle.bundle_files import extend_bundle, read_golden, read_manifest
+from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from deploy.bundle.engine_files import engines_folder, record_verdict
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL, QUANTIZATION, RECEIPT, Manifest, golden_metric
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.golden import compare
@@ -106,7 +107,7 @@ def make_int8(
     files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: json_bytes(made.report)}
     if made.report.sensitivity:
         files[SENSITIVITY] = sensitivity_svg(made.report).encode()
-    _extend(bundle, files, "int8", receipt, OrtEngine(made.int8_cpu))
+    _extend(bundle, manifest, files, "int8", receipt, OrtEngine(made.int8_cpu))
     say(f"int8: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
     return receipt, made.report
 
@@ -126,7 +127,7 @@ def make_fp16(bundle: Path, data: Path, say: Say = print) -> Receipt:
     hops = [_hop("onnx", manifest, model), _hop("fp16", manifest, half, BUDGETS["fp16"])]
     receipt = _measure(bundle, manifest, data, hops)
     require_passed(receipt)
-    _extend(bundle, {FP16: half}, "fp16", receipt, OrtEngine(half))
+    _extend(bundle, manifest, {FP16: half}, "fp16", receipt, OrtEngine(half))
     say(f"fp16: converted, added to {bundle}")
     return receipt
 
@@ -275,12 +276,18 @@ def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
     return tuple(hop for hop in exported.hops[:1] if same and hop.name == "torch")
 
 
-def _extend(bundle: Path, files: dict[str, bytes], name: str, receipt: Receipt, engine: OrtEngine) -> None:
-    """Add files of a lower precision to the bundle; its score and its share of golden labels become metrics."""
+def _extend(
+    bundle: Path, manifest: Manifest, files: dict[str, bytes], name: str, receipt: Receipt, engine: OrtEngine
+) -> None:
+    """Add files of a lower precision to the bundle; its score and its share of golden labels become metrics.
+
+    `manifest` is the one that the files were made by; where the network has been replaced since then, a `UserError`.
+    """
     precision = dict.fromkeys(MADE[name], name)
-    golden = read_golden(bundle)
+    golden = read_golden(bundle, manifest)
     agreement = float(np.mean(engine.run(golden["inputs"])["labels"] == golden["labels"]))
     score = next(hop.score for hop in receipt.hops if hop.name == name)
-    key = task_of(read_manifest(bundle)).metric.key
+    key = task_of(manifest).metric.key
     metrics = {f"{name} {key}": score, golden_metric(name): agreement}
-    extend_bundle(bundle, files, precision, metrics, drop=REPLACED[name])
+    made_from = {MODEL: manifest.files[MODEL]}
+    extend_bundle(bundle, files, precision, metrics, drop=REPLACED[name], made_from=made_from)

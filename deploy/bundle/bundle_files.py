@@ -5,16 +5,16 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
-from zipfile import BadZipFile
+from typing import Any, BinaryIO
 
 import msgspec
-import numpy as np
 
+from deploy.bundle.lock import locked
 from deploy.bundle.manifest import (
     ENGINES,
-    GOLDEN,
+    LONGEST_TEXT,
     MANIFEST,
+    MOST_BYTES,
     SCHEMA_VERSION,
     FileEntry,
     Manifest,
@@ -23,6 +23,7 @@ from deploy.bundle.manifest import (
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, named_write_errors, sha256_file
 from deploy.files.staging import staged
+from deploy.text import shown_lines
 
 
 def write_bundle(
@@ -51,6 +52,18 @@ def write_bundle(
         ValueError: a name in `files` is not a plain file name.
     """
     folder = Path(folder).resolve()
+    with locked(folder):
+        return _write(folder, manifest, files, precision, keep)
+
+
+def _write(
+    folder: Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes | Path],
+    precision: Mapping[str, str] | None = None,
+    keep: Iterable[str] = (),
+) -> Manifest:
+    """`write_bundle` where the folder, an absolute path, is locked."""
     if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty_folder(folder):
         raise UserError(f"{folder}: exists and is not a bundle, so it is not replaced; choose another folder")
     check_file_names(files)
@@ -75,10 +88,11 @@ def extend_bundle(
     precision: Mapping[str, str] | None = None,
     metrics: Mapping[str, float | str] | None = None,
     drop: Iterable[str] = (),
+    made_from: Mapping[str, FileEntry] | None = None,
 ) -> Manifest:
     """Add or replace files and metrics of a bundle; its engines stay.
 
-    At any moment the folder holds the old bundle or the new one.
+    At any moment the folder holds the old bundle or the new one. Two additions at once happen one after the other.
 
     Args:
         folder: folder of the bundle. The files that stay must be undamaged.
@@ -86,20 +100,26 @@ def extend_bundle(
         precision: as for `write_bundle`.
         metrics: entries of `Manifest.metrics` to add or replace.
         drop: names of files to remove, unless they are in `files`.
+        made_from: the files of the bundle that `files` were made from, as its manifest had them then.
 
     Returns:
         The new manifest.
 
     Raises:
-        UserError: as `read_manifest`, `verify_files` and `write_bundle` do.
+        UserError: as `read_manifest`, `verify_files` and `write_bundle` do; or the bundle has other files than
+            `made_from` by now.
     """
     folder = Path(folder).resolve()
-    manifest, leaving = read_manifest(folder), {*files, *drop}
-    verify_files(folder, manifest, leaving)
-    kept = {name: folder / name for name in manifest.files if name not in leaving}
-    known = {name: entry.precision for name, entry in manifest.files.items()}
-    manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | dict(metrics or {}))
-    return write_bundle(folder, manifest, kept | dict(files), known | dict(precision or {}), keep=(ENGINES,))
+    with locked(folder):
+        manifest, leaving = read_manifest(folder), {*files, *drop}
+        for name, entry in (made_from or {}).items():
+            if manifest.files.get(name) != entry:
+                raise UserError(f"{folder / name}: was replaced by another program meanwhile; run again")
+        verify_files(folder, manifest, leaving)
+        kept = {name: folder / name for name in manifest.files if name not in leaving}
+        known = {name: entry.precision for name, entry in manifest.files.items()}
+        manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | dict(metrics or {}))
+        return _write(folder, manifest, kept | dict(files), known | dict(precision or {}), keep=(ENGINES,))
 
 
 def set_decision(
@@ -127,16 +147,17 @@ def set_decision(
             bundle is then unchanged.
     """
     folder = Path(folder).resolve()
-    manifest = read_manifest(folder)
-    merged = manifest.metrics | dict(metrics or {})
-    kept = {name: value for name, value in merged.items() if value is not None}
-    changes = {"threshold": threshold, "temperature": temperature, "metrics": kept, "digest": ""}
-    try:
-        manifest = _sealed(msgspec.structs.replace(manifest, **changes))
-    except ValueError as error:
-        raise UserError(f"{folder}: {error}") from error
-    with atomic_write(folder / MANIFEST) as file:
-        file.write(_manifest_bytes(manifest))
+    with locked(folder):
+        manifest = read_manifest(folder)
+        merged = manifest.metrics | dict(metrics or {})
+        kept = {name: value for name, value in merged.items() if value is not None}
+        changes = {"threshold": threshold, "temperature": temperature, "metrics": kept, "digest": ""}
+        try:
+            manifest = _sealed(msgspec.structs.replace(manifest, **changes))
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}") from error
+        with atomic_write(folder / MANIFEST) as file:
+            file.write(_manifest_bytes(manifest))
     return manifest
 
 
@@ -150,13 +171,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not path.is_file():
         what = "has no manifest.json, so it is not a bundle" if Path(folder).is_dir() else "no such folder"
         raise UserError(f"{folder}: {what}; give the folder that the export wrote")
-    try:
-        raw = msgspec.json.decode(path.read_bytes())
-        version = raw["schema_version"]
-        newer = version > SCHEMA_VERSION
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: is not a manifest ({error}); export the bundle again") from error
-    if newer:
+    raw = _parsed(path)
+    version = raw["schema_version"]
+    if version > SCHEMA_VERSION:
         raise UserError(
             f"{path}: has schema version {version}, this edgedistill reads up to {SCHEMA_VERSION}; upgrade edgedistill"
         )
@@ -166,6 +183,21 @@ def read_manifest(folder: str | Path) -> Manifest:
         return msgspec.convert(raw, Manifest)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}; export the bundle again") from error
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The content of a manifest as it is, with an integer `schema_version`; `UserError` if there is none."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{path}: has more than {MOST_BYTES >> 20} MiB, so it is not a manifest")
+        raw = msgspec.json.decode(content)
+        if type(raw["schema_version"]) is not int:
+            raise TypeError("schema_version is not an integer")
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: is not a manifest ({error}); export the bundle again") from error
+    return raw
 
 
 def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] = ()) -> None:
@@ -183,6 +215,8 @@ def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] =
         if name in skip:
             continue
         path = Path(folder) / name
+        if path.is_symlink():
+            raise UserError(f"{path}: is a symbolic link, a bundle holds files; copy it with cp -rL")
         if not path.is_file():
             raise UserError(f"{path}: is missing from the bundle; copy the whole folder again")
         size = path.stat().st_size
@@ -194,28 +228,6 @@ def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] =
             )
 
 
-def read_golden(folder: str | Path) -> dict[str, np.ndarray]:
-    """Read the golden example of a bundle.
-
-    Returns:
-        The fixed `inputs` of the network, and the `labels` and `logits` that it returned for them at export; see
-        `deploy.backends.engine.Engine.run`.
-
-    Raises:
-        UserError: the file is missing, or lacks one of the three.
-    """
-    path = Path(folder) / GOLDEN
-    if not path.is_file():
-        raise UserError(f"{path}: is missing, so there is nothing to compare with; export the bundle again")
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("inputs", "labels", "logits")}
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(
-            f"{path}: does not hold inputs, labels and logits ({error}); export the bundle again"
-        ) from error
-
-
 def _digest(raw: Mapping[str, object]) -> str:
     content = {key: value for key, value in raw.items() if key != "digest"}
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
@@ -223,11 +235,18 @@ def _digest(raw: Mapping[str, object]) -> str:
 
 def _sealed(manifest: Manifest) -> Manifest:
     """The manifest with its digest, as `read_manifest` returns it (structs created in code do not check types)."""
+    manifest = _encodable(manifest)
     try:
         checked = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
         return msgspec.structs.replace(checked, digest=_digest(_written(checked)))
     except msgspec.ValidationError as error:
         raise UserError(f"the manifest of bundle {manifest.name} is invalid: {error}") from error
+
+
+def _encodable(manifest: Manifest) -> Manifest:
+    """The manifest with escapes in its provenance where commands and folders are not plain text."""
+    provenance = {key: shown_lines(text)[:LONGEST_TEXT] for key, text in manifest.provenance.items()}
+    return msgspec.structs.replace(manifest, provenance=provenance)
 
 
 def _written(manifest: Manifest) -> dict[str, object]:

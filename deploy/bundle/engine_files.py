@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from deploy.bundle.lock import locked
 from deploy.bundle.manifest import ENGINES
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, sha256_file, write_json
@@ -101,15 +102,16 @@ def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sid
         UserError: as `deploy.files.atomic.atomic_write` does.
     """
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
-    path.with_suffix(".json").unlink(missing_ok=True)
-    with atomic_write(path) as file:
-        file.write(data)
-    sidecar = msgspec.structs.replace(sidecar, sha256=sha256_file(path), bytes=path.stat().st_size)
-    try:
-        write_json(path.with_suffix(".json"), sidecar)
-    except BaseException:
-        path.unlink()
-        raise
+    with locked(bundle):
+        path.with_suffix(".json").unlink(missing_ok=True)
+        with atomic_write(path) as file:
+            file.write(data)
+        sidecar = msgspec.structs.replace(sidecar, sha256=sha256_file(path), bytes=path.stat().st_size)
+        try:
+            write_json(path.with_suffix(".json"), sidecar)
+        except BaseException:
+            path.unlink()
+            raise
     return path
 
 
@@ -137,7 +139,8 @@ def read_sidecar(engine: Path) -> Sidecar:
 
 def record_verdict(engine: Path, passed: bool) -> None:
     """Write into the sidecar of an engine whether it passed its accuracy gate."""
-    write_json(engine.with_suffix(".json"), msgspec.structs.replace(read_sidecar(engine), passed=passed))
+    with locked(engine.parent.parent):
+        write_json(engine.with_suffix(".json"), msgspec.structs.replace(read_sidecar(engine), passed=passed))
 
 
 def _newest_first(bundle: Path) -> list[Path]:

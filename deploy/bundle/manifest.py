@@ -9,14 +9,19 @@
 
 Engines compiled for a device are in `engines/` (`deploy.bundle.engine_files`); they are not part of the bundle.
 `deploy.bundle.bundle_files` reads and writes all but those.
+
+A manifest may come from anywhere, so every field has a range: whatever it says, nothing larger than `MOST_VALUES`
+numbers is allocated for it, and its names hold no characters that a terminal would obey.
 """
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+from deploy.text import shown
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -31,16 +36,39 @@ GOLDEN = "golden.npz"
 ENGINES = "engines"
 """Folder of the engines compiled from the bundle; not part of it."""
 RECEIPT = "receipt.json"
+KNOWN = frozenset((MODEL, FP16, INT8, INT8_CPU, QUANTIZATION, GOLDEN, RECEIPT))
+"""Files that this package writes into bundles."""
+
+MOST_BYTES = 4 << 20
+"""Largest `manifest.json` that is read; those of this package have a few kB."""
+MOST_VALUES = 1 << 28
+"""Largest height × width × channels of an input: 1 GiB as float32."""
+LONGEST_NAME = 200
+"""Characters of a name: of the bundle, a class, a channel, an output or a metric."""
+LONGEST_TEXT = 1 << 16
+LONGEST_FILE_NAME = 255
+"""Bytes of a file's name in UTF-8, as file systems have it."""
+
+Name = Annotated[str, Meta(max_length=LONGEST_NAME)]
+Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+Side = Annotated[int, Meta(ge=1, le=1 << 14)]
+Size = Annotated[int, Meta(ge=1, le=1 << 31)]
+Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
+"""Finite in float32, too, like all that follow from it."""
+Scale = Annotated[float, Meta(ge=1e-30, le=1e30)]
+Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ClassInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One class; its label id is its position in `Manifest.classes`."""
 
-    name: str
+    name: Name
     color: tuple[int, int, int]
     """RGB, each 0..255."""
 
     def __post_init__(self) -> None:
+        check_name("class", self.name)
         if not all(0 <= value <= 255 for value in self.color):
             raise ValueError(f"class {self.name}: color {self.color} is not three numbers in 0..255")
 
@@ -52,14 +80,14 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pixels without data.
     """
 
-    channels: tuple[str, ...]
+    channels: Annotated[tuple[Name, ...], Meta(max_length=4096)]
     """Names in order, such as ("R", "G", "B") or ("VV", "VH")."""
-    height: int
-    width: int
+    height: Side
+    width: Side
     dtype: Literal["uint8", "float32"]
     layout: Literal["NHWC", "NCHW"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Finite, ...]
+    std: tuple[Scale, ...]
     resize: Literal["stretch", "tile"] = "stretch"
     """How an image of another size is fitted to the network: resized, or covered by a sliding window."""
     nodata: Literal["nan"] | None = None
@@ -73,12 +101,11 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         count = len(self.channels)
+        _check_input_size(self)
         if count == 0 or len(self.mean) != count or len(self.std) != count:
             raise ValueError(
                 f"input: {count} channels, {len(self.mean)} means and {len(self.std)} stds do not match"
             )
-        if self.height < 1 or self.width < 1:
-            raise ValueError(f"input: size {self.height}×{self.width} is not positive")
         if not all(value > 0 for value in self.std):
             raise ValueError(f"input: std {self.std} is not positive")
         if (self.dtype, self.layout) not in (("uint8", "NHWC"), ("float32", "NCHW")):
@@ -98,43 +125,47 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class OutputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One output of the graph."""
 
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
+    name: Name
+    dtype: Name
+    shape: Annotated[tuple[Size | Name, ...], Meta(max_length=8)]
     """Sizes; a name stands for an axis of variable size, such as the batch."""
-    meaning: str
+    meaning: Name
     """What the values mean, with their unit."""
+
+    def __post_init__(self) -> None:
+        for text in (self.name, self.dtype, self.meaning, *self.shape):
+            check_name("output", str(text))
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Checksum, size and precision of one file of the bundle."""
 
-    sha256: str
-    bytes: int
-    precision: str = ""
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Meta(ge=0, le=1 << 40)]
+    precision: Annotated[str, Meta(pattern="^[a-z0-9]{0,16}$")] = ""
     """"fp32", "int8", … for a model; empty for other files."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`manifest.json`. Create it without `files` and `digest`: `write_bundle` fills them in."""
 
-    schema_version: int = SCHEMA_VERSION
-    task: str = "segmentation"
+    schema_version: Annotated[int, Meta(ge=1)] = SCHEMA_VERSION
+    task: Name = "segmentation"
     """One of `deploy.tasks.registry.TASKS`."""
-    name: str
+    name: Name
     classes: tuple[ClassInfo, ...]
     ignore_label: int = 255
     """Label id of pixels without data; never a class."""
     input: InputSpec
-    outputs: tuple[OutputSpec, ...]
-    files: dict[str, FileEntry] = {}
-    metrics: dict[str, float | str] = {}
+    outputs: Annotated[tuple[OutputSpec, ...], Meta(max_length=32)]
+    files: Annotated[dict[str, FileEntry], Meta(max_length=1000)] = {}
+    metrics: Annotated[dict[Name, float | Text], Meta(max_length=1000)] = {}
     """Measured figures and what they were measured on: {"dataset": "camvid", "split": "test", "miou": 0.61}."""
-    provenance: dict[str, str] = {}
+    provenance: Annotated[dict[Name, Text], Meta(max_length=1000)] = {}
     """Where the weights came from: command, versions, commit, seed."""
-    temperature: float | None = None
+    temperature: Temperature | None = None
     """Scores are divided by it before the softmax, so that probabilities are calibrated (see `deploy.analysis`)."""
-    threshold: float | None = None
+    threshold: Share | None = None
     """For two classes, the probability from which a pixel is the second class; None: the larger score decides."""
     digest: str = ""
     """SHA-256 of the manifest without this field, as JSON with sorted keys; it reveals later edits."""
@@ -144,25 +175,71 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError("classes: a bundle needs at least one")
         if not len(self.classes) <= self.ignore_label <= 255:
             raise ValueError(f"ignore_label: {self.ignore_label} is not in {len(self.classes)}..255")
+        for what, names in (
+            ("name", [self.name, self.task]),
+            ("metrics", self.metrics),
+            ("provenance", self.provenance),
+        ):
+            for name in names:
+                check_name(what, name)
         check_file_names(self.files)
         _check_decision(self)
+        _check_agreements(self)
 
 
 def golden_metric(precision: str) -> str:
     """Key in `Manifest.metrics` of the share of golden labels that a lower precision reproduced when it was made."""
-    return f"{precision} golden agreement"
+    return f"{precision}{_AGREEMENT}"
 
 
-def _check_decision(manifest: Manifest) -> None:
-    temperature, threshold = manifest.temperature, manifest.threshold
-    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature: {temperature} is not positive")
-    if threshold is not None and not (0 <= threshold <= 1 and len(manifest.classes) == 2):
-        raise ValueError(f"threshold: {threshold} needs two classes and to be in 0..1")
+_AGREEMENT = " golden agreement"
+
+
+def plain_name(text: str) -> str:
+    """A name for a bundle from any text, such as the name of its folder."""
+    return shown(text)[:LONGEST_NAME]
+
+
+def check_name(field: str, name: str) -> None:
+    """Raise `ValueError` for a name that is too long, or that would not be one plain line of text on a terminal.
+
+    Args:
+        field: what it names, in the message.
+        name: the name.
+    """
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"{field}: a name of {len(name)} characters; at most {LONGEST_NAME} are allowed")
+    if shown(name) != name:
+        raise ValueError(f"{field}: the name '{shown(name)}' holds a control character")
 
 
 def check_file_names(names: Iterable[str]) -> None:
     """Raise `ValueError` for a name that is no plain file name, or is the manifest's own."""
     for name in names:
-        if Path(name).name != name or name == MANIFEST:
-            raise ValueError(f"files: {name!r} is not a plain file name that a bundle may hold")
+        if len(name.encode(errors="replace")) > LONGEST_FILE_NAME:
+            raise ValueError(f"files: a name of {len(name)} characters is too long for a file")
+        if Path(name).name != name or name in (MANIFEST, "..") or shown(name) != name:
+            raise ValueError(f"files: '{shown(name)}' is not a plain file name that a bundle may hold")
+
+
+def _check_input_size(spec: InputSpec) -> None:
+    for name in spec.channels:
+        check_name("channel", name)
+    if spec.height < 1 or spec.width < 1:
+        raise ValueError(f"input: size {spec.height}×{spec.width} is not positive")
+    if (values := spec.height * spec.width * len(spec.channels)) > MOST_VALUES:
+        raise ValueError(f"input: {values} values per image; at most {MOST_VALUES} are allowed")
+
+
+def _check_decision(manifest: Manifest) -> None:
+    temperature, threshold = manifest.temperature, manifest.threshold
+    if temperature is not None and not 1e-3 <= temperature <= 1e3:
+        raise ValueError(f"temperature: {temperature} is not in 0.001..1000")
+    if threshold is not None and not (0 <= threshold <= 1 and len(manifest.classes) == 2):
+        raise ValueError(f"threshold: {threshold} needs two classes and to be in 0..1")
+
+
+def _check_agreements(manifest: Manifest) -> None:
+    for name, value in manifest.metrics.items():
+        if name.endswith(_AGREEMENT) and (isinstance(value, str) or not 0 <= value <= 1):
+            raise ValueError(f"metrics: {name} is not a number in 0..1")

@@ -7,7 +7,8 @@ import numpy as np
 
 from deploy.backends.engine import Engine
 from deploy.backends.proof import needed_agreement
-from deploy.bundle.bundle_files import read_golden, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.golden_file import read_golden
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ def compare(bundle: Path, engine: Engine) -> Comparison:
     Raises:
         UserError: the golden outputs are missing or damaged.
     """
-    golden = read_golden(bundle)
+    manifest = read_manifest(bundle)
+    golden = read_golden(bundle, manifest)
     outputs = engine.run(golden["inputs"])
     agreement = float(np.mean(outputs["labels"] == golden["labels"]))
+    finite = bool(np.isfinite(outputs["logits"]).all())
     difference = float(np.abs(outputs["logits"] - golden["logits"]).max())
     _, precision = engine.name.split()
-    needed = needed_agreement(read_manifest(bundle), precision)
-    passed = agreement >= needed
+    needed = needed_agreement(manifest, precision)
+    passed = finite and agreement >= needed
     return Comparison(
         passed,
         f"{engine.name}: {len(golden['inputs'])} golden inputs, labels agree on {100 * agreement:.3f} % "

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, InputSpec
 from deploy.errors import UserError
 from deploy.latency import cold_process
@@ -179,14 +179,9 @@ def sample_image(folder: str | Path, spec: InputSpec) -> tuple[np.ndarray, str]:
     Raises:
         UserError: the example cannot be read.
     """
-    path = Path(folder) / GOLDEN
-    if not path.is_file():
+    if not (Path(folder) / GOLDEN).is_file():
         return _random_image(spec), "random"
-    try:
-        with np.load(path) as arrays:
-            image = arrays["inputs"][0]
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: holds no readable `inputs` ({error}); export the bundle again") from error
+    image = read_golden(folder)["inputs"][0]
     image = np.array(image if spec.layout == "NHWC" else np.moveaxis(image, 0, -1), order="C")
     if spec.depth is not None:  # relative to its mean in the bundle; from a camera it is above 0
         image[..., spec.depth] += HEIGHT

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from deploy.backends.onnxruntime_cpu import import_onnxruntime
 from deploy.errors import UserError
 from deploy.quantize.calibrators import BINS, Histogram, count
 from deploy.quantize.graph import load
@@ -98,6 +98,7 @@ def _instrumented(model: bytes, tensors: Sequence[str]) -> Activations:
         for name in computed
         if name not in present
     )
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # hides its warnings about output shapes, which we leave open on purpose
     instrumented, providers = proto.SerializeToString(), ["CPUExecutionProvider"]

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deploy.backends.checked import CheckedEngine
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.tasks.task import Model, Task
+from deploy.text import shown
 
 # start-up time: a task is imported only when a bundle needs it
 
@@ -56,15 +58,35 @@ def model_of(manifest: Manifest, engine: Engine) -> Model:
     """The model of a bundle on an engine.
 
     Raises:
-        UserError: the manifest has a threshold or a temperature, but its task does not support them.
+        UserError: the manifest has a threshold or a temperature, but its task does not support them; or it tells
+            another number of maps than its task has, or a depth channel that its task does not read.
     """
     task = task_of(manifest)
-    model = task.model(manifest.input, manifest.classes, engine, manifest.ignore_label)
-    if (manifest.threshold, manifest.temperature) == (None, None):
+    decides = (manifest.threshold, manifest.temperature) != (None, None)
+    if decides:
+        require_classes(manifest, manifest.name, "a threshold or a temperature")
+    if manifest.input.depth is not None and not task.reads_depth:
+        raise UserError(
+            f"{manifest.name}: input.depth is for grasps, its task is {task.name}; export the bundle again"
+        )
+    checked = CheckedEngine(engine, manifest.input, len(manifest.classes), _maps(manifest, task))
+    model = task.model(manifest.input, manifest.classes, checked, manifest.ignore_label)
+    if not decides:
         return model
-    require_classes(manifest, manifest.name, "a threshold or a temperature")
     assert task.decide is not None
     return task.decide(model, manifest.threshold, manifest.temperature)
+
+
+def _maps(manifest: Manifest, task: Task) -> int:
+    """Number of maps in the logits."""
+    maps = task.maps or len(manifest.classes)
+    for output in manifest.outputs:
+        if output.name == "logits" and len(output.shape) == 4 and output.shape[1] != maps:
+            raise UserError(
+                f"{manifest.name}: its logits have {shown(str(output.shape[1]))} maps, but {task.name} with "
+                f"{len(manifest.classes)} classes has {maps}; export the bundle again"
+            )
+    return maps
 
 
 def require_classes(manifest: Manifest, name: str | Path, purpose: str) -> None:

@@ -105,6 +105,10 @@ class Task:
     """Describes a result in a few words."""
     save: Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], bool], None]
     """Writes a result as files whose names start with the path; the flag adds the probabilities or maps."""
+    maps: int | None = None
+    """Number of maps in the logits; None: one for each class."""
+    reads_depth: bool = False
+    """Whether a channel of its images may be depth (`InputSpec.depth`)."""
     int8_budget: Budget = INT8_BUDGET
     """What INT8 may cost unless the user says otherwise."""
     decide: Callable[[Any, float | None, float | None], Model] | None = None

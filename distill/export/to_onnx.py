@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from deploy.bundle.bundle_files import write_bundle
-from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest
+from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest, plain_name
 from deploy.inference.preprocess import check_pixels, prepare, to_network
 from distill.config import DataConfig
 from distill.export.deployable import Deployable, TorchEngine
@@ -30,7 +30,7 @@ def input_spec(data: PreparedData, config: DataConfig) -> InputSpec:
     splits, stats = data.splits, data.stats
     optical = splits.optical and config.normalize == "set"
     return InputSpec(
-        channels=splits.channels,
+        channels=tuple(map(plain_name, splits.channels)),
         height=config.size[0],
         width=config.size[1],
         dtype="uint8" if optical else "float32",
@@ -88,7 +88,7 @@ def write_model_bundle(
         provenance: where the weights came from.
     """
     manifest = Manifest(
-        name=folder.stem,
+        name=plain_name(folder.stem),
         task=data.task.device.name,
         classes=data.splits.classes,
         input=deployable.spec,

@@ -88,4 +88,6 @@ GRASP = Task(
     panels=_panels,
     words=_words,
     save=_save,
+    maps=4,
+    reads_depth=True,
 )

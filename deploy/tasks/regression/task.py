@@ -65,5 +65,6 @@ REGRESSION = Task(
     panels=_panels,
     words=_words,
     save=_save,
+    maps=1,
     int8_budget=Budget(max_drop=0.05, min_agreement=0.9),
 )

@@ -108,8 +108,8 @@ class TestManifest:
         [
             (1.5, None, "0..1"),
             (-0.1, None, "0..1"),
-            (None, 0.0, "not positive"),
-            (None, float("inf"), "not positive"),
+            (None, 0.0, "temperature: 0.0 is not in"),
+            (None, float("inf"), "temperature: inf is not in"),
         ],
     )
     def test_nonsense_is_refused_and_nothing_written(self, bundle, threshold, temperature, message):

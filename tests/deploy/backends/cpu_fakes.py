@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from deploy.backends.setting import Setting
-from deploy.bundle.bundle_files import extend_bundle, read_golden
+from deploy.bundle.bundle_files import extend_bundle
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, golden_metric
 from deploy.errors import UserError
 from tests.deploy.precisions import FakeEngine, make_precisions
@@ -56,4 +57,4 @@ def proven_int8(folder):
 def everything_right(bundle):
     """Let every engine return golden labels that are the same everywhere."""
     golden = read_golden(bundle)
-    np.savez(bundle / GOLDEN, inputs=golden["inputs"], labels=np.zeros((2, 32, 48), np.uint8))
+    np.savez(bundle / GOLDEN, **golden | {"labels": np.zeros((2, 32, 48), np.uint8)})

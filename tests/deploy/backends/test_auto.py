@@ -7,7 +7,7 @@ import deploy
 from deploy.backends import auto
 from deploy.backends.open import open_engine
 from deploy.backends.setting import variants
-from deploy.bundle.bundle_files import read_golden
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN
 from deploy.errors import UserError
 from tests.deploy.backends.cpu_fakes import everything_right, proven_int8, remembered

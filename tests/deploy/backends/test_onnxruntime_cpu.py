@@ -1,5 +1,8 @@
 """deploy.backends: which file is opened for a backend and a precision, and the error if there is none."""
 
+import os
+import re
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -11,9 +14,10 @@ import deploy
 from deploy.backends.engine import engine_files, model_file
 from deploy.backends.onnxruntime_cpu import SIZES, OrtEngine
 from deploy.backends.open import open_engine
-from deploy.bundle.bundle_files import read_golden
 from deploy.bundle.engine_files import record_verdict
+from deploy.bundle.golden_file import read_golden
 from deploy.errors import UserError
+from tests.conftest import ROOT
 from tests.deploy.precisions import ANSWERS, RED, FakeEngine, add_engine, make_precisions
 from tests.deploy.tiny import make_bundle, make_image
 
@@ -236,3 +240,25 @@ def test_threads_share_an_engine(plain):
     for number, found in enumerate(outputs):
         for name, array in serial[number % len(batches)].items():
             np.testing.assert_array_equal(found[name], array)
+
+
+def test_nothing_is_written_into_the_home_folder(plain, tmp_path):
+    """ONNX Runtime 1.32 would write an identifier of the machine there, and look up a host."""
+    home = tmp_path / "home"
+    home.mkdir()
+    own = ("ORT_DISABLE_TELEMETRY", "EDGEDISTILL_CACHE", "XDG_CACHE_HOME")
+    env = {key: value for key, value in os.environ.items() if key not in own} | {"HOME": str(home)}
+    code = "import sys, deploy; deploy.load(sys.argv[1], 'onnxruntime', threads=1)"
+    subprocess.run([sys.executable, "-c", code, plain], cwd=ROOT, env=env, check=True, timeout=60)
+    assert list(home.rglob("*")) == []
+
+
+IMPORT = re.compile(r"^\s*(?:import|from) onnxruntime\b", re.MULTILINE)
+
+
+def test_onnx_runtime_is_imported_at_one_place():
+    """Where its telemetry is turned off."""
+    packages = ("benchmarks", "deploy", "distill", "edgedistill", "examples", "student", "teacher")
+    files = [path for name in packages for path in (ROOT / name).rglob("*.py")]
+    found = [path for path in files if IMPORT.search(path.read_text(encoding="utf-8"))]
+    assert found == [ROOT / "deploy" / "backends" / "onnxruntime_cpu.py"]

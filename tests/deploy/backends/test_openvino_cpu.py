@@ -14,7 +14,7 @@ import pytest
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.setting import computes_bf16
-from deploy.bundle.bundle_files import read_golden
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
 from tests.conftest import ROOT

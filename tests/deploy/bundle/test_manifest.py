@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from deploy.bundle.bundle_files import extend_bundle, read_golden, read_manifest, verify_files, write_bundle
+from deploy.bundle.bundle_files import extend_bundle, read_manifest, verify_files, write_bundle
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, MANIFEST, MODEL, ClassInfo, InputSpec
 from deploy.errors import UserError
 from tests.deploy.tiny import make_bundle, make_manifest

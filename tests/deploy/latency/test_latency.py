@@ -163,6 +163,7 @@ def test_sample_image_without_golden_is_random_and_fits(tmp_path, kind):
 
 
 def test_broken_golden_is_named(tmp_path):
-    (tmp_path / GOLDEN).write_bytes(b"PK, but not for long")
-    with pytest.raises(UserError, match=r"golden.npz: holds no readable `inputs`"):
-        latency.sample_image(tmp_path, SPECS["rgb"])
+    make_bundle(tmp_path / "bundle")
+    (tmp_path / "bundle" / GOLDEN).write_bytes(b"PK, but not for long")
+    with pytest.raises(UserError, match=r"golden.npz: does not hold inputs"):
+        latency.sample_image(tmp_path / "bundle", SPECS["rgb"])

@@ -3,15 +3,16 @@
 import msgspec
 import pytest
 
-from deploy.bundle.manifest import Manifest
+from deploy.bundle.manifest import Manifest, OutputSpec
 from deploy.errors import UserError
 from deploy.tasks.registry import TASKS, model_of, require_classes, task_named, task_of
 from tests.conftest import run_python
+from tests.deploy.precisions import FakeEngine
 from tests.deploy.tiny import make_manifest
 
 
 def manifest_of(task: str, **changes: object) -> Manifest:
-    return msgspec.structs.replace(make_manifest("sar"), task=task, **changes)
+    return msgspec.structs.replace(make_manifest("sar"), task=task, **{"outputs": ()} | changes)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -29,8 +30,8 @@ def test_an_unknown_task_asks_for_an_upgrade():
 
 @pytest.mark.parametrize("name", sorted(set(TASKS) - {"segmentation"}))
 def test_thresholds_are_for_classes_only(name):
-    engine = object()
-    assert model_of(manifest_of(name), engine).engine is engine
+    engine = FakeEngine("a fake")
+    assert model_of(manifest_of(name), engine).engine.name == "a fake"
     with pytest.raises(
         UserError, match=rf"its task is {name}; a threshold or a temperature is for segmentation"
     ):
@@ -38,6 +39,25 @@ def test_thresholds_are_for_classes_only(name):
     with pytest.raises(UserError, match=rf"^b: its task is {name}; quantizing is for segmentation bundles"):
         require_classes(manifest_of(name), "b", "quantizing")
     require_classes(manifest_of("segmentation"), "b", "quantizing")
+
+
+@pytest.mark.parametrize(("name", "maps"), [("segmentation", 2), ("grasp", 4), ("regression", 1)])
+def test_the_number_of_maps_is_that_of_the_task(name, maps):
+    for told in (1, 2, 4):
+        manifest = manifest_of(name, outputs=(OutputSpec("logits", "float32", ("N", told, 4, 6), "maps"),))
+        if told == maps:
+            model_of(manifest, FakeEngine())
+        else:
+            with pytest.raises(UserError, match=rf"its logits have {told} maps, but {name} .* has {maps};"):
+                model_of(manifest, FakeEngine())
+
+
+@pytest.mark.parametrize("name", ["segmentation", "regression"])
+def test_depth_is_for_grasps(name):
+    spec = msgspec.structs.replace(make_manifest("sar").input, depth=0)
+    model_of(manifest_of("grasp", input=spec), FakeEngine())
+    with pytest.raises(UserError, match=rf"input\.depth is for grasps, its task is {name}"):
+        model_of(manifest_of(name, input=spec), FakeEngine())
 
 
 def test_a_task_is_imported_without_the_others():

@@ -13,7 +13,8 @@ import pytest
 
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.bundle.bundle_files import read_golden, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
 from deploy.tasks.segmentation.model import SegmentationModel

@@ -1,0 +1,30 @@
+"""Text for a terminal: what can be shown is shown, everything else is escaped, and nothing is lost."""
+
+import unicodedata
+
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of control and format characters (among them those that reverse text), surrogates (bytes of a file
+name that are not UTF-8) and separators of lines."""
+_JOINERS = "\u200c\u200d"
+"""Format characters that belong to words of some languages."""
+
+
+def shown(text: str) -> str:
+    """Return the text as one plain line: characters that a terminal would obey or could not encode become escapes.
+
+    A newline becomes `\\n`, the escape character `\\x1b`, and a byte 0xE9 of a name that is not UTF-8 `\\udce9`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def shown_lines(text: str) -> str:
+    """As `shown`, but newlines and tabs stay."""
+    return text if text.isprintable() else "".join(one if one in "\n\t" else _shown(one) for one in text)
+
+
+def _shown(character: str) -> str:
+    if character in _JOINERS or unicodedata.category(character) not in _HIDDEN:
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
