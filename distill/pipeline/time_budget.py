@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from deploy.heartbeat import working
 from distill.config import ModelConfig
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.overrides import with_changes
-from distill.pipeline.estimate import PlannedTraining, duration, measure_speeds, plan, shortened
+from distill.pipeline.estimate import PlannedTraining, Speed, duration, measure_speeds, plan, shortened
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 from distill.training.distributed import shared
@@ -26,6 +27,9 @@ SCHEDULE = "schedule.json"
 """What was reduced to fit `--max-minutes`, in the run's folder: a resumed run takes the same steps."""
 FEW_STEPS = 50
 """Runs of fewer steps are not timed."""
+LEAST_TEACHING = 0.5
+"""Share of its steps that the time must leave a teacher. Trained less, it cost the student more than it taught
+(docs/resolution.md: 15 points of mIoU with a third of the steps)."""
 LONG = 3 * 3600
 """Seconds of training on a CPU from which a run is warned of."""
 MOST_CLASSES = 12
@@ -46,7 +50,7 @@ def fit_to_time(context: RunContext) -> RunContext:
         say("timing a training step of each network …")
         with working("timing", say):
             speeds = measure_speeds(context)
-        changes = shared(shortened(config, plan(context, speeds)), context.accelerator)
+        changes = shared(_fitted(context, speeds), context.accelerator)
         context = _with_changes(context, changes)
         trainings = plan(context, speeds)
         if config.max_minutes and context.accelerator.is_main_process:
@@ -55,6 +59,23 @@ def fit_to_time(context: RunContext) -> RunContext:
         for line in summary_lines(context, trainings):
             say(line)
     return context
+
+
+def _fitted(context: RunContext, speeds: Mapping[str, Speed]) -> dict[str, object]:
+    """Changes with which the trainings fit `max_minutes`, if need be without the teacher (see `LEAST_TEACHING`)."""
+    config = context.config
+    changes = shortened(config, plan(context, speeds))
+    steps, full = changes.get("teacher_train.steps"), config.teacher_train.steps
+    others = config.distill.teachers or config.teacher.weights is not None
+    if not isinstance(steps, int) or steps >= LEAST_TEACHING * full or others:
+        return changes
+    alone = context.with_config(replace(config, no_teacher=True))
+    if context.accelerator.is_main_process:
+        say(
+            f"teacher   left out: {config.max_minutes:g} minutes leave {config.teacher.arch} {steps} of its {full}"
+            " steps, and labels alone teach more in that time; a larger --max-minutes keeps it, 0 sets no limit"
+        )
+    return {"no_teacher": True} | shortened(alone.config, plan(alone, speeds))
 
 
 def summary_lines(context: RunContext, trainings: Sequence[PlannedTraining] | None) -> Iterator[str]:

@@ -47,7 +47,7 @@ def timed(monkeypatch):
     return calls
 
 
-LONG = ("--teacher-train.steps=100", "--student-train.steps=100", "--max-minutes=2")
+LONG = ("--teacher-train.steps=100", "--student-train.steps=100", "--max-minutes=6")
 
 
 def test_steps_are_reduced_to_the_time_and_a_resumed_run_takes_the_same(tmp_path, timed):
@@ -59,6 +59,28 @@ def test_steps_are_reduced_to_the_time_and_a_resumed_run_takes_the_same(tmp_path
     assert again.teacher_train == first.teacher_train
     assert again.student_train == first.student_train
     assert len(timed) == 1, "the resumed run does not measure again"
+
+
+def test_a_teacher_without_time_is_left_out_and_said_so(tmp_path, timed, capsys):
+    short = (*LONG[:2], "--max-minutes=2")
+    first = fit_to_time(prepared(tmp_path, *short)).config
+    assert first.no_teacher
+    assert first.student_train.steps == 100  # all of the time is the student's
+    told = capsys.readouterr().err
+    assert "teacher   left out: 2 minutes leave pspnet/mobilenetv3_small_050 23 of its 100 steps" in told
+    assert "student 100 steps in 2 min, then export" in told
+    again = fit_to_time(prepared(tmp_path, *short, "--resume")).config
+    assert (again.no_teacher, again.student_train) == (True, first.student_train)
+
+
+def test_a_teacher_beside_others_or_with_weights_is_kept(tmp_path, timed, monkeypatch):
+    context = prepared(tmp_path, *LONG[:2], "--max-minutes=2")
+    config = context.config
+    for given in (
+        replace(config, distill=replace(config.distill, teachers=(tmp_path,))),
+        replace(config, teacher=replace(config.teacher, weights=tmp_path)),
+    ):
+        assert "no_teacher" not in module._fitted(context.with_config(given), module.measure_speeds(context))
 
 
 def test_a_run_that_fits_keeps_its_steps_when_it_is_resumed_on_a_slow_machine(tmp_path, timed):
