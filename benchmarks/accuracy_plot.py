@@ -32,7 +32,7 @@ def latencies_of(path: Path) -> dict[str, float]:
         UserError: the file cannot be read, or is no such JSON.
     """
     try:
-        rows = json.loads(path.read_text())["rows"]
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         return {
             row["name"]: min(ms for form, ms in row["ms"].items() if form.endswith("int8")) for row in rows
         }

@@ -111,7 +111,7 @@ class Bench:
         """
         path = self.path_of(method, seed)
         if path.exists():
-            result = Result(**json.loads(path.read_text()))
+            result = Result(**json.loads(path.read_text(encoding="utf-8")))
             if result.budget != self.seconds:
                 raise UserError(f"{path}: was given {result.budget:g} CPU seconds; use another --folder")
             return result
@@ -132,7 +132,7 @@ class Bench:
 
     def stored(self) -> list[Result]:
         """All results in the folder, by name and seed."""
-        files = (json.loads(path.read_text()) for path in self.folder.glob("*-*.json"))
+        files = (json.loads(path.read_text(encoding="utf-8")) for path in self.folder.glob("*-*.json"))
         return sorted((Result(**each) for each in files), key=lambda one: (one.name, one.seed))
 
     def costs(self, methods: Sequence[Method]) -> dict[str, float]:
@@ -143,7 +143,7 @@ class Bench:
         affects all alike.
         """
         path = self.folder / "costs.json"
-        known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         wanted = {one.name: one for method in methods for one in _with_teacher(method)}
         new = {name: one for name, one in wanted.items() if name not in known}
         if new:

@@ -60,7 +60,7 @@ def _costs(
     from benchmarks.networks import color_spec
 
     path = folder / "latency.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if known.keys() >= {layout.name for layout in chosen}:
         return known
     models = folder / f"models-{options.size}-{options.classes}"

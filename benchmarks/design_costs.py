@@ -90,7 +90,7 @@ def _exported(layout: Layout, spec: InputSpec, classes: int, folder: Path) -> di
                 file.write(content)
         about = {"parameters": candidate.parameters, "macs": candidate.macs(spec.height)}
         write_json(path, {"slug": layout.slug, **about, "fused_layers": fused_layers(int8)})
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def fused_layers(int8: bytes) -> int | None:

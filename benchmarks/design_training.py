@@ -56,7 +56,7 @@ class Trainer:
     def step_seconds(self, layouts: Sequence[Layout]) -> dict[str, float]:
         """CPU seconds of a step by layout, read from `steps.json`; layouts that it lacks are measured and added."""
         path = self.context.config.out / "steps.json"
-        known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if missing := [layout for layout in layouts if layout.name not in known]:
             training, accelerator = self.context.config.student_train, self.context.accelerator
             steppers = {}
@@ -81,7 +81,7 @@ class Trainer:
         folder = self.context.config.out / "layouts" / f"{layout.slug}-{seed}"
         path, steps = folder / "result.json", int(self.seconds / step)
         if path.exists():
-            result = Result(**json.loads(path.read_text()))
+            result = Result(**json.loads(path.read_text(encoding="utf-8")))
             if result.steps != steps:
                 raise UserError(
                     f"{path}: has {result.steps} steps, but the budget allows {steps}; use another --out"
@@ -119,5 +119,5 @@ class Trainer:
 
 
 def _last_scores(log: Path) -> dict[str, float]:
-    lines = (json.loads(line) for line in reversed(log.read_text().splitlines()))
+    lines = (json.loads(line) for line in reversed(log.read_text(encoding="utf-8").splitlines()))
     return next(line for line in lines if "val_miou" in line)

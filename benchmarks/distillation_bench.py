@@ -46,7 +46,7 @@ class Bench:
     def costs(self, runs: Mapping[str, RunConfig]) -> dict[str, Cost]:
         """The cost of each run: read from `costs.json`, measured and added there for runs that it does not list."""
         path = self.folder / "costs.json"
-        known = {k: Cost(**v) for k, v in json.loads(path.read_text()).items()} if path.exists() else {}
+        known = {k: Cost(**v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()} if path.exists() else {}
         wanted = {name: run for name, run in runs.items() if name not in known}
         if wanted:
             reference = next(iter(runs))
@@ -79,7 +79,7 @@ class Bench:
         path = folder / "result.json"
         steps = int((self.seconds - cost.share) / cost.step)
         if path.exists():
-            result = Result(**json.loads(path.read_text()))
+            result = Result(**json.loads(path.read_text(encoding="utf-8")))
             if result.steps != steps:
                 raise UserError(
                     f"{path}: has {result.steps} steps, but the budget allows {steps}; use another --folder"
@@ -91,7 +91,7 @@ class Bench:
                 " outputs; raise --seconds or lower --distill.views"
             )
         network = self._train(run, folder, seed, steps)
-        log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         key = f"val_{task_named(self.context.splits.task).metric.key}"
         curve = [(cost.share + line["step"] * cost.step, line[key]) for line in log if key in line]
         score = test_scores(self.context, network)[0]
@@ -108,7 +108,7 @@ class Bench:
             baseline: the method that gains are measured against.
         """
         stored = [self.folder_of(name, seed) / "result.json" for name in runs for seed in seeds]
-        results = [Result(**json.loads(path.read_text())) for path in stored if path.exists()]
+        results = [Result(**json.loads(path.read_text(encoding="utf-8"))) for path in stored if path.exists()]
         teacher = test_scores(self.context, self.teacher.network)[0]
         machine = describe()
         rows = table(results, baseline, teacher)

@@ -56,7 +56,7 @@ def train_all(context: RunContext, seconds: float, peer: str) -> list[Result]:
     """
     networks = _networks(context, peer)
     path = context.config.out / "costs.json"
-    costs: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    costs: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if costs.keys() != networks.keys():
         costs = compared({name: _clock(context, name, new) for name, new in networks.items()}, None)
         write_json(path, costs)
@@ -83,7 +83,7 @@ def _trained(context: RunContext, name: str, new: Callable[[], nn.Module], steps
     config = context.config
     path = config.out / f"{slug(name)}.json"
     if path.exists():
-        return Result(**json.loads(path.read_text()))
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
     torch.manual_seed(config.seed)
     network = new()
     training = config.student_train

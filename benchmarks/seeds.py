@@ -61,7 +61,7 @@ def _run_seed(arguments: Sequence[str], seed: int) -> dict[str, float]:
         run(config)
     except GateFailed as failure:  # the table is about training; the run's own report covers the export
         print(f"seed {seed}: {failure}", file=sys.stderr)
-    report = json.loads((config.out / "report.json").read_text())
+    report = json.loads((config.out / "report.json").read_text(encoding="utf-8"))
     return {row["name"]: row["score"] for row in report["rows"]}
 
 

@@ -90,7 +90,7 @@ def loop_steps(context: RunContext, steps: int, teacher: bool = True, views: int
 
 def logged_steps(folder: Path, batch: int) -> list[float]:
     """Seconds of each step after the first `WARM`, from the log of a training that logged every step."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [batch / line["images_per_s"] for line in lines if line["step"] > WARM]
 
 

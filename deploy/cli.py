@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from deploy.engine_options import add_engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.golden import compare
 from deploy.files.images import list_images
-from deploy.files.tiff import read_bands
 from deploy.inference.call import Timings
+from deploy.inference.image_files import read_input
 from deploy.loading import load
 from deploy.tasks.registry import task_of
+from deploy.text import shown
 
 
 @warnings_as_lines()
@@ -127,21 +129,24 @@ def _predict(arguments: argparse.Namespace) -> int:
         except UserError as error:
             if not is_folder:
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {shown(str(error))}", file=sys.stderr)
             continue
         task.save(arguments.out / name, image, result, model.classes, arguments.probabilities)
         height, width = image.shape[:2]
         found = task.words(result, model.classes)
-        print(f"{path.name}  {width}×{height}  {found}  {result.timings.total_ms:.1f} ms")
+        print(f"{shown(path.name)}  {width}×{height}  {found}  {result.timings.total_ms:.1f} ms")
         timings.append(result.timings)
     print(_summary(timings, len(paths), model.engine.name, arguments.out))
     return 0 if len(timings) == len(paths) else 2
 
 
 def _predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
-    image = read_bands(path)
+    image, known = read_input(path, model.input)
     try:
-        return image, model(image)
+        if known is None:
+            return image, model(image)
+        ready = model.prepare(image)
+        return image, model.predict([replace(ready, valid=ready.valid & known)])[0]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -228,8 +233,8 @@ def describe_manifest(manifest: Manifest) -> list[str]:
         *(f"class    {i}: {c.name} #{bytes(c.color).hex()}" for i, c in enumerate(manifest.classes)),
         *_describe_decision(manifest),
         *(f"file     {name}: {text}" for name, text in files.items()),
-        *(f"metric   {name}: {value}" for name, value in manifest.metrics.items()),
-        *(f"origin   {name}: {value}" for name, value in manifest.provenance.items()),
+        *(f"metric   {name}: {shown(str(value))}" for name, value in manifest.metrics.items()),
+        *(f"origin   {name}: {shown(value)}" for name, value in manifest.provenance.items()),
     ]
 
 

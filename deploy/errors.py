@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from deploy.signals import Stopped, stopping_by_exception
+from deploy.terminal import prepare_streams
+from deploy.text import shown
+
 
 class UserError(Exception):
     """An error the user can fix. The message is one line: what is wrong, where, and the remedy."""
@@ -35,29 +39,73 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its code; expected failures become one line on stderr instead of a traceback.
 
     Exit codes: 0 or what `main` returns, 1 for a failed gate, 2 for a user's mistake or a file that the system
-    refuses to read or write, 130 for Ctrl-C, 141 when the reader of the output has exited.
+    refuses to read or write, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Work never ends because nobody reads what
+    it prints: where all went well but the reader of the output has exited, the code is 141.
     """
+    prepare_streams()
     try:
-        code = main() or 0
-        sys.stdout.flush()
+        with stopping_by_exception():
+            code = main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(str(error))
         code = error.exit_code
+    except SystemExit as error:  # of a parser that has printed its help, or what is wrong
+        if isinstance(error.code, str):
+            raise
+        code = error.code or 0
+    except Stopped as stopped:
+        print(f"stopped by {stopped}", file=sys.stderr)
+        code = stopped.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has exited. Otherwise Python reports it again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except OSError as error:
-        full = error.errno in DISK_FULL
-        if error.filename is None and not full:
-            raise
-        reason = "the disk is full; free some space" if full else error.strerror
-        print(f"error: {error.filename or 'a file'}: {reason}", file=sys.stderr)
+    except MemoryError:
+        _say("not enough memory; close other programs, or give smaller images or batches")
         code = 2
-    sys.exit(code)
+    except OSError as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        _say(reason)
+        code = 2
+    sys.stdout.flush()
+    sys.exit(code or _code_of_output())
+
+
+def _reason(error: OSError) -> str | None:
+    """What the system refuses, in one line; None where that cannot be said."""
+    if error.errno in DISK_FULL:
+        return f"{error.filename or 'a file'}: the disk is full; free some space"
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, FileNotFoundError) and not _has_working_directory():
+        return "the working directory has been removed; change to another one"
+    return None
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - Path.cwd is the same
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _code_of_output() -> int:
+    """The exit code of a command that went well, after what it printed."""
+    lost = getattr(sys.stdout, "lost", None)
+    if lost is None:
+        return 0
+    if isinstance(lost, BrokenPipeError):
+        return 141
+    _say(
+        f"the output: {'the disk is full' if lost.errno in DISK_FULL else lost.strerror}; the work itself is done"
+    )
+    return 2
+
+
+def _say(text: str) -> None:
+    print(f"error: {shown(text)}", file=sys.stderr)
 
 
 def warn(message: str) -> None:
@@ -77,7 +125,7 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {shown(str(message))}", file=sys.stderr)
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -9,7 +9,7 @@ from pathlib import Path
 def read_text(path: str) -> str:
     """Read a file of the system; "" where it cannot be read."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
     except OSError:
         return ""
 

@@ -10,18 +10,16 @@ _JOINERS = "\u200c\u200d"
 
 
 def shown(text: str) -> str:
-    """Return the text as one plain line: characters that a terminal would obey or could not encode become escapes.
+    r"""Return the text as one plain line: characters that a terminal would obey or could not encode become escapes.
 
-    A newline becomes `\\n`, the escape character `\\x1b`, and a byte 0xE9 of a name that is not UTF-8 `\\udce9`.
+    A newline becomes `\n`, the escape character `\x1b`, and a byte 0xE9 of a name that is not UTF-8 `\udce9`.
     """
-    if text.isprintable():
-        return text
-    return "".join(map(_shown, text))
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def shown_lines(text: str) -> str:
     """As `shown`, but newlines and tabs stay."""
-    return text if text.isprintable() else "".join(one if one in "\n\t" else _shown(one) for one in text)
+    return "\n".join("\t".join(map(shown, line.split("\t"))) for line in text.split("\n"))
 
 
 def _shown(character: str) -> str:

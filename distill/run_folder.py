@@ -57,7 +57,7 @@ def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
             f"{config.out} already holds a run; add --resume to continue it, or --out for another folder"
         )
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
     asked = settings(config) | computed

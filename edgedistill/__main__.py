@@ -9,9 +9,11 @@ from edgedistill import __version__, import_neighbors
 
 def entry() -> NoReturn:
     """The console script."""
-    import_neighbors()
-    from deploy.errors import exit_with_one_line  # our `deploy`, which `import_neighbors` has found
-
+    try:
+        import_neighbors()
+        from deploy.errors import exit_with_one_line  # our `deploy`, which `import_neighbors` has found
+    except KeyboardInterrupt:
+        sys.exit(130)
     exit_with_one_line(lambda: main(sys.argv[1:]))
 
 

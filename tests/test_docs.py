@@ -16,14 +16,14 @@ NAMES = re.compile(r"`((?:deploy|distill|edgedistill|student|teacher)(?:\.\w+)+)
 
 def headings(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    titles = re.findall(r"^#+ +(.+)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    titles = re.findall(r"^#+ +(.+)$", CODE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def broken_links(page: Path) -> list[str]:
     """The links of a page to files or headings that do not exist; those of the web are not followed."""
     broken = []
-    for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", page.read_text())):
+    for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
@@ -55,7 +55,7 @@ def test_links_lead_somewhere(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_and_names_in_the_text_exist(page: Path):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert [path for path in PATHS.findall(text) if not (ROOT / path).exists()] == []
     assert [name for name in NAMES.findall(text) if not defined(name)] == []
 

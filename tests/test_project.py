@@ -28,7 +28,7 @@ def import_names(requirements: list[str]) -> list[str]:
 
 
 def imported_at_module_level(file: Path) -> Iterator[str]:
-    for node in ast.parse(file.read_text()).body:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

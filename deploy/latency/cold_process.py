@@ -46,7 +46,7 @@ def peak_rss() -> int:
     every child would look as large. VmHWM starts at zero. Elsewhere `ru_maxrss` is correct; macOS counts bytes.
     """
     try:
-        with open("/proc/self/status") as status:
+        with open("/proc/self/status", encoding="utf-8") as status:
             return 1024 * int(status.read().split("VmHWM:")[1].split()[0])
     except FileNotFoundError:
         import resource  # missing on Windows

@@ -146,7 +146,7 @@ def cold_start(
     Raises:
         UserError: the process failed; the message has the last line of its errors.
     """
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         np.save(Path(scratch) / "image.npy", image)
         settings = [backend, precision, str(threads or 0), str(inferences)]
         arguments = [os.fspath(folder), f"{scratch}/image.npy", *settings]

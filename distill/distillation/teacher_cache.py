@@ -143,7 +143,7 @@ class TeacherCache:
 
     def _check_same(self, path: Path, wanted: Mapping[str, object]) -> None:
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from error
         different = [name for name in wanted if found.get(name) != wanted[name]]

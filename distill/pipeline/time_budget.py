@@ -145,6 +145,6 @@ def _with_changes(context: RunContext, changes: Mapping[str, object]) -> RunCont
 
 def _stored(path: Path) -> dict[str, object]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error

@@ -91,7 +91,7 @@ def _options(name: str, config: RunConfig, identity: str | None) -> dict[str, An
 
 
 def _known(place: Path, name: str) -> str | None:
-    return json.loads(place.read_text()).get(name) if place.exists() else None
+    return json.loads(place.read_text(encoding="utf-8")).get(name) if place.exists() else None
 
 
 def _mlflow_name(name: str) -> str:

@@ -15,7 +15,8 @@ from deploy.errors import UserError
 from deploy.evaluation.labeled_data import naming, write_image
 from deploy.evaluation.receipt import Sample
 from deploy.files.atomic import atomic_write
-from deploy.files.images import list_images, read_image
+from deploy.files.images import list_images
+from deploy.inference.image_files import read_input
 from deploy.inference.preprocess import check_pixels
 from deploy.tasks.grasp.geometry import ANGLE
 
@@ -55,9 +56,10 @@ def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     if not (folder / "grasps").is_dir():
         raise UserError(f"{folder / 'grasps'}: no such folder; it should hold a .csv for each of the images")
     for path in list_images(folder / "images"):
-        image = read_image(path)
+        image, known = read_input(path, manifest.input)
         with naming(path):
             _, valid = check_pixels(image, manifest.input)
+        valid = valid if known is None else valid & known
         yield path.stem, image, read_csv(folder / "grasps" / f"{path.stem}.csv"), valid
 
 
@@ -68,7 +70,7 @@ def read_csv(path: Path) -> np.ndarray:
         UserError: the file cannot be read, or a line is not a grasp; the message names both.
     """
     try:
-        header, *lines = path.read_text().split("\n")
+        header, *lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); each image needs its grasps") from error
     if header.strip() != HEADER:

@@ -42,7 +42,7 @@ def compare(*arguments: object, out: Path) -> int:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

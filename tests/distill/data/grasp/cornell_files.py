@@ -24,8 +24,8 @@ def make_cornell(root: Path, count=4, cloud=False) -> None:
         stem = folder / f"pcd{index + 100:04d}"
         color = np.full((480, 640, 3), index, np.uint8)
         write_png(f"{stem}r.png", color)
-        Path(f"{stem}cpos.txt").write_text(RECTANGLE + NAN)
-        Path(f"{stem}cneg.txt").write_text(RECTANGLE)
+        Path(f"{stem}cpos.txt").write_text(RECTANGLE + NAN, encoding="utf-8")
+        Path(f"{stem}cneg.txt").write_text(RECTANGLE, encoding="utf-8")
         if cloud:
             write_cloud(Path(f"{stem}.txt"), ["300 400 0 0 0", "0 0 -1200 1e-38 641", "nan nan nan 0 5"])
         else:
@@ -39,7 +39,7 @@ def write_cloud(path: Path, points: list[str]) -> None:
     path.write_text(
         "# .PCD v.7 - Point Cloud Data file format\nFIELDS x y z rgb index\nSIZE 4 4 4 4 4\nTYPE F F F F U\n"
         f"COUNT 1 1 1 1 1\nWIDTH {len(points)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(points)}\n"
-        "DATA ascii\n" + "\n".join(points) + "\n"
+        "DATA ascii\n" + "\n".join(points) + "\n", encoding="utf-8"
     )
 
 

@@ -15,7 +15,7 @@ def write_cornell(root: Path) -> None:
     for number in range(100, 100 + COUNT):
         stem = root / "01" / f"pcd{number:04d}"
         _depth(Path(f"{stem}d.tiff"), (480, 640), number)
-        Path(f"{stem}cpos.txt").write_text("253 319\n309 324\n307 350\n251 345\n")
+        Path(f"{stem}cpos.txt").write_text("253 319\n309 324\n307 350\n251 345\n", encoding="utf-8")
         lines.append(f"{number:04d} {number} thing\n")
     (root / "z.txt").write_text("".join(lines))
 

@@ -21,7 +21,7 @@ def make_jacquard(root: Path, objects=20) -> None:
             write_png(f"{stem}_RGB.png", np.full((16, 16, 3), view, np.uint8))
             write_tiff(Path(f"{stem}_perfect_depth.tiff"), np.full((16, 16), 1.5))
             write_tiff(Path(f"{stem}_stereo_depth.tiff"), np.eye(16) * 1.25)
-            Path(f"{stem}_grasps.txt").write_text("8.5;7.25;30.0;10.0;4.0\n5;5;-90;6;2\n")
+            Path(f"{stem}_grasps.txt").write_text("8.5;7.25;30.0;10.0;4.0\n5;5;-90;6;2\n", encoding="utf-8")
 
 
 def jacquard(root: Path, channels="depth", depth="perfect") -> JacquardReader:
