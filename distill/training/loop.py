@@ -5,6 +5,7 @@ dropout are functions of (seed, step), like the learning rate, and the checkpoin
 bit-exact on a CPU; on a GPU the order of atomic additions varies.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from distill.training.activation_checkpointing import checkpointed
 from distill.training.distributed import any_process, sum_over_processes
 from distill.training.log import TrainLog
 from distill.training.optim import build_optimizer, learning_rate, set_learning_rate
-from distill.training.signals import stop_requests
+from distill.training.signals import StoppedSafely, StopRequests, stop_requests
 from distill.training.stage import Interrupted, Stage
 from distill.training.step_module import Distillation, TrainStepModule, normalized
 from distill.training.sync_norm import step_norms, sync_norms
@@ -56,28 +57,42 @@ def train(
 
     Raises:
         UserError: the loss is not finite (the message names the images), or the settings do not fit the checkpoint.
-        Interrupted: a signal requested a stop; the state is saved.
+        Interrupted: a signal requested a stop, which ends a step, but interrupts loading and evaluation; the state is
+            saved.
+        Stopped: a second signal; the state is that of the last checkpoint.
     """
     training = prepared(network, stage, config, accelerator, distillation)
     state = training.state
     start = state.restore() if resume else 0
-    batches = training.batches(start)
     with (
         training.open_log(start) as log,
-        stop_requests() as asked,
+        stop_requests(interrupts=accelerator.num_processes == 1) as stop,
         checkpointed(network, config.checkpoint_activations),
     ):
-        for step in range(start, config.steps):
-            terms = training.step(step, batches)
-            done = step + 1
-            stopping = any_process(asked(), accelerator)
-            training.record(log, done, terms)
-            saving = stopping or done == config.steps or done % config.checkpoint_every == 0
-            if saving and accelerator.is_main_process:
+        batches, done, scored = stop.interruptible(training.batches(start)), start, not state.unscored
+        try:
+            if not scored:
+                training.score(log, done, stop)
+                scored = True
                 state.save(done)
-            if stopping:
-                accelerator.wait_for_everyone()
-                raise Interrupted(f"stopped after step {done} of {stage.name}; continue with --resume")
+            for step in range(start, config.steps):
+                terms = training.step(step, batches)
+                done, scored = step + 1, False
+                stopping = any_process(stop.received is not None, accelerator)
+                training.record(log, done, terms)
+                training.score(log, done, stop)
+                scored = True
+                saving = stopping or done == config.steps or done % config.checkpoint_every == 0
+                if saving and accelerator.is_main_process:
+                    state.save(done)
+                if stopping:
+                    accelerator.wait_for_everyone()
+                    raise StoppedSafely(stop.received or signal.SIGTERM)
+        except StoppedSafely as stopped:
+            if not scored or done > start:
+                state.save(done, scored=scored)
+            message = f"stopped after step {done} of {stage.name}; continue with --resume"
+            raise Interrupted(message, stopped.number) from None
     return state.finish()
 
 
@@ -194,17 +209,26 @@ class Training:
         return terms
 
     def record(self, log: TrainLog | None, done: int, terms: dict[str, Tensor]) -> None:
-        """Log and evaluate if they are due after `done` steps: all processes compute, the main process writes."""
-        config, state, last = self.config, self.state, done == self.config.steps
+        """Log the terms if that is due after `done` steps: all processes compute, the main process writes."""
+        config = self.config
         if log is not None:
             log.advance()
-        if terms and (last or done % config.log_every == 0):
+        if terms and (done == config.steps or done % config.log_every == 0):
             terms = cast("dict[str, Tensor]", self.accelerator.reduce(terms))
             if log is not None:
                 rate = {"lr": self.rate(done - 1)}
                 log.write(done, {name: term.item() for name, term in terms.items()} | rate)
-        if last or (config.eval_every and done % config.eval_every == 0):
-            scores = self.stage.evaluate(state.evaluated) if self.stage.evaluate else {}
+
+    def score(self, log: TrainLog | None, done: int, stop: StopRequests) -> None:
+        """Evaluate if that is due after `done` steps: all processes compute, the main process writes.
+
+        Raises:
+            StoppedSafely: a signal came before the end of the evaluation; nothing has changed.
+        """
+        config, state = self.config, self.state
+        if done == config.steps or (config.eval_every and done % config.eval_every == 0):
+            with stop.at_once():
+                scores = self.stage.evaluate(state.evaluated) if self.stage.evaluate else {}
             if scores and config.schedule == "plateau" and done > config.warmup:
                 state.plateau.observe(next(iter(scores.values())), config)
             if log is not None:

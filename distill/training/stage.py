@@ -1,5 +1,6 @@
 """The inputs of a training, and the error that interrupts it."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ checkpoint. All processes call it."""
 
 
 class Interrupted(UserError):
-    """A signal stopped the training, after its state was saved for `--resume`."""
+    """A signal stopped the training, after its state was saved for `--resume`; exits with 128 + the signal's number."""
 
-    exit_code = 130
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 @dataclass(frozen=True)

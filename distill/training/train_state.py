@@ -62,6 +62,8 @@ class TrainState:
                 network, accelerator.device, multi_avg_fn=moving_average(ema), use_buffers=True
             )
         self.best: Meta = {}
+        self.unscored = False
+        """Whether an evaluation that was due at the step of the checkpoint is still to be done."""
         self.plateau = Plateau()
         self._began, self._spent = time.perf_counter(), 0.0
         if (
@@ -94,11 +96,18 @@ class TrainState:
             self.folder / BEST, pack("model", self.evaluated.state_dict()), self.best | self.metadata
         )
 
-    def save(self, step: int) -> None:
-        """Write `last.safetensors`; after the final step only the weights, as there is nothing to resume."""
+    def save(self, step: int, *, scored: bool = True) -> None:
+        """Write `last.safetensors`; after the final step only the weights, as there is nothing to resume.
+
+        Args:
+            step: number of finished steps.
+            scored: False if the evaluation after that step was interrupted.
+        """
         tensors = pack("model", self.network.state_dict())
         meta: Meta = {"step": step, "seconds": self.seconds, **{f"best_{k}": v for k, v in self.best.items()}}
-        if step < self.steps:
+        if not scored:
+            meta["unscored"] = True
+        if step < self.steps or not scored:
             meta |= {f"plateau_{k}": v for k, v in asdict(self.plateau).items()}
             tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
             if self.average is not None:
@@ -123,7 +132,8 @@ class TrainState:
             return 0
         tensors, meta = load_checkpoint(path)
         step = int(meta["step"])
-        if step >= self.steps:
+        self.unscored = bool(meta.get("unscored", False))
+        if step >= self.steps and not self.unscored:
             raise UserError(f"{path} is at step {step} of {self.steps}, yet {BEST} is missing; {REMEDY}")
         self.network.load_state_dict(unpack("model", tensors))
         restore_optimizer(self.optimizer, unpack("optimizer", tensors))
@@ -151,7 +161,7 @@ def finished(folder: Path, steps: int) -> float | None:
     if not ((folder / LAST).exists() and (folder / BEST).exists()):
         return None
     meta = read_meta(folder / LAST)
-    return float(meta["seconds"]) if meta["step"] == steps else None
+    return float(meta["seconds"]) if meta["step"] == steps and not meta.get("unscored", False) else None
 
 
 def _under(prefix: str, meta: Meta) -> Meta:

@@ -3,16 +3,19 @@
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from deploy.signals import Stopped
 from distill.config import TrainConfig
-from distill.training.checkpoint import load_checkpoint, save_checkpoint
-from distill.training.optim import learning_rate
+from distill.data.loader import train_batches
+from distill.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from distill.training.stage import Interrupted
+from distill.training.train_state import finished
 from tests.distill.tiny import tiny_net
 from tests.distill.training.small_training import ADAMW, RMSPROP, SGD, trained
 
@@ -103,21 +106,86 @@ def test_adapters_are_resumed_and_left_out_of_the_student(stage, tmp_path, accel
     assert torch.equal(trained(killed, ADAMW, accelerator, teacher, loss, resume=True), straight)
 
 
-def test_a_signal_saves_and_stops_between_steps(stage, accelerator, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_and_stops_between_steps(stage, accelerator, monkeypatch, number):
+    straight = trained(replace(stage, folder=stage.folder / "straight"), SGD, accelerator)
+    before = signal.getsignal(number)
+
+    def interrupt_once(parameters, norm):
+        monkeypatch.undo()
+        os.kill(os.getpid(), number)
+
+    config = replace(SGD, clip=1e9)  # called in the middle of a step
+    monkeypatch.setattr(type(accelerator), "clip_grad_norm_", lambda _, *given: interrupt_once(*given))
+    with pytest.raises(Interrupted, match="stopped after step 1 of tiny; continue with --resume") as caught:
+        trained(stage, config, accelerator)
+    assert caught.value.exit_code == 128 + number
+    assert load_checkpoint(stage.folder / "last.safetensors")[1]["step"] == 1
+    assert signal.getsignal(number) is before
+    torch.testing.assert_close(trained(stage, config, accelerator, resume=True), straight)
+
+
+@pytest.mark.parametrize("at", [4, 8], ids=["on the way", "the last one"])
+def test_a_signal_interrupts_an_evaluation_which_is_done_again(stage, accelerator, at):
+    config = replace(SGD, steps=8, eval_every=4, ema=0.9)
+    seen = []
+
+    def evaluate(network):
+        seen.append(network)
+        return {"miou": 0.5 + 0.01 * len(seen)}
+
+    straight = trained(
+        replace(stage, folder=stage.folder / "straight", evaluate=evaluate), config, accelerator
+    )
+    seen.clear()
+
+    def interrupted(network):
+        if len(seen) + 1 == at // 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)  # the rest of a long evaluation
+        return evaluate(network)
+
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match=f"stopped after step {at} of tiny"):
+        trained(replace(stage, evaluate=interrupted), config, accelerator)
+    assert time.monotonic() - began < 30
+    assert finished(stage.folder, 8) is None
+    meta = load_checkpoint(stage.folder / "last.safetensors")[1]
+    assert (meta["step"], meta["unscored"]) == (at, True)
+    resumed = trained(replace(stage, evaluate=evaluate), config, accelerator, resume=True)
+    assert torch.equal(resumed, straight)
+    assert len(seen) == 2
+    assert finished(stage.folder, 8) is not None
+    assert read_meta(stage.folder / "best.safetensors")["miou"] == pytest.approx(0.52)
+
+
+def test_a_signal_interrupts_waiting_for_a_batch(stage, accelerator, monkeypatch):
     straight = trained(replace(stage, folder=stage.folder / "straight"), SGD, accelerator)
 
-    def interrupt_once(step):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return learning_rate(SGD, step)
+    def stuck(*arguments, **options):
+        for index, batch in enumerate(train_batches(*arguments, **options)):
+            if index == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            yield batch
 
-    monkeypatch.setattr("distill.training.loop.learning_rate", lambda _, step: interrupt_once(step))
-    with pytest.raises(Interrupted, match="stopped after step 5 of tiny; continue with --resume"):
+    monkeypatch.setattr("distill.training.loop.train_batches", stuck)
+    with pytest.raises(Interrupted, match="stopped after step 3 of tiny") as caught:
         trained(stage, SGD, accelerator)
+    assert caught.value.exit_code == 143
     monkeypatch.undo()
-    assert load_checkpoint(stage.folder / "last.safetensors")[1]["step"] == 5
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert torch.equal(trained(stage, SGD, accelerator, resume=True), straight)
+
+
+def test_a_second_signal_stops_at_once_and_saves_nothing(stage, accelerator, monkeypatch):
+    def twice(parameters, norm):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(type(accelerator), "clip_grad_norm_", lambda _, *given: twice(*given))
+    with pytest.raises(Stopped):
+        trained(stage, replace(SGD, clip=1e9), accelerator)
+    assert not (stage.folder / "last.safetensors").exists()
 
 
 def test_the_best_score_survives_a_resume(stage, accelerator, monkeypatch):
