@@ -21,6 +21,7 @@ from deploy.files.images import list_images
 from deploy.inference.call import Timings
 from deploy.inference.image_files import read_input
 from deploy.loading import load
+from deploy.sandbox import MEGABYTES, SECONDS, Limits, run_limited
 from deploy.tasks.registry import task_of
 from deploy.text import shown
 
@@ -94,6 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     add_engine_options(verify)
+    verify.add_argument(
+        "--sandbox",
+        action="store_true",
+        help="for bundles of unknown origin: check in a child process on the CPU, with limits on memory and time",
+    )
+    verify.add_argument("--sandbox-mb", type=int, default=MEGABYTES, help="its memory (default: %(default)s)")
+    verify.add_argument(
+        "--sandbox-seconds", type=int, default=SECONDS, help="its time (default: %(default)s)"
+    )
     verify.set_defaults(command=_verify)
 
     # Only for the list in --help: `main` calls these commands before it parses anything.
@@ -248,6 +258,18 @@ def _describe_decision(manifest: Manifest) -> list[str]:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.sandbox:
+        argv = (
+            "verify",
+            str(arguments.bundle),
+            "--backend",
+            arguments.backend,
+            "--precision",
+            arguments.precision,
+        )
+        limits = Limits(arguments.sandbox_mb, arguments.sandbox_seconds)
+        print(run_limited(argv, str(arguments.bundle), limits))
+        return 0
     manifest = read_manifest(arguments.bundle)
     verify_files(arguments.bundle, manifest)
     model = load(arguments.bundle, arguments.backend, precision=arguments.precision, verify=False)

@@ -72,6 +72,15 @@ class OrtEngine:
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """See `deploy.backends.engine.Engine.run`."""
+        try:
+            return self._run(batch)
+        except (MemoryError, UserError):
+            raise
+        except Exception as error:  # as above
+            what, reason = self.file or "the model", str(error).splitlines()[0]
+            raise UserError(f"{what}: ONNX Runtime cannot run it ({reason}); export it again") from error
+
+    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         pool = self._pools.get(batch.shape)
         if pool is None:  # sizes of the logits are known only after a run
             labels, logits = self._session.run(OUTPUTS, {self._input: batch})

@@ -58,6 +58,13 @@ class OvEngine:
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """See `deploy.backends.engine.Engine.run`."""
+        try:
+            return self._run(batch)
+        except RuntimeError as error:
+            what = self.file or "the model"
+            raise UserError(f"{what}: OpenVINO cannot run it ({_reason(error)}); export it again") from error
+
+    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         form = self._form(len(batch))
         try:  # pop and append of a list are atomic, so no two threads ever share a request
             request = form.idle.pop()

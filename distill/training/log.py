@@ -20,13 +20,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from deploy.files.atomic import atomic_write
 from deploy.heartbeat import told, working
+from deploy.text import shown_lines
 
 console = Console(stderr=True)
 
 
 def say(line: str) -> None:
     """Print a line to stderr as it is, above the progress bar if there is one."""
-    console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.print(shown_lines(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
     told()
 
 
@@ -57,7 +58,7 @@ class TrainLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         _drop_after(self._path, start)
-        self._file = self._path.open("a")
+        self._file = self._path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -131,7 +132,7 @@ def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
