@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -72,8 +73,45 @@ def _keep_mode(path: Path, temporary: Path) -> None:
 
 
 def sibling(path: Path) -> Path:
-    """Return a new hidden name beside `path`, on the same file system, so that a rename to `path` is atomic."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """Return a new hidden name beside `path`, on the same file system, so that a rename to `path` is atomic.
+
+    It holds the number of this process, so that others can tell what a killed one has left (see `is_stale`). A long
+    name is cut, as file systems limit the length.
+    """
+    return path.with_name(f".{_cut(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def siblings_of(path: Path) -> list[Path]:
+    """The names that `sibling` has given for `path`, as far as they exist."""
+    pattern = re.compile(rf"\.{re.escape(_cut(path.name))}{_MADE.pattern}")
+    try:
+        return [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
+    except OSError:
+        return []
+
+
+def is_stale(path: Path) -> bool:
+    """Whether a file or folder was left by a process that no longer runs: `sibling` named it."""
+    found = _MADE.search(path.name)
+    if found is None:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's process
+        return False
+    return False
+
+
+_MADE = re.compile(r"\.(\d+)-[0-9a-f]{8}(?:\.old)?\.tmp$")
+"""The end of a name that `sibling` gives."""
+_LONGEST = 180
+"""Bytes of a name that `sibling` keeps; most file systems allow 255."""
+
+
+def _cut(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_LONGEST])
 
 
 def sync_folder(folder: Path) -> None:
