@@ -82,7 +82,7 @@ def _replace(new: Path, folder: Path) -> None:
         folder.rename(old)
         try:
             new.rename(folder)
-        except OSError:
+        except BaseException:
             old.rename(folder)
             raise
         old.rename(new)
