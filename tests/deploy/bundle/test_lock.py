@@ -13,6 +13,7 @@ from deploy.bundle.bundle_files import extend_bundle, read_manifest, set_decisio
 from deploy.bundle.lock import locked
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
+from deploy.files.staging import exchange
 from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle, make_manifest
 
@@ -77,10 +78,11 @@ def test_who_waited_gets_the_lock_of_the_folder_that_replaced_the_other(bundle):
     with locked(bundle):
         thread.start()
         time.sleep(0.2)
-        bundle.rename(bundle.with_name("old"))
-        bundle.mkdir()
-        (bundle / "new").touch()
+        new = bundle.with_name("next")
+        new.mkdir()
+        (new / "new").touch()
         assert order == []
+        assert exchange(new, bundle)
     thread.join(10)
     assert order == [True]
 
