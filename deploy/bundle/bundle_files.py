@@ -23,7 +23,7 @@ from deploy.bundle.manifest import (
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, named_write_errors, sha256_file
 from deploy.files.staging import staged
-from deploy.text import shown_lines
+from deploy.text import shown, shown_lines
 
 
 def write_bundle(
@@ -182,7 +182,12 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         return msgspec.convert(raw, Manifest)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {error}; export the bundle again") from error
+        raise UserError(f"{path}: {_line(error)}; export the bundle again") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says about a manifest: it may cite names of any length, with any characters."""
+    return shown(str(error)[:300])
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         if type(raw["schema_version"]) is not int:
             raise TypeError("schema_version is not an integer")
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path}: is not a manifest ({error}); export the bundle again") from error
+        raise UserError(f"{path}: is not a manifest ({_line(error)}); export the bundle again") from error
     return raw
 
 
@@ -240,7 +245,7 @@ def _sealed(manifest: Manifest) -> Manifest:
         checked = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
         return msgspec.structs.replace(checked, digest=_digest(_written(checked)))
     except msgspec.ValidationError as error:
-        raise UserError(f"the manifest of bundle {manifest.name} is invalid: {error}") from error
+        raise UserError(f"the manifest of bundle {manifest.name} is invalid: {_line(error)}") from error
 
 
 def _encodable(manifest: Manifest) -> Manifest:

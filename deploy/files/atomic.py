@@ -37,7 +37,10 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
     with named_write_errors(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, mode, encoding="utf-8" if mode == "w" else None) as file:
+            # Not "wb": into such a file `numpy.save` writes by itself, and hides why it could not.
+            with open(
+                temporary, "w" if mode == "w" else "w+b", encoding="utf-8" if mode == "w" else None
+            ) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -25,7 +25,8 @@ def edit(bundle: Path, *keys: str | int, value: Any) -> None:
 
 def seal(bundle: Path, raw: dict[str, Any]) -> None:
     """Write a manifest with the checksums of the files as they are, and its digest."""
-    for name, entry in raw["files"].items():
+    files = raw.get("files")
+    for name, entry in files.items() if isinstance(files, dict) else ():
         if isinstance(entry, dict) and len(name) < 256 and (bundle / name).is_file():
             data = (bundle / name).read_bytes()
             entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from deploy.errors import GateFailed, UserError, exit_with_one_line
 from deploy.files.atomic import atomic_write, sha256_file, write_json
+from tests.conftest import ROOT
 
 
 def names(folder: Path) -> list[str]:
@@ -134,3 +137,25 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path):
     path.chmod(0o600)
     write_json(path, {"new": 1})
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_numpy_does_not_hide_why_it_cannot_write(tmp_path):
+    """It writes into files opened by "wb" itself, and tells no reason, such as a full disk (here: a limit)."""
+    code = """
+import resource, sys
+import numpy as np
+from deploy.errors import UserError
+from deploy.files.atomic import atomic_write
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    with atomic_write(sys.argv[1]) as file:
+        np.save(file, np.zeros(1 << 20))
+except UserError as error:
+    print(error)
+"""
+    path = tmp_path / "a.npy"
+    result = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == f"{path}: cannot be written (File too large); choose another folder\n"
+    assert list(tmp_path.iterdir()) == []
