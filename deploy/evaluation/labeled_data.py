@@ -23,9 +23,11 @@ import numpy as np
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample
-from deploy.files.atomic import atomic_write, write_json
-from deploy.files.images import list_images, read_mask, write_png
-from deploy.files.tiff import read_bands
+from deploy.files.atomic import write_json
+from deploy.files.images import list_images, read_image, read_mask, write_png
+from deploy.files.json_files import read_json
+from deploy.files.npy import save_image
+from deploy.inference.image_files import read_input
 from deploy.inference.preprocess import check_pixels, prepare, resize_nearest, to_network
 
 DATA = "data"
@@ -69,8 +71,7 @@ def write_image(base: Path, image: np.ndarray) -> Path:
         write_png(path, image)
         return path
     path = base.with_name(f"{base.name}.npy")
-    with atomic_write(path) as file:
-        np.save(file, image)
+    save_image(path, image)
     return path
 
 
@@ -96,10 +97,13 @@ def read_labeled(
     for path in list_images(folder / "images"):
         if path.stem not in masks:
             raise UserError(f"{folder / 'masks' / path.stem}.png: is missing; {path.name} needs a mask")
-        image, label = read_bands(path), read_mask(masks[path.stem])
+        label, known = read_mask(masks[path.stem]), None
         if spec:
+            image, known = read_input(path, spec, label.shape[:2])
             with naming(path):
                 check_pixels(image, spec)
+        else:
+            image = read_image(path, size=label.shape[:2])
         if label.ndim != 2 or label.shape != image.shape[:2]:
             raise UserError(
                 f"{masks[path.stem]}: has shape {label.shape}, its image {image.shape[:2]}; give one id per pixel"
@@ -111,7 +115,7 @@ def read_labeled(
                 f"{masks[path.stem]}: has id {wrong[0]}, but the bundle has {num_classes} classes;"
                 f" use ids below {num_classes}, or {ignore_label} for unlabeled pixels"
             )
-        yield path.stem, image, label, valid
+        yield path.stem, image, label, valid if known is None else valid & known
 
 
 def read_info(folder: Path) -> DataInfo:
@@ -124,8 +128,8 @@ def read_info(folder: Path) -> DataInfo:
     if not path.is_file():
         return DataInfo(folder.resolve().name, "test", 0)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=DataInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return read_json(path, DataInfo)
+    except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); delete it, or create the folder again") from error
 
 
@@ -146,9 +150,9 @@ class CalibrationImages:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for path in self._paths:
-            image = read_bands(path)
+            image, known = read_input(path, self._spec)
             with naming(path):
-                ready = network_input(image, self._spec)
+                ready = network_input(image, self._spec, known)
             yield ready
 
 
@@ -161,16 +165,22 @@ def naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from None
 
 
-def network_input(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """The network input for one image, with a batch axis, and its valid pixels, bool H×W at the size of the network."""
+def network_input(
+    image: np.ndarray, spec: InputSpec, known: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The network input for one image, with a batch axis, and its valid pixels, bool H×W at the size of the network.
+
+    `known` is bool at the size of the image: pixels with data, where the image itself does not say so.
+    """
     height, width = spec.height, spec.width
     if spec.resize == "tile" and image.shape[0] >= height and image.shape[1] >= width:
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         middle = slice(top, top + height), slice(left, left + width)
         pixels, valid = check_pixels(image, spec)
+        valid = valid if known is None else valid & known
         return to_network(pixels[middle], spec)[None], valid[middle]
     prepared, valid = prepare(image, spec)
-    return prepared[None], resize_nearest(valid, height, width)
+    return prepared[None], resize_nearest(valid if known is None else valid & known, height, width)
 
 
 def require_data(data: Path, *splits: str, truth: str = "masks") -> None:

@@ -1,5 +1,6 @@
 """Read and write image files as arrays, channels last, RGB."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -8,10 +9,14 @@ from PIL import Image
 
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
-from deploy.files.decoding import decode
+from deploy.files.decoding import as_colors, check_channels, decode, is_picture
+from deploy.files.npy import load_array, load_image
+from deploy.files.tiff import read_labels, read_values
+from deploy.files.tiff_pages import MAGIC
+from deploy.files.tiff_values import Values
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES, ".npy")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", *TIFF_SUFFIXES, ".npy")
 _COMPRESSION = 1
 """zlib level: the fastest; PNGs of labels are small anyway."""
 
@@ -35,34 +40,52 @@ def list_images(folder: str | Path) -> list[Path]:
     return found
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file in the units of the file.
+def read_image(
+    path: str | Path, channels: Sequence[str] | None = None, size: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Read an image file in the units of the file; everything that reads images calls this.
 
-    Three channels are in RGB order, a gray image is H×W×1, a palette becomes its colors. The alpha channel of a PNG is
-    dropped; that of a TIFF is kept. Pixels are as stored, not turned by EXIF, so that they match their masks.
-    Several channels of more than 8 bits are read from `.npy` only. Signed and 32-bit integers of a gray TIFF become
-    float32, if that holds them exactly.
+    Three channels are in RGB order, a gray image is H×W×1, a palette becomes its colors, and gray of less than 8 bits
+    is stretched to 0..255. The alpha channel of a PNG or WebP is dropped. Pixels are as stored, not turned by EXIF, so
+    that they match their masks. `deploy.files.tiff.read_bands` says what the tags of a TIFF mean. The type of a file is
+    known by its first bytes, whatever its suffix.
 
     Args:
-        path: a file with one of `IMAGE_SUFFIXES`. `.npy` holds H×W, H×W×C or C×H×W: of the first and the last axis the
-            shorter one is taken as the channels.
+        path: a file with one of `IMAGE_SUFFIXES`. `.npy` holds H×W, H×W×C or C×H×W (`deploy.files.npy.channels_last`).
+        channels: names of the channels that the bundle wants: their number is checked before pixels are decoded.
+        size: height and width, if they are known; they tell the axes of `.npy` apart.
 
     Returns:
-        H×W×C, uint8, uint16 or float32.
+        H×W×C, uint8, uint16 or float32, with NaN where there is no data.
 
     Raises:
-        UserError: the file is missing, corrupt or of an unsupported type; the message names it.
+        UserError: the file is missing, corrupt, too large or of an unsupported type, or has other channels; the message
+            names it.
     """
-    path = Path(path)
+    return read_pixels(Path(path), channels, size).with_nan()
+
+
+def read_pixels(
+    path: Path, channels: Sequence[str] | None = None, size: tuple[int, ...] | None = None
+) -> Values:
+    """`read_image` with the pixels as they are, and where they are missing beside them.
+
+    Raises:
+        UserError: as `read_image`.
+    """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"{path}: not an image; supported are {', '.join(IMAGE_SUFFIXES)}")
     _check_exists(path)
-    image = _channels_last(_load_npy(path), path) if _is_npy(path) else _read_pixels(path)
-    if image.dtype in (np.float64, np.float16):
-        image = image.astype(np.float32)
-    if image.dtype not in (np.uint8, np.uint16, np.float32):
-        raise UserError(f"{path}: pixels are {image.dtype}; save them as uint8, uint16 or float32")
-    return image
+    if _is_npy(path):
+        image = load_image(path, None if channels is None else len(channels), size)
+        check_channels(path, image.shape[2], channels)
+    elif _is_tiff(path):
+        return read_values(path, channels)
+    else:
+        image = np.array(as_colors(decode(path, channels)[0]))
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)
+        image = image if image.ndim == 3 else image[..., None]
+    return Values(_supported(image, path), None)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -76,11 +99,12 @@ def read_mask(path: str | Path) -> np.ndarray:
         1); or RGB uint8 H×W×3 where the file holds colors.
 
     Raises:
-        UserError: the file is missing, corrupt or of another kind; the message names it.
+        UserError: the file is missing, corrupt or of another kind; or it is a TIFF that leaves open what its numbers
+            mean (`deploy.files.tiff.read_labels`). The message names the file.
     """
     path = Path(path)
     _check_exists(path)
-    mask = _load_npy(path) if _is_npy(path) else _read_ids(path)
+    mask = load_array(path) if _is_npy(path) else read_labels(path) if _is_tiff(path) else _read_ids(path)
     if mask.dtype == bool:
         mask = mask.astype(np.uint8)
     if mask.ndim == 3 and mask.shape[2] == 1:
@@ -131,47 +155,34 @@ def _is_npy(path: Path) -> bool:
     return path.suffix.lower() == ".npy"
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def _is_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF, or is called one and is no picture."""
     try:
-        return np.load(path, allow_pickle=False)
-    except PermissionError as error:
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: corrupt, or not an array ({error})") from error
+    return start[:4] in MAGIC or (path.suffix.lower() in TIFF_SUFFIXES and not is_picture(start))
 
 
-def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
-    if array.ndim == 2:
-        return array[..., None]
-    if array.ndim != 3 or array.size == 0:
-        raise UserError(f"{path}: holds an array of shape {array.shape}; an image is H×W, H×W×C or C×H×W")
-    return np.ascontiguousarray(array.transpose(1, 2, 0)) if array.shape[0] < array.shape[2] else array
-
-
-def _read_pixels(path: Path) -> np.ndarray:
-    """Decode an image to H×W×C."""
-    image, _ = decode(path)
-    image.info.pop("transparency", None)  # `convert` would warn about it
-    target = dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB") | {"1": "L"}
-    if path.suffix.lower() not in TIFF_SUFFIXES:
-        target |= {"RGBA": "RGB", "LA": "L"}
-    pixels = _to_array(image.convert(target[image.mode]) if image.mode in target else image)
-    if pixels.dtype == np.int32:
-        real = pixels.astype(np.float32)
-        pixels = real if (real == pixels).all() else pixels
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+def _supported(image: np.ndarray, path: Path) -> np.ndarray:
+    """The image as uint8, uint16 or float32."""
+    if image.dtype in (np.float64, np.float16):
+        with np.errstate(over="ignore"):
+            real = image.astype(np.float32)
+        if np.isinf(real).any() and (np.isinf(real) & np.isfinite(image)).any():
+            raise UserError(f"{path}: holds numbers beyond float32; use NaN where there is no data")
+        return real
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise UserError(f"{path}: pixels are {image.dtype}; save them as uint8, uint16 or float32")
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def _read_ids(path: Path) -> np.ndarray:
     """Decode a mask to H×W or H×W×C."""
     image, bits = decode(path)
     target = {"PA": "P", "LA": "L", "RGBA": "RGB"}
-    ids = _to_array(image.convert(target[image.mode]) if image.mode in target else image)
+    ids = np.array(image.convert(target[image.mode]) if image.mode in target else image)
+    ids = ids.astype(ids.dtype.newbyteorder("="), copy=False)
     # Pillow scales gray of two and four bits to 0..255.
     return ids // (255 // (2**bits - 1)) if image.mode == "L" and bits in (2, 4) else ids
-
-
-def _to_array(image: Image.Image) -> np.ndarray:
-    """The pixels H×W or H×W×C, writable and in native byte order."""
-    array = np.array(image)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,144 +1,231 @@
-"""Read whole TIFF images with any number of bands and any type of numbers, and mark their pixels without data.
+"""Read whole TIFF images: any number of bands and any type of numbers, the same by whatever library is installed.
 
-Training and `edgedistill predict` use it; `deploy.raster.geo` reads larger files by windows, with the same results.
-
-GeoTIFF is read by rasterio where it is installed (`pip install 'edgedistill[geo]'`), else by tifffile, which training
-installs; without either, by Pillow, with its limits (`deploy.files.decoding`). Neither a georeference nor a coordinate
-system is needed.
+`deploy.files.tiff_header` says what a file holds, a library decodes its stored numbers, and `deploy.files.tiff_values`
+gives them their meaning. The libraries, in this order: rasterio (`pip install 'edgedistill[geo]'`), tifffile, which
+training installs, and Pillow, which is always there. The first that can read the file without changing a number does;
+if none can, the message names the package to install. `deploy.raster.geo` reads windows of larger files, with the same
+meaning. Neither a georeference nor a coordinate system is needed.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.files.images import TIFF_SUFFIXES, read_image
+from deploy.files.decoding import check_channels, check_size, quiet
+from deploy.files.pillow_tiff import pillow_lacks, read_by_pillow
+from deploy.files.tiff_header import JPEG, WHITE_IS_ZERO, TiffHeader, read_header
+from deploy.files.tiff_values import Values, interpret
 
-_NODATA_TAG = 42113
-"""GDAL's tag of the value that means no data, as text."""
-_METADATA_TAG = 42112
-"""GDAL's tag of its metadata, an XML text."""
+_CODECS = {
+    2: "CCITT", 3: "CCITT fax 3", 4: "CCITT fax 4", 5: "LZW", 6: "old JPEG", 7: "JPEG", 8: "Deflate",
+    32773: "PackBits", 32946: "Deflate", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard",
+    50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+_ALWAYS_HERE = "Pillow"
+VOID = 255
+"""Label of pixels that are not labeled."""
+_ALWAYS = (1, 5, 7, 8, 32773, 32946)
+"""Compressions that every build of GDAL decodes."""
 
 
-def read_bands(path: Path) -> np.ndarray:
-    """Read an image file in its own units: as `deploy.files.images.read_image` does, but all bands of a TIFF.
+class Stored(NamedTuple):
+    """What a library decoded."""
+
+    samples: np.ndarray
+    """H×W×S, as stored."""
+    mask: np.ndarray | None
+    """bool H×W: True where the internal mask says that there is data."""
+
+
+def read_bands(path: Path, channels: Sequence[str] | None = None) -> np.ndarray:
+    """Read a TIFF file in its own units.
 
     Args:
-        path: an image file.
+        path: the file.
+        channels: names of the channels that the bundle wants, checked before pixels are decoded; None: any.
 
     Returns:
-        H×W×C. A TIFF of uint8 or uint16 keeps its type; all others become float32, and so does a file whose metadata
-        name a no-data value, which is replaced by NaN. A pixel of uint8 counts as no data only where all of its bands
-        have that value, as 0 is a color, too. Scale and offset of the metadata are applied, in float32, except to
-        uint8.
+        H×W×C. uint8 and uint16 are kept; all other numbers become float32, and so do files that say where data is
+        missing: such values are NaN. A pixel of uint8 is missing only where all of its bands have the no-data value, as
+        0 is a color, too. Scale and offset are applied, in float32. A palette becomes its colors, white-is-zero becomes
+        black-is-zero, gray of less than 8 bits is stretched to 0..255, and alpha is a mask: 0 is no data.
 
     Raises:
-        UserError: the file is missing or damaged, holds complex numbers, or bands of different sizes.
+        UserError: the file is missing or damaged, its meaning is not defined (`deploy.files.tiff_header.read_header`),
+            or no library here can read it. The message names the file and the remedy.
     """
-    if path.suffix.lower() not in TIFF_SUFFIXES:
-        return read_image(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    read = _reader()
-    if read is None:  # on a device: Pillow reads uint8 of up to four bands, and refuses others with a message
-        return read_image(path)
-    try:
-        bands, nodata, scales, offsets, _ = read(path)
-    except UserError:
-        raise
-    except Exception as error:  # both libraries raise errors of any type for damaged files
-        raise UserError(f"{path}: corrupt image, cannot be read as TIFF ({_first_line(error)})") from error
-    if bands.dtype.kind not in "uif":
-        raise UserError(f"{path}: pixels are {bands.dtype}; save them as integers or floating point")
-    scaled = any(scale != 1 for scale in scales) or any(offsets)
-    if nodata is None and (bands.dtype == np.uint8 or (bands.dtype == np.uint16 and not scaled)):
-        return bands
-    pixels = bands.astype(np.float32)
-    if bands.dtype != np.uint8 and scaled:
-        pixels = (bands * scales + offsets).astype(np.float32)
-    if nodata is not None:
-        missing = bands == nodata
-        pixels[missing.all(axis=2) if bands.dtype == np.uint8 else missing] = np.nan
-    return pixels
+    return read_values(Path(path), channels).with_nan()
+
+
+def read_values(path: Path, channels: Sequence[str] | None = None) -> Values:
+    """`read_bands` with the pixels as they are, and where they are missing beside them.
+
+    Raises:
+        UserError: as `read_bands`.
+    """
+    header = _header(path)
+    check_channels(path, header.bands, channels)
+    samples, mask = read_stored(path, header)
+    order = [*header.channels, *([] if header.alpha is None else [header.alpha])]
+    return interpret(samples[..., order], mask, header, header.channels, path)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a TIFF of labels: its stored numbers, neither scaled nor colored, without alpha.
+
+    Returns:
+        H×W×C as stored.
+
+    Raises:
+        UserError: as `read_bands`; or it is white-is-zero, or marks pixels without data by a value below 255 or a mask,
+            so that it is open which number is a class.
+    """
+    header = _header(path)
+    if header.photometric == WHITE_IS_ZERO:
+        raise UserError(
+            f"{path}: is white-is-zero, so it is open whether its classes count from black or from white; write it "
+            "again as black-is-zero: gdal_translate -co PHOTOMETRIC=MINISBLACK"
+        )
+    samples, mask = read_stored(path, header)
+    labels = samples[..., header.channels]
+    nodata = header.nodata
+    if nodata is not None and nodata != VOID and (labels == nodata).any():
+        raise UserError(
+            f"{path}: its no-data value {nodata:g} occurs in it; if that is a class: gdal_edit.py -unsetnodata; "
+            f"if it is void, write {VOID} there"
+        )
+    if mask is not None and not mask.all():
+        raise UserError(f"{path}: has an internal mask; write {VOID}, which is void, where it hides labels")
+    return labels
 
 
 def band_names(path: Path) -> tuple[str, ...] | None:
     """Names of a TIFF's bands, such as VV and VH; None unless all bands have names that differ.
 
-    Also None where neither library of `read_bands` is installed, or the file cannot be read.
+    Also None where the file is no TIFF or cannot be read.
     """
-    read = _reader() if path.suffix.lower() in TIFF_SUFFIXES else None
-    if read is None:
-        return None
     try:
-        names = read(path).names
-    except Exception:  # `read_bands` reports what is wrong
+        names = _header(path).names
+    except UserError:  # `read_bands` reports what is wrong
         return None
-    return tuple(names) if all(names) and len(set(names)) == len(names) else None
+    return names if all(names) and len(set(names)) == len(names) else None
 
 
-class _Content(NamedTuple):
-    bands: np.ndarray
-    """H×W×C as stored."""
-    nodata: float | None
-    scales: Sequence[float]
-    offsets: Sequence[float]
-    names: Sequence[str]
-    """One per band; "" where it has none."""
+def read_stored(path: Path, header: TiffHeader) -> Stored:
+    """Decode all samples of a TIFF file, and its internal mask, without changing a number.
+
+    Raises:
+        UserError: the file is too large for one piece or damaged, or no library here can read it.
+    """
+    stored = header.height * header.width * header.samples * header.dtype.itemsize
+    check_size(path, (header.height, header.width), stored, path.stat().st_size)
+    reasons: list[str] = []
+    for name, lacks, read in _LIBRARIES:
+        missing = name != _ALWAYS_HERE and find_spec(name) is None
+        reason = f"{name} is not installed" if missing else lacks(header)
+        if reason is not None:
+            reasons.append(reason)
+            continue
+        try:
+            samples, mask = read(path, header)
+        except ImportError:  # tifffile imports codecs when it needs them
+            reasons.append(f"{name} lacks the codec {_codec(header)} (pip install imagecodecs)")
+            continue
+        except Exception as error:  # the libraries raise errors of any type for damaged files
+            raise UserError(f"{path}: {_why(error, header, name)}") from error
+        samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+        _check(samples, header, name, path)
+        return Stored(samples, mask)
+    raise UserError(
+        f"{path}: cannot be read here ({'; '.join(dict.fromkeys(reasons))}): pip install 'edgedistill[geo]' for "
+        "rasterio, or save its bands as .npy"
+    )
 
 
-def _reader() -> Callable[[Path], _Content] | None:
-    return _by_rasterio if find_spec("rasterio") else _by_tifffile if find_spec("tifffile") else None
+def _header(path: Path) -> TiffHeader:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return read_header(path)
 
 
-def _by_rasterio(path: Path) -> _Content:
+def _codec(header: TiffHeader) -> str:
+    return _CODECS.get(header.compression, f"number {header.compression}")
+
+
+def _why(error: Exception, header: TiffHeader, name: str) -> str:
+    reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+    if header.compression in _ALWAYS:
+        return f"corrupt image, cannot be read as TIFF ({reason})"
+    return (
+        f"cannot be decoded ({reason}): {name} may lack its codec, {_codec(header)}: pip install imagecodecs "
+        "tifffile, or save it with Deflate; if that does not help, the file is corrupt"
+    )
+
+
+def _check(samples: np.ndarray, header: TiffHeader, name: str, path: Path) -> None:
+    """A library that gives other numbers than the header says must not be believed."""
+    shape = (header.height, header.width, header.samples)
+    half = header.dtype == np.float16 and samples.dtype == np.float32
+    if samples.shape != shape or (samples.dtype != header.dtype and not half):
+        found = f"{samples.dtype} {'×'.join(map(str, samples.shape))}"
+        raise UserError(
+            f"{path}: {name} reads {found} where the file says {header.dtype} {'×'.join(map(str, shape))}; "
+            "save its bands as .npy"
+        )
+
+
+def _gdal_lacks(header: TiffHeader) -> str | None:
+    return "rasterio reads no numbers of 24 bits" if header.bits == 24 else None
+
+
+def _by_rasterio(path: Path, header: TiffHeader) -> Stored:
     import rasterio  # optional dependency
-    from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, driver="GTiff") as source:  # a VRT by that name reads other files
-            names = [name or "" for name in source.descriptions]
-            bands = source.read().transpose(1, 2, 0)
-            return _Content(bands, source.nodata, source.scales, source.offsets, names)
+    with quiet():  # it warns of files without a georeference
+        source = rasterio.open(path, driver="GTiff")  # a VRT by that name reads other files
+    with source:
+        mask = None if header.mask_page is None else source.read_masks(1) > 0
+        return Stored(np.ascontiguousarray(source.read().transpose(1, 2, 0)), mask)
 
 
-def _by_tifffile(path: Path) -> _Content:
+def _tifffile_lacks(header: TiffHeader) -> str | None:
+    if find_spec("imagecodecs") is not None:
+        return None
+    import tifffile  # optional dependency
+
+    if header.compression == JPEG or header.bits not in (1, 8, 16, 32, 64):
+        return "tifffile lacks a codec (pip install imagecodecs)"
+    try:
+        tifffile.TIFF.DECOMPRESSORS[header.compression]
+        tifffile.TIFF.UNPREDICTORS[header.predictor]
+    except KeyError:
+        return f"tifffile lacks the codec {_codec(header)} or its predictor (pip install imagecodecs)"
+    return None
+
+
+def _by_tifffile(path: Path, header: TiffHeader) -> Stored:
     import tifffile  # optional dependency
 
     with tifffile.TiffFile(path) as file:
-        sizes = {page.shape[:2] for page in file.pages if page.shape}  # pyright: ignore[reportAttributeAccessIssue]
-        series = file.series[0]
-        if len(file.series) > 1 and len(sizes) > 1 and not file.pages[1].is_reduced:  # pyright: ignore[reportAttributeAccessIssue]
-            raise UserError(f"{path}: its bands differ in size ({', '.join(map(str, sorted(sizes)))})")
-        bands = series.asarray()
-        tags = file.pages[0].tags  # pyright: ignore[reportAttributeAccessIssue]
-        nodata, metadata = (
-            tags[code].value if code in tags else None for code in (_NODATA_TAG, _METADATA_TAG)
-        )
-    if bands.ndim == 2:
-        bands = bands[..., None]
-    elif not series.axes.endswith("S"):  # one page or plane per band
-        bands = bands.transpose(1, 2, 0)
-    items = list(ElementTree.fromstring(metadata)) if metadata else []
-    scales, offsets = (
-        [float(text or default) for text in _by_band(items, role, bands.shape[2])]
-        for role, default in (("scale", 1), ("offset", 0))
-    )
-    names = _by_band(items, "description", bands.shape[2])
-    return _Content(bands, None if nodata is None else float(nodata), scales, offsets, names)
+        # always planes × depth × height × width × samples: nothing to guess
+        planes = file.pages[0].asarray(squeeze=False)
+        mask = None
+        if header.mask_page is not None:
+            mask = file.pages[header.mask_page].asarray(squeeze=False)[0, 0, ..., 0] > 0
+    samples = np.moveaxis(planes[:, 0, ..., 0], 0, -1) if header.separate else planes[0, 0]
+    samples = samples.view(np.uint8) if samples.dtype == bool else samples
+    return Stored(np.ascontiguousarray(samples), mask)
 
 
-def _by_band(items: Sequence[ElementTree.Element], role: str, bands: int) -> list[str]:
-    """Text of GDAL's metadata for each band in that role; "" where there is none."""
-    found = {int(i.get("sample", 0)): i.text or "" for i in items if i.get("role") == role}
-    return [found.get(band, "") for band in range(bands)]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+_Lacks = Callable[[TiffHeader], str | None]
+_Read = Callable[[Path, TiffHeader], tuple[np.ndarray, np.ndarray | None]]
+_LIBRARIES: tuple[tuple[str, _Lacks, _Read], ...] = (
+    ("rasterio", _gdal_lacks, _by_rasterio),
+    ("tifffile", _tifffile_lacks, _by_tifffile),
+    (_ALWAYS_HERE, pillow_lacks, read_by_pillow),
+)
+"""Name, why it cannot read a file (None: it can), and the reader."""

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.files.tiff_header import read_header
+from deploy.files.tiff_values import dtype_of, interpret
 from deploy.raster.journal import Fingerprint
 
 _CACHE_MB = 64
@@ -50,18 +52,17 @@ def gdal() -> Iterator[Any]:
 
 
 class GeoSource:
-    """Bands of a raster file.
+    """Bands of a GeoTIFF, with the meaning that `deploy.files.tiff_values` gives to its numbers.
 
-    The no-data value, masks and an alpha band mark values without data. A uint8 pixel has no data if none of its bands
-    has any (0 is also a color); other pixels if any band has none or is NaN. Scale and offset of the file are applied,
-    except to uint8 values, which the network takes as stored.
+    A uint8 pixel has no data if none of its bands has any (0 is also a color); other pixels if any band has none.
 
     Args:
         path: the file.
-        bands: bands to read, in this order, numbered from 1; None: all but an alpha band.
+        bands: bands to read, in this order, numbered from 1; None: all but an alpha band, which is a mask. An alpha
+            band that is named here is data. A palette has three: its colors.
 
     Raises:
-        UserError: the file cannot be opened or lacks a band; the message names the file.
+        UserError: the file cannot be opened, leaves open what its numbers mean, or lacks a band; the message names it.
     """
 
     def __init__(self, path: Path, bands: Sequence[int] | None = None) -> None:
@@ -76,18 +77,30 @@ class GeoSource:
                 raise UserError(
                     f"{path}: is not a GeoTIFF that GDAL can read ({first_line(error)})"
                 ) from error
-        self.indexes = list(bands) if bands is not None else self._colors()
-        known = range(1, self.dataset.count + 1)
-        if not self.indexes or any(band not in known for band in self.indexes):
-            raise UserError(f"{path}: has bands 1 to {self.dataset.count}, but {self.indexes} were requested")
-        self.height, self.width, self.bands = self.dataset.height, self.dataset.width, len(self.indexes)
-        chosen = [band - 1 for band in self.indexes]
-        self.dtype = np.result_type(*(_dtype(self.dataset.dtypes[band]) for band in chosen))
-        self._scales = np.array([self.dataset.scales[band] for band in chosen])
-        self._offsets = np.array([self.dataset.offsets[band] for band in chosen])
-        self._scaled = self.dtype != np.uint8 and bool(((self._scales != 1) | (self._offsets != 0)).any())
-        flags = [self.dataset.mask_flag_enums[band] for band in chosen]
-        self._masked = any(flag != [rasterio.enums.MaskFlags.all_valid] for flag in flags)
+        try:
+            self.header = read_header(path)
+            self._choose(bands)
+        except UserError:
+            self.dataset.close()
+            raise
+        self.height, self.width, self.bands = self.header.height, self.header.width, len(self.indexes)
+        self.dtype = dtype_of(self.header)
+
+    def _choose(self, bands: Sequence[int] | None) -> None:
+        header = self.header
+        count = 3 if header.colors else header.samples
+        usual = range(1, 4) if header.colors else [index + 1 for index in header.channels]
+        self.indexes = list(usual if bands is None else bands)
+        if not self.indexes or any(band not in range(1, count + 1) for band in self.indexes):
+            raise UserError(f"{self.path}: has bands 1 to {count}, but {self.indexes} were requested")
+        self._channels = [0] if header.colors else [band - 1 for band in self.indexes]
+        hides = header.alpha is not None and header.alpha not in self._channels
+        self._samples = [*self._channels, *([header.alpha] if hides else [])]
+
+    @property
+    def masked(self) -> bool:
+        """Whether something in the file says where data is missing."""
+        return self.header.masked
 
     def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Source.read_window`.
@@ -99,21 +112,20 @@ class GeoSource:
         # Not `gdal()`: warning filters belong to the process, and this runs in parallel with other threads.
         with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
             window = rasterio.windows.Window(col, row, width, height)
+            internal = self.header.mask_page is not None
             try:
-                pixels = self.dataset.read(self.indexes, window=window)
-                masks = self.dataset.read_masks(self.indexes, window=window) if self._masked else None
+                stored = self.dataset.read([index + 1 for index in self._samples], window=window)
+                mask = self.dataset.read_masks(1, window=window) > 0 if internal else None
             except gdal_errors() as error:
                 raise UserError(
                     f"{self.path}: rows {row} to {row + height - 1}, columns {col} to {col + width - 1} cannot be read "
                     f"({first_line(error)}); if temporary, continue with --resume; else repair the file and start over"
                 ) from error
-        valid = np.ones((height, width), bool)
-        if masks is not None:
-            valid = (masks > 0).any(axis=0) if self.dtype == np.uint8 else (masks > 0).all(axis=0)
-        pixels = np.moveaxis(pixels, 0, -1)
-        if self._scaled:
-            pixels = pixels * self._scales + self._offsets
-        return (pixels if self.dtype == np.uint8 else pixels.astype(np.float32)), valid
+        values = interpret(np.moveaxis(stored, 0, -1), mask, self.header, self._channels, self.path)
+        pixels = values.pixels
+        if self.header.colors:
+            pixels = pixels[..., [index - 1 for index in self.indexes]]
+        return (pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)), values.known()
 
     def fingerprint(self) -> Fingerprint:
         """What identifies the input: size, modification time, hash of the first 64 KiB; and the bands."""
@@ -125,15 +137,6 @@ class GeoSource:
     def close(self) -> None:
         """Close the file."""
         self.dataset.close()
-
-    def _colors(self) -> list[int]:
-        alpha = import_rasterio().enums.ColorInterp.alpha
-        return [i for i, kind in enumerate(self.dataset.colorinterp, 1) if kind != alpha]
-
-
-def _dtype(name: str) -> np.dtype:
-    """The numpy dtype; numpy has no complex integers, which are refused like all complex numbers."""
-    return np.dtype("complex64" if name.startswith("complex") else name)
 
 
 def first_line(error: BaseException) -> str:

@@ -89,6 +89,7 @@ def _profile(planes: Planes, source: GeoSource, nodata: float) -> dict[str, Any]
         "blockxsize": _TILE,
         "blockysize": _TILE,
         "interleave": "band",
+        "photometric": "minisblack",  # GDAL would make alpha of the last of four
         "compress": "deflate",
         "zlevel": 6,
         "predictor": 3 if planes.dtype.kind == "f" else 1,

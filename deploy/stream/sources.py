@@ -88,11 +88,11 @@ def _files(source: str | Path) -> Source:
 
 
 def _image_frames(paths: list[Path]) -> Generator[Frame, None, None]:
-    from deploy.files.tiff import read_bands  # start-up time: arrays need no decoders
+    from deploy.files.images import read_image  # start-up time: arrays need no decoders
 
     start = monotonic()
     for index, path in enumerate(paths):
-        yield Frame(index, monotonic() - start, str(path), read_bands(path))
+        yield Frame(index, monotonic() - start, str(path), read_image(path))
 
 
 def _array_frames(images: Iterable[Any]) -> Generator[Frame, None, None]:

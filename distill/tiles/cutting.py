@@ -15,14 +15,14 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import write_image
 from deploy.files.atomic import atomic_write, write_json
-from deploy.files.images import TIFF_SUFFIXES, read_mask, write_png
-from deploy.files.tiff import read_bands
+from deploy.files.images import TIFF_SUFFIXES, read_image, read_mask, write_png
 from deploy.raster.geo import GeoSource, gdal
 from deploy.raster.sources import ArraySource
 from distill.data.datasets.folder import read_folder
@@ -104,7 +104,7 @@ def _claim_folder(target: Path, settings: dict[str, object]) -> None:
     path = target / "tiles.json"
     asked = json.loads(json.dumps(settings))
     if path.exists():
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         for name in asked:
             if stored.get(name) != asked[name]:
                 raise UserError(
@@ -127,7 +127,7 @@ def _rows(path: Path) -> list[list[str]]:
 def _cut_image(pair: Pair, legend: Legend, tiling: Tiling, split: str, target: Path) -> Iterator[list[Cell]]:
     """Write the tiles of an image, and yield the table row of each."""
     labels = legend.ids(read_mask(pair.mask), pair.mask)
-    with _open_image(pair.image) as image:
+    with _open_image(pair.image, labels.shape) as image:
         if labels.shape != (image.height, image.width):
             height, width = labels.shape
             raise UserError(
@@ -139,7 +139,7 @@ def _cut_image(pair: Pair, legend: Legend, tiling: Tiling, split: str, target: P
             known = labels[top : top + height, left : left + width]
             label = np.where(has_data, known, IGNORE).astype(np.uint8)
             name = f"{pair.id}_r{top:05d}_c{left:05d}"
-            _write(target / split, name, pixels, label, image, (top, left))
+            _write(target / split, name, Tile(pixels, has_data, label, (top, left)), image)
             counts = np.bincount(label[label != IGNORE], minlength=len(legend.values))
             shares = (counts / counts.sum()).tolist() if counts.any() else [None] * len(counts)
             place = [split, name, pair.image.name, top, left, height, width]
@@ -165,47 +165,55 @@ def _windows(
                 yield top, left, pixels, has_data
 
 
-def _open_image(path: Path) -> closing[GeoSource] | nullcontext[ArraySource]:
-    """Open a TIFF for reading by windows if rasterio is installed; read any other image as a whole."""
+def _open_image(path: Path, size: tuple[int, ...]) -> closing[GeoSource] | nullcontext[ArraySource]:
+    """Open a TIFF for reading by windows if rasterio is installed; read any other image, of that size, as a whole."""
     if path.suffix.lower() in TIFF_SUFFIXES and find_spec("rasterio") is not None:
         return closing(GeoSource(path))
-    return nullcontext(ArraySource(read_bands(path)))
+    return nullcontext(ArraySource(read_image(path, size=size)))
 
 
-def _write(
-    folder: Path,
-    name: str,
-    pixels: np.ndarray,
-    label: np.ndarray,
-    source: GeoSource | ArraySource,
-    at: tuple[int, int],
-) -> None:
+class Tile(NamedTuple):
+    """A part of an image and its mask."""
+
+    pixels: np.ndarray
+    """H×W×C."""
+    has_data: np.ndarray
+    """bool H×W."""
+    label: np.ndarray
+    """uint8 H×W."""
+    at: tuple[int, int]
+    """Top and left in the image."""
+
+
+def _write(folder: Path, name: str, tile: Tile, source: GeoSource | ArraySource) -> None:
     """Write the mask, then the image: as GeoTIFFs if the source is one, else as PNG or `.npy`.
 
     Args:
         folder: the folder of the split.
         name: stem of both files.
-        pixels: H×W×C.
-        label: uint8 H×W.
+        tile: what to write.
         source: the image that the tile is cut from.
-        at: top and left of the tile in it.
     """
     image, mask = folder / "images" / name, folder / "masks" / name
     if isinstance(source, GeoSource):
-        _write_geotiff(mask.with_name(f"{name}.tif"), label[..., None], source, at)
-        _write_geotiff(image.with_name(f"{name}.tif"), pixels, source, at)
+        # floats have NaN where there is no data; bytes need a mask, in every tile, so that all are read as one type
+        known = tile.has_data if tile.pixels.dtype == np.uint8 and source.masked else None
+        _write_geotiff(mask.with_name(f"{name}.tif"), tile.label[..., None], None, source, tile.at)
+        _write_geotiff(image.with_name(f"{name}.tif"), tile.pixels, known, source, tile.at)
     else:
-        write_png(mask.with_name(f"{name}.png"), label)
-        write_image(image, pixels)
+        write_png(mask.with_name(f"{name}.png"), tile.label)
+        write_image(image, tile.pixels)
 
 
-def _write_geotiff(path: Path, pixels: np.ndarray, source: GeoSource, at: tuple[int, int]) -> None:
-    """Write H×W×C as a GeoTIFF with the georeference of its window, atomically."""
+def _write_geotiff(
+    path: Path, pixels: np.ndarray, known: np.ndarray | None, source: GeoSource, at: tuple[int, int]
+) -> None:
+    """Write H×W×C as a GeoTIFF with the georeference of its window, atomically; `known` becomes its internal mask."""
     dataset = source.dataset
     height, width, bands = pixels.shape
     place, (top, left) = dataset.transform, at
     x, y = (a * left + b * top + c for a, b, c in ((place.a, place.b, place.c), (place.d, place.e, place.f)))
-    with gdal() as rasterio:
+    with gdal() as rasterio, rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         profile = {
             "driver": "GTiff",
             "height": height,
@@ -216,9 +224,14 @@ def _write_geotiff(path: Path, pixels: np.ndarray, source: GeoSource, at: tuple[
             "transform": rasterio.Affine(place.a, place.b, x, place.d, place.e, y),
             "compress": "deflate",
             "nodata": np.nan if pixels.dtype == np.float32 else None,
+            "photometric": "rgb" if bands == 3 and pixels.dtype == np.uint8 else "minisblack",
         }
         with rasterio.MemoryFile() as memory:
             with memory.open(**profile) as file:
                 file.write(np.moveaxis(pixels, -1, 0))
+                if known is not None:
+                    file.write_mask(known)
+                if bands == source.bands:
+                    file.descriptions = source.header.names
             with atomic_write(path) as out:
                 out.write(memory.read())

@@ -14,7 +14,8 @@ from deploy.evaluation.labeled_data import naming, write_image
 from deploy.evaluation.receipt import Sample
 from deploy.files.atomic import atomic_write
 from deploy.files.images import list_images
-from deploy.files.tiff import read_bands
+from deploy.files.npy import load_array
+from deploy.inference.image_files import read_input
 from deploy.inference.preprocess import check_pixels
 
 TRUTH = "values"
@@ -47,11 +48,12 @@ def read_maps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     if not (folder / TRUTH).is_dir():
         raise UserError(f"{folder / TRUTH}: no such folder; it should hold a .npy for each of the images")
     for path in list_images(folder / "images"):
-        image = read_bands(path)
+        image, known = read_input(path, manifest.input)
         with naming(path):
             _, carries_data = check_pixels(image, manifest.input)
         values = read_map(folder / TRUTH / f"{path.stem}.npy", (image.shape[0], image.shape[1]))
-        yield path.stem, image, values, np.isfinite(values) & carries_data
+        valid = np.isfinite(values) & carries_data
+        yield path.stem, image, values, valid if known is None else valid & known
 
 
 def read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -61,10 +63,10 @@ def read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
         UserError: the file cannot be read, or is not an array of real numbers of that size.
     """
     try:
-        with open(path, "rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); each image needs its map") from error
+        values = load_array(path)
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise UserError(f"{path}: cannot be read ({reason}); each image needs its map") from error
     if values.shape != size or values.dtype.kind not in "fiu":
         shape = "×".join(map(str, values.shape))
         raise UserError(

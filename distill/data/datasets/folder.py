@@ -25,8 +25,8 @@ import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
-from deploy.files.images import list_images, read_mask
-from deploy.files.tiff import band_names, read_bands
+from deploy.files.images import list_images, read_image, read_mask
+from deploy.files.tiff import band_names
 from deploy.visualize import palette
 from distill.config import DataConfig
 from distill.data.datasets.masks import Legend, shorten
@@ -65,7 +65,8 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
         UserError: the folder, its masks or `classes.json` are not as described above.
     """
     splits, classes, legend, settings = read_folder(find_root(config, GET))
-    first = read_bands(splits["train"][0].image)
+    pair = splits["train"][0]
+    first = read_image(pair.image, size=read_mask(pair.mask).shape[:2])
     optical = first.dtype == np.uint8
     channels = _name_channels(
         settings.channels if settings else None, first.shape[2], splits["train"][0].image

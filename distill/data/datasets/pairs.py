@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.files.images import read_mask
-from deploy.files.tiff import read_bands
+from deploy.files.images import read_image, read_mask
 from distill.config import DataConfig
 from distill.data.datasets.masks import Legend
 from distill.data.sample import Sample, make_sample
@@ -44,11 +43,16 @@ class PairReader:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample: image and labels."""
+        return self.pairs[index].image, self.pairs[index].mask
+
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = read_bands(pair.image)
+        mask = read_mask(pair.mask)
+        image = read_image(pair.image, size=mask.shape[:2])
         self._check(image, pair.image)
-        label = self.legend.ids(read_mask(pair.mask), pair.mask)
+        label = self.legend.ids(mask, pair.mask)
         return make_sample(image, label, id=pair.id, num_classes=len(self.legend.values), source=pair.mask)
 
     def _check(self, image: np.ndarray, path: Path) -> None:

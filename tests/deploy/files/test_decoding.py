@@ -11,13 +11,14 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from deploy.errors import UserError
-from deploy.files import decoding
+from deploy.files import decoding, tiff
 from deploy.files.images import read_image, write_png
 from tests.deploy.files.pictures import FOUR, RGB
 from tests.deploy.raw_images import make_png16, make_tiff
 
 
-def test_what_pillow_would_change_is_refused(tmp_path):
+def test_what_pillow_would_change_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "find_spec", lambda name: None)
     (tmp_path / "rgb16.png").write_bytes(make_png16(RGB, color_type=2))
     (tmp_path / "rgba16.png").write_bytes(make_png16(FOUR, color_type=6))
     (tmp_path / "la16.png").write_bytes(make_png16(FOUR[..., 2:], color_type=4))
@@ -25,7 +26,6 @@ def test_what_pillow_would_change_is_refused(tmp_path):
     (tmp_path / "extra.tif").write_bytes(make_tiff(FOUR, "<", sample_format=1, extra=0))
     Image.frombytes("LAB", (30, 20), RGB.tobytes()).save(tmp_path / "lab.tif")
     (tmp_path / "rgb16.tif").write_bytes(make_tiff(RGB.astype("<u2"), "<", sample_format=1))
-    (tmp_path / "signed.tif").write_bytes(make_tiff(RGB[..., 0].view("i1"), "<", sample_format=2))
     (tmp_path / "huge.tif").write_bytes(make_tiff(np.full((2, 2), 2**32 - 1, "<u4"), "<", sample_format=1))
     (tmp_path / "exact.tif").write_bytes(make_tiff(np.full((2, 2), 2**24 + 1, "<u4"), "<", sample_format=1))
     (tmp_path / "float.tif").write_bytes(make_tiff(RGB.astype("<f4"), "<", sample_format=3))
@@ -33,18 +33,24 @@ def test_what_pillow_would_change_is_refused(tmp_path):
         "rgb16.png": "16 bits to 8; save them as .npy",
         "rgba16.png": "16 bits to 8",
         "la16.png": "16 bits to 8",
-        "alpha.tif": "alpha channel; save",
-        "extra.tif": "reads 3 of its 4 bands; save them as .npy",
+        "alpha.tif": r"edgedistill\[geo\]'.*save its bands as \.npy",
+        "extra.tif": r"Pillow alone cannot read 4 band.*edgedistill\[geo\]",
         "lab.tif": "CIELAB",
-        "rgb16.tif": "16 bits to 8; save them as .npy",
-        "signed.tif": "signed",
-        "huge.tif": "31 bits",
-        "exact.tif": "int32",
+        "rgb16.tif": r"Pillow alone cannot read 3 band\(s\) of uint16.*edgedistill\[geo\]",
+        "huge.tif": "float32 cannot hold its uint32 value 4294967295",
+        "exact.tif": "float32 cannot hold its uint32 value 16777217",
         "float.tif": "save its bands as .npy",
     }.items():
         with pytest.raises(UserError, match=rf"{name}: .*{message}") as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("library", ["rasterio", "tifffile", "none"])
+def test_signed_bytes_are_signed(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "find_spec", lambda name: name == library or None)
+    (tmp_path / "a.tif").write_bytes(make_tiff(RGB[..., 0].view("i1"), "<", sample_format=2))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], RGB[..., 0].view("i1"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -37,14 +37,18 @@ def test_jpeg(tmp_path, mode):
     assert np.abs(image.astype(int) - smooth).max() < 12
 
 
-def test_alpha_of_png_is_dropped_and_fourth_band_of_tiff_kept(tmp_path):
+def test_alpha_of_png_is_dropped_and_that_of_tiff_is_a_mask(tmp_path):
     for name in ("a.png", "a.tif"):
         Image.fromarray(FOUR).save(tmp_path / name)
         Image.fromarray(FOUR[..., 2:]).save(tmp_path / f"gray_{name}")  # gray and alpha
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), FOUR)
     np.testing.assert_array_equal(read_image(tmp_path / "gray_a.png"), FOUR[..., 2:3])
-    np.testing.assert_array_equal(read_image(tmp_path / "gray_a.tif"), FOUR[..., 2:])
+    shown = FOUR[..., 3:] > 0
+    assert not shown.all()
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.where(shown, RGB, np.nan))
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "gray_a.tif"), np.where(shown, FOUR[..., 2:3], np.nan)
+    )
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
