@@ -159,6 +159,9 @@ def _predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
         return image, model.predict([replace(ready, valid=ready.valid & known)])[0]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    except MemoryError as error:
+        height, width = image.shape[:2]
+        raise UserError(f"{path}: too little memory for {width}×{height} pixels; cut it into parts") from error
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:

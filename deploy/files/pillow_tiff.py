@@ -9,7 +9,7 @@ from PIL import Image
 from deploy.files.decoding import quiet
 from deploy.files.tiff_header import JPEG, WHITE_IS_ZERO, TiffHeader
 
-_CODECS = (1, 2, 3, 4, 5, JPEG, 8, 32773, 32946, 34925, 50000, 50001)
+_CODECS = (1, 2, 3, 4, 5, JPEG, 8, 32773, 32946, 34925, 50000)
 _NO_EXTRA, _RGB, _YCBCR, _PALETTE, _GRAY = 0, 2, 6, 3, (0, 1)
 
 
@@ -19,7 +19,9 @@ def pillow_lacks(header: TiffHeader) -> str | None:
     if header.mask_page is not None:
         return "Pillow alone reads no internal masks"
     if header.compression not in _CODECS:
-        return f"Pillow lacks the codec number {header.compression}"
+        return "Pillow alone lacks its codec"
+    if header.sparse:
+        return "Pillow alone reads no files with left out parts"
     if header.photometric in _GRAY and header.samples == 1:
         known = header.bits in (1, 2, 4, 8, 16, 32) and not (
             header.dtype == np.uint32 and header.photometric == 0

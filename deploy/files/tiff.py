@@ -136,7 +136,7 @@ def read_stored(path: Path, header: TiffHeader) -> Stored:
             reasons.append(f"{name} lacks the codec {_codec(header)} (pip install imagecodecs)")
             continue
         except Exception as error:  # the libraries raise errors of any type for damaged files
-            raise UserError(f"{path}: {_why(error, header, name)}") from error
+            raise UserError(f"{path}: {undecodable(error, header, name)}") from error
         samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
         _check(samples, header, name, path)
         return Stored(samples, mask)
@@ -156,13 +156,14 @@ def _codec(header: TiffHeader) -> str:
     return _CODECS.get(header.compression, f"number {header.compression}")
 
 
-def _why(error: Exception, header: TiffHeader, name: str) -> str:
+def undecodable(error: Exception, header: TiffHeader, library: str) -> str:
+    """Why a library failed: the file is damaged, or compressed in a way that the library may not know."""
     reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
     if header.compression in _ALWAYS:
         return f"corrupt image, cannot be read as TIFF ({reason})"
     return (
-        f"cannot be decoded ({reason}): {name} may lack its codec, {_codec(header)}: pip install imagecodecs "
-        "tifffile, or save it with Deflate; if that does not help, the file is corrupt"
+        f"cannot be decoded ({reason}): {library} may lack its codec, {_codec(header)}: pip install "
+        "'edgedistill[geo]' imagecodecs, or save it with Deflate; if that does not help, the file is corrupt"
     )
 
 

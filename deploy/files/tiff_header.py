@@ -49,6 +49,8 @@ class TiffHeader:
     alpha: int | None
     """Index of the alpha band among the samples."""
     premultiplied: bool
+    sparse: bool
+    """Some parts of the image are left out: they hold the no-data value, or 0."""
     colors: tuple[int, ...]
     """Of a palette: all reds, then greens and blues, 0..65535; else empty."""
     mask_page: int | None
@@ -162,6 +164,7 @@ def _describe(page: Page, mask: int | None, path: Path) -> TiffHeader:
         predictor=number(page, "predictor", 1),
         alpha=alpha,
         premultiplied=premultiplied,
+        sparse=0 in page.get("strip_lengths", ()) or 0 in page.get("tile_lengths", ()),
         colors=colors,
         mask_page=mask,
         nodata=parse_number(text(page, "nodata"), f"{path}: its no-data value") if "nodata" in page else None,

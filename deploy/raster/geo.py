@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.files.tiff import undecodable
 from deploy.files.tiff_header import read_header
 from deploy.files.tiff_values import dtype_of, interpret
 from deploy.raster.journal import Fingerprint
@@ -74,9 +75,7 @@ class GeoSource:
                 # by content, GDAL also opens VRT and WMS, which read other files and the network
                 self.dataset = rasterio.open(path, driver="GTiff")
             except gdal_errors() as error:
-                raise UserError(
-                    f"{path}: is not a GeoTIFF that GDAL can read ({first_line(error)})"
-                ) from error
+                raise UserError(f"{path}: {_why_not(error, path)}") from error
         try:
             self.header = read_header(path)
             self._choose(bands)
@@ -137,6 +136,14 @@ class GeoSource:
     def close(self) -> None:
         """Close the file."""
         self.dataset.close()
+
+
+def _why_not(error: Exception, path: Path) -> str:
+    """Why GDAL cannot open a file."""
+    try:
+        return undecodable(error, read_header(path), "rasterio")
+    except UserError:
+        return f"is not a GeoTIFF that GDAL can read ({first_line(error)})"
 
 
 def first_line(error: BaseException) -> str:

@@ -33,6 +33,12 @@ def make_tiff(values: np.ndarray, order: str, sample_format: int, extra: int = 0
     return mark + head + count + table.tobytes() + bytes(4) + values.tobytes()
 
 
+def make_png_header(width: int, height: int, png: bytes) -> bytes:
+    """A PNG whose header claims another size, one bit a pixel, with a right checksum."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return png[:12] + head + struct.pack(">I", zlib.crc32(head)) + png[33:]
+
+
 def make_png16(values: np.ndarray, color_type: int) -> bytes:
     """A PNG of 16 bits and several channels, which Pillow does not write."""
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+import deploy
 from deploy.cli import main, output_names
 from deploy.errors import UserError
-from deploy.files.images import read_image
+from deploy.files.images import read_image, read_mask
 from tests.conftest import ROOT
-from tests.deploy.raw_images import make_tiff
+from tests.deploy.raw_images import make_png_header, make_tiff
 from tests.deploy.tiny import make_bundle, make_image
 
 
@@ -55,6 +57,43 @@ def test_predict_goes_on_after_a_corrupt_image(bundle, images, tmp_path, capsys)
     assert "two.npy: image has 2 channels" in printed.err
     assert "3 of 5 images predicted" in printed.out
     assert len(list(out.iterdir())) == 6
+
+
+def test_predict_goes_on_after_odd_files(bundle, images, tmp_path, capsys):
+    """Each is one line, whatever its bytes lead a decoder into, and whatever its size."""
+    np.savez(images / "archive.npz", a=np.zeros(3))
+    (images / "archive.npz").rename(images / "archive.npy")
+    np.save(images / "objects.npy", np.array([{}], object), allow_pickle=True)
+    whole = (images / "red.png").read_bytes()
+    head = b"\x93NUMPY\1\0v\0{'descr': '|u1', 'fortran_order': False, 'shape': "
+    shapes = {"huge": "(1000000, 1000000, 7)", "endless": f"({10**40},)", "open": "(1, 2", "words": "(a b)"}
+    for name, shape in shapes.items():
+        (images / f"{name}.npy").write_bytes(head + f"{shape}, }}".encode().ljust(65) + b"\n")
+    (images / "bomb.png").write_bytes(make_png_header(30000, 30000, whole))
+    tifffile.imwrite(images / "batch.tif", np.zeros((4, 32, 48, 3), np.uint8), photometric="rgb")
+    (images / "empty.tif").write_bytes(b"")
+    out = tmp_path / "out"
+    assert main(["predict", str(bundle), str(images), "--out", str(out)]) == 2
+    printed = capsys.readouterr()
+    assert "3 of 12 images predicted" in printed.out
+    assert printed.err.count("\n") == 9
+    for name in ("archive", "objects", "huge", "endless", "open", "words", "bomb", "batch", "empty"):
+        assert f"error: {images / name}." in printed.err
+
+
+def test_predict_on_bytes_with_a_mask(bundle, tmp_path, capsys):
+    """A network of uint8 sees the channel means where there is no data, and such pixels get no label."""
+    image, hole = make_image(), np.zeros((32, 48), bool)
+    hole[:10] = True
+    image[hole] = 255
+    alpha = np.where(hole, 0, 255).astype(np.uint8)
+    Image.fromarray(np.dstack([image, alpha])).save(tmp_path / "a.tif")
+    assert main(["predict", str(bundle), str(tmp_path / "a.tif"), "--out", str(tmp_path / "out")]) == 0
+    labels = read_mask(tmp_path / "out" / "a_mask.png")
+    np.testing.assert_array_equal(labels == 255, hole)
+    image[hole] = (120, 110, 100)
+    expected = deploy.load(bundle)(image).labels
+    np.testing.assert_array_equal(labels[~hole], expected[~hole])
 
 
 def test_predict_one_corrupt_image_is_an_error(bundle, images):

@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from deploy.errors import UserError
 from deploy.files import decoding, tiff
-from deploy.files.images import read_image, write_png
+from deploy.files.images import list_images, read_image, write_png
 from tests.deploy.files.pictures import FOUR, RGB
 from tests.deploy.raw_images import make_png16, make_tiff
 
@@ -89,6 +89,44 @@ def test_a_damaged_size_is_not_believed(tmp_path):
         UserError, match=r"a\.png: corrupt image, its \d+ bytes cannot hold 30000×30000 pixels"
     ):
         read_image(tmp_path / "a.png")
+
+
+def test_channels_are_checked_before_pixels_are_decoded(tmp_path, monkeypatch):
+    Image.new("1", (8000, 8000)).save(tmp_path / "a.png")
+    Image.fromarray(RGB).save(tmp_path / "b.tif")
+    np.save(tmp_path / "c.npy", RGB)
+
+    def decoded(*_):
+        pytest.fail("pixels were decoded")
+
+    monkeypatch.setattr(Image.Image, "load", decoded)
+    monkeypatch.setattr(tiff, "read_stored", decoded)
+    for name, found in (("a.png", "1 channel"), ("b.tif", "3 channels"), ("c.npy", "3 channels")):
+        with pytest.raises(UserError, match=rf"{name}: image has {found}, the bundle wants 2 \(VV, VH\)"):
+            read_image(tmp_path / name, ("VV", "VH"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_animations_are_refused(tmp_path, suffix):
+    frames = [Image.fromarray(RGB + np.uint8(i)) for i in range(2)]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match=rf"a\{suffix}: holds 2 frames; save each as an image"):
+        read_image(tmp_path / f"a{suffix}")
+
+
+def test_webp_is_read(tmp_path):
+    Image.fromarray(FOUR).save(tmp_path / "a.webp", lossless=True, exact=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), RGB)
+    assert list_images(tmp_path) == [tmp_path / "a.webp"]
+
+
+def test_a_missing_codec_is_said_as_one(tmp_path, monkeypatch):
+    Image.fromarray(RGB).save(tmp_path / "a.webp")
+    monkeypatch.setattr(decoding.features, "check", lambda _: False)
+    with pytest.raises(
+        UserError, match=r"a\.webp: Pillow lacks the codec WebP: pip install --upgrade pillow"
+    ):
+        read_image(tmp_path / "a.webp")
 
 
 def test_many_threads_may_read(tmp_path):

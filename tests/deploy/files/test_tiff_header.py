@@ -140,8 +140,11 @@ def test_a_missing_codec_is_said_as_one(tmp_path):
     before, after = (struct.pack("<HHII", 259, 3, 1, codec) for codec in (8, 50002))
     assert before in data
     (tmp_path / "a.tif").write_bytes(data.replace(before, after))
-    with pytest.raises(UserError, match=r"a\.tif: cannot be .* codec.* JPEG XL.*pip install imagecodecs"):
-        read_image(tmp_path / "a.tif")
+    for read in (read_image, GeoSource):
+        with pytest.raises(
+            UserError, match=r"a\.tif: cannot be .* codec, JPEG XL: pip install .* imagecodecs"
+        ):
+            read(tmp_path / "a.tif")
 
 
 def test_the_type_is_known_by_content(tmp_path):

@@ -16,6 +16,7 @@ from deploy.files.images import read_image
 from tests.deploy.files.geotiffs import write_geotiff
 from tests.deploy.files.pictures import refusal
 
+rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed (pip install -e '.[geo]')")
 H, W = 12, 17
 RNG = np.random.default_rng(5)
 BYTES = RNG.integers(1, 256, (H, W, 3), dtype=np.uint8)
@@ -175,6 +176,26 @@ def gray_lzw(path: Path) -> np.ndarray:
     return BYTES[..., :1]
 
 
+def gray_zstd(path: Path) -> np.ndarray:
+    write_geotiff(path, BYTES[..., :1], compress="zstd")
+    return BYTES[..., :1]
+
+
+def left_out_parts(path: Path) -> np.ndarray:
+    write_geotiff(
+        path, np.zeros((64, 64, 1), np.float32), sparse_ok=True, tiled=True, blockxsize=16, blockysize=16
+    )
+    return np.zeros((64, 64, 1), np.float32)
+
+
+def colors_jpeg(path: Path) -> np.ndarray:
+    """Close to, and by all libraries equal: they share one decoder."""
+    smooth = np.add.outer(np.arange(64) * 2, np.arange(80))[..., None] + np.array([0, 10, 20])
+    write_geotiff(path, smooth.astype(np.uint8), compress="jpeg", photometric="ycbcr", jpeg_quality=95)
+    with rasterio.open(path) as file:
+        return file.read().transpose(1, 2, 0)
+
+
 def overviews(path: Path) -> np.ndarray:
     write_geotiff(path, holed(REAL, -1), nodata=-1, overviews=True)
     return holed(REAL, np.nan)
@@ -236,7 +257,7 @@ FILES = [
         compressed("zstd"),
         compressed("lzma"),
     ),
-    *(compressed("deflate", 2), compressed("lerc")),
+    *(compressed("deflate", 2), compressed("lerc"), gray_zstd, left_out_parts, colors_jpeg),
 ]
 BY_PILLOW = {
     *(
@@ -249,6 +270,7 @@ BY_PILLOW = {
         "white_is_zero",
     ),
     *("white_is_zero_of_16_bits", "one_bit", "one_bit_white_is_zero", "gray_lzw", "big_endian", "big_tiff"),
+    *("gray_zstd", "colors_jpeg"),
 }
 """Files that need no other library."""
 
