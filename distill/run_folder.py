@@ -1,17 +1,26 @@
-"""The output folder of a run: claimed once, and resumed only with the same settings."""
+"""The output folder of a run: claimed once, used by one process, and resumed only with the same settings and data."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.files.staging import remove_leftovers
 from distill.config import RunConfig
+from distill.data.fingerprint import Fingerprint, differences, fingerprint
+from distill.data.splits import Splits
 from distill.export_config import Int8Config
 
 SETTINGS = "config.json"
+ORIGIN = "origin.json"
 
 FREE = {
     *("resume", "out", "tracker", "data.root", "data.download", "data.cache", "distill.cache"),
@@ -69,6 +78,77 @@ def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
             f" ({name} was {stored.get(name)}, is {asked.get(name)}); use the same, or another --out"
         )
     return True
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Content of `origin.json`: what a run was started with, besides its settings."""
+
+    edgedistill: str
+    """Version of the package."""
+    data: Fingerprint
+
+
+def check_origin(folder: Path, splits: Splits) -> list[str]:
+    """Write `origin.json` into the folder of a new run, or check that a resumed run has the same data.
+
+    Args:
+        folder: of the run.
+        splits: the data set.
+
+    Returns:
+        Lines to print: of what cannot be compared, and of another version of the package.
+
+    Raises:
+        UserError: the data set has changed since the run was started, or the file is damaged.
+    """
+    path, now = folder / ORIGIN, Origin(version("edgedistill"), fingerprint(splits))
+    if not path.exists():
+        write_json(path, now)
+        is_old = any((folder / name).exists() for name in ("teacher", "student", "stats.json"))
+        return [
+            f"note: {folder} does not tell which data it was started with, so they are not compared"
+        ] * is_old
+    try:
+        before = msgspec.json.decode(path.read_bytes(), type=Origin)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
+    changes = differences(before.data, now.data)
+    if changes:
+        raise UserError(
+            f"{folder}: the data have changed since this run was started: {'; '.join(changes)};"
+            " restore them, or start anew with another --out"
+        )
+    if before.edgedistill != now.edgedistill:
+        return [f"note: {folder} was started by edgedistill {before.edgedistill}, this is {now.edgedistill}"]
+    return []
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep other processes from running in a run's folder within the block, and remove what killed ones have left.
+
+    The lock is the system's and ends with the process. Only the first process of a run takes it.
+
+    Raises:
+        UserError: a run is at work there.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another process is running there; wait for it, or choose another --out"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        remove_leftovers(folder)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def settings(config: RunConfig) -> dict[str, object]:

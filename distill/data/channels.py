@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from deploy.errors import UserError
 from distill.data.sample import Sample
-from distill.data.splits import Reader, Splits
+from distill.data.splits import Reader, Splits, files_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class ChannelReader:
 
     def __len__(self) -> int:
         return len(self.reader)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample."""
+        return files_of(self.reader, index)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.reader[index]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from deploy.bundle.manifest import ClassInfo
@@ -20,6 +21,12 @@ class Reader(Protocol):
     def __getitem__(self, index: int) -> Any:
         """A sample of the type that the task of its `Splits` reads."""
         ...
+
+
+def files_of(reader: Reader, index: int) -> tuple[Path, ...]:
+    """The files of a sample, images first; none where a reader without the method `files` generates its samples."""
+    files = getattr(reader, "files", None)
+    return () if files is None else files(index)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Each stage leaves its result in the run's folder, so an interrupted run goes on 
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from distill.quantization.post_training import Outcome, quantize_bundle, write_d
 from distill.quantization.qat import QatNetwork
 from distill.reporting.run_report import Form, Row, bundles_of, latency_of, write_pictures, write_report
 from distill.run_context import RunContext
+from distill.run_folder import in_use
 from distill.training.distributed import any_process
 from distill.training.log import say
 from distill.training.tracking import stop_tracker
@@ -43,11 +45,17 @@ def run(config: RunConfig) -> Path:
         UserError: a mistake in the configuration or the data.
         GateFailed: a hop over its budget, after everything has been written.
     """
-    context = prepare(config)
-    try:
-        return run_pipeline(fit_to_time(context))
-    finally:
-        stop_tracker(context.accelerator)
+    with ExitStack() as held:
+        resumes = config.out.is_dir()
+        if resumes:
+            held.enter_context(in_use(config.out))
+        context = prepare(config)
+        if not resumes:  # its folder has just been made
+            held.enter_context(in_use(config.out))
+        try:
+            return run_pipeline(fit_to_time(context))
+        finally:
+            stop_tracker(context.accelerator)
 
 
 def run_pipeline(context: RunContext) -> Path:

@@ -20,7 +20,7 @@ from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
 from distill.pipeline.validation import check_config, check_data
 from distill.run_context import RunContext
-from distill.run_folder import claim_folder, holds_run
+from distill.run_folder import check_origin, claim_folder, holds_run
 from distill.tasks.registry import open_splits, task_of
 from distill.tasks.task import PreparedData, TrainingTask
 from distill.training.checkpoint_metadata import (
@@ -56,6 +56,8 @@ def prepare(config: RunConfig) -> RunContext:
         if choice is not None:
             check_networks(with_student(config, choice), splits, task, terms)
         claim_folder(config, computed_by(accelerator))
+        with working("comparing the data", say):
+            lines = [*lines, *check_origin(config.out, splits)]
         write_choice(config, choice)
         for line in lines:
             say(line)

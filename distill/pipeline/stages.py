@@ -13,7 +13,7 @@ from distill.export.evaluate import evaluate, torch_model
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 from distill.training.checkpoint import load_network
-from distill.training.checkpoint_metadata import checkpoint_metadata
+from distill.training.checkpoint_metadata import check_metadata, checkpoint_metadata, require_metadata
 from distill.training.loop import train
 from distill.training.stage import Stage
 from distill.training.train_state import BEST, finished
@@ -85,6 +85,7 @@ def train_network(
     if training.steps:  # into a fresh network, so that one just trained and one trained before are alike
         model_only = replace(model, pretrained=False, weights=None)
         network = new_network(config, model_only, context.splits, context.task)
+        check_metadata(folder / BEST, require_metadata(folder / BEST), context.data)
         load_network(network, folder / BEST)
     else:
         network = new_network(config, model, context.splits, context.task)

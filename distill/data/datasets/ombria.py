@@ -39,6 +39,10 @@ class OmbriaReader:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample: both images, and the labels."""
+        return tuple(self.folder / kind / f"{self.ids[index]}.png" for kind in (*CHANNELS, "mask"))
+
     def __getitem__(self, index: int) -> Sample:
         name = self.ids[index]
         paths = [self.folder / channel / f"{name}.png" for channel in CHANNELS]

@@ -42,6 +42,10 @@ class Sen1FloodsReader:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample: image and labels."""
+        return self.pairs[index].image, self.pairs[index].mask
+
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         image = read_bands(pair.image)

@@ -69,6 +69,13 @@ class CornellReader:
     def __len__(self) -> int:
         return len(self.items)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample: images and grasps."""
+        item = self.items[index]
+        images = [] if self.channels == "depth" else [item.path("r.png")]
+        depth = [] if self.channels == "rgb" else [_depth_file(item)]
+        return *images, *depth, item.path("cpos.txt")
+
     def __getitem__(self, index: int) -> GraspSample:
         item = self.items[index]
         rgb = None if self.channels == "depth" else read_rgb(item.path("r.png"))
@@ -169,8 +176,14 @@ def _check_files(item: CornellItem, channels: Channels) -> None:
 
 
 def _read_depth(item: CornellItem) -> np.ndarray:
+    path = _depth_file(item)
+    return read_depth(path) if path.suffix == ".tiff" else depth_from_cloud(path, *SIZE)
+
+
+def _depth_file(item: CornellItem) -> Path:
+    """The converted depth image, or else the point cloud."""
     converted = item.path("d.tiff")
-    return read_depth(converted) if converted.is_file() else depth_from_cloud(item.path(".txt"), *SIZE)
+    return converted if converted.is_file() else item.path(".txt")
 
 
 def _read_objects(root: Path) -> dict[str, str]:

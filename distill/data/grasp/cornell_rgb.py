@@ -52,6 +52,10 @@ class CornellRgbReader:
     def __len__(self) -> int:
         return len(self.grasps)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample: the image, and the table of all grasps."""
+        return self.folder / f"{self.ids[index]}.jpg", self.folder.parent / "grasps.csv"
+
     def __getitem__(self, index: int) -> GraspSample:
         name = self.ids[index]
         path = self.folder / f"{name}.jpg"

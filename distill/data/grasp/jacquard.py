@@ -51,6 +51,11 @@ class JacquardReader:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample: images and grasps."""
+        path = self.paths[index]
+        return *image_files(path, self.channels, self.depth).values(), path
+
     def __getitem__(self, index: int) -> GraspSample:
         path = self.paths[index]
         files = image_files(path, self.channels, self.depth)

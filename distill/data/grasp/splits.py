@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from deploy.bundle.manifest import ClassInfo
 from distill.data.grasp.files import CHANNEL_NAMES, Channels
 from distill.data.grasp.sample import GraspSample
 from distill.data.grasp.split_rules import FRACTIONS, image_wise, object_wise
-from distill.data.splits import Splits
+from distill.data.splits import Splits, files_of
 
 CLASSES = (ClassInfo("background", (60, 60, 60)), ClassInfo("graspable", (70, 200, 90)))
 """Classes of a grasp network's quality map."""
@@ -55,6 +56,10 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample."""
+        return files_of(self.reader, self.indices[index])
 
     def __getitem__(self, index: int) -> GraspSample:
         return self.reader[self.indices[index]]
