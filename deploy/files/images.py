@@ -167,6 +167,7 @@ def _is_tiff(path: Path) -> bool:
 
 def _supported(image: np.ndarray, path: Path) -> np.ndarray:
     """The image as uint8, uint16 or float32."""
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
     if image.dtype in (np.float64, np.float16):
         with np.errstate(over="ignore"):
             real = image.astype(np.float32)
@@ -175,7 +176,7 @@ def _supported(image: np.ndarray, path: Path) -> np.ndarray:
         return real
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         raise UserError(f"{path}: pixels are {image.dtype}; save them as uint8, uint16 or float32")
-    return image.astype(image.dtype.newbyteorder("="), copy=False)
+    return image
 
 
 def _read_ids(path: Path) -> np.ndarray:

@@ -8,11 +8,12 @@ from pathlib import Path
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import MANIFEST, Manifest
 from deploy.errors import UserError
-from deploy.evaluation.labeled_data import data_folder, read_labeled, require_data
+from deploy.evaluation.labeled_data import data_folder
 from deploy.evaluation.receipt import Sample
 from deploy.files.atomic import sha256_file
 from deploy.files.images import list_images
 from deploy.tasks.registry import require_classes
+from distill.compare.labeled import labeled_samples, require_labeled
 
 STUDENT = "student.bundle"
 
@@ -28,9 +29,8 @@ class Subject:
     manifest: Manifest
 
     def samples(self, split: str) -> Iterator[Sample]:
-        """The labeled images of `data/split`."""
-        manifest = self.manifest
-        return read_labeled(self.data / split, len(manifest.classes), manifest.ignore_label, manifest.input)
+        """The labeled images of a split of `data`."""
+        return labeled_samples(self.data, split, self.manifest)
 
 
 def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Subject]:
@@ -49,7 +49,7 @@ def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Su
     for subject in subjects:
         require_classes(subject.manifest, subject.bundle, "compare")
         _require_same_classes(subjects[0], subject)
-        require_data(subject.data, split)
+        require_labeled(subject.data, split, subject.manifest)
     for subject in subjects[1:]:
         _require_same_images(subjects[0], subject, split)
     return subjects

@@ -91,9 +91,24 @@ def read_folder(
         UserError: the folder, its masks or `classes.json` are not as described above.
     """
     splits = _find_pairs(root)
-    settings = _read_classes(root / "classes.json")
+    settings = read_classes(root / "classes.json")
     classes, legend = _describe(settings) if settings else _infer(splits, root)
     return splits, classes, legend, settings
+
+
+def read_split(root: Path, split: str) -> tuple[tuple[Pair, ...], tuple[ClassInfo, ...], Legend]:
+    """The pairs of one split, the classes, and how masks encode them; other splits may be missing.
+
+    Raises:
+        UserError: there is no such split, or the folder is not as described above.
+    """
+    settings = read_classes(root / "classes.json")
+    if settings and (root / split / "images").is_dir():
+        return _pairs_in(root / split), *_describe(settings)
+    splits, classes, legend, _ = read_folder(root)
+    if split not in splits:
+        raise UserError(f"{root}: has no split {split}; it has {', '.join(splits)}")
+    return splits[split], classes, legend
 
 
 def _find_pairs(root: Path) -> dict[str, tuple[Pair, ...]]:
@@ -141,7 +156,12 @@ def _split_by_hash(pairs: tuple[Pair, ...], root: Path) -> dict[str, tuple[Pair,
     return {split: tuple(chosen) for split, chosen in splits.items()}
 
 
-def _read_classes(path: Path) -> ClassesFile | None:
+def read_classes(path: Path) -> ClassesFile | None:
+    """Read `classes.json`; None if there is no such file.
+
+    Raises:
+        UserError: it is not as described above, or names fewer than two classes or one twice.
+    """
     if not path.is_file():
         return None
     try:

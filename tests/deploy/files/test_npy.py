@@ -26,6 +26,14 @@ def test_what_we_write_is_what_we_read(tmp_path, shape, dtype):
     np.testing.assert_array_equal(again, image)
 
 
+def test_either_byte_order(tmp_path):
+    for dtype in (">u2", ">f4", ">f8"):
+        np.save(tmp_path / "a.npy", np.arange(6, dtype=dtype).reshape(2, 3))
+        again = read_image(tmp_path / "a.npy")
+        assert again.dtype.isnative
+        np.testing.assert_array_equal(again[..., 0], [[0, 1, 2], [3, 4, 5]])
+
+
 def test_what_is_known_decides_the_axes(tmp_path):
     image = np.zeros((24, 26, 30))
     name = tmp_path / "a.npy"
