@@ -201,11 +201,6 @@ def overviews(path: Path) -> np.ndarray:
     return holed(REAL, np.nan)
 
 
-def half(path: Path) -> np.ndarray:
-    tifffile.imwrite(path, REAL[..., 0].astype(np.float16), photometric="minisblack", metadata=None)
-    return REAL[..., :1].astype(np.float16).astype(np.float32)
-
-
 def double(path: Path) -> np.ndarray:
     write_geotiff(
         path, holed(REAL.astype(np.float64), -1.7976931348623157e308), nodata=-1.7976931348623157e308
@@ -249,7 +244,6 @@ FILES = [
     ),
     *(
         overviews,
-        half,
         double,
         big_endian,
         big_tiff,
