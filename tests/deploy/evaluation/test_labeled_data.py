@@ -14,7 +14,7 @@ from deploy.evaluation.labeled_data import (
     write_info,
     write_labeled,
 )
-from deploy.files.images import write_png
+from deploy.files.images import read_image, write_png
 from tests.deploy.tiny import SPECS, make_image, make_manifest
 
 
@@ -129,3 +129,14 @@ class TestInfo:
         (tmp_path / "data.json").write_bytes(content)
         with pytest.raises(UserError, match=r"data\.json: is damaged"):
             read_info(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (1, 1), (1, 40), (40, 1)])
+def test_what_a_run_writes_keeps_its_axes(tmp_path, size):
+    """More bands than rows: of a bare array the wrong axis would be taken for the channels."""
+    image = np.random.default_rng(0).normal(size=(*size, 30)).astype(np.float32)
+    label, valid = np.ones(size, np.uint8), np.ones(size, bool)
+    write_labeled(tmp_path, [("a", image, label, valid)])
+    [(_, again, _, _)] = read_labeled(tmp_path, 2)
+    np.testing.assert_array_equal(again, image)
+    np.testing.assert_array_equal(read_image(next((tmp_path / "images").iterdir())), image)
