@@ -3,8 +3,9 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from deploy.errors import UserError
-from deploy.files.atomic import write_json
+from deploy.files.atomic import named_write_errors, write_json
 from deploy.files.staging import remove_leftovers
 from distill.config import RunConfig
 from distill.data.fingerprint import Fingerprint, differences, fingerprint
@@ -21,6 +22,8 @@ from distill.export_config import Int8Config
 
 SETTINGS = "config.json"
 ORIGIN = "origin.json"
+PATIENCE = 12.0
+"""Seconds to wait for a run's lock: more than the workers of a killed process live on."""
 
 FREE = {
     *("resume", "out", "tracker", "data.root", "data.download", "data.cache", "distill.cache"),
@@ -127,28 +130,44 @@ def check_origin(folder: Path, splits: Splits) -> list[str]:
 def in_use(folder: Path) -> Iterator[None]:
     """Keep other processes from running in a run's folder within the block, and remove what killed ones have left.
 
-    The lock is the system's and ends with the process. Only the first process of a run takes it.
+    The folder is created; if the block leaves it empty, as a refused run does, it is removed. The lock is the system's
+    and ends with the process. Only the first process of a distributed run takes it.
 
     Raises:
-        UserError: a run is at work there.
+        UserError: a run is at work there, or the folder cannot be created.
     """
     if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    with named_write_errors(folder, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is running there; wait for it, or choose another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+        _lock(descriptor, folder)
         remove_leftovers(folder)
         yield
     finally:
         os.close(descriptor)
+        with suppress(OSError):
+            for each in made:
+                each.rmdir()
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Lock a folder; workers of a process that was just killed hold the lock until they notice."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{folder}: another process is running there; wait for it, or choose another --out"
+                ) from None
+        except OSError:  # a file system without locks
+            return None
+        time.sleep(0.1)
 
 
 def settings(config: RunConfig) -> dict[str, object]:

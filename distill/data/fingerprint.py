@@ -1,5 +1,6 @@
 """What a data set consists of, cheaply: a run that is resumed compares it, so that no training mixes two data sets."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -45,6 +46,11 @@ def fingerprint(splits: Splits) -> Fingerprint:
         channels=list(splits.channels),
         splits={name: _of_split(reader) for name, reader in readers.items()},
     )
+
+
+def digest_of(reader: Reader) -> str:
+    """SHA-256 of the description of one split."""
+    return hashlib.sha256(msgspec.json.encode(_of_split(reader), order="sorted")).hexdigest()
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:

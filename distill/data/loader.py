@@ -9,13 +9,15 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from multiprocessing import active_children
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from deploy.errors import UserError
+from deploy.signals import stopping_signals
 from distill.data.sample import Batch, Sample, stack
 from distill.data.seeding import generator
 from distill.data.view import Key, View
@@ -33,6 +35,8 @@ class Shard:
     """Micro-batches per step (gradient accumulation)."""
 
 
+TIMEOUT = 600
+"""Seconds to wait for a batch of the workers."""
 SINGLE = Shard()
 """All samples of each step, in one batch."""
 
@@ -136,9 +140,26 @@ def _collate(samples: list[tuple[Key, Sample | UserError]]) -> Batch | UserError
             return sample
         good.append(sample)
     try:
-        return replace(stack(good), keys=tuple(key for key, _ in samples))
+        batch = replace(stack(good), keys=tuple(key for key, _ in samples))
+        if get_worker_info() is not None:
+            _share(batch)
     except UserError as error:
         return error
+    return batch
+
+
+def _share(batch: Batch) -> None:
+    """Move a batch into shared memory here: where a worker's queue does, it prints an error and the batch is lost."""
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except RuntimeError as error:
+        size = sum(tensor.nbytes for tensor in tensors) / 2**20
+        raise UserError(
+            f"shared memory (/dev/shm) has no room for a batch of {size:.1f} MiB; give the container more (docker run"
+            " --shm-size 2g), or load without processes: --teacher-train.workers 0 --student-train.workers 0"
+        ) from error
 
 
 def _load(view: View, sampler: _BatchSampler, workers: int) -> Iterator[Batch]:
@@ -150,22 +171,44 @@ def _load(view: View, sampler: _BatchSampler, workers: int) -> Iterator[Batch]:
         batch_sampler=sampler,  # pyright: ignore[reportArgumentType]  (keys are pairs, which DataLoader passes through)
         collate_fn=_collate,
         num_workers=workers,
+        timeout=TIMEOUT if workers else 0,
         worker_init_fn=_start_worker,
         # DataLoader draws a base seed from this generator; without it, it would advance the global one.
         generator=torch.Generator(),
     )
+    others = set(active_children())
     batches = iter(loader)
+    started = set(active_children()) - others
     try:
-        for batch in batches:
+        for batch in _named_failures(batches) if workers else batches:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
     finally:
-        del batches  # ends the workers
+        del batches  # ends the workers, unless they are stuck
+        for worker in started:
+            if worker.is_alive():
+                worker.kill()
+
+
+def _named_failures(batches: Iterator[Batch | UserError]) -> Iterator[Batch | UserError]:
+    """The batches; a worker that dies, or that brings nothing for too long, is an error in one line."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise UserError(
+                f"a process that loads images failed ({reason}); give the machine or container more memory, or load"
+                " without them: --teacher-train.workers 0 --student-train.workers 0"
+            ) from error
+        yield batch
 
 
 def _start_worker(_: int) -> None:
     """Ignore signals sent to the whole process group, which the main process handles, and use one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in stopping_signals():
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)

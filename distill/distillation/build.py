@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from distill.config import DistillConfig
+from distill.data.fingerprint import digest_of
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.losses.distillation_loss import DistillationLoss, DistillationTerms, features_of, shapes_of
@@ -53,6 +54,10 @@ def build_distillation(
     if stage.view.views:
         folder = distill.cache or config.out / "teacher-cache"
         identity = identity_of(networks, distill.combine)
+        if (
+            distill.cache is not None
+        ):  # may be another run's; the data of a run itself are compared when it resumes
+            identity["data"] = digest_of(stage.view.reader)
         teach = cached_teacher(
             teach, stage, folder, distill.cache_dtype, accelerator, identity, channels_last
         )

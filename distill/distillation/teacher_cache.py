@@ -8,13 +8,15 @@ A cache is a folder:
 
 Rows are ordered by view, then by image. The space of all files is reserved before the first row is computed, so a full
 disk is an error at the start. A chunk is valid once its checksum is written, so filling an interrupted cache continues
-with the missing chunks, and several processes can fill a cache together.
+with the missing chunks, and the processes of a run fill a cache together. Runs fill it one after the other.
 """
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 
 from deploy.errors import DISK_FULL, UserError
-from deploy.files.atomic import write_json
+from deploy.files.atomic import named_write_errors, write_json
 from distill.losses.distillation_loss import TeacherOutput
 
 CHUNK_ROWS = 32
@@ -72,6 +74,7 @@ class TeacherCache:
             for name, (kind, shape) in layout.files.items()
         }
         self._digests = np.memmap(folder / "chunks.bin", np.uint8, "r+", shape=(self._chunks, DIGEST))
+        self._checked: dict[int, bytes] = {}
 
     def missing(self) -> list[range]:
         """The rows of each chunk that is not written, or is damaged (its checksum does not match)."""
@@ -89,7 +92,13 @@ class TeacherCache:
         self._digests.flush()
 
     def read(self, rows: Sequence[int]) -> TeacherOutput:
-        """The outputs stored at `rows`, converted to float32 on the CPU (int8 is multiplied by its scale)."""
+        """The outputs stored at `rows`, converted to float32 on the CPU (int8 is multiplied by its scale).
+
+        Raises:
+            UserError: a chunk is damaged: its checksum, compared whenever it is new to this process, does not match.
+        """
+        for chunk in {row // CHUNK_ROWS for row in rows}:
+            self._require_intact(chunk)
         maps = {name: torch.from_numpy(self._load(name, list(rows))) for name in self.layout.maps}
         return TeacherOutput(maps.pop("logits"), maps)
 
@@ -144,8 +153,10 @@ class TeacherCache:
     def _check_same(self, path: Path, wanted: Mapping[str, object]) -> None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: describes no cache; {REMEDY}")
         different = [name for name in wanted if found.get(name) != wanted[name]]
         if different:
             raise UserError(f"{self.folder}: is a cache of another {' and '.join(different)}; {REMEDY}")
@@ -156,7 +167,17 @@ class TeacherCache:
 
     def _intact(self, chunk: int, rows: range) -> bool:
         stored = self._digests[chunk].tobytes()
-        return any(stored) and stored == self._digest(rows)
+        intact = any(stored) and stored == self._digest(rows)
+        if intact:
+            self._checked[chunk] = stored
+        return intact
+
+    def _require_intact(self, chunk: int) -> None:
+        if self._checked.get(chunk) == self._digests[chunk].tobytes():
+            return
+        start = chunk * CHUNK_ROWS
+        if not self._intact(chunk, range(start, min(start + CHUNK_ROWS, self.layout.rows))):
+            raise UserError(f"{self.folder}: was changed or damaged while it was used; {REMEDY}")
 
     def _digest(self, rows: range) -> bytes:
         sha256 = hashlib.sha256()
@@ -180,6 +201,32 @@ class TeacherCache:
         if self.layout.numbers == "int8":
             maps *= self._arrays[f"{name}.scale.bin"][rows][..., None, None]
         return maps
+
+
+@contextmanager
+def filling_alone(folder: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Let only one run create and fill the cache in a folder within the block; others wait for it.
+
+    The lock is the system's and ends with the process; on a file system that has none, nothing is locked.
+
+    Args:
+        folder: of the cache.
+        wait: called once if another run is at it.
+    """
+    with named_write_errors(folder, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _reserve(path: Path, size: int) -> None:

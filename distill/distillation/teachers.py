@@ -17,7 +17,7 @@ from deploy.errors import UserError
 from deploy.heartbeat import working
 from distill.data.sample import Batch, stack
 from distill.data.view import View
-from distill.distillation.teacher_cache import Layout, TeacherCache
+from distill.distillation.teacher_cache import Layout, TeacherCache, filling_alone
 from distill.losses.distillation_loss import TeacherOutput, label_probability
 from distill.training.checkpoint import digest
 from distill.training.log import console, say
@@ -133,12 +133,13 @@ def cached_teacher(
     maps = {name: tuple(m.shape[1:]) for name, m in {"logits": sample.logits, **sample.features}.items()}
     layout = Layout(view.views * len(view), maps, numbers)  # pyright: ignore[reportArgumentType]
     identity = {**identity, "views": fingerprint(view), "arithmetic": accelerator.mixed_precision}
-    with accelerator.main_process_first():
-        cache = TeacherCache(folder, layout, identity)
-    missing = cache.missing()
-    accelerator.wait_for_everyone()  # all processes have listed the missing chunks before any writes
-    _fill(cache, missing[accelerator.process_index :: accelerator.num_processes], ask)
-    accelerator.wait_for_everyone()
+    with filling_alone(folder, _wait) if accelerator.is_main_process else nullcontext():
+        with accelerator.main_process_first():
+            cache = TeacherCache(folder, layout, identity)
+        missing = cache.missing()
+        accelerator.wait_for_everyone()  # all processes have listed the missing chunks before any writes
+        _fill(cache, missing[accelerator.process_index :: accelerator.num_processes], ask)
+        accelerator.wait_for_everyone()
 
     def recall(batch: Batch, _: Tensor) -> TeacherOutput:
         target = cache.read([(epoch % view.views) * len(view) + index for epoch, index in batch.keys])
@@ -147,6 +148,10 @@ def cached_teacher(
         )
 
     return recall
+
+
+def _wait() -> None:
+    say("teacher: another run fills the same cache; waiting for it")
 
 
 def _fill(

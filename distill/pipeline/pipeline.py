@@ -10,7 +10,6 @@ Each stage leaves its result in the run's folder, so an interrupted run goes on 
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import nn
 from deploy.bundle.manifest import MODEL
 from deploy.evaluation.receipt import HopReceipt, Receipt, require_passed
 from deploy.heartbeat import working
+from deploy.signals import Stopped
 from distill.config import RunConfig
 from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
@@ -34,6 +34,7 @@ from distill.run_context import RunContext
 from distill.run_folder import in_use
 from distill.training.distributed import any_process
 from distill.training.log import say
+from distill.training.stage import Interrupted
 from distill.training.tracking import stop_tracker
 from student.zoo import count_macs, count_parameters
 
@@ -45,17 +46,18 @@ def run(config: RunConfig) -> Path:
         UserError: a mistake in the configuration or the data.
         GateFailed: a hop over its budget, after everything has been written.
     """
-    with ExitStack() as held:
-        resumes = config.out.is_dir()
-        if resumes:
-            held.enter_context(in_use(config.out))
-        context = prepare(config)
-        if not resumes:  # its folder has just been made
-            held.enter_context(in_use(config.out))
+    with in_use(config.out):
         try:
-            return run_pipeline(fit_to_time(context))
-        finally:
-            stop_tracker(context.accelerator)
+            context = prepare(config)
+            try:
+                return run_pipeline(fit_to_time(context))
+            finally:
+                stop_tracker(context.accelerator)
+        except Interrupted:
+            raise
+        except Stopped as stopped:
+            message = f"stopped by {stopped}; {config.out} keeps what was finished: continue with --resume"
+            raise Interrupted(message, stopped.number) from None
 
 
 def run_pipeline(context: RunContext) -> Path:

@@ -123,7 +123,10 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
             say(f"warning: no training pixel is labeled {', '.join(absent)}")
         write_json(path, stats)
     accelerator.wait_for_everyone()
-    return msgspec.json.decode(path.read_bytes(), type=Stats)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Stats)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it, and it is computed again") from error
 
 
 def check_teachers(config: RunConfig, data: PreparedData) -> None:

@@ -1,6 +1,7 @@
 """The trainings of a run: each network trained, or loaded if it has been."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +14,7 @@ from distill.export.evaluate import evaluate, torch_model
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 from distill.training.checkpoint import load_network
-from distill.training.checkpoint_metadata import check_metadata, checkpoint_metadata, require_metadata
+from distill.training.checkpoint_metadata import check_metadata, checkpoint_metadata, find_metadata
 from distill.training.loop import train
 from distill.training.stage import Stage
 from distill.training.train_state import BEST, finished
@@ -85,11 +86,22 @@ def train_network(
     if training.steps:  # into a fresh network, so that one just trained and one trained before are alike
         model_only = replace(model, pretrained=False, weights=None)
         network = new_network(config, model_only, context.splits, context.task)
-        check_metadata(folder / BEST, require_metadata(folder / BEST), context.data)
-        load_network(network, folder / BEST)
+        load_finished(network, folder, context)
     else:
         network = new_network(config, model, context.splits, context.task)
     return Trained(name, model.arch, network.to(context.accelerator.device).eval(), seconds or 0.0)
+
+
+def load_finished(network: nn.Module, folder: Path, context: RunContext) -> None:
+    """Load the best weights of a finished stage, which must fit the data as a teacher from elsewhere must.
+
+    Raises:
+        UserError: they were trained on other data, or the checkpoint cannot be read.
+    """
+    metadata = find_metadata(folder / BEST)
+    if metadata is not None:
+        check_metadata(folder / BEST, metadata, context.data)
+    load_network(network, folder / BEST)
 
 
 def _train_new(

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, written atomically, with a checksum over its tensors.
+"""Checkpoints: one safetensors file each, written atomically, with checksums over its tensors and over its metadata.
 
 To resume, a training needs only tensors and a few numbers; learning rate, data order and random numbers are functions
 of the step, so they are not stored.
@@ -27,7 +27,8 @@ REMEDY = "delete its folder to train this stage again"
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
     """Write `tensors` and the JSON-serializable `meta` to `path`; after a crash the old or the new file is complete."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    header = {"meta": json.dumps(meta), "sha256": digest(kept)}
+    text = json.dumps(meta)
+    header = {"meta": text, "meta_sha256": _text_digest(text), "sha256": digest(kept)}
     with atomic_write(path) as file:
         file.write(save(kept, header))
 
@@ -48,7 +49,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Meta]:
         raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
     if header.get("sha256") != digest(tensors):
         raise UserError(f"{path}: checksum mismatch, the file was damaged; {REMEDY}")
-    return tensors, json.loads(header["meta"])
+    return tensors, _meta_of(path, header)
 
 
 def read_meta(path: Path) -> Meta:
@@ -59,9 +60,28 @@ def read_meta(path: Path) -> Meta:
     """
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {})["meta"])
-    except (SafetensorError, OSError, KeyError) as error:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
+    return _meta_of(path, header)
+
+
+def _meta_of(path: Path, header: Mapping[str, str]) -> Meta:
+    """The metadata in the header of a checkpoint; those of earlier versions have no checksum of their own."""
+    text = header.get("meta", "")
+    if header.get("meta_sha256", _text_digest(text)) != _text_digest(text):
+        raise UserError(f"{path}: checksum mismatch, the file was damaged; {REMEDY}")
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({error}); {REMEDY}") from error
+    if not isinstance(meta, dict):
+        raise UserError(f"{path}: damaged checkpoint (no metadata); {REMEDY}")
+    return meta
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def pack(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,10 +130,13 @@ def load_network(network: nn.Module, path: Path) -> Meta:
         The `meta` of the checkpoint.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, or holds another network.
     """
     tensors, meta = load_checkpoint(path)
-    network.load_state_dict(unpack("model", tensors))
+    try:
+        network.load_state_dict(unpack("model", tensors))
+    except RuntimeError as error:
+        raise UserError(f"{path}: holds another network; {REMEDY}") from error
     return meta
 
 

@@ -57,7 +57,8 @@ class TrainLog:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        _drop_after(self._path, start)
+        self.spent = _drop_after(self._path, start)
+        """Seconds that earlier processes logged for the stage, those of lost steps too."""
         self._file = self._path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self._progress = Progress(
@@ -98,13 +99,13 @@ class TrainLog:
         task = self._progress.tasks[0]
         return f"{self._stage} {task.completed:.0f} of {task.total:.0f} steps"
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log `values` as of `step`, with the throughput since the last call."""
+    def write(self, step: int, values: Mapping[str, float], seconds: float = 0.0) -> None:
+        """Log `values` as of `step`, with the throughput since the last call, and the `seconds` spent on the stage."""
         last_step, last_time = self._last
         now = time.perf_counter()
         speed = (step - last_step) * self._images_per_step / max(now - last_time, 1e-9)
         self._last = (step, now)
-        self._record(step, {**values, "images_per_s": speed})
+        self._record(step, {**values, "images_per_s": speed}, seconds=seconds)
         terms = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "lr")
         self._progress.update(self._task, terms=f"{terms} · {speed:.1f} img/s")
         if not console.is_terminal:  # lines instead of a progress bar
@@ -119,24 +120,36 @@ class TrainLog:
         say(f"{self._stage} {step}: " + " ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self._last = (step, time.perf_counter())
 
-    def _record(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+    def _record(self, step: int, values: Mapping[str, float], **unplotted: float) -> None:
+        self._file.write(json.dumps({"step": step, **values, **unplotted}) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._track(self._stage, values, step)
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Drop all lines after `step`, and a last line that is incomplete because the process was killed."""
+def _drop_after(path: Path, step: int) -> float:
+    """Drop all lines after `step`, and lines that are damaged, as the last one is if the process was killed.
+
+    Returns:
+        The largest of the logged seconds, before lines are dropped.
+    """
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+        return 0.0
+    lines, kept, spent = path.read_text(encoding="utf-8", errors="replace").splitlines(), [], 0.0
+    for number, line in enumerate(lines, 1):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
-            break
+            entry = json.loads(line)
+            at, seconds = int(entry["step"]), float(entry.get("seconds", 0))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if number < len(lines):
+                say(
+                    f"warning: {path}: line {number} is damaged and left out; the training itself is not affected"
+                )
+            continue
+        spent = max(spent, seconds)
+        if at <= step and step > 0:
+            kept.append(line)
     with atomic_write(path, "w") as file:
-        file.writelines(f"{line}\n" for line in kept if step > 0)
+        file.writelines(f"{line}\n" for line in kept)
+    return spent

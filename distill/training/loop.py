@@ -69,6 +69,8 @@ def train(
         stop_requests(interrupts=accelerator.num_processes == 1) as stop,
         checkpointed(network, config.checkpoint_activations),
     ):
+        if log is not None and resume:
+            state.count(log.spent)
         batches, done, scored = stop.interruptible(training.batches(start)), start, not state.unscored
         try:
             if not scored:
@@ -217,7 +219,9 @@ class Training:
             terms = cast("dict[str, Tensor]", self.accelerator.reduce(terms))
             if log is not None:
                 rate = {"lr": self.rate(done - 1)}
-                log.write(done, {name: term.item() for name, term in terms.items()} | rate)
+                log.write(
+                    done, {name: term.item() for name, term in terms.items()} | rate, self.state.seconds
+                )
 
     def score(self, log: TrainLog | None, done: int, stop: StopRequests) -> None:
         """Evaluate if that is due after `done` steps: all processes compute, the main process writes.

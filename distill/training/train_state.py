@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from deploy.errors import UserError
@@ -81,6 +81,10 @@ class TrainState:
         """Time spent on this stage, including earlier processes."""
         return self._spent + time.perf_counter() - self._began
 
+    def count(self, seconds: float) -> None:
+        """Count the seconds of earlier processes, which may have worked on after the checkpoint."""
+        self._spent = max(self._spent, seconds)
+
     def stepped(self) -> None:
         """Update the averaged weights after an optimizer step."""
         if self.average is not None:
@@ -131,10 +135,19 @@ class TrainState:
         if not path.exists():
             return 0
         tensors, meta = load_checkpoint(path)
-        step = int(meta["step"])
-        self.unscored = bool(meta.get("unscored", False))
-        if step >= self.steps and not self.unscored:
-            raise UserError(f"{path} is at step {step} of {self.steps}, yet {BEST} is missing; {REMEDY}")
+        try:
+            step, self._spent = int(meta["step"]), float(meta["seconds"])
+            self.unscored = bool(meta.get("unscored", False))
+            if step >= self.steps and not self.unscored:
+                raise UserError(f"{path} is at step {step} of {self.steps}, yet {BEST} is missing; {REMEDY}")
+            self._restore(tensors, meta)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: holds the state of another training, or is damaged; {REMEDY}"
+            ) from error
+        return step
+
+    def _restore(self, tensors: dict[str, Tensor], meta: Meta) -> None:
         self.network.load_state_dict(unpack("model", tensors))
         restore_optimizer(self.optimizer, unpack("optimizer", tensors))
         if self.average is not None:
@@ -145,8 +158,6 @@ class TrainState:
             self.accelerator.scaler.load_state_dict(_under("scaler_", meta))
         self.best = _under("best_", meta)
         self.plateau = Plateau(**_under("plateau_", meta))
-        self._spent = float(meta["seconds"])
-        return step
 
     def finish(self) -> float:
         """Load the best weights into the network, and return the seconds that the stage took."""
@@ -161,7 +172,11 @@ def finished(folder: Path, steps: int) -> float | None:
     if not ((folder / LAST).exists() and (folder / BEST).exists()):
         return None
     meta = read_meta(folder / LAST)
-    return float(meta["seconds"]) if meta["step"] == steps and not meta.get("unscored", False) else None
+    try:
+        is_whole = meta["step"] == steps and not meta.get("unscored", False)
+        return float(meta["seconds"]) if is_whole else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / LAST}: damaged checkpoint (no {error}); {REMEDY}") from error
 
 
 def _under(prefix: str, meta: Meta) -> Meta:

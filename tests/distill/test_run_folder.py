@@ -83,7 +83,8 @@ with in_use(Path(sys.argv[1])):
 """
 
 
-def test_a_running_run_is_locked_until_its_process_ends(tmp_path):
+def test_a_running_run_is_locked_until_its_process_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
@@ -92,6 +93,12 @@ def test_a_running_run_is_locked_until_its_process_ends(tmp_path):
         process.kill()
     with in_use(tmp_path):
         pass
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    with in_use(tmp_path / "runs" / "one"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_on_other_data_is_not_resumed(root, tmp_path):

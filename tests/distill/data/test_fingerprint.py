@@ -13,7 +13,7 @@ from deploy.files.images import write_png
 from distill.config import DataConfig
 from distill.data import fingerprint as module
 from distill.data.channels import choose_channels
-from distill.data.fingerprint import Fingerprint, SplitFingerprint, differences, fingerprint
+from distill.data.fingerprint import Fingerprint, SplitFingerprint, differences, digest_of, fingerprint
 from distill.data.splits import files_of
 from distill.tasks.registry import open_splits
 
@@ -110,3 +110,10 @@ def test_readers_of_files_name_them(name, data_root):
         paths = files_of(reader, len(reader) - 1)
         assert len(paths) >= 2
         assert all(path.is_file() for path in paths)
+
+
+def test_a_changed_mask_changes_the_digest_of_its_split(root):
+    before = digest_of(open_splits(DataConfig("folder", root, size=(24, 24))).train)
+    assert digest_of(open_splits(DataConfig("folder", root, size=(24, 24))).train) == before
+    write_png(root / "train" / "masks" / "1.png", np.zeros((24, 24), np.uint8))
+    assert digest_of(open_splits(DataConfig("folder", root, size=(24, 24))).train) != before

@@ -1,6 +1,8 @@
 """Cached teacher outputs: equal to online ones, only for the same views and teacher, and used only if complete."""
 
 import errno
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from distill.config import AugmentConfig, DataConfig, DistillConfig, TrainConfig
 from distill.data.loader import train_batches
 from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
-from distill.distillation.teacher_cache import CHUNK_ROWS, Layout, TeacherCache
+from distill.distillation.teacher_cache import CHUNK_ROWS, Layout, TeacherCache, filling_alone
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
 from distill.losses.distillation_loss import TeacherOutput, features_of, parse_distillation
 from distill.tasks.registry import open_splits
@@ -221,3 +223,40 @@ def test_int8_is_within_half_a_step(tmp_path):
     step = logits.abs().amax((2, 3), keepdim=True) / 127
     assert ((read.logits - logits[[2, 0]]).abs() <= step[[2, 0]] * 0.501).all()
     assert not read.features["layer4"].any()
+
+
+def test_chunks_that_another_process_has_emptied_are_noticed(stage, accelerator, tmp_path):
+    recall = cached(stage, accelerator, tmp_path / "c")
+    batch = batches_of(stage, 1)[0]
+    recall(batch, batch.image)
+    for name in ("logits.bin", "chunks.bin"):
+        file = tmp_path / "c" / name
+        with file.open("r+b") as f:
+            f.write(bytes(file.stat().st_size))
+    with pytest.raises(UserError, match=r"c: was changed or damaged while it was used; delete the folder"):
+        recall(batch, batch.image)
+
+
+FILL = """
+import sys, time
+from pathlib import Path
+from distill.distillation.teacher_cache import filling_alone
+
+with filling_alone(Path(sys.argv[1]), lambda: None):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_runs_fill_one_after_the_other(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        waited = []
+
+        def wait():
+            waited.append(True)
+            process.kill()
+
+        with filling_alone(tmp_path, wait):
+            assert waited

@@ -14,6 +14,7 @@ from deploy.signals import Stopped
 from distill.config import TrainConfig
 from distill.data.loader import train_batches
 from distill.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
+from distill.training.loop import Training
 from distill.training.stage import Interrupted
 from distill.training.train_state import finished
 from tests.distill.tiny import tiny_net
@@ -246,3 +247,28 @@ def test_a_plateau_is_resumed_exactly(stage, tmp_path, accelerator):
                 trained(scored(killed), config, accelerator)
         assert torch.equal(trained(scored(killed, stop), config, accelerator, resume=True), straight)
         assert rates(killed) == pytest.approx(full)
+
+
+def test_seconds_of_a_killed_process_count(stage, accelerator, monkeypatch):
+    """Also those after its last checkpoint: the log has them."""
+    config = replace(SGD, checkpoint_every=100, log_every=1)
+
+    class Killed(BaseException):
+        pass
+
+    def die(training, step, batches):
+        if step == 5:
+            raise Killed
+        time.sleep(0.1)
+        return whole(training, step, batches)
+
+    whole = Training.step
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", die)
+        with pytest.raises(Killed):
+            trained(stage, config, accelerator)
+    assert not (stage.folder / "last.safetensors").exists()
+    trained(stage, config, accelerator, resume=True)
+    seconds = finished(stage.folder, config.steps)
+    assert seconds is not None
+    assert seconds > 0.4
