@@ -66,7 +66,7 @@ def read_by_pillow(path: Path, header: TiffHeader) -> tuple[np.ndarray, None]:
         array = array.view(np.uint32)
     elif array.dtype == np.uint8 and header.dtype == np.int8:
         array = array.view(np.int8)
-    elif array.dtype == np.int32:
+    elif array.dtype == np.int32 and header.dtype.kind == "i":
         array = array.astype(header.dtype)
     return array if array.ndim == 3 else array[..., None], None
 

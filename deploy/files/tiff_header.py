@@ -199,6 +199,8 @@ def _check(page: Page, path: Path) -> None:
     height, width, samples = (number(page, name) for name in ("height", "width", "samples"))
     if min(height, width, samples, *page["bits"]) < 1:
         raise ValueError(f"it is {height}×{width} pixels of {samples} samples")
+    if number(page, "planar", 1) not in (1, _SEPARATE):
+        raise ValueError(f"its planar configuration is {number(page, 'planar')}")
     photometric, depth = number(page, "photometric", BLACK_IS_ZERO), number(page, "depth", 1)
     shape = (height, width, samples)
     problem = None
@@ -206,6 +208,10 @@ def _check(page: Page, path: Path) -> None:
         problem = "its bands differ in their type of numbers; save them as one type, such as float32"
     elif page["format"][0] not in (1, 2, 3):
         problem = "pixels are complex numbers; save amplitude or intensity as float32"
+    elif "photometric" not in page and samples == 1 and page["format"][0] == 1:
+        problem = (
+            "does not say whether 0 is black or white; say so: gdal_translate -co PHOTOMETRIC=MINISBLACK"
+        )
     elif depth > 1:
         problem = f"holds a volume of {depth} slices; save them as the bands of one page"
     elif photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR):
@@ -218,11 +224,35 @@ def _check(page: Page, path: Path) -> None:
 
 
 def _check_parts(page: Page, length: int) -> None:
-    """Raise a `ValueError` where parts of the image lie beyond the end of the file."""
-    for kind in ("strip", "tile"):
-        starts, sizes = page.get(f"{kind}_offsets", ()), page.get(f"{kind}_lengths", ())
-        if any(start + size > length for start, size in zip(starts, sizes, strict=False)):
-            raise ValueError("parts of the image lie beyond the end")
+    """Check that all strips or tiles are there: libraries fill in what is missing, each in its way.
+
+    Raises:
+        ValueError: they are not.
+    """
+    kind = "tile" if "tile_offsets" in page else "strip"
+    starts, sizes = page.get(f"{kind}_offsets", ()), page.get(f"{kind}_lengths", ())
+    if any(start + size > length for start, size in zip(starts, sizes, strict=False)):
+        raise ValueError("parts of the image lie beyond the end")
+    height, width, samples = (number(page, name) for name in ("height", "width", "samples"))
+    if kind == "tile":
+        across, down = number(page, "tile_width"), number(page, "tile_height")
+    else:
+        across, down = width, min(height, number(page, "rows_per_strip", height))
+    if min(across, down) < 1:
+        raise ValueError(f"its parts are {down}×{across} pixels")
+    planes = samples if number(page, "planar", 1) == _SEPARATE else 1
+    wanted = -(-height // down) * -(-width // across) * planes
+    if min(len(starts), len(sizes) or wanted) < wanted:
+        raise ValueError(f"it has {len(starts)} of its {wanted} parts")
+    stored = height * (-(-width * (samples // planes) * int(page["bits"][0]) // 8)) * planes
+    if (
+        kind == "strip"
+        and number(page, "compression", 1) == 1
+        and sizes
+        and 0 not in sizes
+        and sum(sizes) < stored
+    ):
+        raise ValueError(f"its parts have {sum(sizes):,.0f} of {stored:,} bytes")
 
 
 def _dtype(bits: int, kind: int) -> np.dtype | None:

@@ -87,6 +87,9 @@ class GeoSource:
 
     def _choose(self, bands: Sequence[int] | None) -> None:
         header = self.header
+        found = (self.dataset.height, self.dataset.width, self.dataset.count)
+        if found != (header.height, header.width, header.samples):
+            raise UserError(f"{self.path}: GDAL reads {found} where the file says otherwise; write it again")
         count = 3 if header.colors else header.samples
         usual = range(1, 4) if header.colors else [index + 1 for index in header.channels]
         self.indexes = list(usual if bands is None else bands)

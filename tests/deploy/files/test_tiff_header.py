@@ -187,3 +187,17 @@ def test_every_damaged_byte_is_one_line_or_the_same_size(tmp_path, capfd):
         message = refusal(read_header, tmp_path / "a.tif")
         assert message.startswith(f"{tmp_path}/a.tif: ") or not message
         assert "\n" not in message
+
+
+def test_parts_that_are_missing_are_damage(tmp_path):
+    """Libraries fill them in, with zeros, the no-data value, or what lies there."""
+    tifffile.imwrite(
+        tmp_path / "a.tif", GRAY[..., 0], photometric="minisblack", metadata=None, rowsperstrip=4
+    )
+    data = (tmp_path / "a.tif").read_bytes()
+    for code, kind in ((3, "H"), (4, "I")):
+        before, after = (struct.pack(f"<HHI{kind}", 257, code, 1, rows) for rows in (20, 2000))
+        data = data.replace(before, after)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.tif: corrupt image, .* \(it has 5 of its 500 parts"):
+        read_image(tmp_path / "a.tif")
