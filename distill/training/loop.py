@@ -71,30 +71,7 @@ def train(
     ):
         if log is not None and resume:
             state.count(log.spent)
-        batches, done, scored = stop.interruptible(training.batches(start)), start, not state.unscored
-        try:
-            if not scored:
-                training.score(log, done, stop)
-                scored = True
-                state.save(done)
-            for step in range(start, config.steps):
-                terms = training.step(step, batches)
-                done, scored = step + 1, False
-                stopping = any_process(stop.received is not None, accelerator)
-                training.record(log, done, terms)
-                training.score(log, done, stop)
-                scored = True
-                saving = stopping or done == config.steps or done % config.checkpoint_every == 0
-                if saving and accelerator.is_main_process:
-                    state.save(done)
-                if stopping:
-                    accelerator.wait_for_everyone()
-                    raise StoppedSafely(stop.received or signal.SIGTERM)
-        except StoppedSafely as stopped:
-            if not scored or done > start:
-                state.save(done, scored=scored)
-            message = f"stopped after step {done} of {stage.name}; continue with --resume"
-            raise Interrupted(message, stopped.number) from None
+        _run(training, start, log, stop)
     return state.finish()
 
 
@@ -238,6 +215,35 @@ class Training:
             if log is not None:
                 log.write_scores(done, scores)
                 state.keep_if_best(done, scores)
+
+
+def _run(training: Training, start: int, log: TrainLog | None, stop: StopRequests) -> None:
+    """Take the steps from `start` on; a stop request saves the state and raises `Interrupted`."""
+    state = training.state
+    batches, done, scored = stop.interruptible(training.batches(start)), start, not state.unscored
+    try:
+        if not scored:
+            training.score(log, done, stop)
+            scored = True
+            state.save(done)
+        for step in range(start, training.config.steps):
+            terms = training.step(step, batches)
+            done, scored = step + 1, False
+            stopping = any_process(stop.received is not None, training.accelerator)
+            training.record(log, done, terms)
+            training.score(log, done, stop)
+            scored = True
+            saving = stopping or done == training.config.steps or done % training.config.checkpoint_every == 0
+            if saving and training.accelerator.is_main_process:
+                state.save(done)
+            if stopping:
+                training.accelerator.wait_for_everyone()
+                raise StoppedSafely(stop.received or signal.SIGTERM)
+    except StoppedSafely as stopped:
+        if not scored or done > start:
+            state.save(done, scored=scored)
+        message = f"stopped after step {done} of {training.stage.name}; continue with --resume"
+        raise Interrupted(message, stopped.number) from None
 
 
 def prepared(
