@@ -46,7 +46,11 @@ class Bench:
     def costs(self, runs: Mapping[str, RunConfig]) -> dict[str, Cost]:
         """The cost of each run: read from `costs.json`, measured and added there for runs that it does not list."""
         path = self.folder / "costs.json"
-        known = {k: Cost(**v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()} if path.exists() else {}
+        known = (
+            {k: Cost(**v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+            if path.exists()
+            else {}
+        )
         wanted = {name: run for name, run in runs.items() if name not in known}
         if wanted:
             reference = next(iter(runs))
@@ -91,7 +95,9 @@ class Bench:
                 " outputs; raise --seconds or lower --distill.views"
             )
         network = self._train(run, folder, seed, steps)
-        log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        log = [
+            json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         key = f"val_{task_named(self.context.splits.task).metric.key}"
         curve = [(cost.share + line["step"] * cost.step, line[key]) for line in log if key in line]
         score = test_scores(self.context, network)[0]

@@ -93,6 +93,20 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser(
         "verify", help="check a bundle's files, and compare its golden outputs on this device"
     )
+    _add_verify_options(verify)
+
+    # Only for the list in --help: `main` calls these commands before it parses anything.
+    commands.add_parser("build", help="quantize and compile a bundle for a device, and verify the result")
+    commands.add_parser("measure", help="measure how fast candidates and bundles are on this device")
+    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
+    commands.add_parser("lint", help="predict how compilers will handle a bundle or an ONNX file")
+    commands.add_parser(
+        "threshold", help="choose the probability threshold of a two-class bundle on validation data"
+    )
+    return parser
+
+
+def _add_verify_options(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     add_engine_options(verify)
     verify.add_argument(
@@ -105,16 +119,6 @@ def _parser() -> argparse.ArgumentParser:
         "--sandbox-seconds", type=int, default=SECONDS, help="its time (default: %(default)s)"
     )
     verify.set_defaults(command=_verify)
-
-    # Only for the list in --help: `main` calls these commands before it parses anything.
-    commands.add_parser("build", help="quantize and compile a bundle for a device, and verify the result")
-    commands.add_parser("measure", help="measure how fast candidates and bundles are on this device")
-    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
-    commands.add_parser("lint", help="predict how compilers will handle a bundle or an ONNX file")
-    commands.add_parser(
-        "threshold", help="choose the probability threshold of a two-class bundle on validation data"
-    )
-    return parser
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -161,7 +165,9 @@ def _predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
         raise UserError(f"{path}: {error}") from error
     except MemoryError as error:
         height, width = image.shape[:2]
-        raise UserError(f"{path}: too little memory for {width}×{height} pixels; cut it into parts") from error
+        raise UserError(
+            f"{path}: too little memory for {width}×{height} pixels; cut it into parts"
+        ) from error
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:

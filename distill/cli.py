@@ -23,6 +23,7 @@ training
   students --ms 320x320          measure how fast they are here, or --export them to measure on a device
   losses                         list the losses against labels and against a teacher, with their options
   compare RUN_OR_BUNDLE…         compare models on labeled images: tables, plots, the worst images
+  convert FILE OUT               make a teacher of a PSPNet published by semseg or MMSegmentation
 before deployment
   build BUNDLE                   quantize and compile a bundle, and verify the result
   threshold BUNDLE               choose the best threshold of two classes on val, and store it in the bundle
@@ -54,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
         "students": _students,
         "losses": _losses,
         "compare": _compare,
+        "convert": _convert,
     }
     if command in training:
         return training[command](rest)
@@ -113,6 +115,13 @@ def _compare(argv: Sequence[str]) -> int:
     from distill.compare import command as compare
 
     return compare.main(argv)
+
+
+def _convert(argv: Sequence[str]) -> int:
+    _require_training("convert")
+    from distill.convert import command as convert
+
+    return convert.main(argv)
 
 
 def _require_training(command: str) -> None:

@@ -105,6 +105,11 @@ class ModelConfig:
     max_ms: float = 0.0
     """For the student: train the largest network of the family of `arch` whose inference takes at most so many
     milliseconds (median, engine alone), measured untrained before the training. 0 = train `arch`."""
+    align_corners: bool = False
+    """Upsample the averages of PSPNet's pyramid with aligned corners, as semseg's published networks do."""
+    contract_dilation: bool = True
+    """The first block of a dilated stage of PSPNet's ResNet keeps the dilation of the stage before, as in timm and
+    MMSegmentation; off for semseg's published networks, which dilate it as well."""
     on: Path | None = None
     """Where `max_ms` holds: a file that `edgedistill measure` wrote on the device. Default: the CPU of this machine."""
 

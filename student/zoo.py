@@ -56,8 +56,8 @@ def _unet_fusion(
     return UNet(in_channels, num_outputs, modalities=modalities, **options)
 
 
-PSPNET_OPTIONS = frozenset({"output_stride", "head_channels", "dropout", "aux", "detail", "pretrained"})
-DEEPLAB_OPTIONS = PSPNET_OPTIONS - {"detail"}
+DEEPLAB_OPTIONS = frozenset({"output_stride", "head_channels", "dropout", "aux", "pretrained"})
+PSPNET_OPTIONS = DEEPLAB_OPTIONS | {"detail", "align_corners", "contract_dilation"}
 UNET_OPTIONS = frozenset({"width", "depth", "up", "extra", "weighted", "modalities", "dropout", "aux"})
 GRCONVNET_OPTIONS = frozenset({"width", "dropout", "aux"})
 EDGE_OPTIONS = frozenset(
@@ -104,6 +104,8 @@ COMMON: Mapping[str, object] = {
     "dropout": 0.1,
     "detail": False,
     "pretrained": False,
+    "align_corners": False,
+    "contract_dilation": True,
 }
 """Options that a configuration sets for every network, with their defaults, which are those of PSPNet."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import timm
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from deploy.errors import UserError
@@ -17,6 +18,7 @@ def build_backbone(
     *,
     pretrained: bool = False,
     maps: Sequence[int] = (-2, -1),
+    contract_dilation: bool = True,
 ) -> nn.Module:
     """Build a timm network that returns feature maps.
 
@@ -27,13 +29,24 @@ def build_backbone(
         pretrained: start from timm's ImageNet weights.
         maps: indices of the feature maps to return, as timm counts them: 0 has stride 2, 1 has stride 4, -1 is layer4.
             By default the last two, `[layer3, layer4]`.
+        contract_dilation: the first block of a dilated stage keeps the dilation of the stage before, as timm and
+            MMSegmentation build it. False dilates it like the others, as semseg does; for ResNets only.
 
     Returns:
         A module from N×C×H×W to the list of these maps.
 
     Raises:
-        UserError: the name is unknown, the network cannot be dilated, or the weights cannot be fetched.
+        UserError: the name is unknown, the network cannot be dilated (so), or the weights cannot be fetched.
     """
+    backbone = _dilated(name, in_channels, output_stride, maps)
+    if not contract_dilation:
+        _dilate_first_blocks(backbone, name, output_stride)
+    if pretrained:
+        _load_pretrained(backbone, name, in_channels)
+    return backbone
+
+
+def _dilated(name: str, in_channels: int, output_stride: int, maps: Sequence[int]) -> nn.Module:
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise UserError(f"timm has no model {name!r}; similar: {similar}")
@@ -57,14 +70,27 @@ def build_backbone(
         raise UserError(
             f"backbone {name!r} has output stride {reached}, not {output_stride}; set --*.output-stride"
         )
-    if pretrained:
-        _load_pretrained(backbone, name, in_channels)
     return backbone
 
 
 def feature_channels(backbone: nn.Module) -> tuple[int, ...]:
     """Channels of the feature maps that a backbone returns, by default `(layer3, layer4)`."""
     return tuple(backbone.feature_info.channels())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+
+def _dilate_first_blocks(backbone: nn.Module, name: str, output_stride: int) -> None:
+    """Give the 3×3 convolutions in the first block of each dilated stage of a ResNet the dilation of the stage."""
+    modules = dict(backbone.named_modules())
+    for stage, stride in (("layer3", 16), ("layer4", 32)):
+        block = modules.get(f"{stage}.0")
+        if not isinstance(block, BasicBlock | Bottleneck):
+            raise UserError(
+                f"backbone {name!r} is no ResNet, so its contract_dilation cannot be switched off"
+            )
+        dilation = max(1, stride // output_stride)
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.dilation = module.padding = (dilation, dilation)
 
 
 def _load_pretrained(backbone: nn.Module, name: str, in_channels: int) -> None:

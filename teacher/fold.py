@@ -51,22 +51,22 @@ class FoldedPyramid(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
+        height, width, corners = *x.shape[-2:], self.pyramid.align_corners
         rows, columns = [], []
         for cells, taps in zip(self.pyramid.pooled(x), self.taps, strict=True):
             bins = cells.shape[-1]
             # N×(3·O·3)×k×k → N×O×(3k)×(3k): rows by row tap and cell row, columns by column tap and cell column
             tapped = F.conv2d(cells, taps).reshape(-1, 3, len(self.direct), 3, bins, bins)
             tapped = tapped.permute(0, 2, 1, 4, 3, 5).reshape(-1, len(self.direct), 3 * bins, 3 * bins)
-            columns.append(tapped @ _shifted_upsampling(width, bins).to(x).T)
-            rows.append(_shifted_upsampling(height, bins).to(x))
+            columns.append(tapped @ _shifted_upsampling(width, bins, corners).to(x).T)
+            rows.append(_shifted_upsampling(height, bins, corners).to(x))
         return F.conv2d(x, self.direct, self.bias, padding=1) + torch.cat(rows, dim=1) @ torch.cat(
             columns, dim=2
         )
 
 
-def _shifted_upsampling(size: int, bins: int) -> Tensor:
+def _shifted_upsampling(size: int, bins: int, align_corners: bool) -> Tensor:
     """[S₋₁U, S₀U, S₁U], size×(3·bins): upsampling from `bins` cells, shifted by each of the kernel's three taps."""
-    upsampling = upsampling_matrix(size, bins)
+    upsampling = upsampling_matrix(size, bins, align_corners)
     padded = F.pad(upsampling, (0, 0, 1, 1))  # the convolution's zero padding
     return torch.cat([padded[tap : tap + size] for tap in range(3)], dim=1)

@@ -26,13 +26,13 @@ def pooling_matrix(size: int, bins: int) -> np.ndarray:
     return matrix
 
 
-def upsampling_matrix(size: int, cells: int) -> Tensor:
-    """The float32 matrix `size × cells` that `interpolate(…, mode="bilinear", align_corners=False)` applies to a row.
+def upsampling_matrix(size: int, cells: int, align_corners: bool = False) -> Tensor:
+    """The float32 matrix `size × cells` that `interpolate(…, mode="bilinear", align_corners=…)` applies to a row.
 
     `U_h · X · U_wᵀ` is that upsampling. In ONNX Runtime it was measured to be 1.3 to 2.5 times as fast as Resize.
     """
     line = torch.eye(cells).unsqueeze(0)  # unit vectors give the matrix's columns
-    return F.interpolate(line, size, mode="linear", align_corners=False)[0].T
+    return F.interpolate(line, size, mode="linear", align_corners=align_corners)[0].T
 
 
 def exact_adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:

@@ -46,11 +46,13 @@ class PyramidPooling(nn.Module):
     Args:
         channels: C.
         bins: cells along each axis of each average.
+        align_corners: whether the averages are upsampled so that the centers of corner cells are those of the map's
+            corners (see `torch.nn.functional.interpolate`).
     """
 
-    def __init__(self, channels: int, bins: Sequence[int] = BINS) -> None:
+    def __init__(self, channels: int, bins: Sequence[int] = BINS, *, align_corners: bool = False) -> None:
         super().__init__()
-        self.bins = tuple(bins)
+        self.bins, self.align_corners = tuple(bins), align_corners
         self.out_channels = channels + len(self.bins) * (channels // len(self.bins))
         self.branches = nn.ModuleList(
             conv_bn_relu(channels, channels // len(self.bins), 1) for _ in self.bins
@@ -64,7 +66,8 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[-2:]
-        maps = [F.interpolate(p, size, mode="bilinear", align_corners=False) for p in self.pooled(x)]
+        corners = self.align_corners
+        maps = [F.interpolate(p, size, mode="bilinear", align_corners=corners) for p in self.pooled(x)]
         return torch.cat([x, *maps], dim=1)
 
 
@@ -107,6 +110,10 @@ class PSPNet(nn.Module):
         aux: build the auxiliary head on layer3.
         detail: output maps at half the size of the image, from the head and the backbone's first two maps (`Detail`).
         pretrained: load ImageNet weights into the backbone.
+        align_corners: of the pyramid's upsampling, True in semseg's networks. The enlargement of the logits to the
+            size of the image is not part of the network; it has half-pixel centers (`align_corners=False`) in all of
+            this project.
+        contract_dilation: as for `build_backbone`; False in semseg's networks.
 
     Raises:
         UserError: timm has no such backbone or cannot dilate it, or the weights cannot be fetched.
@@ -124,12 +131,21 @@ class PSPNet(nn.Module):
         aux: bool = True,
         detail: bool = False,
         pretrained: bool = False,
+        align_corners: bool = False,
+        contract_dilation: bool = True,
     ) -> None:
         super().__init__()
         maps = (0, 1, -2, -1) if detail else (-2, -1)
-        self.backbone = build_backbone(backbone, in_channels, output_stride, pretrained=pretrained, maps=maps)
+        self.backbone = build_backbone(
+            backbone,
+            in_channels,
+            output_stride,
+            pretrained=pretrained,
+            maps=maps,
+            contract_dilation=contract_dilation,
+        )
         *fine, layer3, layer4 = feature_channels(self.backbone)
-        self.pyramid = PyramidPooling(layer4)
+        self.pyramid = PyramidPooling(layer4, align_corners=align_corners)
         self.head = conv_bn_relu(self.pyramid.out_channels, head_channels, 3)
         self.detail = Detail(head_channels, fine) if detail else None
         self.dropout = nn.Dropout2d(dropout)

@@ -1,5 +1,6 @@
 """Reading weights from local files; nothing but tensors is ever unpickled."""
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,16 +11,51 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from deploy.errors import UserError
+from teacher.published import project_of
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "conv_head.", "norm_head.", "bn2.")
 """Name prefixes, in torchvision and timm files, of layers that follow the features and that a backbone lacks."""
 
 
+def read_file(path: Path) -> object:
+    """Read a `.safetensors` file, or a PyTorch file with `weights_only=True`; tensors are on the CPU.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds Python objects other than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old pickle protocols: only whether the file can be read matters
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            return torch.load(path, "cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # the unpickler raises whatever the bytes lead to, such as KeyError or IndexError
+        if objects := _objects_in(path):
+            raise UserError(
+                f"{path}: holds Python objects ({', '.join(objects[:3])}), which are never unpickled; save its tensors"
+                " alone where you trust it: torch.save(torch.load(OLD, weights_only=False)['state_dict'], NEW)"
+            ) from error
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise UserError(f"{path}: not a readable weights file ({reason})") from error
+
+
+def _objects_in(path: Path) -> list[str]:
+    """Types of the Python objects in a PyTorch file, found without unpickling; empty for other files."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # a damaged file may raise anything
+        warnings.simplefilter("ignore")
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return []
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a `.safetensors` file, or of a PyTorch file with `weights_only=True`.
+    """Read the tensors of a file of weights.
 
     Args:
-        path: the file. Tensors may be nested under `state_dict` or `model`.
+        path: as for `read_file`. Tensors may be nested under `state_dict` or `model`.
 
     Returns:
         Tensors by name, on the CPU, without the prefixes `module.` or `model.`.
@@ -27,25 +63,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, or holds more than tensors.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old pickle protocols: only whether the file can be read matters
-            state = (
-                load_file(path)
-                if path.suffix == ".safetensors"
-                else torch.load(path, "cpu", weights_only=True)
-            )
-    except (
-        Exception
-    ) as error:  # the unpickler raises whatever the bytes lead to, such as KeyError or IndexError
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise UserError(f"{path}: not a readable weights file ({reason})") from error
+    return tensors_of(read_file(path), path)
+
+
+def tensors_of(content: object, path: Path) -> dict[str, Tensor]:
+    """The tensors by name in what `read_file` has read, as `read_state` returns them.
+
+    Raises:
+        UserError: it holds more than tensors.
+    """
+    state = content
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise UserError(f"{path}: holds more than named tensors; save a state dict")
     if any(name.startswith("model.") for name in state):
         # a checkpoint of edgedistill, which may also hold tensors of the optimizer
@@ -64,9 +97,14 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
 
     Raises:
         UserError: the file cannot be read, or its tensors do not fit; the message gives the numbers and first names of
-            tensors that are missing, unexpected or of another shape.
+            tensors that are missing, unexpected or of another shape. Or it is a published network to be converted.
     """
     state = read_state(path)
+    if project := project_of(state):
+        raise UserError(
+            f"{path}: is a network of {project}, whose tensors have other names; convert it first:"
+            f" edgedistill convert {path} {path.stem}.safetensors"
+        )
     has_backbone = any(name == "backbone" for name, _ in network.named_children())
     if has_backbone and not any(name.startswith("backbone.") for name in state):
         load_backbone_state(network.get_submodule("backbone"), state, in_channels, source=str(path))

@@ -136,9 +136,9 @@ def candidates(
 
 
 def remembered(folder: Path, manifest: Manifest, settings: Iterable[Setting], wanted: str) -> Choice | None:
-    """The choice that is remembered under a key, if it is still one of the settings (with any number of threads)."""
+    """The choice that is remembered under a key, if it is still one of those that would be measured."""
     known = recall(folder, manifest, wanted)
-    fits = known is not None and any(one.name == known.setting.name for one in settings)
+    fits = known is not None and any(known.setting in (one, *variants(one)) for one in settings)
     return known if fits else None
 
 

@@ -20,6 +20,7 @@ from deploy.bundle.lock import locked
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.files.json_files import read_json
 
 FILE = "auto.json"
 
@@ -87,7 +88,7 @@ def can_remember(folder: Path) -> bool:
 def _read(path: Path, manifest: Manifest) -> Mapping[str, Choice]:
     """The stored choices for this bundle; none where the file is missing, damaged, or for another bundle."""
     try:
-        stored = msgspec.json.decode(path.read_bytes(), type=_Choices)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        stored = read_json(path, _Choices)
+    except (OSError, ValueError):
         return {}
     return stored.choices if stored.bundle == manifest.digest else {}

@@ -9,6 +9,7 @@ from deploy.backends.engine import CPU_MODELS
 from deploy.backends.setting import BF16, Setting
 from deploy.bundle.engine_files import engines_folder
 from deploy.bundle.manifest import Manifest, golden_metric
+from deploy.files.json_files import read_json
 
 MIN_AGREEMENT: Mapping[str, float] = {"fp32": 0.999, "fp16": 0.995, BF16: 0.995, "int8": 0.98}
 """Smallest fraction of golden pixels with the expected label.
@@ -51,8 +52,8 @@ def failed_here(folder: Path, setting: Setting) -> bool:
     """Whether `edgedistill build` measured this backend and precision on this machine, and it was over its budget."""
     path = engines_folder(folder) / f"{setting.backend}-{setting.precision}.receipt.json"
     try:
-        return not msgspec.json.decode(path.read_bytes(), type=_Verdict).passed
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # never measured, or not ours
+        return not read_json(path, _Verdict).passed
+    except (OSError, ValueError):  # never measured, or not ours
         return False
 
 

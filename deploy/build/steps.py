@@ -39,6 +39,7 @@ from deploy.evaluation.receipt import (
     table,
 )
 from deploy.files.atomic import json_bytes, write_json
+from deploy.files.json_files import read_json
 from deploy.heartbeat import working
 from deploy.loading import load
 from deploy.quantize.options import Int8Options, Say
@@ -266,8 +267,8 @@ def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) 
 
 def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
     try:
-        exported = msgspec.json.decode((bundle / RECEIPT).read_bytes(), type=Receipt)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # no receipt, or another program's
+        exported = read_json(bundle / RECEIPT, Receipt)
+    except (OSError, ValueError):  # no receipt, or another program's
         return ()
     same = all(
         getattr(exported, field) == getattr(receipt, field)

@@ -22,8 +22,9 @@ from deploy.bundle.manifest import (
 )
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, named_write_errors, sha256_file
+from deploy.files.json_files import one_line, read_json
 from deploy.files.staging import staged
-from deploy.text import shown, shown_lines
+from deploy.text import shown_lines
 
 
 def write_bundle(
@@ -182,26 +183,17 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         return msgspec.convert(raw, Manifest)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {_line(error)}; export the bundle again") from error
-
-
-def _line(error: Exception) -> str:
-    """What an error says about a manifest: it may cite names of any length, with any characters."""
-    return shown(str(error)[:300])
+        raise UserError(f"{path}: {one_line(error)}; export the bundle again") from error
 
 
 def _parsed(path: Path) -> dict[str, Any]:
     """The content of a manifest as it is, with an integer `schema_version`; `UserError` if there is none."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise UserError(f"{path}: has more than {MOST_BYTES >> 20} MiB, so it is not a manifest")
-        raw = msgspec.json.decode(content)
-        if type(raw["schema_version"]) is not int:
-            raise TypeError("schema_version is not an integer")
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path}: is not a manifest ({_line(error)}); export the bundle again") from error
+        raw = read_json(path, dict[str, Any], MOST_BYTES)
+        if type(raw.get("schema_version")) is not int:
+            raise ValueError("no integer `schema_version`")
+    except ValueError as error:
+        raise UserError(f"{path}: is not a manifest ({error}); export the bundle again") from error
     return raw
 
 
@@ -245,7 +237,7 @@ def _sealed(manifest: Manifest) -> Manifest:
         checked = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
         return msgspec.structs.replace(checked, digest=_digest(_written(checked)))
     except msgspec.ValidationError as error:
-        raise UserError(f"the manifest of bundle {manifest.name} is invalid: {_line(error)}") from error
+        raise UserError(f"the manifest of bundle {manifest.name} is invalid: {one_line(error)}") from error
 
 
 def _encodable(manifest: Manifest) -> Manifest:

@@ -16,6 +16,7 @@ from deploy.bundle.lock import locked
 from deploy.bundle.manifest import ENGINES
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, sha256_file, write_json
+from deploy.files.json_files import read_json
 
 SUFFIX = ".engine"
 SCHEMA_VERSION = 1
@@ -125,15 +126,14 @@ def read_sidecar(engine: Path) -> Sidecar:
     if not path.is_file():
         raise UserError(f"{engine}: has no sidecar {path.name} beside it; build it again")
     try:
-        data = path.read_bytes()
-        version = msgspec.json.decode(data, type=_Version).schema_version
+        version = read_json(path, _Version).schema_version
         if version > SCHEMA_VERSION:
             raise UserError(
                 f"{path}: has schema {version}, this version reads up to {SCHEMA_VERSION};"
                 " update edgedistill, or build the engine again"
             )
-        return msgspec.json.decode(data, type=Sidecar)
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        return read_json(path, Sidecar)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is not an engine's sidecar ({error}); build the engine again") from error
 
 

@@ -68,6 +68,7 @@ def _read(archive: zipfile.ZipFile, name: str, manifest: Manifest) -> np.ndarray
             raise ValueError(f"{name} has {entry.file_size} bytes, its header tells {size}")
         content = bytearray(size)
         # One read more than needed: at its end the archive checks its checksum.
+        assert isinstance(file, zipfile.ZipExtFile)
         if file.readinto(content) != size or file.read(1):
             raise ValueError(f"{name} is cut off")
     return np.frombuffer(content, dtype).reshape(shape)

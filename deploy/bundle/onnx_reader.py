@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 DEEPEST = 16
 """Nesting of graphs in operators; networks have none or one level."""
@@ -231,7 +232,7 @@ def _signed(number: int) -> int:
     return number - (1 << 64) if number >> 63 else number
 
 
-def _fields(view: memoryview | int) -> Iterator[tuple[int, memoryview | int]]:
+def _fields(view: memoryview | int) -> Iterator[tuple[int, Any]]:
     """Number and content of each field of a message; 32- and 64-bit numbers, which are never needed, as bytes."""
     if isinstance(view, int):
         raise ValueError("a number where it should have a message")

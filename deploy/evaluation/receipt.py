@@ -215,10 +215,8 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
     ]
     rows += [(name, *"–––––", f"{size / 1e6:.1f}", "not run here") for name, size in not_run]
     reasons = [reason for hop in receipt.hops for reason in hop.reasons]
-    notes = int8_notes(_of_cpu(receipt))
-    return "\n".join(
-        [f"{receipt.source}, {receipt.images} images", format_table(header, rows), *notes, *reasons]
-    )
+    title, notes = f"{receipt.source}, {receipt.images} images", int8_notes(_of_cpu(receipt))
+    return "\n".join([title, format_table(header, rows), *notes, *reasons])
 
 
 def _of_cpu(receipt: Receipt) -> dict[tuple[str, str], float]:

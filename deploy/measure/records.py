@@ -12,6 +12,7 @@ import msgspec
 
 from deploy.bundle.manifest import InputSpec, OutputSpec
 from deploy.errors import UserError
+from deploy.files.json_files import one_line, read_json
 
 CANDIDATES = "candidates.json"
 SCHEMA_VERSION = 1
@@ -145,10 +146,10 @@ def read_measurement(path: Path) -> Measurement:
 
 def _read(path: Path, kind: type[Record], command: str) -> Record:
     try:
-        raw = msgspec.json.decode(path.read_bytes())
+        raw = read_json(path, object)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it: {command}") from None
-    except (IsADirectoryError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (IsADirectoryError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); make it again: {command}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -158,4 +159,4 @@ def _read(path: Path, kind: type[Record], command: str) -> Record:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {error}; make it again: {command}") from error
+        raise UserError(f"{path}: {one_line(error)}; make it again: {command}") from error

@@ -27,6 +27,8 @@ class Stats:
     """Whether images are normalized by these statistics or by their own (see `deploy.inference.normalize`)."""
     target: tuple[float, float] = (0.0, 1.0)
     """For regression: mean and deviation of the maps, in their unit."""
+    weights: str = ""
+    """The weights file that `mean` and `std` are of, in place of the split (see `distill.pipeline.initial_weights`)."""
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:

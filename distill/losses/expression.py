@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from deploy.errors import UserError, did_you_mean
 from distill.losses.registry import DISTILLATION_LOSSES, Loss
 
+LONGEST = 1000
+"""Characters of a sum of losses."""
 EXAMPLE = "kl(t=2) + 3*cwd(t=4)"
 FEATURES = "a PSPNet has layer3, layer4, head"
 
@@ -61,6 +63,8 @@ def parse_terms(
     source = " ".join(text.split())
     if not source:
         raise UserError(f"the loss is empty; write a sum such as {example}")
+    if len(source) > LONGEST:
+        raise UserError(f"a loss of {len(source)} characters; write a sum such as {example}")
     try:
         with warnings.catch_warnings(action="ignore"):  # syntax warnings of Python on odd literals
             tree = ast.parse(source, mode="eval")

@@ -32,6 +32,8 @@ def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: Tra
         dropout=model.dropout,
         aux=config.loss.aux > 0,
         pretrained=model.pretrained,
+        align_corners=model.align_corners,
+        contract_dilation=model.contract_dilation,
     )
     if model.weights is not None:
         load_weights(network, model.weights, channels)

@@ -15,6 +15,7 @@ from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
+from distill.pipeline.initial_weights import check_initial_weights, with_normalization
 from distill.pipeline.networks import new_network
 from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
@@ -49,6 +50,7 @@ def prepare(config: RunConfig) -> RunContext:
     task = task_of(config, splits)
     check_data(config, splits, task, terms)
     config, lines = with_detail(config, splits, task)
+    check_initial_weights(config, splits)
     check_networks(config, splits, task, terms)
     if accelerator.is_main_process:
         resumes = holds_run(config, computed_by(accelerator))
@@ -109,6 +111,8 @@ def computed_by(accelerator: Accelerator) -> dict[str, object]:
 def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator: Accelerator) -> Stats:
     """The statistics of the training split, computed once by the main process and read from `stats.json` by all.
 
+    Mean and deviation are those of the teacher's weights file where it describes them.
+
     Raises:
         UserError: no training image has a valid pixel.
     """
@@ -121,6 +125,9 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
         ]
         if absent:
             say(f"warning: no training pixel is labeled {', '.join(absent)}")
+        stats, lines = with_normalization(config, splits, stats)
+        for line in lines:
+            say(line)
         write_json(path, stats)
     accelerator.wait_for_everyone()
     try:

@@ -14,7 +14,7 @@ from distill.tasks.task import PreparedData
 from distill.training.checkpoint import Meta, load_network, read_meta
 from student.zoo import build_network
 
-FIELDS = ("arch", "output_stride", "head_channels", "detail")
+FIELDS = ("arch", "output_stride", "head_channels", "detail", "align_corners", "contract_dilation")
 TOLERANCE = 0.05
 """Largest difference between two normalizations: of means, in standard deviations; of deviations, relative."""
 

@@ -83,7 +83,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def moving_average(decay: float) -> Callable[..., None]:
     """An exponential moving average of weights for `torch.optim.swa_utils.AveragedModel`, with a warm-up.
 
     The n-th update of the first copy has the decay min(decay, (1 + n) / (10 + n)), as TensorFlow's

@@ -48,6 +48,7 @@ class Worker:
         self.base = self.peak = json.loads(self.lines.get(timeout=SECONDS))["peak"]
 
     def _read(self) -> None:
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.put(line)
         self.lines.put("")

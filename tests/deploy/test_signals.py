@@ -56,6 +56,10 @@ def test_a_signal_that_is_ignored_stays_ignored():
 def test_the_handlers_of_before_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Stopped, match="SIGTERM"), stopping_by_exception():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+        _terminated()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def _terminated() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None, **streams):
+def run(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None, **streams: Any):
     env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
     result = subprocess.run([*COMMAND, *arguments], cwd=cwd, env=env, timeout=60, check=False, **streams)
@@ -190,6 +191,7 @@ def test_an_interrupt_while_libraries_are_imported(folder, module):
             command, cwd=folder, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
         text = b""
+        assert process.stderr is not None
         for line in process.stderr:  # a line as soon as each module has been imported
             if line.endswith(b" " + library.encode() + b"\n"):
                 process.send_signal(signal.SIGINT)

@@ -94,10 +94,8 @@ def cirkd(
     the cells of an image of the batch (all pairs of images, itself included), to remembered pixels and to remembered
     regions form three softmax distributions. The loss is the weighted sum of KL(teacher ‖ student) of each, mean over
     the images of the batch and over the cells of the image. Above `CELLS` and `CONTRASTS`, torch's generator draws a
-    sample. Unlike all other losses, that of an image depends on its batch and on the past.
-
-    In training mode, the teacher's embeddings of the batch are added to the memory after the loss; an empty memory
-    contributes 0.
+    sample. Unlike all other losses, that of an image depends on its batch and on the past: in training mode, the
+    teacher's embeddings are added to the memory after the loss; an empty memory contributes 0.
 
     Args:
         student: features, floating N×C×h×w, mapped to the teacher's channels; resized to its h×w if strides differ.
@@ -108,8 +106,7 @@ def cirkd(
         batch: weight ≥ 0 of the similarities within the batch.
         pixel: weight ≥ 0 of the similarities to remembered pixels.
         region: weight ≥ 0 of the similarities to remembered regions.
-        layers: 1×1 convolutions of the adapter that has mapped the student's features (see
-            `distill.losses.distillation_loss`): 1, or 2 as in the authors' code.
+        layers: 1×1 convolutions of the adapter before (`distill.losses.distillation_loss`): 1, or 2 as the authors.
 
     Returns:
         N values ≥ 0 in nats, float32 or float64; 0, with zero gradient, for an image without weight.
@@ -117,16 +114,18 @@ def cirkd(
     Raises:
         UserError: student and teacher have different numbers of channels.
     """
-    del layers  # of what comes before
     student, teacher = pair(student, teacher)
     weight = cell_weight(pixels, teacher.shape[-2:]).to(student).flatten(1)
     chosen = _some(weight > 0, CELLS)
     weight = weight.gather(1, chosen)
     images = torch.arange(len(weight), device=weight.device)[:, None]
     q, p = (unit(features.flatten(2)).mT[images, chosen] for features in (student, teacher))  # N×M×C
+    queues = (
+        (pixel, memory.pixel_queue, memory.pixel_count),
+        (region, memory.region_queue, memory.region_count),
+    )
     loss = batch * _within_batch(q, p, weight, t)
-    loss = loss + pixel * _to_memory(q, p, weight, memory.pixel_queue, memory.pixel_count, t)
-    loss = loss + region * _to_memory(q, p, weight, memory.region_queue, memory.region_count, t)
+    loss = loss + sum(share * _to_memory(q, p, weight, queue, count, t) for share, queue, count in queues)
     if memory.training:
         memory.update(teacher, pixels)
     return loss

@@ -39,7 +39,8 @@ def write_cloud(path: Path, points: list[str]) -> None:
     path.write_text(
         "# .PCD v.7 - Point Cloud Data file format\nFIELDS x y z rgb index\nSIZE 4 4 4 4 4\nTYPE F F F F U\n"
         f"COUNT 1 1 1 1 1\nWIDTH {len(points)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(points)}\n"
-        "DATA ascii\n" + "\n".join(points) + "\n", encoding="utf-8"
+        "DATA ascii\n" + "\n".join(points) + "\n",
+        encoding="utf-8",
     )
 
 

@@ -1,0 +1,126 @@
+"""Weights that a run starts from: what their file says must fit the configuration, and decides the normalization."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from deploy.errors import UserError
+from distill.config import ModelConfig, RunConfig, TrainConfig
+from distill.data.splits import Splits
+from distill.data.stats import Stats
+from distill.training.checkpoint import Meta
+from distill.training.checkpoint_metadata import find_metadata
+
+STRUCTURE = ("align_corners", "contract_dilation")
+"""Options of a network that the shapes of its tensors do not show. Files of before they existed have the defaults."""
+FAR = 5.0
+"""Difference of two normalizations from which images are probably in other units: of means, in standard deviations; of
+deviations, as a factor."""
+
+
+def check_initial_weights(config: RunConfig, splits: Splits) -> None:
+    """Compare the weights files of teacher and student with the configuration, before anything is written.
+
+    Raises:
+        UserError: a network of the same shapes computes something else than that of the file, or the network that
+            decides the normalization was trained with another kind of it or on other channels.
+    """
+    for name, model, _ in _networks(config):
+        meta = None if model.weights is None else find_metadata(model.weights)
+        if meta is None:
+            continue
+        usual = ModelConfig(model.arch)
+        for field in STRUCTURE:
+            theirs, option = meta["model"].get(field, getattr(usual, field)), field.replace("_", "-")
+            if theirs != getattr(model, field):
+                flag = f"--{name}.{'' if theirs else 'no-'}{option}"
+                raise UserError(f"{model.weights}: was trained with {option} {theirs}; give {flag}")
+    found = _deciding(config)
+    if found is not None:
+        _check_images(config, splits, *found)
+
+
+def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple[Stats, list[str]]:
+    """Statistics with the mean and deviation that the teacher's weights file describes, if it describes any.
+
+    Teacher, student and export share one normalization, and a network that is used as it is, or continued, needs that
+    of its own training. Without a teacher, the student's weights file decides.
+
+    Args:
+        config: configuration of the run.
+        splits: the data set.
+        stats: of its training split.
+
+    Returns:
+        The statistics to normalize by, and lines to print.
+    """
+    found = _deciding(config)
+    if found is None:
+        return stats, [_unknown(name, path) for name, path in _undescribed(config)]
+    path, meta = found
+    if stats.normalize != "set":
+        return stats, []
+    if tuple(meta["channels"]) != splits.channels:
+        names = f"{' '.join(meta['channels'])}, the data has {' '.join(splits.channels)}"
+        return stats, [f"normalization: that of the training split, as {path} is for the channels {names}"]
+    mean, std = tuple(meta["mean"]), tuple(meta["std"])
+    if (mean, std) == (stats.mean, stats.std):
+        return stats, []
+    given = replace(stats, mean=mean, std=std, weights=str(path))
+    lines = [f"normalization: {_shown(given)}, of {path}; the training split has {_shown(stats)}"]
+    shift = np.abs(np.subtract(mean, stats.mean)) / np.minimum(std, stats.std)
+    factor = np.maximum(np.divide(std, stats.std), np.divide(stats.std, std))
+    if max(*shift, *factor) > FAR:
+        lines.append(f"warning: the images differ much from those of {path}; are they in the same units?")
+    return given, lines
+
+
+def _networks(config: RunConfig) -> Iterator[tuple[str, ModelConfig, TrainConfig]]:
+    """The networks of a run in the order in which they decide the normalization."""
+    if not config.no_teacher:
+        yield "teacher", config.teacher, config.teacher_train
+    yield "student", config.student, config.student_train
+
+
+def _deciding(config: RunConfig) -> tuple[Path, Meta] | None:
+    """The weights file that decides the normalization, and its metadata: of the first network, if it has one."""
+    _, model, _ = next(_networks(config))
+    meta = None if model.weights is None else find_metadata(model.weights)
+    return None if model.weights is None or meta is None else (model.weights, meta)
+
+
+def _undescribed(config: RunConfig) -> Iterator[tuple[str, Path]]:
+    """Weights files that do not describe their network, of networks that are used as they are."""
+    for name, model, training in _networks(config):
+        if model.weights is not None and training.steps == 0 and find_metadata(model.weights) is None:
+            yield name, model.weights
+
+
+def _unknown(name: str, path: Path) -> str:
+    return (
+        f"warning: {path} does not say how its images were normalized; the {name} gets images normalized by the"
+        " training split"
+    )
+
+
+def _check_images(config: RunConfig, splits: Splits, path: Path, meta: Meta) -> None:
+    theirs, ours = meta.get("normalize", "set"), config.data.normalize
+    if theirs != ours:
+        raise UserError(
+            f"{path}: was trained with --data.normalize {theirs}, this run has {ours}; use {theirs} here, or other"
+            " weights"
+        )
+    channels = meta["channels"]
+    if len(channels) != len(splits.channels):
+        raise UserError(
+            f"{path}: was trained with {len(channels)} channels ({', '.join(channels)}), the data has"
+            f" {len(splits.channels)} ({', '.join(splits.channels)}); choose as many with --data.channels, or other"
+            " weights"
+        )
+
+
+def _shown(stats: Stats) -> str:
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (stats.mean, stats.std))
+    return f"mean {mean}, std {std}"
