@@ -35,13 +35,14 @@ CREATED := $(VENV)/.created-$(shell pwd | cksum | tr ' ' '-')
 TRAIN := $(VENV)/.train-$(KEY)
 DEV := $(VENV)/.dev-$(KEY)
 
-.PHONY: help demo fast test lint spelling format bench clean
+.PHONY: help demo fast test chaos lint spelling format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo     teacher, baseline and distilled student on synthetic scenes, 3 to 5 minutes'
 	@echo 'make test     the test suite (CI=true adds the slow tests; TESTS=path picks some)'
 	@echo 'make fast     a slice of every package, under a minute'
+	@echo 'make chaos    50 killed runs and 1000 damaged bundles, an hour'
 	@echo 'make lint     ruff, codespell, basedpyright, import-linter'
 	@echo 'make format   let ruff rewrite what it can'
 	@echo 'make bench    latency of the bundles under runs/ (or BUNDLES="path ...")'
@@ -55,6 +56,10 @@ test: $(DEV)
 
 fast: $(DEV)
 	$(BIN)/python -m pytest $(FAST) -n $(TEST_JOBS) --dist loadfile --timeout 60 -q -m 'not slow'
+
+chaos: $(DEV)
+	EDGEDISTILL_CHAOS=1000 $(BIN)/python -m pytest tests/chaos/test_damaged_bundles.py -s
+	EDGEDISTILL_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos/test_killed_runs.py
 
 lint: $(DEV) spelling
 	$(BIN)/python -m ruff check .
