@@ -80,6 +80,8 @@ class TestOptions:
         "dropout": 0.1,
         "detail": False,
         "pretrained": False,
+        "align_corners": False,
+        "contract_dilation": True,
     }
 
     @pytest.mark.parametrize("arch", [name for name in STUDENTS if "/" not in name])
