@@ -19,6 +19,7 @@ training
   inspect PRESET [--field value …]
                                  statistics of the data that a run would use: tables, CSV, plots
   tiles SRC DST [--size 256]     cut large images and their masks into tiles to train on
+  masks SRC DST --map 255=1      convert the numbers or colors of masks to class indices
   students [--size N]            list the students with parameters and multiply-accumulates
   students --ms 320x320          measure how fast they are here, or --export them to measure on a device
   losses                         list the losses against labels and against a teacher, with their options
@@ -52,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
         "presets": _presets,
         "inspect": _inspect,
         "tiles": _tiles,
+        "masks": _masks,
         "students": _students,
         "losses": _losses,
         "compare": _compare,
@@ -86,6 +88,13 @@ def _tiles(argv: Sequence[str]) -> int:
     from distill.tiles import command as tiles
 
     return tiles.main(argv)
+
+
+def _masks(argv: Sequence[str]) -> int:
+    _require_training("masks")
+    from distill.tiles import masks
+
+    return masks.main(argv)
 
 
 def _presets(_: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from distill.export_config import ExportConfig, Int8Config
-from distill.field_checks import at_least, require
+from distill.field_checks import at_least, not_negative, require
 
 MIN_SIDE = 8
 """Smallest height and width of a network input, in pixels."""
@@ -36,6 +36,10 @@ class DataConfig:
     normalize: Literal["set", "image", "patch"] = "set"
     """Mean and deviation that normalize the channels: of the training split, each image, or each patch that is run.
     Other values than `set` are for segmentation only; see `deploy.inference.normalize`."""
+    foreground: int | None = None
+    """For `folder`: the number of the second of two classes in the masks, such as 255 in masks of 0 and 255."""
+    allow_absent_classes: bool = False
+    """Train although a class has no pixel in the training split."""
     download: bool = False
     """Let torchvision download the data set if it can (VOC)."""
     synthetic_counts: tuple[int, int, int] = (256, 48, 64)
@@ -46,6 +50,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         at_least(MIN_SIDE, "data", "size", min(self.size))
         at_least(1, "data", "synthetic-counts", min(self.synthetic_counts))
+        if self.foreground is not None:
+            at_least(1, "data", "foreground", self.foreground)
+            require(
+                self.name == "folder",
+                "data",
+                "foreground",
+                f"{self.foreground}: is for the data set `folder`",
+            )
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,12 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         low, high = self.scale
         require(min(self.crop) >= 1, "augment", "crop", f"{self.crop}: sides must be positive")
-        require(0 < low <= high, "augment", "scale", f"{self.scale}: give the smaller factor first, above 0")
+        require(
+            0 < low <= high < math.inf,
+            "augment",
+            "scale",
+            f"{self.scale}: give the smaller factor first, above 0",
+        )
         require(0 <= self.rotate <= 180, "augment", "rotate", f"{self.rotate}: must be in 0..180 degrees")
         require(0 <= self.photometric <= 1, "augment", "photometric", f"{self.photometric}: must be in 0..1")
         for name, share in (("balance", self.balance), ("max-no-data", self.max_no_data)):
@@ -98,6 +115,11 @@ class ModelConfig:
     """Finer outputs for small objects and maps: of PSPNet at half of the image size, of EdgeNet at a quarter.
     Default: this, or EdgeNet's `output_stride` 2, where the training labels ask for it (see
     `distill.pipeline.resolution`)."""
+    align_corners: bool = False
+    """Upsample the averages of PSPNet's pyramid with aligned corners, as semseg's published networks do."""
+    contract_dilation: bool = True
+    """The first block of a dilated stage of PSPNet's ResNet keeps the dilation of the stage before, as in timm and
+    MMSegmentation; off for semseg's published networks, which dilate it as well."""
     pretrained: bool = False
     """Initialize the backbone with timm's ImageNet weights (needs network access or a filled cache)."""
     weights: Path | None = None
@@ -105,15 +127,15 @@ class ModelConfig:
     max_ms: float = 0.0
     """For the student: train the largest network of the family of `arch` whose inference takes at most so many
     milliseconds (median, engine alone), measured untrained before the training. 0 = train `arch`."""
-    align_corners: bool = False
-    """Upsample the averages of PSPNet's pyramid with aligned corners, as semseg's published networks do."""
-    contract_dilation: bool = True
-    """The first block of a dilated stage of PSPNet's ResNet keeps the dilation of the stage before, as in timm and
-    MMSegmentation; off for semseg's published networks, which dilate it as well."""
     on: Path | None = None
     """Where `max_ms` holds: a file that `edgedistill measure` wrote on the device. Default: the CPU of this machine."""
 
     def __post_init__(self) -> None:
+        # "student" stands for both networks in messages
+        at_least(1, "student", "head-channels", self.head_channels)
+        require(
+            0 <= self.dropout < 1, "student", "dropout", f"{self.dropout}: must be at least 0 and below 1"
+        )
         require(
             0 <= self.max_ms < math.inf,
             "student",
@@ -177,7 +199,12 @@ class TrainConfig:
         for name, minimum in minima.items():
             at_least(minimum, "train", name.replace("_", "-"), getattr(self, name))
         require(0 <= self.ema < 1, "train", "ema", f"{self.ema}: must be at least 0 and below 1")
-        require(self.lr > 0, "train", "lr", f"{self.lr}: must be above 0")
+        require(0 < self.lr < math.inf, "train", "lr", f"{self.lr}: must be above 0 and finite")
+        require(
+            0 <= self.momentum < 1, "train", "momentum", f"{self.momentum}: must be at least 0 and below 1"
+        )
+        for name in ("head_lr_factor", "weight_decay", "clip"):
+            not_negative("train", name.replace("_", "-"), getattr(self, name))
         factor = self.plateau_factor
         require(0 < factor < 1, "train", "plateau-factor", f"{factor}: must be above 0 and below 1")
 
@@ -197,6 +224,7 @@ class LossConfig:
     """Explicit class weights, in the order of the classes, instead of `class_weights`."""
 
     def __post_init__(self) -> None:
+        not_negative("loss", "aux", self.aux)
         values = self.class_weight_values
         positive, listed = all(0 < value < math.inf for value in values), " ".join(f"{v:g}" for v in values)
         require(positive, "loss", "class-weight-values", f"{listed}: each must be above 0 and finite")
@@ -233,7 +261,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         at_least(0, "distill", "views", self.views)
-        require(self.weight >= 0, "distill", "weight", f"{self.weight}: must be at least 0")
+        not_negative("distill", "weight", self.weight)
 
 
 @dataclass(frozen=True)

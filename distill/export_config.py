@@ -1,5 +1,6 @@
 """Configuration of what follows the trainings: the export to ONNX and INT8, and the accuracy budgets of both."""
 
+import math
 from dataclasses import dataclass
 
 from deploy.quantize.limits import MIN_CALIBRATION_IMAGES
@@ -7,6 +8,10 @@ from distill.field_checks import at_least, require
 
 MIN_OPSET = 18
 """Smallest ONNX opset that has all operators of an export."""
+MAX_OPSET = 25
+"""Largest that the exporter and ONNX Runtime were seen to share: 26 fails in the exporter's conversion."""
+MAX_INT8_OPSET = 20
+"""From 21 on, QuantizeLinear states its type a second time, and ONNX Runtime refuses our signed INT8 files."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,15 @@ class ExportConfig:
     """Version of the ONNX operator set."""
 
     def __post_init__(self) -> None:
-        at_least(MIN_OPSET, "export", "opset", self.opset)
+        require(
+            MIN_OPSET <= self.opset <= MAX_OPSET,
+            "export",
+            "opset",
+            f"{self.opset}: must be in {MIN_OPSET}..{MAX_OPSET}",
+        )
+        for name in ("max_drop", "min_agreement"):
+            value, flag = getattr(self, name), name.replace("_", "-")
+            require(0 <= value <= 1, "export", flag, f"{value}: must be a fraction in 0..1")
 
 
 @dataclass(frozen=True)
@@ -61,4 +74,4 @@ class Int8Config:
         for name in ("max_drop", "min_agreement"):
             value, flag = getattr(self, name), name.replace("_", "-")
             require(0 <= value <= 1, "int8", flag, f"{value}: must be a fraction in 0..1")
-        require(self.qat_lr > 0, "int8", "qat-lr", f"{self.qat_lr}: must be above 0")
+        require(0 < self.qat_lr < math.inf, "int8", "qat-lr", f"{self.qat_lr}: must be above 0 and finite")

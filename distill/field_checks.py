@@ -1,5 +1,7 @@
 """How the sections of a configuration check their own fields."""
 
+import math
+
 from deploy.errors import UserError
 
 
@@ -26,3 +28,8 @@ def require(condition: bool, section: str, field: str, problem: str) -> None:
 def at_least(minimum: int, section: str, field: str, value: int) -> None:
     """Raise `FieldError` for a value below the minimum."""
     require(value >= minimum, section, field, f"{value}: must be at least {minimum}")
+
+
+def not_negative(section: str, field: str, value: float) -> None:
+    """Raise `FieldError` for a value that is negative, infinite or NaN."""
+    require(0 <= value < math.inf, section, field, f"{value:g}: must be at least 0 and finite")

@@ -12,6 +12,8 @@ from deploy.errors import UserError
 
 IGNORE = 255
 """Label of every invalid pixel: void, without data, or padding."""
+MAX_CLASSES = IGNORE
+"""Labels are uint8 in bundles, caches and on devices, and 255 is none of them."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from distill.pipeline.initial_weights import check_initial_weights, with_normali
 from distill.pipeline.networks import new_network
 from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
-from distill.pipeline.validation import check_config, check_data
+from distill.pipeline.validation import check_class_pixels, check_config, check_data, fit_crop
 from distill.run_context import RunContext
 from distill.run_folder import check_origin, claim_folder, holds_run
 from distill.tasks.registry import open_splits, task_of
@@ -49,6 +49,7 @@ def prepare(config: RunConfig) -> RunContext:
     splits = open_splits(config.data, config.seed)
     task = task_of(config, splits)
     check_data(config, splits, task, terms)
+    config, adjusted = fit_crop(config)
     config, lines = with_detail(config, splits, task)
     check_initial_weights(config, splits)
     check_networks(config, splits, task, terms)
@@ -59,7 +60,7 @@ def prepare(config: RunConfig) -> RunContext:
             check_networks(with_student(config, choice), splits, task, terms)
         claim_folder(config, computed_by(accelerator))
         with working("comparing the data", say):
-            lines = [*lines, *check_origin(config.out, splits)]
+            lines = [*adjusted, *lines, *check_origin(config.out, splits)]
         write_choice(config, choice)
         for line in lines:
             say(line)
@@ -114,17 +115,14 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
     Mean and deviation are those of the teacher's weights file where it describes them.
 
     Raises:
-        UserError: no training image has a valid pixel.
+        UserError: no training image has a valid pixel, or a class has none.
     """
     path = config.out / "stats.json"
     if accelerator.is_main_process and not path.exists():
         with working("statistics of the training split", say):
             stats = task.statistics(config, splits)
-        absent = [
-            info.name for info, pixels in zip(splits.classes, stats.class_pixels, strict=False) if not pixels
-        ]
-        if absent:
-            say(f"warning: no training pixel is labeled {', '.join(absent)}")
+        for line in check_class_pixels(config.data, splits, stats):
+            say(line)
         stats, lines = with_normalization(config, splits, stats)
         for line in lines:
             say(line)

@@ -4,12 +4,15 @@ Rules for a single field are in its section of the configuration (`distill.confi
 """
 
 import math
+from dataclasses import replace
 
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import DATA
 from deploy.quantize.limits import MIN_CALIBRATION_IMAGES
-from distill.config import RunConfig, TrainConfig
-from distill.data.splits import Splits
+from distill.config import DataConfig, RunConfig, TrainConfig
+from distill.data.splits import Splits, files_of
+from distill.data.stats import Stats
+from distill.export_config import MAX_INT8_OPSET
 from distill.losses.distillation_loss import DistillationTerms
 from distill.tasks.task import TrainingTask
 
@@ -36,6 +39,11 @@ def check_config(config: RunConfig, processes: int) -> None:
         )
     if config.no_teacher and config.distill.teachers:
         raise UserError("--distill.teachers: does not go with --no-teacher; choose one")
+    if config.int8.enabled and config.export.opset > MAX_INT8_OPSET:
+        raise UserError(
+            f"--export.opset {config.export.opset}: INT8 needs opset {MAX_INT8_OPSET} or older; give that, or"
+            " --int8.no-enabled"
+        )
     _check_latency_budget(config)
     for name, training in (("teacher-train", config.teacher_train), ("student-train", config.student_train)):
         _check_options(name, training)
@@ -52,6 +60,48 @@ def check_data(
             " add images, or give --int8.no-enabled"
         )
     task.check(config, splits, distillation)
+
+
+def fit_crop(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """A crop no larger than the images at network scale: what lies outside an image is padding, and teaches nothing.
+
+    Images that are tiled keep their own sizes, and their crops.
+
+    Returns:
+        The configuration, and a line that says what was changed, if anything was.
+    """
+    crop, size = config.augment.crop, config.data.size
+    fitted = min(crop[0], size[0]), min(crop[1], size[1])
+    if config.data.resize == "tile" or fitted == crop:
+        return config, []
+    line = (
+        f"crops are {fitted[0]}×{fitted[1]}: --augment.crop {crop[0]} {crop[1]} is larger than --data.size"
+        f" {size[0]} {size[1]}, to which images are resized"
+    )
+    return replace(config, augment=replace(config.augment, crop=fitted)), [line]
+
+
+def check_class_pixels(config: DataConfig, splits: Splits, stats: Stats) -> list[str]:
+    """Check that each class has a valid training pixel.
+
+    Generated scenes may lack a class, as may files with `config.allow_absent_classes`.
+
+    Returns:
+        A line that names classes that are allowed to be absent.
+
+    Raises:
+        UserError: classes have none.
+    """
+    pairs = zip(splits.classes, stats.class_pixels, strict=False)  # tasks without classes count none
+    absent = ", ".join(info.name for info, pixels in pairs if not pixels)
+    if not absent:
+        return []
+    if config.allow_absent_classes or not files_of(splits.train, 0):
+        return [f"warning: no training pixel is labeled {absent}"]
+    raise UserError(
+        f"no valid pixel of the {stats.images} training images is labeled {absent}; mend the labels, or give"
+        " --data.allow-absent-classes"
+    )
 
 
 def _check_latency_budget(config: RunConfig) -> None:

@@ -16,7 +16,7 @@ from deploy.tasks.segmentation.task import SEGMENTATION as DEVICE
 from deploy.tasks.task import Task
 from distill.config import DataConfig, RunConfig
 from distill.data.registry import SEGMENTATION_DATASETS
-from distill.data.sample import Batch, Sample
+from distill.data.sample import MAX_CLASSES, Batch, Sample
 from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats, images_by_class
 from distill.data.structures import Structures, measure_structures
@@ -65,6 +65,8 @@ class SegmentationTask:
     def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
         """Class weights: one per class, or none. `lovasz_hinge` needs two classes."""
         classes, weights = len(splits.classes), len(config.loss.class_weight_values)
+        if classes > MAX_CLASSES:
+            raise UserError(f"the data has {classes} classes; a bundle has at most {MAX_CLASSES}")
         if weights not in (0, classes):
             raise UserError(
                 f"--loss.class-weight-values: {weights} weights for {classes} classes; give one a class"

@@ -4,20 +4,22 @@
     images/STEM.*  masks/STEM.*                                        split 70/15/15 by a hash of the stem
     classes.json                                                       optional
 
-Images are png, jpg, bmp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all with the same channels. A TIFF
-may have any number of bands of any type, and define a no-data value (`deploy.files.tiff`). Masks hold class ids
+Images are png, jpg, bmp, webp, tif or npy: uint8, or uint16 or float32 (NaN = no data), all with the same channels.
+A TIFF may have any number of bands of any type, and define a no-data value (`deploy.files.tiff`). Masks hold class ids
 (255 = void) or colors.
 
 `classes.json` is a list of class names or of entries such as `{"name": "water", "color": [0, 0, 255], "value": 255}`,
 where `color` and `value` (the number in the mask; default: the position in the list) are optional. Or it is an object
 with such a list as `classes`, and optionally `ignore` (another value in the masks that means void) and `channels`
 (names of the image channels; default: the band names of the first TIFF). Without the file, classes are the ids in the
-masks.
+masks. Where every class has a color, colors decide in palette images, too, as each file may number them otherwise.
+
+An image without a mask stops the run; of masks without an image a warning gives the number and the first names. All
+masks are read before anything else: a class without a pixel in the training masks stops the run, too.
 """
 
 import hashlib
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -25,17 +27,18 @@ import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
-from deploy.files.images import list_images, read_image, read_mask
+from deploy.files.images import read_image, read_mask
 from deploy.files.tiff import band_names
 from deploy.visualize import palette
 from distill.config import DataConfig
+from distill.data.datasets.mask_survey import MaskSurvey, check_classes, survey_masks
 from distill.data.datasets.masks import Legend, shorten
-from distill.data.datasets.pairs import RGB_CHANNELS, Pair, PairReader, checked_pairs, find_root
-from distill.data.sample import IGNORE
+from distill.data.datasets.pairing import pairs_in
+from distill.data.datasets.pairs import RGB_CHANNELS, Pair, PairReader, find_root
+from distill.data.sample import IGNORE, MAX_CLASSES
 from distill.data.splits import Splits
 
 GET = "it should hold images/ and masks/, or train/, val/ and test/ with these two in each"
-MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
 UPPER_BOUNDS = {"train": 0.70, "val": 0.85, "test": 1.0}
 """Upper bound of the hashes of each split, on a scale of 0..1."""
 
@@ -64,7 +67,11 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
     Raises:
         UserError: the folder, its masks or `classes.json` are not as described above.
     """
-    splits, classes, legend, settings = read_folder(find_root(config, GET))
+    root = find_root(config, GET)
+    splits, classes, legend, settings, surveys = _read(root, config.foreground)
+    check_classes(
+        root, [info.name for info in classes], legend, surveys["train"], config.allow_absent_classes
+    )
     pair = splits["train"][0]
     first = read_image(pair.image, size=read_mask(pair.mask).shape[:2])
     optical = first.dtype == np.uint8
@@ -90,10 +97,7 @@ def read_folder(
     Raises:
         UserError: the folder, its masks or `classes.json` are not as described above.
     """
-    splits = _find_pairs(root)
-    settings = read_classes(root / "classes.json")
-    classes, legend = _describe(settings) if settings else _infer(splits, root)
-    return splits, classes, legend, settings
+    return _read(root, None)[:4]
 
 
 def read_split(root: Path, split: str) -> tuple[tuple[Pair, ...], tuple[ClassInfo, ...], Legend]:
@@ -104,42 +108,58 @@ def read_split(root: Path, split: str) -> tuple[tuple[Pair, ...], tuple[ClassInf
     """
     settings = read_classes(root / "classes.json")
     if settings and (root / split / "images").is_dir():
-        return _pairs_in(root / split), *_describe(settings)
+        return pairs_in(root / split), *_describe(settings)
     splits, classes, legend, _ = read_folder(root)
     if split not in splits:
         raise UserError(f"{root}: has no split {split}; it has {', '.join(splits)}")
     return splits[split], classes, legend
 
 
+def _read(
+    root: Path, foreground: int | None
+) -> tuple[
+    dict[str, tuple[Pair, ...]],
+    tuple[ClassInfo, ...],
+    Legend,
+    ClassesFile | None,
+    dict[str, MaskSurvey],
+]:
+    """`read_folder`, with what the masks of each split hold, and with `foreground` as the second class."""
+    splits = _find_pairs(root)
+    settings = read_classes(root / "classes.json")
+    if foreground is not None:
+        classes, legend = _binary(settings, foreground, root)
+    elif settings:
+        classes, legend = _describe(settings)
+    else:
+        classes, legend = _infer(survey_masks(splits, None), root)
+    return splits, classes, legend, settings, survey_masks(splits, legend)
+
+
+def _binary(
+    settings: ClassesFile | None, foreground: int, root: Path
+) -> tuple[tuple[ClassInfo, ...], Legend]:
+    """Two classes: 0, and the number of the foreground."""
+    classes, legend = _describe(settings or ClassesFile(["background", "foreground"]))
+    if len(classes) != 2 or legend.values != (0, 1):
+        raise UserError(
+            f"--data.foreground {foreground}: is for two classes without values of their own, but"
+            f" {root / 'classes.json'} names {len(classes)}, with the values {shorten(legend.values)}"
+        )
+    ignore = tuple(value for value in legend.ignore if value != foreground)
+    return classes, Legend((0, foreground), ignore)
+
+
 def _find_pairs(root: Path) -> dict[str, tuple[Pair, ...]]:
     """The pairs of each split."""
     if (root / "images").is_dir():
-        return _split_by_hash(_pairs_in(root), root)
+        return _split_by_hash(pairs_in(root), root)
     for split in ("train", "val"):
         if not (root / split / "images").is_dir():
             raise UserError(f"{root / split / 'images'}: no such folder; {root} {GET.removeprefix('it ')}")
-    splits = {split: _pairs_in(root / split) for split in ("train", "val")}
+    splits = {split: pairs_in(root / split) for split in ("train", "val")}
     has_test = (root / "test" / "images").is_dir()
-    return splits | {"test": _pairs_in(root / "test") if has_test else splits["val"]}
-
-
-def _pairs_in(folder: Path) -> tuple[Pair, ...]:
-    images = list_images(folder / "images")
-    stems = [image.stem for image in images]
-    for before, after in pairwise(images):
-        if before.stem == after.stem:
-            raise UserError(
-                f"{before} and {after.name} would have the same mask; rename or remove one of them"
-            )
-    pairs = (
-        Pair(stem, image, _mask_of(folder / "masks", stem)) for stem, image in zip(stems, images, strict=True)
-    )
-    return checked_pairs(pairs, folder / "images")
-
-
-def _mask_of(folder: Path, stem: str) -> Path:
-    candidates = [folder / f"{stem}{suffix}" for suffix in MASK_SUFFIXES]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    return splits | {"test": pairs_in(root / "test") if has_test else splits["val"]}
 
 
 def _split_by_hash(pairs: tuple[Pair, ...], root: Path) -> dict[str, tuple[Pair, ...]]:
@@ -178,6 +198,8 @@ def _check_classes(settings: ClassesFile) -> None:
     classes, legend = _describe(settings)
     if len(classes) < 2:
         raise ValueError(f"names {len(classes)} classes; segmentation needs two or more")
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(f"names {len(classes)} classes; a bundle has at most {MAX_CLASSES}")
     columns = {"name": [info.name for info in classes], "value": legend.values, "color": legend.colors}
     for what, items in columns.items():
         repeated = [item for item, count in Counter(items).items() if count > 1]
@@ -201,22 +223,27 @@ def _describe(settings: ClassesFile) -> tuple[tuple[ClassInfo, ...], Legend]:
     )
 
 
-def _infer(splits: dict[str, tuple[Pair, ...]], root: Path) -> tuple[tuple[ClassInfo, ...], Legend]:
+def _infer(surveys: dict[str, MaskSurvey], root: Path) -> tuple[tuple[ClassInfo, ...], Legend]:
     """Classes from the ids that occur in the masks of all splits."""
     found: set[int] = set()
-    for pair in dict.fromkeys(pair for pairs in splits.values() for pair in pairs):
-        mask = read_mask(pair.mask)
-        if mask.ndim == 3:
+    for survey in surveys.values():
+        if survey.colored is not None:
             raise UserError(
-                f"{pair.mask}: the mask holds colors; write {root / 'classes.json'} with name and color of each class"
+                f"{survey.colored}: the mask holds colors; write {root / 'classes.json'} with name and color of each"
+                " class"
             )
-        found.update(np.unique(mask).tolist())
+        found.update(survey.values)
     ids = sorted(found - {IGNORE})
     if len(ids) < 2 or ids != list(range(len(ids))):
+        pair = sorted(found)
+        binary = len(pair) == 2 and pair[0] == 0
         raise UserError(
-            f"{root}: the masks hold the ids {shorten(sorted(found), 12)}, but classes count from 0 and 255 is void; "
+            f"{root}: the masks hold the ids {shorten(pair, 12)}, but classes count from 0 and 255 is void; "
             f"write {root / 'classes.json'} with name and value of each class"
+            + (f", or give --data.foreground {pair[1]}" if binary else "")
         )
+    if len(ids) > MAX_CLASSES:
+        raise UserError(f"{root}: the masks hold {len(ids)} classes; a bundle has at most {MAX_CLASSES}")
     colors = palette(len(ids))
     return tuple(ClassInfo(f"class_{i}", colors[i]) for i in ids), Legend(values=tuple(ids))
 

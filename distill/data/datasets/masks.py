@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import UserError
+from distill.data.datasets.palettes import RGB, palette_of, targets_by_color
 from distill.data.sample import IGNORE
-
-RGB = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Legend:
     ignore: tuple[int, ...] = ()
     """Stored values that mean void; so does 255, unless it is the value of a class."""
     colors: tuple[RGB, ...] = ()
-    """Color of each class, for files that hold colors; empty if files must hold class ids."""
+    """Color of each class, for files that hold colors or a palette; empty if files must hold class ids."""
     ignore_colors: tuple[RGB, ...] = ()
     """Colors that mean void."""
 
@@ -30,7 +29,7 @@ class Legend:
 
         Args:
             mask: what `read_mask` returned: integers H×W or colors H×W×3.
-            path: its file, for error messages.
+            path: its file, whose palette is read, too: the colors of classes decide, whatever their order in it.
 
         Returns:
             int64 H×W, 255 at void pixels.
@@ -40,7 +39,11 @@ class Legend:
         """
         if mask.ndim == 3:
             return self._from_colors(mask, path)
-        targets = dict.fromkeys((IGNORE, *self.ignore), IGNORE) | {v: i for i, v in enumerate(self.values)}
+        targets = self.by_palette(mask, path)
+        if targets is None:
+            targets = dict.fromkeys((IGNORE, *self.ignore), IGNORE) | {
+                v: i for i, v in enumerate(self.values)
+            }
         ids = _look_up(mask, targets)
         if (ids < 0).any():
             found = shorten(np.unique(mask[ids < 0]).tolist())
@@ -49,6 +52,22 @@ class Legend:
                 f"(known ids: {shorten(self.values, 25)}; void: {shorten(sorted({*self.ignore, IGNORE}), 25)})"
             )
         return ids
+
+    def by_palette(self, mask: np.ndarray, path: Path) -> dict[int, int] | None:
+        """The class of each number in a palette image whose colors are those of the classes; otherwise None.
+
+        Raises:
+            UserError: some of its colors are those of classes, and others are not.
+        """
+        palette = palette_of(path) if self.colors and mask.ndim == 2 else None
+        if palette is None:
+            return None
+        colors = dict.fromkeys(self.ignore_colors, IGNORE) | {c: i for i, c in enumerate(self.colors)}
+        void = {IGNORE, *self.ignore}.difference(self.values)
+        found = targets_by_color(np.unique(mask).tolist(), palette, colors, void, path)
+        if found is None:
+            return None
+        return {index: IGNORE if to is None else to for index, to in found.items()}
 
     def _from_colors(self, mask: np.ndarray, path: Path) -> np.ndarray:
         if not self.colors:

@@ -118,9 +118,9 @@ class TestPipeline:
                 f"--teacher.weights={trained}",
                 "--teacher-train.steps=0",
                 "--no-baseline",
-                "--export.min-agreement=1.5",
             ]
         )
+        object.__setattr__(config.export, "min_agreement", 1.5)  # the field itself refuses it
         with pytest.raises(
             GateFailed, match=r"torch → onnx: label agreement 100\.00 % is below the budget of 150"
         ):

@@ -75,7 +75,7 @@ def test_folder_with_color_masks(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(names))
     assert open_at("folder", tmp_path).val[0].label[:2, 0].tolist() == [0, 1]
     (tmp_path / "classes.json").write_text('["a", "b"]')
-    with pytest.raises(UserError, match=r"val0\.png: the mask holds colors, not class ids"):
+    with pytest.raises(UserError, match=r"train0\.png: the mask holds colors, not class ids"):
         open_at("folder", tmp_path).val[0]
 
 

@@ -1,0 +1,110 @@
+"""Convert masks to class indices: `edgedistill masks SRC DST --map 255=1 --map ff0000=2`."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deploy.errors import UserError
+from deploy.files.images import list_images, read_mask, write_png
+from distill.data.datasets.mask_survey import refuse_lossy
+from distill.data.datasets.palettes import RGB, palette_of
+from distill.data.sample import IGNORE
+
+Key = int | RGB
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Raises:
+        UserError: an option is malformed, or a mask cannot be converted.
+    """
+    options = _parser().parse_args(argv)
+    mapping = dict(_entry(text) for text in options.map)
+    if options.target.resolve() == options.source.resolve():
+        raise UserError(f"{options.target}: the masks would be replaced; give another folder")
+    count = convert_masks(options.source, options.target, mapping)
+    print(f"{options.target}: {count} masks of class indices")
+    return 0
+
+
+def convert_masks(source: Path, target: Path, mapping: Mapping[Key, int]) -> int:
+    """Write every mask of every folder `masks/` of a data set, or of a folder of masks, as a PNG of class indices.
+
+    Args:
+        source: a labeled folder, or a folder of masks.
+        target: gets the masks at the same places; a mask that exists is replaced, atomically.
+        mapping: from a number or a color to its class index. Where it has colors, palettes count as colors; otherwise
+            numbers that it lacks stay as they are.
+
+    Returns:
+        The number of masks.
+
+    Raises:
+        UserError: there is no mask, or one holds a color that the mapping lacks, or a number beyond 255 afterwards.
+    """
+    folders = sorted(path for path in source.rglob("masks") if path.is_dir()) or [source]
+    paths = [path for folder in folders for path in list_images(folder)]
+    for path in paths:
+        place = (target / path.relative_to(source)).with_suffix(".png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_png(place, convert_mask(path, mapping))
+    return len(paths)
+
+
+def convert_mask(path: Path, mapping: Mapping[Key, int]) -> np.ndarray:
+    """A mask as class indices, uint8 H×W (see `convert_masks`)."""
+    refuse_lossy(path)
+    mask = read_mask(path)
+    colors = {key: to for key, to in mapping.items() if isinstance(key, tuple)}
+    palette = palette_of(path)
+    if colors and mask.ndim == 2 and palette is not None:
+        mask = np.array(palette, np.uint8)[mask]
+    if mask.ndim == 3:
+        codes = mask.astype(np.int64) @ (65536, 256, 1)
+        return _replaced(
+            codes, {(r << 16) + (g << 8) + b: to for (r, g, b), to in colors.items()}, path, "color"
+        )
+    numbers = {key: to for key, to in mapping.items() if isinstance(key, int)}
+    kept = {value: value for value in np.unique(mask).tolist() if 0 <= value <= IGNORE}
+    return _replaced(mask, kept | numbers, path, "number")
+
+
+def _replaced(values: np.ndarray, mapping: Mapping[int, int], path: Path, what: str) -> np.ndarray:
+    found, places = np.unique(values, return_inverse=True)
+    for value in found.tolist():
+        if value not in mapping:
+            name = f"{value:06x}" if what == "color" else str(value)
+            raise UserError(
+                f"{path}: holds the {what} {name}; say its class: --map {name}=INDEX (255 is void)"
+            )
+    return np.array([mapping[value] for value in found.tolist()], np.uint8)[places].reshape(values.shape)
+
+
+def _entry(text: str) -> tuple[Key, int]:
+    """`255=1` or `ff0000=1`: six hexadecimal digits are a color."""
+    key, _, to = text.partition("=")
+    try:
+        index = int(to)
+        is_color = len(key) == 6
+        value = tuple(bytes.fromhex(key)) if is_color else int(key)
+    except ValueError:
+        index, value = -1, 0
+    if not 0 <= index <= IGNORE:
+        raise UserError(f"--map {text}: should be NUMBER=INDEX or RRGGBB=INDEX, with an index in 0..{IGNORE}")
+    return (value[0], value[1], value[2]) if isinstance(value, tuple) else value, index
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill masks", description="Convert masks to PNG files of class indices."
+    )
+    parser.add_argument("source", type=Path, metavar="SRC", help="a labeled folder, or a folder of masks")
+    parser.add_argument("target", type=Path, metavar="DST", help="gets the masks at the same places")
+    parser.add_argument(
+        "--map", action="append", required=True, metavar="VALUE=INDEX",
+        help="a number (255=1) or a color in six hexadecimal digits (ff0000=1); may be repeated",
+    )  # fmt: skip
+    return parser
