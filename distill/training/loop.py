@@ -240,7 +240,7 @@ def _run(training: Training, start: int, log: TrainLog | None, stop: StopRequest
                 training.accelerator.wait_for_everyone()
                 raise StoppedSafely(stop.received or signal.SIGTERM)
     except StoppedSafely as stopped:
-        if not scored or done > start:
+        if (not scored or done > start) and training.accelerator.is_main_process:
             state.save(done, scored=scored)
         message = f"stopped after step {done} of {training.stage.name}; continue with --resume"
         raise Interrupted(message, stopped.number) from None
