@@ -34,11 +34,17 @@ on the device
   predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size
   info BUNDLE                    show what a bundle holds
   measure FOLDER|BUNDLE…         measure exported candidates and bundles, for --student.max-ms
-  verify BUNDLE                  check a bundle's files, and its golden outputs on this device
+  verify BUNDLE                  check a bundle's files, its golden outputs on this device, and its signature
+  keygen KEY.pem                 make a key to sign bundles with
+  sign BUNDLE --key KEY.pem      sign a bundle, for deploy.load(…, trusted_keys=[…])
+  sbom BUNDLE                    list what a bundle consists of, as CycloneDX JSON
 
 edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
 
-DEVICE_COMMANDS = ("build", "threshold", "lint", "predict", "predict-raster", "info", "measure", "verify")
+DEVICE_COMMANDS = (
+    *("build", "threshold", "lint", "predict", "predict-raster", "info", "measure", "verify"),
+    *("keygen", "sign", "sbom"),
+)
 """Those of `deploy.cli`."""
 
 

@@ -32,4 +32,4 @@ def at_least(minimum: int, section: str, field: str, value: int) -> None:
 
 def not_negative(section: str, field: str, value: float) -> None:
     """Raise `FieldError` for a value that is negative, infinite or NaN."""
-    require(0 <= value < math.inf, section, field, f"{value:g}: must be at least 0 and finite")
+    require(0 <= value < math.inf, section, field, f"{value}: must be at least 0 and finite")

@@ -28,6 +28,7 @@ import numpy as np
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from deploy.files.images import read_image, read_mask
+from deploy.files.json_files import one_line
 from deploy.files.tiff import band_names
 from deploy.visualize import palette
 from distill.config import DataConfig
@@ -188,8 +189,8 @@ def read_classes(path: Path) -> ClassesFile | None:
         found = msgspec.json.decode(path.read_bytes(), type=list[str | ClassEntry] | ClassesFile)
         settings = found if isinstance(found, ClassesFile) else ClassesFile(found)
         _check_classes(settings)
-    except ValueError as error:  # msgspec's errors are ValueErrors too
-        raise UserError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors too
+        raise UserError(f"{path}: {one_line(error)}") from error
     return settings
 
 
