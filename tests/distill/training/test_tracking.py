@@ -91,6 +91,8 @@ def trained(context, *stages):
 
 def json_log(out, stage):
     lines = [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds", None)  # for resuming, not for plots
     return [(line.pop("step"), {f"{stage}/{name}": value for name, value in line.items()}) for line in lines]
 
 
