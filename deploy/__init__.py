@@ -3,6 +3,7 @@
 Needs numpy, Pillow, ONNX Runtime and msgspec; never torch or onnx. Importing this package loads none of them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ def load(
     verify: bool = True,
     precision: str = "auto",
     fallback: bool = False,
+    trusted_keys: Sequence[str | Path | bytes] | None = None,
 ) -> "Model":
     """Open the bundle in folder `path` for inference; see `deploy.loading.load`."""
     from deploy import loading  # start-up time: numpy and ONNX Runtime load with the first bundle
 
-    return loading.load(path, backend, threads, verify, precision, fallback)
+    return loading.load(path, backend, threads, verify, precision, fallback, trusted_keys)

@@ -1,16 +1,18 @@
-"""The commands that run on a device: predict, predict-raster, info, verify, measure, build, threshold and lint."""
+"""The commands that run on a device, from `predict` to `sbom`."""
 
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deploy.backends.engine import CPU
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.engine_files import SUFFIX, Sidecar, engines_folder, read_sidecar
 from deploy.bundle.manifest import Manifest
@@ -22,8 +24,30 @@ from deploy.inference.call import Timings
 from deploy.inference.image_files import read_input
 from deploy.loading import load
 from deploy.sandbox import MEGABYTES, SECONDS, Limits, run_limited
+from deploy.signing.command import signature_lines
 from deploy.tasks.registry import task_of
 from deploy.text import shown
+
+OWN_PARSERS = {
+    "build": (
+        "deploy.build_engine:main",
+        "quantize and compile a bundle for a device, and verify the result",
+    ),
+    "keygen": ("deploy.signing.command:keygen", "make a key to sign bundles with"),
+    "lint": ("deploy.lint:lint_command", "predict how compilers will handle a bundle or an ONNX file"),
+    "measure": ("deploy.measure.command:main", "measure how fast candidates and bundles are on this device"),
+    "predict-raster": (
+        "deploy.raster.command:main",
+        "segment a GeoTIFF of any size into a GeoTIFF of labels",
+    ),
+    "sbom": ("deploy.signing.command:sbom", "list what a bundle consists of, as CycloneDX"),
+    "sign": ("deploy.signing.command:sign", "sign a bundle"),
+    "threshold": (
+        "deploy.analysis.decision:main",
+        "choose the probability threshold of a two-class bundle on validation data",
+    ),
+}
+"""Commands with a parser of their own: where it is, and their line in --help."""
 
 
 @warnings_as_lines()
@@ -33,35 +57,18 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: an error that the user can fix; see `errors.exit_with_one_line`.
     """
-    if argv and argv[0] in ("build", "lint", "measure", "predict-raster", "threshold"):
+    if argv and argv[0] in OWN_PARSERS:
         return _own_parser(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
     return arguments.command(arguments)
 
 
 def _own_parser(command: str) -> Callable[[Sequence[str]], int]:
-    """The `main` of a command with a parser of its own. Start-up time: each imports only what it needs."""
-    if command == "build":
-        from deploy.build_engine import main as build
-
-        return build
-    if command == "measure":
-        from deploy.measure.command import main as measure
-
-        return measure
-    if command == "threshold":
-        from deploy.analysis.decision import main as threshold
-
-        return threshold
-    if command == "predict-raster":
-        from deploy.raster.command import main as predict_raster
-
-        return predict_raster
-    if find_spec("onnx") is None:
+    """The function of a command with a parser of its own. Start-up time: each imports only what it needs."""
+    if command == "lint" and find_spec("onnx") is None:
         raise UserError("lint reads ONNX files: pip install 'edgedistill[quantize]'")
-    from deploy.lint import lint_command
-
-    return lint_command
+    module, function = OWN_PARSERS[command][0].split(":")
+    return getattr(import_module(module), function)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,14 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_verify_options(verify)
 
-    # Only for the list in --help: `main` calls these commands before it parses anything.
-    commands.add_parser("build", help="quantize and compile a bundle for a device, and verify the result")
-    commands.add_parser("measure", help="measure how fast candidates and bundles are on this device")
-    commands.add_parser("predict-raster", help="segment a GeoTIFF of any size into a GeoTIFF of labels")
-    commands.add_parser("lint", help="predict how compilers will handle a bundle or an ONNX file")
-    commands.add_parser(
-        "threshold", help="choose the probability threshold of a two-class bundle on validation data"
-    )
+    for name, (
+        _,
+        text,
+    ) in OWN_PARSERS.items():  # for the list in --help: `main` calls them before it parses anything
+        commands.add_parser(name, help=text)
     return parser
 
 
@@ -117,6 +121,12 @@ def _add_verify_options(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--sandbox-mb", type=int, default=MEGABYTES, help="its memory (default: %(default)s)")
     verify.add_argument(
         "--sandbox-seconds", type=int, default=SECONDS, help="its time (default: %(default)s)"
+    )
+    verify.add_argument(
+        "--key",
+        action="append",
+        metavar="PUB.pem",
+        help="trusted public key: the bundle must be signed by it, or by one of several (edgedistill sign)",
     )
     verify.set_defaults(command=_verify)
 
@@ -267,21 +277,21 @@ def _describe_decision(manifest: Manifest) -> list[str]:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.key is not None:
+        for line in signature_lines(arguments.bundle, arguments.key, arguments.backend not in CPU):
+            print(line)
     if arguments.sandbox:
-        argv = (
-            "verify",
-            str(arguments.bundle),
-            "--backend",
-            arguments.backend,
-            "--precision",
-            arguments.precision,
-        )
+        engine = ("--backend", arguments.backend, "--precision", arguments.precision)
+        argv = ("verify", str(arguments.bundle), *engine)
         limits = Limits(arguments.sandbox_mb, arguments.sandbox_seconds)
         print(run_limited(argv, str(arguments.bundle), limits))
         return 0
     manifest = read_manifest(arguments.bundle)
     verify_files(arguments.bundle, manifest)
-    model = load(arguments.bundle, arguments.backend, precision=arguments.precision, verify=False)
+    keys = arguments.key
+    model = load(
+        arguments.bundle, arguments.backend, None, keys is not None, arguments.precision, trusted_keys=keys
+    )
     print(f"{arguments.bundle}: {len(manifest.files)} files match their checksums")
     comparison = compare(arguments.bundle, model.engine)
     print(comparison.text)

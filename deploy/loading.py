@@ -1,5 +1,6 @@
 """Open a bundle for inference: `load` returns the model of its task."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.manifest import KNOWN, Manifest
 from deploy.errors import UserError
+from deploy.signing.bundle import check_bundle
+from deploy.signing.bundle import trusted_keys as read_trusted
 from deploy.tasks.registry import model_of
 from deploy.tasks.task import Model
 
@@ -22,6 +25,7 @@ def load(
     verify: bool = True,
     precision: str = "auto",
     fallback: bool = False,
+    trusted_keys: Sequence[str | Path | bytes] | None = None,
 ) -> Model:
     """Open a bundle for inference. `model.engine.name` tells which backend and precision were chosen.
 
@@ -35,18 +39,26 @@ def load(
         precision: "auto", "fp32", "fp16" or "int8". With the backend "auto", "auto" is the fastest of those that passed
             their gate; with another one INT8 where the bundle has it, which means that it passed, else fp32.
         fallback: where the requested TensorRT backend cannot run, use the CPU and warn.
+        trusted_keys: public keys, as PEM files or their content: refuse a bundle that none of them has signed (see
+            `deploy.signing`). All its files are then checked, and its engines unless the backend is one of the CPU.
+            None: signatures are not looked at.
 
     Returns:
         The model of the bundle's task, for example a `deploy.tasks.segmentation.model.SegmentationModel`.
 
     Raises:
-        UserError: the bundle is incomplete, changed, or of a newer schema; or the bundle or this machine lacks what was
-            asked for. The message names the file and the remedy.
+        UserError: the bundle is incomplete, changed, of a newer schema, or not signed by a trusted key; or the bundle
+            or this machine lacks what was asked for. The message names the file and the remedy.
     """
     folder = Path(path)
-    manifest = read_manifest(folder)
-    if verify:
-        verify_files(folder, _needed(folder, manifest, backend, threads, precision))
+    if trusted_keys is None:
+        manifest = read_manifest(folder)
+        if verify:
+            verify_files(folder, _needed(folder, manifest, backend, threads, precision))
+    elif verify:
+        manifest, _ = check_bundle(folder, read_trusted(trusted_keys), engines=backend not in CPU)
+    else:
+        raise UserError("trusted_keys are of no use with verify=False: leave one of them out")
     engine = open_engine(folder, backend, threads, precision, fallback)
     return model_of(manifest, engine)
 

@@ -20,6 +20,7 @@ from deploy.bundle.manifest import (
     Manifest,
     check_file_names,
 )
+from deploy.bundle.signed import warn_if_signed
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, named_write_errors, sha256_file
 from deploy.files.json_files import one_line, read_json
@@ -120,6 +121,7 @@ def extend_bundle(
         kept = {name: folder / name for name in manifest.files if name not in leaving}
         known = {name: entry.precision for name, entry in manifest.files.items()}
         manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | dict(metrics or {}))
+        warn_if_signed(folder, "what is added, and is removed")
         return _write(folder, manifest, kept | dict(files), known | dict(precision or {}), keep=(ENGINES,))
 
 
@@ -159,6 +161,7 @@ def set_decision(
             raise UserError(f"{folder}: {error}") from error
         with atomic_write(folder / MANIFEST) as file:
             file.write(_manifest_bytes(manifest))
+        warn_if_signed(folder, "the new threshold and temperature")
     return manifest
 
 

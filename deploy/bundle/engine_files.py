@@ -14,6 +14,7 @@ import msgspec
 
 from deploy.bundle.lock import locked
 from deploy.bundle.manifest import ENGINES
+from deploy.bundle.signed import warn_if_signed
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write, sha256_file, write_json
 from deploy.files.json_files import read_json
@@ -113,6 +114,7 @@ def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sid
         except BaseException:
             path.unlink()
             raise
+    warn_if_signed(bundle, path.name)
     return path
 
 

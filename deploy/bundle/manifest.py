@@ -6,6 +6,7 @@
                     optional: the network in other precisions (`deploy.quantize`), and how they were made
     golden.npz      fixed `inputs` of the network and the `labels` and `logits` that they must produce
     receipt.json    how the export was verified
+    signature.json  optional: who vouches for the manifest, which has the checksums of all files (`deploy.signing`)
 
 Engines compiled for a device are in `engines/` (`deploy.bundle.engine_files`); they are not part of the bundle.
 `deploy.bundle.bundle_files` reads and writes all but those.
@@ -36,6 +37,8 @@ GOLDEN = "golden.npz"
 ENGINES = "engines"
 """Folder of the engines compiled from the bundle; not part of it."""
 RECEIPT = "receipt.json"
+SIGNATURE = "signature.json"
+"""Signs the manifest (`deploy.signing`), so the manifest does not list it."""
 KNOWN = frozenset((MODEL, FP16, INT8, INT8_CPU, QUANTIZATION, GOLDEN, RECEIPT))
 """Files that this package writes into bundles."""
 
@@ -214,11 +217,11 @@ def check_name(field: str, name: str) -> None:
 
 
 def check_file_names(names: Iterable[str]) -> None:
-    """Raise `ValueError` for a name that is no plain file name, or is the manifest's own."""
+    """Raise `ValueError` for a name that is no plain file name, or is that of the manifest or its signature."""
     for name in names:
         if len(name.encode(errors="replace")) > LONGEST_FILE_NAME:
             raise ValueError(f"files: a name of {len(name)} characters is too long for a file")
-        if Path(name).name != name or name in (MANIFEST, "..") or shown(name) != name:
+        if Path(name).name != name or name in (MANIFEST, SIGNATURE, "..") or shown(name) != name:
             raise ValueError(f"files: '{shown(name)}' is not a plain file name that a bundle may hold")
 
 

@@ -4,7 +4,8 @@ import io
 import logging
 import platform
 import warnings
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import torch
 from deploy.bundle.bundle_files import write_bundle
 from deploy.bundle.manifest import GOLDEN, MODEL, InputSpec, Manifest, plain_name
 from deploy.inference.preprocess import check_pixels, prepare, to_network
+from deploy.signing.sbom import DATA, PACKAGES
 from distill.config import DataConfig
+from distill.data.fingerprint import digest_of
 from distill.export.deployable import Deployable, TorchEngine
 from distill.export.evaluate import eval_samples
 from distill.tasks.task import PreparedData
@@ -93,7 +96,7 @@ def write_model_bundle(
         classes=data.splits.classes,
         input=deployable.spec,
         outputs=data.task.output_specs(deployable.spec, data.stats),
-        provenance=provenance | _versions(),
+        provenance=provenance | _data_digests(data) | _versions(),
     )
     files = {MODEL: model, GOLDEN: _golden(deployable, data)}
     return write_bundle(folder, manifest, files, precision={MODEL: "fp32"})
@@ -133,16 +136,21 @@ def _strip_traces(model: onnx.ModelProto) -> None:
     del model.graph.metadata_props[:]
 
 
+def _data_digests(data: PreparedData) -> dict[str, str]:
+    """The fingerprint of each split that the network was made with."""
+    splits = {"train": data.splits.train, "val": data.splits.val}
+    return {f"{DATA}{name}": digest_of(reader) for name, reader in splits.items()}
+
+
 def _versions() -> dict[str, str]:
-    packages = ("torch", "onnx", "timm", "edgedistill")
-    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ImportError:  # run from a clone that was never installed
-        return "source"
+    found = {
+        "python": platform.python_version(),
+        "edgedistill": "source",
+    }  # of a clone that was never installed
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 class _quiet:

@@ -1,0 +1,83 @@
+"""`edgedistill keygen`, `sign` and `sbom`, and what `edgedistill verify --key` prints about a signature."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from deploy.bundle.bundle_files import read_manifest
+from deploy.files.atomic import atomic_write
+from deploy.signing.bundle import check_bundle, sign_bundle, trusted_keys, uncovered
+from deploy.signing.envelope import short
+from deploy.signing.keys import read_private, write_keys
+from deploy.signing.sbom import cyclonedx
+
+
+def keygen(argv: Sequence[str]) -> int:
+    """Make a key, and return the exit code; raises `UserError` where a file exists."""
+    parser = argparse.ArgumentParser(
+        prog="edgedistill keygen",
+        description="Make an Ed25519 key: KEY.pem signs, KEY.pub.pem checks. $EDGEDISTILL_KEY_PASSWORD encrypts it.",
+    )
+    parser.add_argument("key", type=Path, metavar="KEY.pem")
+    path = parser.parse_args(argv).key
+    key = write_keys(path)
+    print(f"key {key.id}: {path} signs, keep it to yourself; devices need the public key beside it")
+    return 0
+
+
+def sign(argv: Sequence[str]) -> int:
+    """Sign a bundle, and return the exit code; raises `UserError` where that is not possible."""
+    parser = argparse.ArgumentParser(
+        prog="edgedistill sign",
+        description="Sign a bundle as it is now, with the engines that it has: after build and threshold.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="private key, Ed25519")
+    arguments = parser.parse_args(argv)
+    key = read_private(arguments.key)
+    dropped = sign_bundle(arguments.bundle, key)
+    if dropped:
+        others = ", ".join(map(short, dropped))
+        print(
+            f"note: signatures by {others} were of other content, and are dropped; have them sign again",
+            file=sys.stderr,
+        )
+    print(f"{arguments.bundle}: signed by key {short(key.public.id)}")
+    _note_uncovered(arguments.bundle)
+    return 0
+
+
+def sbom(argv: Sequence[str]) -> int:
+    """Print a bundle's components, or write them to a file, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="edgedistill sbom",
+        description="List what a bundle consists of (files, training data, packages) as CycloneDX 1.6 JSON.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="default: print it")
+    arguments = parser.parse_args(argv)
+    content = cyclonedx(read_manifest(arguments.bundle))
+    if arguments.out is None:
+        print(content.decode(), end="")
+    else:
+        with atomic_write(arguments.out) as file:
+            file.write(content)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"keygen": keygen, "sbom": sbom, "sign": sign}
+
+
+def signature_lines(bundle: Path, keys: Sequence[str], engines: bool) -> list[str]:
+    """Check a bundle's signature, and say whose it is; `UserError` where it is none of these keys'."""
+    _, key = check_bundle(bundle, trusted_keys(keys), engines)
+    _note_uncovered(bundle)
+    return [f"{bundle}: signed by key {short(key.id)}"]
+
+
+def _note_uncovered(bundle: Path) -> None:
+    if names := uncovered(bundle, read_manifest(bundle)):
+        print(
+            f"note: not covered by the signature, and not loaded as code: {', '.join(names)}", file=sys.stderr
+        )
