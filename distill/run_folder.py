@@ -15,7 +15,7 @@ import msgspec
 from deploy.errors import UserError
 from deploy.files.atomic import named_write_errors, write_json
 from deploy.files.staging import remove_leftovers
-from distill.config import RunConfig
+from distill.config import ModelConfig, RunConfig
 from distill.data.fingerprint import Fingerprint, differences, fingerprint
 from distill.data.splits import Splits
 from distill.export_config import Int8Config
@@ -36,6 +36,13 @@ FREE = {
     ),
 }
 """Fields that may differ when a run is resumed: no finished training depends on them."""
+
+ADDED: dict[str, object] = {
+    f"{part}.{field}": getattr(ModelConfig, field)
+    for part in ("teacher", "student")
+    for field in ("align_corners", "contract_dilation")
+}
+"""Fields that runs of before do not have, with the values by which they were run."""
 
 
 def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
@@ -73,6 +80,7 @@ def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
+    stored = ADDED | stored
     asked = settings(config) | computed
     different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
     if different:

@@ -138,3 +138,16 @@ def _dead() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+def test_a_run_from_before_a_field_existed_is_resumed(tmp_path):
+    config = parse([*RUN, f"--out={tmp_path}", "--resume"])
+    module.claim_folder(config, {})
+    stored = json.loads((tmp_path / "config.json").read_text())
+    for part in ("teacher", "student"):
+        del stored[f"{part}.align_corners"], stored[f"{part}.contract_dilation"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert module.holds_run(config, {})
+    other = parse([*RUN, f"--out={tmp_path}", "--resume", "--teacher.align-corners"])
+    with pytest.raises(UserError, match=r"teacher\.align_corners was False, is True"):
+        module.holds_run(other, {})
