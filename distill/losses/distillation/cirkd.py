@@ -104,8 +104,7 @@ def cirkd(
         memory: of as many classes as `pixels` and as many channels as `teacher`.
         t: softmax temperature > 0 of the similarities, which range from -1 to 1.
         batch: weight ≥ 0 of the similarities within the batch.
-        pixel: weight ≥ 0 of the similarities to remembered pixels.
-        region: weight ≥ 0 of the similarities to remembered regions.
+        pixel, region: weights ≥ 0 of the similarities to remembered pixels and regions.
         layers: 1×1 convolutions of the adapter before (`distill.losses.distillation_loss`): 1, or 2 as the authors.
 
     Returns:
@@ -120,12 +119,9 @@ def cirkd(
     weight = weight.gather(1, chosen)
     images = torch.arange(len(weight), device=weight.device)[:, None]
     q, p = (unit(features.flatten(2)).mT[images, chosen] for features in (student, teacher))  # N×M×C
-    queues = (
-        (pixel, memory.pixel_queue, memory.pixel_count),
-        (region, memory.region_queue, memory.region_count),
-    )
     loss = batch * _within_batch(q, p, weight, t)
-    loss = loss + sum(share * _to_memory(q, p, weight, queue, count, t) for share, queue, count in queues)
+    loss = loss + pixel * _to_memory(q, p, weight, memory.pixel_queue, memory.pixel_count, t)
+    loss = loss + region * _to_memory(q, p, weight, memory.region_queue, memory.region_count, t)
     if memory.training:
         memory.update(teacher, pixels)
     return loss

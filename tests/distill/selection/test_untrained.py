@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     lines: list[str] = []
     target = segmentation_target((32, 64), 3, 3, ExportConfig(), int8=True)
     write_candidates(path, [edge(2, 3), edge(2, 3, detail=True)], target, lines.append)
+    lines = [line for line in lines if "…" not in line]  # heartbeats of a busy machine
     assert lines == ["exporting edge/2 (1 of 2)", "exporting edge/2:detail=True (2 of 2)"]
     return path
 
