@@ -40,6 +40,9 @@ def test_a_killed_worker_is_one_line():
         next(train_batches(source, 4, 0, 0, 2, workers=1))
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of torch, which finds it killed
 def test_a_stuck_worker_is_ended(monkeypatch):
     class Stuck(Scenes):
         def __getitem__(self, index: int) -> Sample:
