@@ -1,15 +1,10 @@
 """Image files as the images of a network: the reader of images, with what the network's input says beforehand."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from deploy.bundle.manifest import InputSpec
-from deploy.errors import UserError
 from deploy.files.images import read_pixels
 from deploy.inference.normalize import fill_of
 
@@ -41,43 +36,3 @@ def read_input(
     known = values.known()
     fill = fill_of(spec.mean, "set").astype(np.uint8)
     return np.where(known[..., None], values.pixels, fill), known
-
-
-def predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
-    """Predict an image file.
-
-    Args:
-        model: a `deploy.tasks.task.Model`.
-        path: the file.
-
-    Returns:
-        The image H×W×C, as `read_input` returns it, and its result.
-
-    Raises:
-        UserError: the file cannot be read or does not fit the network, or memory is exhausted; the message names it.
-    """
-    image, known = read_input(path, model.input)
-    try:
-        if known is None:
-            return image, model(image)
-        ready = model.prepare(image)
-        return image, model.predict([replace(ready, valid=ready.valid & known)])[0]
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except MemoryError as error:
-        height, width = image.shape[:2]
-        raise UserError(
-            f"{path}: too little memory for {width}×{height} pixels; cut it into parts"
-        ) from error
-
-
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """A unique output name for each file: its stem, or `a_png` and `a_jpg` where stems repeat."""
-    stems = Counter(path.stem for path in paths)
-    names: list[str] = []
-    for path in paths:
-        name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
-        while name in names:
-            name += "_"
-        names.append(name)
-    return names

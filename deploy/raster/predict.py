@@ -4,9 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import Literal
 
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
@@ -94,54 +92,17 @@ def predict_raster(
     done = _tiles_before(grid, first)
     if report is not None:
         report(done, grid.tiles)
-    with closing(predict_pieces(model, source, grid, options, first, summary=summary)) as pieces:
-        for piece in pieces:
-            sink.write(piece.end.piece, piece.labels, piece.probabilities)
-            done += piece.end.tiles
-            if report is not None:
-                report(done, grid.tiles)
-    summary.seconds = perf_counter() - start
-    return summary
-
-
-class Predicted(NamedTuple):
-    """A finished piece."""
-
-    end: RowEnd
-    labels: np.ndarray
-    """uint8 rows×columns, with `sources.NODATA`."""
-    probabilities: np.ndarray | None
-    """K×rows×columns, float32 or uint8; None if they were not requested."""
-
-
-def predict_pieces(
-    model: SegmentationModel,
-    source: Source,
-    grid: Grid,
-    options: Options,
-    first: int = 0,
-    last: int | None = None,
-    summary: Summary | None = None,
-) -> Generator[Predicted, None, None]:
-    """Predict the pieces of indices [first, last) of a grid; they do not depend on which others are predicted.
-
-    Tiles above that reach into the first piece are run again. Close the generator when done.
-
-    Args:
-        model: as for `predict_raster`.
-        source: the raster; only rows and columns of these tiles are read.
-        grid: its tiles, from `plan`.
-        options: as for `predict_raster`.
-        first: index of the first piece.
-        last: index behind the last piece; None: all that follow.
-        summary: counts tiles and seconds.
-    """
-    with closing(blended(model, source, grid, options, first, last, summary)) as rows:
+    with closing(blended(model, source, grid, options, first, summary)) as rows:
         for end, piece in rows:
             if piece is None:
                 continue
             probabilities = likelihoods(piece, options.probabilities) if options.probabilities else None
-            yield Predicted(end, labels_of(piece, model.threshold), probabilities)
+            sink.write(end.piece, labels_of(piece, model.threshold), probabilities)
+            done += end.tiles
+            if report is not None:
+                report(done, grid.tiles)
+    summary.seconds = perf_counter() - start
+    return summary
 
 
 def check_fit(spec: InputSpec, source: Source) -> None:
@@ -193,16 +154,15 @@ def blended(
     grid: Grid,
     options: Options,
     first: int = 0,
-    last: int | None = None,
     summary: Summary | None = None,
 ) -> Generator[tuple[RowEnd, Blended | None], None, None]:
-    """Predict and blend the pieces of indices [first, last), None for all that follow; close the generator when done.
+    """Predict and blend from the piece of index `first` on; close the generator when done.
 
     Yields:
         The end of each row of tiles, and the piece that it finishes; see `deploy.raster.blending.blend`.
     """
     reading = Reading(source, model.input, grid, options.batch, options.min_valid)
-    read = ahead(reading.batches(first, last), _READ_AHEAD)
+    read = ahead(reading.batches(first), _READ_AHEAD)
     scored = ahead(_scores(model, read, summary or Summary()), _SCORED_AHEAD)
     with closing(scored):
         yield from blend(scored, grid, len(model.classes))

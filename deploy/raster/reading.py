@@ -100,13 +100,13 @@ class Reading:
     batch: int
     min_valid: float
 
-    def batches(self, first: int, last: int | None = None) -> Generator[Batch | RowEnd, None, None]:
-        """Read all tiles that are needed for the pieces of indices [first, last); None: for all that follow.
+    def batches(self, first: int) -> Generator[Batch | RowEnd, None, None]:
+        """Read all tiles that are needed for the pieces from index `first` on.
 
         A batch never mixes tiles of two rows, so a resumed run computes the same batches.
         """
         count = len(self.grid.rows)
-        pieces = list(self.grid.pieces())[:last]
+        pieces = list(self.grid.pieces())
         for start in range(first // count * count, len(pieces), count):
             begin = max(first, start)
             row = self.grid.first_row_of(pieces[begin].top)

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 import deploy
-from deploy.cli import main
+from deploy.cli import main, output_names
 from deploy.errors import UserError
 from deploy.files.images import read_image, read_mask
 from tests.conftest import ROOT
