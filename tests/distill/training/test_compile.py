@@ -79,6 +79,6 @@ def test_compiled_training_resumes(stage, accelerator, monkeypatch, tmp_path):
 
     with monkeypatch.context() as patch:
         patch.setattr("distill.training.loop.learning_rate", lambda _, step: interrupt(step))
-        with pytest.raises(Interrupted, match="stopped after step 2"):
+        with pytest.raises(Interrupted, match="stopped after step 1"):
             trained(stage, config, accelerator)
     assert torch.equal(trained(stage, config, accelerator, resume=True), straight)
