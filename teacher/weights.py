@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -105,8 +105,7 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
             f"{path}: is a network of {project}, whose tensors have other names; convert it first:"
             f" edgedistill convert {path} {path.stem}.safetensors"
         )
-    has_backbone = any(name == "backbone" for name, _ in network.named_children())
-    if has_backbone and not any(name.startswith("backbone.") for name in state):
+    if is_backbone_of(network, state):
         load_backbone_state(network.get_submodule("backbone"), state, in_channels, source=str(path))
         return
     wanted = network.state_dict()
@@ -118,6 +117,12 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
     _check_classes(wanted, state, str(path))
     _check_match({k: v for k, v in wanted.items() if k not in optional}, state, str(path))
     network.load_state_dict(state, strict=False)
+
+
+def is_backbone_of(network: nn.Module, names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a backbone alone, to be loaded into that of `network`."""
+    has_backbone = any(name == "backbone" for name, _ in network.named_children())
+    return has_backbone and not any(name.startswith("backbone.") for name in names)
 
 
 def load_backbone_state(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from deploy.errors import UserError
 from distill.config import ModelConfig, RunConfig, TrainConfig
@@ -12,6 +13,7 @@ from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.training.checkpoint import Meta
 from distill.training.checkpoint_metadata import find_metadata
+from teacher.weights import is_backbone_of, read_state
 
 STRUCTURE = ("align_corners", "contract_dilation")
 """Options of a network that the shapes of its tensors do not show. Files of before they existed have the defaults."""
@@ -42,6 +44,27 @@ def check_initial_weights(config: RunConfig, splits: Splits) -> None:
         _check_images(config, splits, *found)
 
 
+def check_whole(name: str, model: ModelConfig, training: TrainConfig, network: nn.Module) -> None:
+    """Check that a network that is used as it is gets all of its weights.
+
+    Args:
+        name: "teacher" or "student".
+        model: its configuration.
+        training: its training.
+        network: the network.
+
+    Raises:
+        UserError: it is not trained, and its file holds the weights of a backbone alone.
+    """
+    if model.weights is None or training.steps:
+        return
+    if is_backbone_of(network, read_state(model.weights)):
+        raise UserError(
+            f"{model.weights}: holds a backbone alone, and the rest of the {name} is not trained; give"
+            f" --{name}-train.steps, or weights of the whole network"
+        )
+
+
 def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple[Stats, list[str]]:
     """Statistics with the mean and deviation that the teacher's weights file describes, if it describes any.
 
@@ -56,25 +79,26 @@ def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple
     Returns:
         The statistics to normalize by, and lines to print.
     """
-    found = _deciding(config)
-    if found is None:
-        return stats, [_unknown(name, path) for name, path in _undescribed(config)]
+    found, unknown = _deciding(config), [_unknown(name, path) for name, path in _undescribed(config)]
+    if found is None or stats.normalize != "set":
+        return stats, unknown
     path, meta = found
-    if stats.normalize != "set":
-        return stats, []
     if tuple(meta["channels"]) != splits.channels:
         names = f"{' '.join(meta['channels'])}, the data has {' '.join(splits.channels)}"
-        return stats, [f"normalization: that of the training split, as {path} is for the channels {names}"]
+        return stats, [
+            f"normalization: that of the training split, as {path} is for the channels {names}",
+            *unknown,
+        ]
     mean, std = tuple(meta["mean"]), tuple(meta["std"])
     if (mean, std) == (stats.mean, stats.std):
-        return stats, []
+        return stats, unknown
     given = replace(stats, mean=mean, std=std, weights=str(path))
     lines = [f"normalization: {_shown(given)}, of {path}; the training split has {_shown(stats)}"]
     shift = np.abs(np.subtract(mean, stats.mean)) / np.minimum(std, stats.std)
     factor = np.maximum(np.divide(std, stats.std), np.divide(stats.std, std))
     if max(*shift, *factor) > FAR:
         lines.append(f"warning: the images differ much from those of {path}; are they in the same units?")
-    return given, lines
+    return given, [*lines, *unknown]
 
 
 def _networks(config: RunConfig) -> Iterator[tuple[str, ModelConfig, TrainConfig]]:
@@ -99,10 +123,7 @@ def _undescribed(config: RunConfig) -> Iterator[tuple[str, Path]]:
 
 
 def _unknown(name: str, path: Path) -> str:
-    return (
-        f"warning: {path} does not say how its images were normalized; the {name} gets images normalized by the"
-        " training split"
-    )
+    return f"warning: {path} does not say how its images were normalized; the {name} gets those of this run's networks"
 
 
 def _check_images(config: RunConfig, splits: Splits, path: Path, meta: Meta) -> None:

@@ -9,13 +9,13 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.heartbeat import working
-from distill.config import RunConfig
+from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
-from distill.pipeline.initial_weights import check_initial_weights, with_normalization
+from distill.pipeline.initial_weights import check_initial_weights, check_whole, with_normalization
 from distill.pipeline.networks import new_network
 from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
@@ -94,10 +94,12 @@ def start_accelerator(config: RunConfig) -> Accelerator:
 def check_networks(config: RunConfig, splits: Splits, task: TrainingTask, terms: DistillationTerms) -> None:
     """Raise `UserError` for what cannot be built or trained, before hours of training instead of after."""
     student = new_network(config, config.student, splits, task)
+    check_whole("student", config.student, config.student_train, student)
     check_norms("student-train", config.student_train, student)
     if config.no_teacher:
         return
     teacher = new_network(config, config.teacher, splits, task)
+    check_whole("teacher", config.teacher, config.teacher_train, teacher)
     build_distillation_loss(config.distill, terms, teacher, student)
     check_norms("teacher-train", config.teacher_train, teacher)
     for path in config.distill.teachers:
@@ -135,15 +137,20 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
 
 
 def check_teachers(config: RunConfig, data: PreparedData) -> None:
-    """Raise `UserError` where a teacher that is not trained here does not fit the data."""
+    """Raise `UserError` where a teacher, or a student, that is not trained here does not fit the data."""
+    _check_untrained(config.student, config.student_train, data)
     if config.no_teacher:
         return
-    weights = config.teacher.weights
-    metadata = find_metadata(weights) if weights is not None and config.teacher_train.steps == 0 else None
-    if weights is not None and metadata is not None:
-        check_metadata(weights, metadata, data)
+    _check_untrained(config.teacher, config.teacher_train, data)
     for path in config.distill.teachers:
         network_from(path, data)
+
+
+def _check_untrained(model: ModelConfig, training: TrainConfig, data: PreparedData) -> None:
+    weights = model.weights
+    metadata = find_metadata(weights) if weights is not None and training.steps == 0 else None
+    if weights is not None and metadata is not None:
+        check_metadata(weights, metadata, data)
 
 
 def _precision(asked: str) -> str:

@@ -63,10 +63,10 @@ def test_the_papers_network():
     assert network.to("meta").eval()(image).logits.shape == (1, 19, 90, 90)
 
 
-@pytest.mark.parametrize("detail", [False, True])
+@pytest.mark.parametrize("options", [{}, {"detail": True}, {"align_corners": True}])
 @pytest.mark.parametrize("size", [(64, 96), (72, 104), (97, 61)])
-def test_folding_changes_nothing(size, detail):
-    network = tiny(output_stride=8, detail=detail)
+def test_folding_changes_nothing(size, options):
+    network = tiny(output_stride=8, **options)
     for module in network.modules():  # fresh norms have zero shift, which would hide a wrong border
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -76,6 +76,25 @@ def test_folding_changes_nothing(size, detail):
     with torch.inference_mode():
         expected, folded = network(x).logits, fold_pyramid(network)(x).logits
     torch.testing.assert_close(folded, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("contract", "first"), [(True, {"layer3": 1, "layer4": 2}), (False, {"layer3": 2, "layer4": 4})]
+)
+def test_the_dilation_of_first_blocks(contract, first):
+    network = PSPNet("resnet26", 3, 5, contract_dilation=contract)
+    modules = dict(network.backbone.named_modules())
+    for stage, rest in (("layer3", 2), ("layer4", 4)):
+        for block, dilation in ((0, first[stage]), (1, rest)):
+            convolution = modules[f"{stage}.{block}.conv2"]
+            assert isinstance(convolution, nn.Conv2d)
+            assert convolution.dilation == convolution.padding == (dilation, dilation)
+            assert convolution.stride == (1, 1)
+
+
+def test_only_resnets_have_such_blocks():
+    with pytest.raises(UserError, match=r"'mobilenetv3_small_050' is no ResNet.*contract_dilation"):
+        tiny(contract_dilation=False)
 
 
 @pytest.mark.parametrize(

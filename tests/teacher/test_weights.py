@@ -91,6 +91,15 @@ def test_a_pickle_is_never_executed(tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
+def test_python_objects_are_named_and_never_unpickled(tmp_path, capsys):
+    torch.save({"state_dict": {"a": torch.ones(1)}, "message_hub": Evil()}, tmp_path / "mm.pth")
+    with pytest.raises(
+        UserError, match=r"mm\.pth: holds Python objects \(.*print\), which are never unpickled; save"
+    ):
+        read_state(tmp_path / "mm.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
 def test_damaged_files_are_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x10\x00\x00\x00")
