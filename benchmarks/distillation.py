@@ -17,12 +17,12 @@ if not __package__:  # run as a script: import from the repository root, never f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from deploy.errors import UserError, exit_with_one_line
+from deploy.files.lock import acquire
 from deploy.tasks.registry import task_named
 from distill.config import DistillConfig, RunConfig
 from distill.run import parse
@@ -144,12 +144,7 @@ def claimed(folder: Path) -> Iterator[bool]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield acquire(file.fileno())
 
 
 def _method_config(name: str, preset: DistillConfig) -> DistillConfig:

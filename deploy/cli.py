@@ -102,10 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_verify_options(verify)
 
-    for name, (
-        _,
-        text,
-    ) in OWN_PARSERS.items():  # for the list in --help: `main` calls them before it parses anything
+    # for the list in --help: `main` calls them before it parses anything
+    for name, (_, text) in OWN_PARSERS.items():
         commands.add_parser(name, help=text)
     return parser
 
@@ -288,10 +286,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         return 0
     manifest = read_manifest(arguments.bundle)
     verify_files(arguments.bundle, manifest)
-    keys = arguments.key
-    model = load(
-        arguments.bundle, arguments.backend, None, keys is not None, arguments.precision, trusted_keys=keys
-    )
+    model = load(arguments.bundle, arguments.backend, verify=False, precision=arguments.precision)
     print(f"{arguments.bundle}: {len(manifest.files)} files match their checksums")
     comparison = compare(arguments.bundle, model.engine)
     print(comparison.text)

@@ -1,19 +1,19 @@
 """The output folder of a run: claimed once, used by one process, and resumed only with the same settings and data."""
 
-import fcntl
-import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from deploy.errors import UserError
 from deploy.files.atomic import named_write_errors, write_json
+from deploy.files.json_files import read_record
+from deploy.files.lock import acquire
 from deploy.files.staging import remove_leftovers
 from distill.config import ModelConfig, RunConfig
 from distill.data.fingerprint import Fingerprint, differences, fingerprint
@@ -22,6 +22,8 @@ from distill.export_config import Int8Config
 
 SETTINGS = "config.json"
 ORIGIN = "origin.json"
+RESTART = "choose another --out"
+"""Remedy for a damaged record of a run."""
 PATIENCE = 12.0
 """Seconds to wait for a run's lock: more than the workers of a killed process live on."""
 
@@ -76,11 +78,7 @@ def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
         raise UserError(
             f"{config.out} already holds a run; add --resume to continue it, or --out for another folder"
         )
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
-    stored = ADDED | stored
+    stored = ADDED | read_record(path, dict[str, Any], RESTART)
     asked = settings(config) | computed
     different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
     if different:
@@ -120,10 +118,7 @@ def check_origin(folder: Path, splits: Splits) -> list[str]:
         return [
             f"note: {folder} does not tell which data it was started with, so they are not compared"
         ] * is_old
-    try:
-        before = msgspec.json.decode(path.read_bytes(), type=Origin)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
+    before = read_record(path, Origin, RESTART)
     changes = differences(before.data, now.data)
     if changes:
         raise UserError(
@@ -153,7 +148,10 @@ def in_use(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(descriptor, folder)
+        if not acquire(descriptor, PATIENCE):
+            raise UserError(
+                f"{folder}: another process is running there; wait for it, or choose another --out"
+            )
         remove_leftovers(folder)
         yield
     finally:
@@ -161,22 +159,6 @@ def in_use(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             for each in made:
                 each.rmdir()
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    """Lock a folder; workers of a process that was just killed hold the lock until they notice."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise UserError(
-                    f"{folder}: another process is running there; wait for it, or choose another --out"
-                ) from None
-        except OSError:  # a file system without locks
-            return None
-        time.sleep(0.1)
 
 
 def settings(config: RunConfig) -> dict[str, object]:

@@ -1,11 +1,8 @@
 """A lock on a bundle: programs that change one bundle at once do so one after the other.
 
-The lock is the system's (`flock`) on the bundle's folder, so it leaves no file behind and ends with its process.
-Readers need none: they see the old bundle or the new one.
+The lock is on the bundle's folder. Readers need none: they see the old bundle or the new one.
 """
 
-import errno
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -13,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.errors import UserError
+from deploy.files.lock import acquire
 
 SECONDS = 300.0
 """How long a change waits for another one; each takes about as long as copying the bundle's files."""
-_PAUSE = 0.05
 
 
 @contextmanager
@@ -41,24 +38,18 @@ def locked(folder: Path, seconds: float = SECONDS) -> Iterator[None]:
 
 
 def _acquire(folder: Path, end: float) -> int | None:
+    """The locked descriptor of the folder that the path leads to; None where there is none."""
     while True:
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:  # none yet, or not a folder: whoever writes it says so
             return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(folder, descriptor):
-                return descriptor
-            reason = None  # it was replaced while we waited: the lock of the new folder counts
-        except OSError as error:
-            reason = error.errno
-        os.close(descriptor)
-        if reason not in (None, errno.EAGAIN, errno.EACCES):
-            return None
-        if time.monotonic() > end:
+        mine = acquire(descriptor, end - time.monotonic())
+        if mine and _is(folder, descriptor):
+            return descriptor
+        os.close(descriptor)  # it was replaced while we waited: the lock of the new folder counts
+        if not mine:
             raise UserError(f"{folder}: another program is changing this bundle; run again when it has ended")
-        time.sleep(0 if reason is None else _PAUSE)
 
 
 def _is(folder: Path, descriptor: int) -> bool:

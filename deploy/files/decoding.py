@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, features
 
 from deploy.errors import UserError
@@ -76,6 +77,16 @@ def decode(path: Path, channels: Sequence[str] | None = None) -> tuple[Image.Ima
     if problem is not None:
         raise UserError(f"{path}: {problem}")
     return image, bits
+
+
+def palette_of(path: Path) -> np.ndarray | None:
+    """The colors of a palette image of a type that `decode` reads, uint8 K×3; None for others, and damaged ones."""
+    try:
+        with quiet(), Image.open(path, formats=tuple(_FORMATS.values())) as image:
+            flat = image.getpalette("RGB") if image.mode in ("P", "PA") else None
+    except Exception:  # as above; `decode` says what is wrong
+        return None
+    return None if flat is None else np.array(flat, np.uint8).reshape(-1, 3)
 
 
 def as_colors(image: Image.Image) -> Image.Image:

@@ -9,9 +9,10 @@ from PIL import Image
 
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
-from deploy.files.decoding import as_colors, check_channels, decode, is_picture
+from deploy.files.decoding import as_colors, check_channels, decode, is_picture, palette_of
 from deploy.files.npy import load_array, load_image
 from deploy.files.tiff import read_labels, read_values
+from deploy.files.tiff_header import read_header
 from deploy.files.tiff_pages import MAGIC
 from deploy.files.tiff_values import Values
 
@@ -116,6 +117,22 @@ def read_mask(path: str | Path) -> np.ndarray:
             f"{path}: a mask is integers H×W or colors H×W×3, but this has shape {mask.shape} of {mask.dtype}"
         )
     return mask
+
+
+def read_palette(path: str | Path) -> np.ndarray | None:
+    """The colors of a palette image, whose numbers `read_mask` returns; only the header is read.
+
+    Returns:
+        uint8 K×3, by index; None for other files.
+
+    Raises:
+        UserError: the file cannot be read; the message names it.
+    """
+    path = Path(path)
+    _check_exists(path)
+    if _is_npy(path):
+        return None
+    return read_header(path).palette if _is_tiff(path) else palette_of(path)
 
 
 def write_png(path: str | Path, array: np.ndarray) -> None:

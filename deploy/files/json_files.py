@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from deploy.errors import UserError
 from deploy.text import shown
 
 MOST_BYTES = 64 << 20
@@ -33,6 +34,18 @@ def read_json(path: Path, kind: type[T], most: int = MOST_BYTES) -> T:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ValueError(one_line(error)) from error
+
+
+def read_record(path: Path, kind: type[T], remedy: str) -> T:
+    """`read_json` of a file that this package has written.
+
+    Raises:
+        UserError: it cannot be read, or is damaged; the message names the file and ends with the remedy.
+    """
+    try:
+        return read_json(path, kind)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); {remedy}") from error
 
 
 def one_line(error: Exception) -> str:

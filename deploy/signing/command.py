@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest
@@ -64,9 +64,6 @@ def sbom(argv: Sequence[str]) -> int:
         with atomic_write(arguments.out) as file:
             file.write(content)
     return 0
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"keygen": keygen, "sbom": sbom, "sign": sign}
 
 
 def signature_lines(bundle: Path, keys: Sequence[str], engines: bool) -> list[str]:

@@ -8,12 +8,11 @@ from deploy.errors import UserError
 from deploy.evaluation.labeled_data import naming, read_labeled, require_data
 from deploy.evaluation.receipt import Sample
 from deploy.files.images import read_mask
+from deploy.files.tiff import VOID
 from deploy.inference.image_files import read_input
 from deploy.inference.preprocess import check_pixels
 
 CLASSES = "classes.json"
-_VOID = 255
-"""Of what training reads."""
 
 
 def is_training_layout(data: Path) -> bool:
@@ -61,5 +60,5 @@ def labeled_samples(data: Path, split: str, manifest: Manifest) -> Iterator[Samp
             check_pixels(image, manifest.input)
         if label.shape != image.shape[:2]:
             raise UserError(f"{pair.mask}: has shape {label.shape}, its image {image.shape[:2]}")
-        valid = label != _VOID
+        valid = label != VOID
         yield pair.id, image, label, valid if known is None else valid & known

@@ -11,9 +11,9 @@ disk is an error at the start. A chunk is valid once its checksum is written, so
 with the missing chunks, and the processes of a run fill a cache together. Runs fill it one after the other.
 """
 
-import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ import torch
 
 from deploy.errors import DISK_FULL, UserError
 from deploy.files.atomic import named_write_errors, write_json
+from deploy.files.lock import acquire
 from distill.losses.distillation_loss import TeacherOutput
 
 CHUNK_ROWS = 32
@@ -207,8 +208,6 @@ class TeacherCache:
 def filling_alone(folder: Path, wait: Callable[[], None]) -> Iterator[None]:
     """Let only one run create and fill the cache in a folder within the block; others wait for it.
 
-    The lock is the system's and ends with the process; on a file system that has none, nothing is locked.
-
     Args:
         folder: of the cache.
         wait: called once if another run is at it.
@@ -217,13 +216,9 @@ def filling_alone(folder: Path, wait: Callable[[], None]) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not acquire(descriptor):
             wait()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            pass
+            acquire(descriptor, math.inf)
         yield
     finally:
         os.close(descriptor)

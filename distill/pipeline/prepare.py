@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 
-import msgspec
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.splits import Splits
@@ -130,10 +130,7 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
             say(line)
         write_json(path, stats)
     accelerator.wait_for_everyone()
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Stats)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it, and it is computed again") from error
+    return read_record(path, Stats, "delete it, and it is computed again")
 
 
 def check_teachers(config: RunConfig, data: PreparedData) -> None:

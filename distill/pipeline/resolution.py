@@ -1,17 +1,17 @@
 """Whether the networks of a run get finer outputs: chosen from the labels where `ModelConfig.detail` is open."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
-from deploy.errors import UserError
+from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig
 from distill.data.splits import Splits
 from distill.data.structures import Ceiling, Structures
+from distill.run_folder import RESTART, SETTINGS
 from distill.tasks.task import TrainingTask
 from distill.training.checkpoint_metadata import find_metadata
 from distill.training.log import say
@@ -226,13 +226,10 @@ def _in_form(model: ModelConfig, form: Mapping[str, Any] | None) -> ModelConfig:
 
 def _decided_before(config: RunConfig) -> dict[str, Mapping[str, Any]]:
     """What a run that is resumed has decided, by network."""
-    path = config.out / "config.json"
+    path = config.out / SETTINGS
     if not (config.resume and path.exists()):
         return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
+    stored = read_record(path, dict[str, Any], RESTART)
     fields = ("detail", "output_stride")
     found = {name: {one: stored.get(f"{name}.{one}") for one in fields} for name in ("teacher", "student")}
     return {name: form for name, form in found.items() if isinstance(form["detail"], bool)}

@@ -1,16 +1,14 @@
 """The last step before the first training: fit the trainings to `--max-minutes`, and say what is about to happen."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from deploy import host
-from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from distill.config import ModelConfig
 from distill.distillation.weight_transfer import init_from_teacher
@@ -18,6 +16,7 @@ from distill.overrides import with_changes
 from distill.pipeline.estimate import PlannedTraining, Speed, duration, measure_speeds, plan, shortened
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
+from distill.run_folder import RESTART
 from distill.training.distributed import shared
 from distill.training.log import say
 from student.zoo import count_parameters
@@ -45,7 +44,7 @@ def fit_to_time(context: RunContext) -> RunContext:
     config, path, trainings = context.config, context.config.out / SCHEDULE, None
     steps = config.student_train.steps + (0 if config.no_teacher else config.teacher_train.steps)
     if config.resume and path.exists():
-        context = _with_changes(context, _stored(path))
+        context = _with_changes(context, read_record(path, dict[str, object], RESTART))
     elif config.max_minutes or steps >= FEW_STEPS:
         say("timing a training step of each network …")
         with working("timing", say):
@@ -141,10 +140,3 @@ def _device(device: torch.device) -> str:
 
 def _with_changes(context: RunContext, changes: Mapping[str, object]) -> RunContext:
     return context.with_config(with_changes(context.config, changes)) if changes else context
-
-
-def _stored(path: Path) -> dict[str, object]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error

@@ -6,9 +6,11 @@ from pathlib import Path
 import msgspec
 
 from deploy.errors import UserError
+from deploy.files.json_files import read_record
 from deploy.measure.machine import summary
 from deploy.measure.records import Measurement, Option, Row, Shape, Timed, named
 from deploy.table import format_table
+from distill.run_folder import RESTART
 from student.candidates import same_family
 
 CHOICE = "student-choice.json"
@@ -131,12 +133,7 @@ def read_choice(path: Path) -> StudentChoice:
     Raises:
         UserError: the file is missing or damaged.
     """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=StudentChoice)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: the choice of the student cannot be read ({error}); choose another --out"
-        ) from error
+    return read_record(path, StudentChoice, RESTART)
 
 
 def _fitting(

@@ -15,7 +15,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from deploy.errors import UserError
 from deploy.evaluation.labeled_data import write_image
 from deploy.files.atomic import atomic_write, write_json
 from deploy.files.images import TIFF_SUFFIXES, read_image, read_mask, write_png
+from deploy.files.json_files import read_record
 from deploy.raster.geo import GeoSource, gdal
 from deploy.raster.sources import ArraySource
 from distill.data.datasets.folder import read_folder
@@ -104,7 +105,7 @@ def _claim_folder(target: Path, settings: dict[str, object]) -> None:
     path = target / "tiles.json"
     asked = json.loads(json.dumps(settings))
     if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_record(path, dict[str, Any], "use another folder")
         for name in asked:
             if stored.get(name) != asked[name]:
                 raise UserError(

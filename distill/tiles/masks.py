@@ -9,6 +9,7 @@ import numpy as np
 from deploy.errors import UserError
 from deploy.files.images import list_images, read_mask, write_png
 from distill.data.datasets.mask_survey import refuse_lossy
+from distill.data.datasets.masks import codes_of
 from distill.data.datasets.palettes import RGB, palette_of
 from distill.data.sample import IGNORE
 
@@ -63,10 +64,8 @@ def convert_mask(path: Path, mapping: Mapping[Key, int]) -> np.ndarray:
     if colors and mask.ndim == 2 and palette is not None:
         mask = np.array(palette, np.uint8)[mask]
     if mask.ndim == 3:
-        codes = mask.astype(np.int64) @ (65536, 256, 1)
-        return _replaced(
-            codes, {(r << 16) + (g << 8) + b: to for (r, g, b), to in colors.items()}, path, "color"
-        )
+        targets = {int(codes_of(np.array(color))): to for color, to in colors.items()}
+        return _replaced(codes_of(mask), targets, path, "color")
     numbers = {key: to for key, to in mapping.items() if isinstance(key, int)}
     kept = {value: value for value in np.unique(mask).tolist() if 0 <= value <= IGNORE}
     return _replaced(mask, kept | numbers, path, "number")

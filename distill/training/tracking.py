@@ -5,7 +5,6 @@ All stages of a run are one run of the tracker. Its parameters are the configura
 service select the destination (WANDB_MODE, WANDB_PROJECT, MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from accelerate import Accelerator
 
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.files.json_files import read_record
 from distill.config import RunConfig
 from distill.run_folder import settings
 from distill.training.log import say
@@ -91,7 +91,10 @@ def _options(name: str, config: RunConfig, identity: str | None) -> dict[str, An
 
 
 def _known(place: Path, name: str) -> str | None:
-    return json.loads(place.read_text(encoding="utf-8")).get(name) if place.exists() else None
+    """The identity of the tracker's run that an earlier process has started."""
+    if not place.exists():
+        return None
+    return read_record(place, dict[str, str], f"delete it, and {name} starts a new log").get(name)
 
 
 def _mlflow_name(name: str) -> str:

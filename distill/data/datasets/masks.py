@@ -76,7 +76,7 @@ class Legend:
             )
         targets = {_code(color): IGNORE for color in self.ignore_colors}
         targets |= {_code(color): index for index, color in enumerate(self.colors)}
-        ids = _look_up(mask.astype(np.int64) @ _CODE, targets)
+        ids = _look_up(codes_of(mask), targets)
         if (ids < 0).any():
             row, column = np.argwhere(ids < 0)[0]
             color = tuple(mask[row, column].tolist())
@@ -86,12 +86,13 @@ class Legend:
         return ids
 
 
-_CODE = np.array([65536, 256, 1])
-"""Combines R, G and B into one number."""
+def codes_of(colors: np.ndarray) -> np.ndarray:
+    """R, G and B, the last axis, as one number each: 0xRRGGBB, int64."""
+    return colors.astype(np.int64) @ (65536, 256, 1)
 
 
 def _code(color: RGB) -> int:
-    return int(np.array(color) @ _CODE)
+    return int(codes_of(np.array(color)))
 
 
 def _look_up(values: np.ndarray, targets: dict[int, int]) -> np.ndarray:

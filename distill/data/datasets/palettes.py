@@ -1,34 +1,20 @@
 """Palettes of label files: which number is which color, where every file may have an order of its own."""
 
-import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from deploy.errors import UserError
+from deploy.files.images import read_palette
 
 RGB = tuple[int, int, int]
-_FORMATS = ("PNG", "BMP", "TIFF", "WEBP")
 
 
 def palette_of(path: Path) -> list[RGB] | None:
-    """The colors of a palette image by their index; None for other files. Only the header is read.
-
-    Args:
-        path: a file that `deploy.files.images.read_mask` can read.
-    """
-    if path.suffix.lower() == ".npy":
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size has been checked
-            with Image.open(path, formats=_FORMATS) as image:
-                flat = image.getpalette("RGB") if image.mode in ("P", "PA") else None
-    except OSError:  # a kind of TIFF that Pillow does not know
-        return None
-    return None if flat is None else [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
+    """The colors of a palette image by their index; None for other files (see `deploy.files.images.read_palette`)."""
+    colors = read_palette(path)
+    return None if colors is None else [(r, g, b) for r, g, b in colors.tolist()]
 
 
 def targets_by_color(

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deploy.bundle import lock
 from deploy.bundle.bundle_files import extend_bundle, read_manifest, set_decision, verify_files, write_bundle
 from deploy.bundle.lock import locked
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
+from deploy.files import lock
 from deploy.files.staging import exchange
 from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle, make_manifest

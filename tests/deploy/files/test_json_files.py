@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.files.json_files import one_line, read_json
+from deploy.errors import UserError
+from deploy.files.json_files import one_line, read_json, read_record
 from deploy.text import shown
 
 
@@ -58,3 +59,13 @@ def test_a_missing_file_is_the_systems_error(path):
 def test_any_error_becomes_one_line(text):
     line = one_line(ValueError(text))
     assert shown(line) == line
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_a_damaged_record_is_one_line_with_its_remedy(tmp_path, content):
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"record\.json: cannot be read \([^\n]+\); make it again$"):
+        read_record(path, dict[str, int], "make it again")
+    path.write_bytes(b'{"a": 1}')
+    assert read_record(path, dict[str, int], "make it again") == {"a": 1}

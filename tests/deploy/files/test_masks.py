@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from deploy.errors import UserError
-from deploy.files.images import read_image, read_mask
+from deploy.files.images import read_image, read_mask, read_palette
 from tests.deploy.files.pictures import IDS, RGB
 from tests.deploy.raw_images import make_tiff
 
@@ -73,3 +73,20 @@ def test_bad_masks_are_named(tmp_path):
         with pytest.raises(UserError, match=f"{name}: .*{message}") as caught:
             read_mask(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_the_palette_gives_the_numbers_the_colors_that_images_have(tmp_path, suffix):
+    path = tmp_path / f"mask{suffix}"
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4), "L").convert("P")
+    image.putpalette([value for index in range(256) for value in (index, 255 - index, 7 * index % 256)])
+    image.save(path)
+    palette = read_palette(path)
+    assert palette is not None
+    np.testing.assert_array_equal(palette[read_mask(path)], read_image(path))
+
+
+def test_other_files_have_no_palette(tmp_path):
+    Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / "gray.png")
+    np.save(tmp_path / "ids.npy", np.zeros((3, 4), np.uint8))
+    assert [read_palette(tmp_path / name) for name in ("gray.png", "ids.npy")] == [None, None]
