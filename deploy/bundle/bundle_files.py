@@ -172,6 +172,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         UserError: `folder` is no bundle, or its manifest was edited, has a newer schema, or is malformed.
     """
     path = Path(folder) / MANIFEST
+    _refuse_link(path)
     if not path.is_file():
         what = "has no manifest.json, so it is not a bundle" if Path(folder).is_dir() else "no such folder"
         raise UserError(f"{folder}: {what}; give the folder that the export wrote")
@@ -215,8 +216,7 @@ def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] =
         if name in skip:
             continue
         path = Path(folder) / name
-        if path.is_symlink():
-            raise UserError(f"{path}: is a symbolic link, a bundle holds files; copy it with cp -rL")
+        _refuse_link(path)
         if not path.is_file():
             raise UserError(f"{path}: is missing from the bundle; copy the whole folder again")
         size = path.stat().st_size
@@ -226,6 +226,11 @@ def verify_files(folder: str | Path, manifest: Manifest, skip: Collection[str] =
             raise UserError(
                 f"{path}: differs from the exported file (checksum mismatch); copy the whole folder again"
             )
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UserError(f"{path}: is a symbolic link, a bundle holds files; copy it with cp -rL")
 
 
 def _digest(raw: Mapping[str, object]) -> str:

@@ -252,3 +252,13 @@ def test_manifest_struct_is_frozen():
     with pytest.raises(AttributeError):
         manifest.name = "other"
     assert msgspec.structs.replace(manifest, name="other").name == "other"
+
+
+@pytest.mark.parametrize("name", [MANIFEST, MODEL])
+def test_files_of_a_bundle_are_no_links(bundle, tmp_path, name):
+    (bundle / name).rename(tmp_path / "elsewhere")
+    (bundle / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=f"{name}: is a symbolic link, a bundle holds files; copy it with cp -rL"
+    ):
+        verify_files(bundle, read_manifest(bundle))
