@@ -1,6 +1,7 @@
 """Set-up shared by all tests: one thread per process, no network, and real data where there is some."""
 
 import os
+import signal
 import subprocess
 import sys
 from tempfile import mkdtemp
@@ -19,6 +20,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
+
+# In the background of a shell, or under nohup, signals are ignored, and so they would be by the commands under test.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # A slow machine is not a failure, and CI must not fail by chance: there every run draws the same examples.
 hypothesis.settings.register_profile("edgedistill", deadline=None, derandomize=bool(os.environ.get("CI")))
