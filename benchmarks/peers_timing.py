@@ -11,7 +11,7 @@ from benchmarks.networks import color_spec, noise_image
 from benchmarks.peers_bundles import Entry, Index
 from benchmarks.turns import in_turns
 from deploy.backends.auto import installed
-from deploy.backends.cpu import open_cpu
+from deploy.backends.cpu import engine_of, open_cpu
 from deploy.backends.engine import CPU_MODELS
 from deploy.backends.setting import BF16, Setting, computes_bf16
 from deploy.latency.latency import cold_start
@@ -61,8 +61,9 @@ def measure(index: Index, folder: Path, rounds: int, cold: bool) -> list[Row]:
         cold: also start each network in a fresh process, in the faster backend of each precision.
     """
     image = noise_image(color_spec(index.size), 0)
+    opened = engine_of if index.alone else open_cpu  # alone, labels have the stride of the scores
     calls = {
-        (entry.name, setting.name): partial(open_cpu(folder / entry.bundle, setting).run, image[None])
+        (entry.name, setting.name): partial(opened(folder / entry.bundle, setting).run, image[None])
         for entry in index.networks
         for setting in settings()
     }

@@ -1,9 +1,9 @@
 """What do finer outputs give? `python benchmarks/resolution.py PRESET [--minutes 5] [--json FILE] [--field value …]`.
 
-Trains a preset's student without and with `detail`, and segmentation-models-pytorch's U-Net-ResNet18 if it is installed
-and the images have three channels: on labels alone, from new weights, one seed, for the same CPU time on one thread.
-Prints what the labels allow at each stride, and the scores on the test split. Steps are timed first, in turns; each
-training has the number of steps that its budget allows.
+Trains a preset's student with each of its output strides, and segmentation-models-pytorch's U-Net-ResNet18 if it is
+installed and the images have three channels: on labels alone, from new weights, one seed, for the same CPU time on one
+thread. Prints what the labels allow at each stride, and the scores on the test split. Steps are timed first, in turns;
+each training has the number of steps that its budget allows.
 """
 
 import sys

@@ -12,14 +12,16 @@ from benchmarks.accuracy_training import compared, slug
 from benchmarks.peer_networks import build_peer, missing_peers
 from benchmarks.stepping import Stepper
 from deploy.files.atomic import write_json
-from distill.config import RunConfig
+from distill.config import ModelConfig, RunConfig
 from distill.pipeline.networks import new_network
 from distill.pipeline.pipeline import test_scores
 from distill.pipeline.prepare import prepare
+from distill.pipeline.resolution import Form, forms_of
 from distill.pipeline.stages import training_stage
 from distill.run_context import RunContext
 from distill.training.loop import train
 from distill.training.stage import Stage
+from student.zoo import finer_outputs
 
 PROBE = 64
 """Side of the image with which a network's stride is found."""
@@ -68,15 +70,22 @@ def train_all(context: RunContext, seconds: float, peer: str) -> list[Result]:
 def _networks(context: RunContext, peer: str) -> Networks:
     config = context.config
 
-    def student(detail: bool) -> Callable[[], nn.Module]:
-        model = replace(config.student, detail=detail)
-        return lambda: new_network(config, model, context.splits, context.task)
+    def student(form: Form) -> Callable[[], nn.Module]:
+        return lambda: new_network(config, replace(own, **form.options), context.splits, context.task)
 
     arch, classes = config.student.arch, len(context.splits.classes)
-    networks = {arch: student(False), f"{arch}, detail": student(True)}
+    own = replace(config.student, detail=False)
+    if any("output_stride" in options for options in finer_outputs(arch)):  # undo the choice of the run
+        own = replace(own, output_stride=ModelConfig(arch).output_stride)
+    coarse, *finer = forms_of(own, len(context.splits.channels), context.task.outputs)
+    networks = {arch: student(coarse)} | {_name(arch, form): student(form) for form in finer}
     if peer and peer not in missing_peers() and len(context.splits.channels) == 3:
         networks[peer] = lambda: build_peer(peer, classes)
     return networks
+
+
+def _name(arch: str, form: Form) -> str:
+    return f"{arch}, {'detail' if form.options['detail'] else f'output stride {form.stride:g}'}"
 
 
 def _trained(context: RunContext, name: str, new: Callable[[], nn.Module], steps: int) -> Result:

@@ -21,8 +21,17 @@ def open_cpu(folder: Path, setting: Setting, blob: bytes | None = None) -> Engin
     Raises:
         UserError: the backend is not installed, or the model does not fit the manifest or does not load.
     """
+    check_network(setting.file(folder), read_manifest(folder))
+    return engine_of(folder, setting, blob)
+
+
+def engine_of(folder: Path, setting: Setting, blob: bytes | None = None) -> Engine:
+    """`open_cpu` without comparing the model with the manifest, for networks that are timed but are no bundle's.
+
+    Raises:
+        UserError: the backend is not installed, or the model does not load.
+    """
     file, threads, name = setting.file(folder), setting.threads, setting.name
-    check_network(file, read_manifest(folder))
     if setting.backend == "openvino":
         return OvEngine(file, threads, name, bf16=setting.precision == BF16, blob=blob)
     return OrtEngine(file, threads, name=name, spinning=setting.spinning)

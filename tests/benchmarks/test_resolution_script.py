@@ -13,7 +13,7 @@ TINY = (
 )  # fmt: skip
 
 
-def test_both_forms_are_trained_and_scored_once(tmp_path, capsys):
+def test_all_forms_are_trained_and_scored_once(tmp_path, capsys):
     report = tmp_path / "report.json"
     arguments = [*TINY, "--minutes", "0.002", "--out", str(tmp_path / "run"), "--json", str(report)]
     assert main(arguments) == 0
@@ -23,6 +23,7 @@ def test_both_forms_are_trained_and_scored_once(tmp_path, capsys):
     assert [(one["name"], one["stride"]) for one in found["results"]] == [
         ("edge/4", 8),
         ("edge/4, detail", 4),
+        ("edge/4, output stride 2", 2),
     ]
     assert all(one["steps"] >= 1 and 0 <= one["miou"] <= 1 for one in found["results"])
     assert list(found["results"][0]["iou"]) == [one["name"] for one in found["structures"]["classes"]]
