@@ -1,6 +1,8 @@
 """Set-up shared by all tests: one thread per process, no network, and real data where there is some."""
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,9 @@ from tempfile import mkdtemp
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import ONNX Runtime themselves
-os.environ.setdefault("EDGEDISTILL_CACHE", mkdtemp(prefix="edgedistill-cache-"))
+if "EDGEDISTILL_CACHE" not in os.environ:  # those that run the tests at once inherit it
+    os.environ["EDGEDISTILL_CACHE"] = mkdtemp(prefix="edgedistill-cache-")
+    atexit.register(shutil.rmtree, os.environ["EDGEDISTILL_CACHE"], ignore_errors=True)
 
 from pathlib import Path
 
