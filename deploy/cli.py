@@ -2,13 +2,10 @@
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +18,7 @@ from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.golden import compare
 from deploy.files.images import list_images
 from deploy.inference.call import Timings
-from deploy.inference.image_files import read_input
+from deploy.inference.image_files import output_names, predict_file
 from deploy.loading import load
 from deploy.sandbox import MEGABYTES, SECONDS, Limits, run_limited
 from deploy.signing.command import signature_lines
@@ -147,7 +144,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     task, timings = task_of(read_manifest(arguments.bundle)), []
     for path, name in zip(paths, output_names(paths), strict=True):
         try:
-            image, result = _predict_file(model, path)
+            image, result = predict_file(model, path)
         except UserError as error:
             if not is_folder:
                 raise
@@ -160,34 +157,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         timings.append(result.timings)
     print(_summary(timings, len(paths), model.engine.name, arguments.out))
     return 0 if len(timings) == len(paths) else 2
-
-
-def _predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
-    image, known = read_input(path, model.input)
-    try:
-        if known is None:
-            return image, model(image)
-        ready = model.prepare(image)
-        return image, model.predict([replace(ready, valid=ready.valid & known)])[0]
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except MemoryError as error:
-        height, width = image.shape[:2]
-        raise UserError(
-            f"{path}: too little memory for {width}×{height} pixels; cut it into parts"
-        ) from error
-
-
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """A unique output name for each file: its stem, or `a_png` and `a_jpg` where stems repeat."""
-    stems = Counter(path.stem for path in paths)
-    names: list[str] = []
-    for path in paths:
-        name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
-        while name in names:
-            name += "_"
-        names.append(name)
-    return names
 
 
 def _summary(timings: Sequence[Timings], count: int, engine_name: str, out: Path) -> str:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from deploy.errors import UserError
 
-_LONGEST = 2**24
+LONGEST_XML = 2**24
 """Bytes of XML that are parsed."""
 _IN_SIDECAR = ("NoDataValue", "Scale", "Offset", "ColorTable")
 
@@ -29,7 +29,7 @@ def parse_metadata(text: str, samples: int, path: Path) -> GdalMetadata:
     Raises:
         UserError: the text is not XML, or a scale or offset is not a number.
     """
-    items = list(_parse(text, f"{path}: its GDAL metadata")) if text.strip() else []
+    items = list(parse_xml(text, f"{path}: its GDAL metadata")) if text.strip() else []
     numbers = {
         role: tuple(
             default if value == "" else parse_number(value, f"{path}: its {role}")
@@ -83,7 +83,7 @@ def check_sidecars(path: Path) -> None:
         return
     try:
         with open(other, "rb") as file:
-            root = _parse(file.read(_LONGEST).decode("utf-8", "replace"), str(other))
+            root = parse_xml(file.read(LONGEST_XML).decode("utf-8", "replace"), str(other))
     except OSError as error:
         raise UserError(f"{other}: cannot be read ({error.strerror})") from error
     found = [one for one in _IN_SIDECAR if root.find(f"PAMRasterBand/{one}") is not None]
@@ -91,7 +91,12 @@ def check_sidecars(path: Path) -> None:
         raise UserError(f"{other}: holds the {found[0]} of {path.name}; {remedy}")
 
 
-def _parse(text: str, what: str) -> ElementTree.Element:
+def parse_xml(text: str, what: str) -> ElementTree.Element:
+    """Parse XML that may come from anywhere.
+
+    Raises:
+        UserError: it is damaged, or has entities; the message begins with `what`.
+    """
     if "<!" in text.replace("<!--", ""):  # entities may expand to any size
         raise UserError(f"{what} is not plain XML; write it again")
     try:

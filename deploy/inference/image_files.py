@@ -1,10 +1,15 @@
 """Image files as the images of a network: the reader of images, with what the network's input says beforehand."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deploy.bundle.manifest import InputSpec
+from deploy.errors import UserError
 from deploy.files.images import read_pixels
 from deploy.inference.normalize import fill_of
 
@@ -36,3 +41,43 @@ def read_input(
     known = values.known()
     fill = fill_of(spec.mean, "set").astype(np.uint8)
     return np.where(known[..., None], values.pixels, fill), known
+
+
+def predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
+    """Read an image file and predict it: what `edgedistill predict` does with each.
+
+    Args:
+        model: a `deploy.tasks.task.Model`.
+        path: the file.
+
+    Returns:
+        The image H×W×C as it was read, and the `deploy.tasks.task.Result` of the model.
+
+    Raises:
+        UserError: as `read_input` and the model do, or memory is too small for it; the message names the file.
+    """
+    image, known = read_input(path, model.input)
+    try:
+        if known is None:
+            return image, model(image)
+        ready = model.prepare(image)
+        return image, model.predict([replace(ready, valid=ready.valid & known)])[0]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except MemoryError as error:
+        height, width = image.shape[:2]
+        raise UserError(
+            f"{path}: too little memory for {width}×{height} pixels; cut it into parts"
+        ) from error
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """A unique output name for each file: its stem, or `a_png` and `a_jpg` where stems repeat."""
+    stems = Counter(path.stem for path in paths)
+    names: dict[str, None] = {}
+    for path in paths:
+        name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
+        while name in names:
+            name += "_"
+        names[name] = None
+    return list(names)

@@ -13,9 +13,10 @@ from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options
 from deploy.errors import UserError
 from deploy.loading import load
-from deploy.raster.geo import GeoSource
+from deploy.raster.geo import GeoRaster
 from deploy.raster.geotiff import write_labels, write_probabilities
 from deploy.raster.journal import Fingerprint
+from deploy.raster.opening import find_raster
 from deploy.raster.parts import Parts, open_parts
 from deploy.raster.predict import Options, check_fit, predict_raster
 from deploy.raster.progress import Progress
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     out, second = arguments.out, probabilities_path(arguments.out)
     if options.probabilities and second.exists() and not arguments.resume:
         raise UserError(f"{second}: exists; remove it or choose another name")
-    with closing(GeoSource(arguments.raster, arguments.bands)) as source:
+    with closing(find_raster(arguments.raster, arguments.bands).open()) as source:
         check_fit(manifest.input, source)
         _print_notes(manifest, source)
         model = load(
@@ -63,7 +64,7 @@ def probabilities_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_probabilities.tif")
 
 
-def _run(model: SegmentationModel, source: GeoSource, parts: Parts, options: Options, out: Path) -> None:
+def _run(model: SegmentationModel, source: GeoRaster, parts: Parts, options: Options, out: Path) -> None:
     with closing(Progress()) as progress:
         summary = predict_raster(model, source, parts, options, progress)
     assert parts.labels is not None
@@ -82,7 +83,7 @@ def _run(model: SegmentationModel, source: GeoSource, parts: Parts, options: Opt
 
 
 def _fingerprint(
-    manifest: Manifest, source: GeoSource, model: SegmentationModel, options: Options
+    manifest: Manifest, source: GeoRaster, model: SegmentationModel, options: Options
 ) -> Fingerprint:
     of_options = {
         f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()
@@ -90,8 +91,8 @@ def _fingerprint(
     return {"bundle": manifest.digest, "backend": model.engine.name, **source.fingerprint(), **of_options}
 
 
-def _print_notes(manifest: Manifest, source: GeoSource) -> None:
-    if source.dataset.crs is None:
+def _print_notes(manifest: Manifest, source: GeoRaster) -> None:
+    if source.place.crs is None:
         print(f"note: {source.path}: has no CRS, so the output has none", file=sys.stderr)
     if manifest.input.resize == "stretch":
         print(
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE")
-    add("raster", type=Path, metavar="INPUT.tif")
+    add("raster", type=Path, metavar="INPUT", help="a GeoTIFF; or a folder of GeoTIFFs, or a VRT: one mosaic")
     add("out", type=Path, metavar="OUT.tif", help="labels, uint8; 255 is no data")
     add("--overlap", type=int, help="pixels that neighboring tiles share (default: a quarter of the tile)")
     add("--batch", type=int, default=1, help="tiles per call of the engine (default 1)")

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from deploy.files.tiff import undecodable
 from deploy.files.tiff_header import read_header
 from deploy.files.tiff_values import dtype_of, interpret
 from deploy.raster.journal import Fingerprint
+from deploy.raster.sources import Source
 
 _CACHE_MB = 64
 """GDAL's cache of decoded blocks. By default it grows with the machine's memory."""
@@ -50,6 +51,40 @@ def gdal() -> Iterator[Any]:
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield rasterio
+
+
+class Place(NamedTuple):
+    """Where a raster lies on the ground, as rasterio has it."""
+
+    crs: Any
+    """`rasterio.crs.CRS`, or None."""
+    transform: Any
+    """`affine.Affine` from pixels to coordinates; the identity if there is none."""
+    points: tuple[Any, ...] = ()
+    """Ground control points, which replace the transform in rasters that are not rectified."""
+    points_crs: Any = None
+
+
+class GeoRaster(Source, Protocol):
+    """A source with a place on the ground."""
+
+    @property
+    def path(self) -> Path:
+        """What the user named."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+        ...
+
+    def fingerprint(self) -> Fingerprint:
+        """What identifies the input."""
+        ...
+
+    def close(self) -> None:
+        """Close all files."""
+        ...
 
 
 class GeoSource:
@@ -104,6 +139,12 @@ class GeoSource:
         """Whether something in the file says where data is missing."""
         return self.header.masked
 
+    @property
+    def place(self) -> Place:
+        """Where the raster lies."""
+        points, crs = self.dataset.gcps
+        return Place(self.dataset.crs, self.dataset.transform, tuple(points), crs)
+
     def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Source.read_window`.
 
@@ -131,14 +172,18 @@ class GeoSource:
 
     def fingerprint(self) -> Fingerprint:
         """What identifies the input: size, modification time, hash of the first 64 KiB; and the bands."""
-        info = self.path.stat()
-        with open(self.path, "rb") as file:
-            head = hashlib.sha256(file.read(65536)).hexdigest()
-        return {"input": [info.st_size, info.st_mtime_ns, head], "bands": self.indexes}
+        return {"input": file_fingerprint(self.path), "bands": self.indexes}
 
     def close(self) -> None:
         """Close the file."""
         self.dataset.close()
+
+
+def file_fingerprint(path: Path) -> list[Any]:
+    """What identifies a file without reading it all: size, modification time, hash of the first 64 KiB."""
+    info = path.stat()
+    with open(path, "rb") as file:
+        return [info.st_size, info.st_mtime_ns, hashlib.sha256(file.read(65536)).hexdigest()]
 
 
 def _why_not(error: Exception, path: Path) -> str:

@@ -12,9 +12,8 @@ import numpy as np
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import DISK_FULL, UserError
 from deploy.files.atomic import named_write_errors, sibling, sync_folder
-from deploy.raster.geo import GeoSource, first_line, gdal, gdal_errors
-from deploy.raster.parts import Planes
-from deploy.raster.sources import NODATA, PROBABILITY_STEPS
+from deploy.raster.geo import GeoRaster, first_line, gdal, gdal_errors
+from deploy.raster.sources import NODATA, PROBABILITY_STEPS, StoredPlanes
 
 _TILE = 256
 _FULL = 2**20
@@ -23,7 +22,7 @@ _CHUNK = 2 * _TILE
 """Rows that are written at a time."""
 
 
-def write_labels(out: Path, planes: Planes, source: GeoSource, classes: Sequence[ClassInfo]) -> None:
+def write_labels(out: Path, planes: StoredPlanes, source: GeoRaster, classes: Sequence[ClassInfo]) -> None:
     """Write label ids as one band of uint8 with the colors of the classes and 255 for no data, atomically.
 
     Raises:
@@ -35,7 +34,9 @@ def write_labels(out: Path, planes: Planes, source: GeoSource, classes: Sequence
         file.update_tags(**{f"CLASS_{i}": one.name for i, one in enumerate(classes)})
 
 
-def write_probabilities(out: Path, planes: Planes, source: GeoSource, classes: Sequence[ClassInfo]) -> None:
+def write_probabilities(
+    out: Path, planes: StoredPlanes, source: GeoRaster, classes: Sequence[ClassInfo]
+) -> None:
     """Write probabilities as one band for each class, atomically.
 
     Bands are float32 with NaN for no data, or uint8 with a scale of 1/254 and 255 for no data.
@@ -52,7 +53,7 @@ def write_probabilities(out: Path, planes: Planes, source: GeoSource, classes: S
 
 
 @contextmanager
-def _geotiff(out: Path, planes: Planes, source: GeoSource, nodata: float) -> Iterator[Any]:
+def _geotiff(out: Path, planes: StoredPlanes, source: GeoRaster, nodata: float) -> Iterator[Any]:
     """Open a new file for the caller to describe; at the end of the block, fill it, check it and move it to `out`."""
     temporary = sibling(out)
     try:
@@ -74,8 +75,8 @@ def _geotiff(out: Path, planes: Planes, source: GeoSource, nodata: float) -> Ite
         temporary.unlink(missing_ok=True)
 
 
-def _profile(planes: Planes, source: GeoSource, nodata: float) -> dict[str, Any]:
-    dataset = source.dataset
+def _profile(planes: StoredPlanes, source: GeoRaster, nodata: float) -> dict[str, Any]:
+    place = source.place
     return {
         "driver": "GTiff",
         "height": source.height,
@@ -83,8 +84,8 @@ def _profile(planes: Planes, source: GeoSource, nodata: float) -> dict[str, Any]
         "count": planes.planes,
         "dtype": planes.dtype.name,
         "nodata": nodata,
-        "crs": dataset.crs,
-        "transform": None if dataset.transform.is_identity else dataset.transform,
+        "crs": place.crs,
+        "transform": None if place.transform.is_identity else place.transform,
         "tiled": True,
         "blockxsize": _TILE,
         "blockysize": _TILE,
@@ -97,19 +98,19 @@ def _profile(planes: Planes, source: GeoSource, nodata: float) -> dict[str, Any]
     }
 
 
-def _place(file: Any, source: GeoSource) -> None:
+def _place(file: Any, source: GeoRaster) -> None:
     """Copy ground control points, which replace the transform in rasters that are not rectified."""
-    points, crs = source.dataset.gcps
-    if points and source.dataset.transform.is_identity:
-        file.gcps = (points, crs)
+    place = source.place
+    if place.points and place.transform.is_identity:
+        file.gcps = (list(place.points), place.points_crs)
 
 
-def _fill(file: Any, planes: Planes, rasterio: Any) -> None:
+def _fill(file: Any, planes: StoredPlanes, rasterio: Any) -> None:
     for plane, window, values in _chunks(planes, rasterio):
         file.write(values, plane + 1, window=window)
 
 
-def _check(path: Path, planes: Planes, rasterio: Any) -> None:
+def _check(path: Path, planes: StoredPlanes, rasterio: Any) -> None:
     """Read the file back: GDAL may close a file without an error although the disk was full."""
     with rasterio.open(path) as file:
         for plane, window, values in _chunks(planes, rasterio):
@@ -119,7 +120,7 @@ def _check(path: Path, planes: Planes, rasterio: Any) -> None:
                 raise rasterio.errors.RasterioIOError("it does not read back as it was written")
 
 
-def _chunks(planes: Planes, rasterio: Any) -> Iterator[tuple[int, Any, np.ndarray]]:
+def _chunks(planes: StoredPlanes, rasterio: Any) -> Iterator[tuple[int, Any, np.ndarray]]:
     height, width = planes.grid.height, planes.grid.width
     for plane in range(planes.planes):
         for top in range(0, height, _CHUNK):

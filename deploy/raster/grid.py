@@ -63,12 +63,20 @@ class Grid:
         """Number of tiles; those computed for two blocks count twice."""
         return len(self.rows) * sum(len(block.tiles) for block in self.blocks)
 
+    @property
+    def count(self) -> int:
+        """Number of pieces."""
+        return len(self.rows) * len(self.blocks)
+
+    def piece(self, index: int) -> Piece:
+        """The piece of this index."""
+        block, row = divmod(index, len(self.rows))
+        bottom = self.rows[row + 1] if row + 1 < len(self.rows) else self.height
+        return Piece(index, self.blocks[block], self.rows[row], bottom)
+
     def pieces(self) -> Iterator[Piece]:
         """All pieces, in the order in which they are finished."""
-        edges = list(pairwise([*self.rows, self.height]))
-        for number, block in enumerate(self.blocks):
-            for row, (top, bottom) in enumerate(edges):
-                yield Piece(number * len(edges) + row, block, top, bottom)
+        return map(self.piece, range(self.count))
 
     def first_row_of(self, top: int) -> int:
         """Index of the first row of tiles that covers the raster's row `top`."""

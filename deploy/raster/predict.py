@@ -4,9 +4,11 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from deploy.bundle.manifest import InputSpec
+import numpy as np
+
+from deploy.bundle.manifest import InputSpec, Manifest
 from deploy.errors import UserError
 from deploy.raster.ahead import ahead
 from deploy.raster.blending import Blended, Scored, blend, labels_of, likelihoods
@@ -59,6 +61,17 @@ class Summary:
     """Time of these spent in the engine."""
 
 
+class Finished(NamedTuple):
+    """A piece of the result."""
+
+    end: RowEnd
+    """Where it lies, and what it took."""
+    labels: np.ndarray
+    """uint8 H×W, with `sources.NODATA`."""
+    probabilities: np.ndarray | None
+    """K×H×W, float32 or uint8, if they were requested."""
+
+
 def predict_raster(
     model: SegmentationModel,
     source: Source,
@@ -92,12 +105,9 @@ def predict_raster(
     done = _tiles_before(grid, first)
     if report is not None:
         report(done, grid.tiles)
-    with closing(blended(model, source, grid, options, first, summary)) as rows:
-        for end, piece in rows:
-            if piece is None:
-                continue
-            probabilities = likelihoods(piece, options.probabilities) if options.probabilities else None
-            sink.write(end.piece, labels_of(piece, model.threshold), probabilities)
+    with closing(finished(model, source, grid, options, range(first, grid.count), summary)) as pieces:
+        for end, labels, probabilities in pieces:
+            sink.write(end.piece, labels, probabilities)
             done += end.tiles
             if report is not None:
                 report(done, grid.tiles)
@@ -134,8 +144,8 @@ def check_fit(spec: InputSpec, source: Source) -> None:
         raise UserError(f"the raster is {source.dtype}, the bundle wants real numbers; convert it first")
 
 
-def plan(model: SegmentationModel, source: Source, options: Options) -> Grid:
-    """Lay out the grid of tiles.
+def plan(model: SegmentationModel | Manifest, source: Source, options: Options) -> Grid:
+    """Lay out the grid of tiles for a model, or for that of a manifest.
 
     Raises:
         UserError: the overlap does not fit the tile.
@@ -148,21 +158,50 @@ def plan(model: SegmentationModel, source: Source, options: Options) -> Grid:
     return make_grid(source.height, source.width, window, options.overlap, 10**6 * options.memory // column)
 
 
+def finished(
+    model: SegmentationModel,
+    source: Source,
+    grid: Grid,
+    options: Options,
+    pieces: range,
+    summary: Summary | None = None,
+) -> Generator[Finished, None, None]:
+    """Predict pieces of a raster; close the generator when done.
+
+    A piece has the same labels whichever pieces are predicted with it: the same tiles are run, in the same batches, and
+    their scores are added in the same order.
+
+    Args:
+        model: a segmentation model.
+        source: the raster.
+        grid: its tiles, as `plan` lays them out.
+        options: how to process the raster.
+        pieces: indices of the pieces.
+        summary: counts the tiles that are run.
+    """
+    with closing(blended(model, source, grid, options, pieces, summary)) as rows:
+        for end, piece in rows:
+            if piece is None:
+                continue
+            probabilities = likelihoods(piece, options.probabilities) if options.probabilities else None
+            yield Finished(end, labels_of(piece, model.threshold), probabilities)
+
+
 def blended(
     model: SegmentationModel,
     source: Source,
     grid: Grid,
     options: Options,
-    first: int = 0,
+    pieces: range,
     summary: Summary | None = None,
 ) -> Generator[tuple[RowEnd, Blended | None], None, None]:
-    """Predict and blend from the piece of index `first` on; close the generator when done.
+    """Predict and blend pieces; close the generator when done.
 
     Yields:
         The end of each row of tiles, and the piece that it finishes; see `deploy.raster.blending.blend`.
     """
     reading = Reading(source, model.input, grid, options.batch, options.min_valid)
-    read = ahead(reading.batches(first), _READ_AHEAD)
+    read = ahead(reading.batches(pieces.start, pieces.stop), _READ_AHEAD)
     scored = ahead(_scores(model, read, summary or Summary()), _SCORED_AHEAD)
     with closing(scored):
         yield from blend(scored, grid, len(model.classes))

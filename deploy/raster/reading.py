@@ -100,13 +100,13 @@ class Reading:
     batch: int
     min_valid: float
 
-    def batches(self, first: int) -> Generator[Batch | RowEnd, None, None]:
-        """Read all tiles that are needed for the pieces from index `first` on.
+    def batches(self, first: int, stop: int | None = None) -> Generator[Batch | RowEnd, None, None]:
+        """Read all tiles that are needed for the pieces from index `first` on, before index `stop`; None: to the end.
 
-        A batch never mixes tiles of two rows, so a resumed run computes the same batches.
+        A batch never mixes tiles of two rows, so resumed and divided runs compute the same batches.
         """
         count = len(self.grid.rows)
-        pieces = list(self.grid.pieces())
+        pieces = list(self.grid.pieces())[:stop]
         for start in range(first // count * count, len(pieces), count):
             begin = max(first, start)
             row = self.grid.first_row_of(pieces[begin].top)

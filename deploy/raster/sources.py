@@ -65,6 +65,26 @@ class Sink(Protocol):
         ...
 
 
+class StoredPlanes(Protocol):
+    """A complete result K×H×W on disk."""
+
+    @property
+    def planes(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def grid(self) -> Grid:
+        """Tells H and W."""
+        ...
+
+    def read(self, plane: int, top: int, bottom: int) -> np.ndarray:
+        """Rows [top, bottom) of a plane, full width."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ArraySource:
     """An array H×W or H×W×C of real numbers; an `np.memmap` is read on demand.

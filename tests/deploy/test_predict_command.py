@@ -10,9 +10,10 @@ import tifffile
 from PIL import Image
 
 import deploy
-from deploy.cli import main, output_names
+from deploy.cli import main
 from deploy.errors import UserError
 from deploy.files.images import read_image, read_mask
+from deploy.inference.image_files import output_names
 from tests.conftest import ROOT
 from tests.deploy.raw_images import make_png_header, make_tiff
 from tests.deploy.tiny import make_bundle, make_image

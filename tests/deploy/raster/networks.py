@@ -92,7 +92,7 @@ def raster_logits(model: SegmentationModel, image: np.ndarray, options: Options)
     source = ArraySource(image)
     grid = plan(model, source, options)
     result = np.full((len(model.classes), *image.shape[:2]), np.nan, np.float32)
-    for end, piece in blended(model, source, grid, options):
+    for end, piece in blended(model, source, grid, options, range(grid.count)):
         where = end.piece
         result[:, where.top : where.bottom, where.block.begin : where.block.end] = piece.logits
     return result
