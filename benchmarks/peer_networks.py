@@ -105,7 +105,8 @@ def _smp_logits(network: Any, x: Tensor) -> tuple[Tensor, None]:
 def _segformer(classes: int) -> PeerNetwork:
     import transformers  # optional dependency # pyright: ignore[reportMissingImports]
 
-    config = transformers.SegformerConfig(num_labels=classes)  # its defaults are B0
+    # its defaults are B0; some versions hide their arguments from type checkers
+    config = transformers.SegformerConfig(num_labels=classes)  # pyright: ignore[reportCallIssue]
     return PeerNetwork(transformers.SegformerForSemanticSegmentation(config), _segformer_logits)
 
 
