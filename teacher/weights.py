@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from deploy.errors import UserError
 from teacher.published import project_of
 
-CLASSIFIERS = ("fc.", "classifier.", "head.", "conv_head.", "norm_head.", "bn2.")
+CLASSIFIERS = (
+    *("fc.", "classifier.", "head.", "head_dist.", "conv_head.", "norm_head.", "bn2.", "norm.", "fc_norm."),
+    *("pre_logits.", "final_conv."),
+)
 """Name prefixes, in torchvision and timm files, of layers that follow the features and that a backbone lacks."""
 
 
@@ -142,12 +145,27 @@ def load_backbone_state(
         UserError: the tensors do not fit.
     """
     wanted = backbone.state_dict()
-    kept = {k: v for k, v in state.items() if not k.startswith(CLASSIFIERS) or k in wanted}
+    renamed = {backbone_name(k, wanted) or k: v for k, v in state.items()}
+    kept = {k: v for k, v in renamed.items() if not k.startswith(CLASSIFIERS) or k in wanted}
     first = next(iter(name for name, value in wanted.items() if value.ndim == 4))
     if first in kept and kept[first].shape[1] != in_channels:
         kept[first] = adapt_input_conv(in_channels, kept[first])
     _check_match(wanted, kept, source)
     backbone.load_state_dict(kept, strict=False)
+
+
+def backbone_name(name: str, wanted: Collection[str]) -> str | None:
+    """The name in a feature backbone of a tensor of timm's classifier; None if the backbone lacks it.
+
+    timm wraps networks in one of several ways to return feature maps, and each names tensors in its own way.
+
+    Args:
+        name: of the classifier's tensor.
+        wanted: names of the backbone's tensors.
+    """
+    flat = name.replace(".", "_", 1)
+    candidates = (name, f"network.model.{name}", f"network.{name}", f"network.{flat}", flat)
+    return next((candidate for candidate in candidates if candidate in wanted), None)
 
 
 def _check_classes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:

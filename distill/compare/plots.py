@@ -29,8 +29,8 @@ def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[
     """
     name = measured[0].classes[positive].name
     figures = {
-        "histograms.png": histograms(measured, name),
-        "thresholds.png": thresholds(measured, name),
+        "histograms.png": _histograms(measured, name),
+        "thresholds.png": _thresholds(measured, name),
         "pr_roc.png": _pr_roc(measured, name),
         "calibration.png": _calibration(measured),
     }
@@ -39,7 +39,7 @@ def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[
     return [out / file for file in figures]
 
 
-def histograms(measured: Sequence[Measured], name: str) -> "Figure":
+def _histograms(measured: Sequence[Measured], name: str) -> "Figure":
     """Pixels of the class, and of all others, by its probability; p = 1 belongs to the last bar."""
     figure, all_axes = panels(len(measured))
     edges = np.linspace(0, 1, _BARS + 1)
@@ -55,8 +55,7 @@ def histograms(measured: Sequence[Measured], name: str) -> "Figure":
     return figure
 
 
-def thresholds(measured: Sequence[Measured], name: str) -> "Figure":
-    """Precision, recall, F1 and IoU of the class by threshold, with the best F1."""
+def _thresholds(measured: Sequence[Measured], name: str) -> "Figure":
     figure, all_axes = panels(len(measured))
     for axes, one in zip(all_axes, measured, strict=True):
         curve, best = one.curve, one.best

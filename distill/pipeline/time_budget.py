@@ -20,7 +20,7 @@ from distill.run_folder import RESTART
 from distill.training.distributed import shared
 from distill.training.log import say
 from student.zoo import count_parameters
-from teacher.packaged import PACKAGES, has_package
+from teacher.imagenet import where_found
 
 SCHEDULE = "schedule.json"
 """What was reduced to fit `--max-minutes`, in the run's folder: a resumed run takes the same steps."""
@@ -127,9 +127,8 @@ def _origin(model: ModelConfig, from_teacher: float) -> str:
         return f"weights of {model.weights}"
     if not model.pretrained:
         return "new weights"
-    backbone = model.arch.partition("/")[2]
-    source = f"package {PACKAGES[backbone]}" if has_package(backbone) else "timm"
-    return f"ImageNet weights ({source})"
+    source = where_found(model.arch.partition("/")[2])
+    return f"ImageNet weights ({source or 'downloaded'})"
 
 
 def _device(device: torch.device) -> str:

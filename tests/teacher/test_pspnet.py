@@ -1,7 +1,6 @@
 """The network's shape, its auxiliary head, its folded form and its exported size."""
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -98,25 +97,18 @@ def test_only_resnets_have_such_blocks():
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "options", "words"),
     [
-        ("resnet1O1", "no model 'resnet1O1'"),
-        ("swin_tiny_patch4_window7_224", "no feature pyramid at output stride 8"),
+        ("resnet1O1", {}, "no model 'resnet1O1'"),
+        ("swin_tiny_patch4_window7_224", {"output_stride": 16}, "keeps its output stride of 32; leave out"),
+        (
+            "hiera_tiny_224",
+            {},
+            "takes images of one size only .* choose one that takes any, such as vit_small",
+        ),
+        ("test_vit", {"detail": True}, "has maps of one stride, and so no finer ones; leave out --.*detail"),
     ],
 )
-def test_a_backbone_that_will_not_do_is_named(name, words):
+def test_a_backbone_that_will_not_do_is_named(name, options, words):
     with pytest.raises(UserError, match=words):
-        PSPNet(name, 3, 5)
-
-
-def test_offline_pretrained_weights_say_what_to_do(monkeypatch):
-    create = timm.create_model
-
-    def offline(name, pretrained=False, **options):
-        if pretrained:
-            raise OSError("no route to host")
-        return create(name, **options)
-
-    monkeypatch.setattr("teacher.backbone.timm.create_model", offline)
-    with pytest.raises(UserError, match=r"cannot be fetched.*--student.weights"):
-        tiny(pretrained=True)
+        PSPNet(name, 3, 5, **options)

@@ -108,5 +108,4 @@ SEGMENTATION = Task(
     words=_words,
     save=_save,
     decide=_decide,
-    confusion=lambda scorer: scorer.metrics.confusion,
 )
