@@ -24,6 +24,8 @@ training
   students --ms 320x320          measure how fast they are here, or --export them to measure on a device
   losses                         list the losses against labels and against a teacher, with their options
   compare RUN_OR_BUNDLE…         compare models on labeled images: tables, plots, the worst images
+  report RUN…                    a page of a run, or of several: tables, curves, classes, images to look at
+  evaluate BUNDLE_OR_RUN DATA…   score a bundle on labeled images: classes, confusion, each image, the worst ones
   convert FILE OUT               make a teacher of a PSPNet published by semseg or MMSegmentation
 before deployment
   build BUNDLE                   quantize and compile a bundle, and verify the result
@@ -63,6 +65,8 @@ def main(argv: Sequence[str]) -> int:
         "students": _students,
         "losses": _losses,
         "compare": _compare,
+        "evaluate": _evaluate,
+        "report": _report,
         "convert": _convert,
     }
     if command in training:
@@ -130,6 +134,18 @@ def _compare(argv: Sequence[str]) -> int:
     from distill.compare import command as compare
 
     return compare.main(argv)
+
+
+def _evaluate(argv: Sequence[str]) -> int:
+    from distill.evaluate import command as evaluate
+
+    return evaluate.main(argv)
+
+
+def _report(argv: Sequence[str]) -> int:
+    from distill.page import command as page
+
+    return page.main(argv)
 
 
 def _convert(argv: Sequence[str]) -> int:

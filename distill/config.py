@@ -280,6 +280,8 @@ class RunConfig:
     int8: Int8Config = field(default_factory=Int8Config)
     baseline: bool = True
     """Also train the student without distillation, for as many steps, for comparison."""
+    page: bool = True
+    """Write `report.html`: tables, curves, classes and images of the run, to look at in a browser."""
     no_teacher: bool = False
     """Train one network on labels alone: the student, without teacher, distillation and baseline."""
     max_minutes: float = 0.0

@@ -28,7 +28,16 @@ PATIENCE = 12.0
 """Seconds to wait for a run's lock: more than the workers of a killed process live on."""
 
 FREE = {
-    *("resume", "out", "tracker", "data.root", "data.download", "data.cache", "data.allow_absent_classes"),
+    *(
+        "resume",
+        "out",
+        "page",
+        "tracker",
+        "data.root",
+        "data.download",
+        "data.cache",
+        "data.allow_absent_classes",
+    ),
     "distill.cache",
     *(f"int8.{field.name}" for field in fields(Int8Config)),
     *(

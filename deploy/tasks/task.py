@@ -113,3 +113,6 @@ class Task:
     """What INT8 may cost unless the user says otherwise."""
     decide: Callable[[Any, float | None, float | None], Model] | None = None
     """Returns a model with this threshold and temperature; None if labels are not the classes of the highest scores."""
+    confusion: Callable[[Any], np.ndarray] | None = None
+    """The confusion matrix of a scorer of the task, int64 K×(K+1) (see `deploy.evaluation.segmentation_metrics`); None
+    if labels are not classes."""

@@ -1,9 +1,9 @@
 """Labeled images to compare models on: written by a run, or in a layout that training reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from deploy.bundle.manifest import Manifest
+from deploy.bundle.manifest import ClassInfo, Manifest
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import naming, read_labeled, require_data
 from deploy.evaluation.receipt import Sample
@@ -11,6 +11,10 @@ from deploy.files.images import read_mask
 from deploy.files.tiff import VOID
 from deploy.inference.image_files import read_input
 from deploy.inference.preprocess import check_pixels
+from distill.data.datasets.folder import read_split, read_unsplit
+from distill.data.datasets.mask_survey import survey_masks
+from distill.data.datasets.masks import Legend
+from distill.data.datasets.pairs import Pair
 
 CLASSES = "classes.json"
 
@@ -29,9 +33,11 @@ def require_labeled(data: Path, split: str, manifest: Manifest) -> None:
     if not is_training_layout(data):
         require_data(data, split)
         return
-    from distill.data.datasets.folder import read_split  # needs torch, which comparing does not otherwise
-
     _, classes, _ = read_split(data, split)
+    _require_same_classes(data, classes, manifest)
+
+
+def _require_same_classes(data: Path, classes: Sequence[ClassInfo], manifest: Manifest) -> None:
     names, wanted = ([one.name for one in infos] for infos in (classes, manifest.classes))
     inferred = not (data / CLASSES).is_file() and len(names) == len(wanted)
     if names != wanted and not inferred:
@@ -50,9 +56,39 @@ def labeled_samples(data: Path, split: str, manifest: Manifest) -> Iterator[Samp
     if not is_training_layout(data):
         yield from read_labeled(data / split, len(manifest.classes), manifest.ignore_label, manifest.input)
         return
-    from distill.data.datasets.folder import read_split  # needs torch
-
     pairs, _, legend = read_split(data, split)
+    yield from _decoded(pairs, legend, manifest)
+
+
+def all_labeled_samples(data: Path, manifest: Manifest) -> Iterator[Sample]:
+    """All labeled images of a folder with `images` and `masks`, whatever split training would put them in.
+
+    Without `classes.json` its masks hold the class ids of the bundle.
+
+    Raises:
+        UserError: as `labeled_samples`; or the folder has other classes than the bundle.
+    """
+    pairs, described = read_unsplit(data)
+    if described is None:
+        _require_more_than_one_class(data, pairs)
+        yield from read_labeled(data, len(manifest.classes), manifest.ignore_label, manifest.input)
+        return
+    classes, legend = described
+    _require_same_classes(data, classes, manifest)
+    yield from _decoded(pairs, legend, manifest)
+
+
+def _require_more_than_one_class(data: Path, pairs: Sequence[Pair]) -> None:
+    """Masks of 0 and 255 would be scored as one class and void; the second number is more likely another class."""
+    found = sorted(survey_masks({"all": pairs}, None)["all"].values)
+    if len(found) == 2 and VOID in found:
+        raise UserError(
+            f"{data}: the masks hold the ids {found[0]} and {VOID}, but {VOID} is void; "
+            f"write {data / CLASSES} with name and value of each class"
+        )
+
+
+def _decoded(pairs: Iterable[Pair], legend: Legend, manifest: Manifest) -> Iterator[Sample]:
     for pair in pairs:
         label = legend.ids(read_mask(pair.mask), pair.mask)
         image, known = read_input(pair.image, manifest.input, label.shape)

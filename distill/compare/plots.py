@@ -29,8 +29,8 @@ def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[
     """
     name = measured[0].classes[positive].name
     figures = {
-        "histograms.png": _histograms(measured, name),
-        "thresholds.png": _thresholds(measured, name),
+        "histograms.png": histograms(measured, name),
+        "thresholds.png": thresholds(measured, name),
         "pr_roc.png": _pr_roc(measured, name),
         "calibration.png": _calibration(measured),
     }
@@ -39,7 +39,7 @@ def write_plots(out: Path, measured: Sequence[Measured], positive: int) -> list[
     return [out / file for file in figures]
 
 
-def _histograms(measured: Sequence[Measured], name: str) -> "Figure":
+def histograms(measured: Sequence[Measured], name: str) -> "Figure":
     """Pixels of the class, and of all others, by its probability; p = 1 belongs to the last bar."""
     figure, all_axes = panels(len(measured))
     edges = np.linspace(0, 1, _BARS + 1)
@@ -55,7 +55,8 @@ def _histograms(measured: Sequence[Measured], name: str) -> "Figure":
     return figure
 
 
-def _thresholds(measured: Sequence[Measured], name: str) -> "Figure":
+def thresholds(measured: Sequence[Measured], name: str) -> "Figure":
+    """Precision, recall, F1 and IoU of the class by threshold, with the best F1."""
     figure, all_axes = panels(len(measured))
     for axes, one in zip(all_axes, measured, strict=True):
         curve, best = one.curve, one.best

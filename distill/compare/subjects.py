@@ -56,13 +56,22 @@ def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Su
 
 
 def _subject(path: Path, data: Path | None) -> Subject:
-    is_bundle = (path / MANIFEST).is_file()
-    bundle = path if is_bundle else path / STUDENT
+    bundle, manifest = bundle_of(path)
+    name = path.resolve().name.removesuffix(".bundle")
+    return Subject(name, bundle.resolve(), data or data_folder(bundle), manifest)
+
+
+def bundle_of(path: Path) -> tuple[Path, Manifest]:
+    """The bundle in a folder: itself, or of a run its student; and its manifest.
+
+    Raises:
+        UserError: the folder is neither, or the manifest is damaged.
+    """
+    bundle = path if (path / MANIFEST).is_file() else path / STUDENT
     if not bundle.is_dir():
         what = f"holds neither {MANIFEST} nor {STUDENT}" if path.is_dir() else "no such folder"
         raise UserError(f"{path}: {what}; give the folder of a run or of a bundle")
-    name = path.resolve().name.removesuffix(".bundle")
-    return Subject(name, bundle.resolve(), data or data_folder(bundle), read_manifest(bundle))
+    return bundle, read_manifest(bundle)
 
 
 def _with_unique_names(subjects: Sequence[Subject]) -> list[Subject]:

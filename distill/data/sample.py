@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from deploy.errors import UserError
+
+if TYPE_CHECKING:  # labeled folders are read on devices, too, which have no torch
+    import torch
+    from torch import Tensor
 
 IGNORE = 255
 """Label of every invalid pixel: void, without data, or padding."""
@@ -23,11 +26,11 @@ class Sample:
     `label == 255` exactly where `valid` is False: at void labels and where the image has no data.
     """
 
-    image: Tensor
+    image: "Tensor"
     """float32 C×H×W in raw units: 0..255 for uint8 images, dB for SAR; NaN where there is no data."""
-    label: Tensor
+    label: "Tensor"
     """int64 H×W, 0..K-1, or 255."""
-    valid: Tensor
+    valid: "Tensor"
     """bool H×W."""
     id: str
 
@@ -36,17 +39,17 @@ class Sample:
 class Batch:
     """Samples of the same size, stacked."""
 
-    image: Tensor
+    image: "Tensor"
     """float32 N×C×H×W in raw units, without NaN."""
-    label: Tensor
+    label: "Tensor"
     """int64 N×H×W, 0..K-1, or 255; for grasps float32 N×4×H×W, the target maps; for regression float32 N×H×W."""
-    valid: Tensor
+    valid: "Tensor"
     """bool N×H×W."""
     ids: tuple[str, ...]
     keys: tuple[tuple[int, int], ...] = ()
     """Epoch and index of each sample, if it comes from a `View`."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+    def to(self, device: "torch.device | str", non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
         image, label, valid = (
             tensor.to(device, non_blocking=non_blocking) for tensor in (self.image, self.label, self.valid)
@@ -85,6 +88,8 @@ def make_sample(
         finite = np.isfinite(pixels)
         pixels[~finite] = np.nan
         has_data = finite.all(axis=0)
+    import torch
+
     clean = np.where(has_data, label, IGNORE).astype(np.int64, copy=False)
     return Sample(
         image=torch.from_numpy(pixels),
@@ -111,6 +116,8 @@ def stack(samples: Sequence[Sample]) -> Batch:
     Raises:
         UserError: two images differ in size; the message names both.
     """
+    import torch
+
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape:

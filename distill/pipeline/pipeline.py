@@ -6,7 +6,8 @@ Each stage leaves its result in the run's folder, so an interrupted run goes on 
     teacher/ baseline/ student/ qat-…/   checkpoints and logs of each training
     teacher.bundle/ student.bundle/      what a device needs
     data/                                images to calibrate, choose and measure with on a device
-    report.json, report.md, pictures/    what came out; samples/ to try the bundle on
+    report.html, report.md, report.json  what came out, the first to look at in a browser; pictures/
+    samples/                             images to try the bundle on
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from deploy.signals import Stopped
 from distill.config import RunConfig
 from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
+from distill.page.render import FILE as PAGE
+from distill.page.render import write_page
 from distill.pipeline.prepare import prepare
 from distill.pipeline.qat_stage import train_qat, worth_keeping
 from distill.pipeline.stages import Trained, TrainedNetworks, train_all
@@ -155,6 +158,10 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
         latency, pictures = latency_of(rows), write_pictures(context.data, config.out, bundles_of(rows))
     time_trained(config)
     report = write_report(config, rows, receipts, latency, pictures)
+    if config.page:
+        with working("predicting the test images for the page", say):
+            page = write_page([config.out], config.out / PAGE)
+        print(f"\nPage: {page}")
     require_passed(result.fp32)
     if result.int8.failure:
         raise result.int8.failure

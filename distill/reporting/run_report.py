@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from deploy.backends.engine import model_file
 from deploy.evaluation.labeled_data import write_image
@@ -20,13 +19,13 @@ from deploy.loading import load
 from deploy.table import format_table, int8_notes
 from distill.config import RunConfig
 from distill.export.evaluate import spread
+from distill.reporting.panels import side_by_side
 from distill.selection.choice import CHOICE, read_choice
 from distill.selection.choice import table as candidates_table
 from distill.selection.choice import title as candidates_title
 from distill.tasks.task import PreparedData
 
 PICTURES = 4
-GAP = 4
 LATENCY_RUNS = 100
 LATENCY_SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "latency.py"
 
@@ -91,13 +90,6 @@ def write_pictures(data: PreparedData, out: Path, bundles: Sequence[Path]) -> li
         write_image(out / "samples" / name, image)
         paths.append(out / "pictures" / f"{name}.png")
     return paths
-
-
-def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures uint8 H×W×3 side by side on white, with a gap after each."""
-    height = max(len(picture) for picture in pictures)
-    padded = [np.pad(p, ((0, height - len(p)), (0, GAP), (0, 0)), constant_values=255) for p in pictures]
-    return np.concatenate(padded, axis=1)
 
 
 def write_report(

@@ -83,5 +83,6 @@ RUN = (
     "--teacher.head-channels=16",
     "--student.head-channels=16",
     "--precision=fp32",
+    "--no-page",
 )
-"""A run with the smallest backbones: `parse([*RUN, "--out", …])`."""
+"""A run with the smallest backbones and without its page: `parse([*RUN, "--out", …])`."""

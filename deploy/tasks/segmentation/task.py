@@ -108,4 +108,5 @@ SEGMENTATION = Task(
     words=_words,
     save=_save,
     decide=_decide,
+    confusion=lambda scorer: scorer.metrics.confusion,
 )

@@ -116,6 +116,18 @@ def read_split(root: Path, split: str) -> tuple[tuple[Pair, ...], tuple[ClassInf
     return splits[split], classes, legend
 
 
+def read_unsplit(
+    root: Path,
+) -> tuple[tuple[Pair, ...], tuple[tuple[ClassInfo, ...], Legend] | None]:
+    """All pairs of `images/` and `masks/`, and what `classes.json` says of classes and masks; None without the file.
+
+    Raises:
+        UserError: the folder or `classes.json` is not as described above.
+    """
+    settings = read_classes(root / "classes.json")
+    return pairs_in(root), _describe(settings) if settings else None
+
+
 def _read(
     root: Path, foreground: int | None
 ) -> tuple[

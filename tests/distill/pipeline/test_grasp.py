@@ -13,6 +13,7 @@ from deploy.errors import UserError
 from deploy.files.images import list_images, read_image
 from deploy.tasks.grasp.model import GraspModel
 from distill import run as script
+from distill.evaluate import command as evaluate
 from distill.pipeline.pipeline import run
 from distill.tasks.registry import open_splits
 from tests.distill.tiny import check_against_data
@@ -62,6 +63,17 @@ def test_report_and_bundle(finished):
     assert "success" in manifest.metrics
     assert "int8 success" in manifest.metrics
     assert len(list((finished.out / "pictures").iterdir())) == 4
+
+
+def test_page_and_evaluation_without_classes(finished, tmp_path):
+    page = (finished.out / "report.html").read_text(encoding="utf-8")
+    assert "success@1" in page
+    assert page.count("<figure>") >= 3
+    assert 'class="viewer"' not in page  # grasps are drawn, there are no class ids
+    assert evaluate.main([str(finished.out), str(finished.out), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "per_image.csv").read_text().startswith("image,success,")
+    assert not (tmp_path / "out" / "confusion.csv").exists()
+    assert list((tmp_path / "out" / "worst").iterdir())
 
 
 def test_runs_on_a_device(finished):

@@ -11,20 +11,10 @@ from deploy.evaluation.receipt import Hop, run_hops
 from deploy.loading import load
 from deploy.tasks.segmentation.task import SegmentationScorer
 from distill.reporting import run_report
-from distill.reporting.run_report import Form, Row, latency_of, results_table, side_by_side, write_report
+from distill.reporting.run_report import Form, Row, latency_of, results_table, write_report
 from distill.run import parse
 from tests.deploy.precisions import make_precisions
 from tests.deploy.tiny import make_bundle, make_image
-
-
-def test_pictures_of_several_heights_stand_side_by_side():
-    dark = [np.zeros((height, 3, 3), np.uint8) for height in (2, 5)]
-    joined = side_by_side(dark)
-    assert joined.shape == (5, 3 + run_report.GAP + 3 + run_report.GAP, 3)
-    assert not joined[:2, :3].any()
-    assert not joined[:, 3 + run_report.GAP : -run_report.GAP].any()
-    assert (joined[2:, :3] == 255).all()
-    assert (joined[:, -run_report.GAP :] == 255).all()
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""Write the page of a finished run, or of several to compare: `edgedistill report RUN… [--out FILE]`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.errors import UserError, warnings_as_lines
+from deploy.heartbeat import working
+from distill.page.render import FILE, write_page
+from distill.page.viewer import EACH
+from distill.reporting.figures import require_matplotlib
+
+
+@warnings_as_lines()
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Raises:
+        UserError: a folder is no finished run, the runs cannot be compared, or matplotlib is not installed.
+    """
+    options = _parser().parse_args(argv)
+    if options.images < 1:
+        raise UserError(
+            f"--images {options.images}: must be 1 or more; give the number of images of each kind"
+        )
+    require_matplotlib("report")
+    several = len(options.runs) > 1
+    path = options.out or (Path(FILE) if several else options.runs[0] / FILE)
+    with working("predicting the test images and drawing"):
+        write_page(options.runs, path, options.images)
+    print(f"{path}: open it in a browser ({path.stat().st_size / 1e6:.1f} MB, needs no network)")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill report",
+        description="Write a page of a finished run, or one that compares several: a single HTML file.",
+        epilog="example: edgedistill report runs/seed-0 runs/seed-1 --out seeds.html",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"(RUN/{FILE}; of several runs ./{FILE})")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=EACH,
+        metavar="N",
+        help=f"of the worst, the median and the best ({EACH})",
+    )
+    return parser

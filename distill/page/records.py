@@ -1,0 +1,114 @@
+"""What a finished run has written about itself, read back for its page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.manifest import Manifest
+from deploy.errors import UserError
+from deploy.evaluation.metric import Metric
+from deploy.evaluation.receipt import Receipt
+from deploy.files.json_files import read_record
+from deploy.latency.latency import LatencyStats
+
+STUDENT = "student.bundle"
+BASELINE = "baseline"
+AGAIN = "run it again with --resume"
+
+
+class RowRecord(msgspec.Struct, frozen=True):
+    """One network in `report.json` (see `distill.reporting.run_report.Row`)."""
+
+    name: str
+    arch: str
+    parameters: int
+    macs: int
+    score: float
+    details: dict[str, float | None]
+    train_seconds: float
+    form: tuple[str, str]
+    """Path of the bundle when the run was made, and precision."""
+    latency: LatencyStats
+
+    def bundle(self, run: Path) -> Path:
+        """The bundle, wherever the run's folder lies now."""
+        return run / Path(self.form[0]).name
+
+
+class ReportRecord(msgspec.Struct, frozen=True):
+    """`report.json`."""
+
+    rows: tuple[RowRecord, ...]
+    receipts: dict[str, Receipt]
+    """By title, the first of the student's export."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run."""
+
+    folder: Path
+    report: ReportRecord
+    manifest: Manifest
+    """Of the student."""
+    config: Mapping[str, object]
+    """Values by dotted name."""
+    curves: Mapping[str, Sequence[Mapping[str, float]]]
+    """What each training logged, by its name."""
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.resolve().name
+
+    @property
+    def metric(self) -> Metric:
+        """How its scores are shown."""
+        return self.first.shown
+
+    @property
+    def first(self) -> Receipt:
+        """The receipt of the student's export."""
+        return next(iter(self.report.receipts.values()))
+
+    @property
+    def passed(self) -> bool:
+        """Whether every hop met its budget."""
+        return all(receipt.passed for receipt in self.report.receipts.values())
+
+    @property
+    def deployed(self) -> list[RowRecord]:
+        """The networks that a bundle exists of, the student's last form last."""
+        return [row for row in self.report.rows if row.name != BASELINE]
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the folder of a finished run.
+
+    Raises:
+        UserError: it is not one, or a file in it is damaged.
+    """
+    if not (folder / "report.json").is_file():
+        what = "holds no report.json" if folder.is_dir() else "no such folder"
+        raise UserError(f"{folder}: {what}; give the folder of a finished run")
+    report = read_record(folder / "report.json", ReportRecord, AGAIN)
+    if not report.rows or not report.receipts:
+        raise UserError(f"{folder / 'report.json'}: has no networks or no receipt; {AGAIN}")
+    return RunRecord(
+        folder,
+        report,
+        read_manifest(folder / STUDENT),
+        read_record(folder / "config.json", dict[str, object], AGAIN),
+        {path.parent.name: _read_log(path) for path in sorted(folder.glob("*/metrics.jsonl"))},
+    )
+
+
+def _read_log(path: Path) -> list[dict[str, float]]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {AGAIN}") from error

@@ -1,0 +1,148 @@
+"""The page of a run is one file that holds everything, and says what the run's files say."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.errors import UserError
+from deploy.evaluation.per_image import Evaluation, ImageScore
+from deploy.tasks.segmentation.task import SegmentationScorer
+from distill import cli
+from distill.page.predictions import chosen_images
+from tests.distill.page.finished import copied, finished_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return finished_run(tmp_path_factory.mktemp("page") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(run) -> str:
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and tags that are never closed."""
+
+    VOID = ("meta", "link", "input", "img", "br", "hr")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open[-1] == tag, f"{tag} closes {self.open[-1]}"
+        self.open.pop()
+
+
+def test_it_needs_no_other_file_and_is_well_formed(page):
+    elements = Elements(page)
+    assert elements.open == []
+    for tag, attributes in elements.found:
+        for name in ("src", "href", "xlink:href", "srcset"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:")), (tag, name, value[:60])
+        if tag == "img":
+            assert attributes["alt"]
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_it_says_what_the_report_says(run, page):
+    report = json.loads((run / "report.json").read_text())
+    for row in report["rows"]:
+        assert f"{row['name']} · {row['arch']}" in page
+        assert f"{100 * row['score']:.2f}" in page
+    for name in ("teacher", "baseline", "student"):
+        assert f">{name}<" in page.replace(f"{name} int8", "")
+    assert "met its budget" in page
+
+
+def test_pictures_are_the_worst_median_and_best(page):
+    viewer = json.loads(re.search(r'application/json">(.*?)</script>', page, re.DOTALL).group(1))
+    kinds = [image["kind"] for image in viewer["images"]]
+    assert kinds == sorted(kinds, key=["worst", "median", "best"].index)
+    assert set(viewer["images"][0]["layers"]) == {"label", "teacher", "student", "student int8"}
+    assert len({image["name"] for image in viewer["images"]}) == len(kinds)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 9, 20])
+def test_each_image_is_chosen_once(count):
+    scores = np.random.default_rng(0).permutation(count) / count
+    images = tuple(ImageScore(str(i), float(score), {}) for i, score in enumerate(scores))
+    chosen = chosen_images(Evaluation(images, SegmentationScorer(["a"])), 3)
+    positions = [position for _, position in chosen]
+    assert len(set(positions)) == len(positions) == min(count, 9)
+    worst = [scores[position] for kind, position in chosen if kind == "worst"]
+    best = [scores[position] for kind, position in chosen if kind == "best"]
+    assert min(scores) in worst
+    assert not best or max(scores) in best
+
+
+def test_runs_of_two_seeds_are_compared(run, tmp_path, capsys):
+    other = copied(run, tmp_path / "seed-1")
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(settings | {"seed": 1}))
+    out = tmp_path / "both.html"
+    assert cli.main(["report", str(run), str(other), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert "Over the seeds" in page
+    assert "seed-1: student" in page
+    assert page.count('class="viewer"') == 2
+    assert "both.html: open it in a browser" in capsys.readouterr().out
+    (other / "config.json").write_text(json.dumps(settings | {"data.size": [64, 64]}))
+    cli.main(["report", str(run), str(other), "--out", str(out)])
+    assert "Over the seeds" not in out.read_text()
+
+
+def test_names_cannot_break_out_of_the_page(run, tmp_path):
+    other = copied(run, tmp_path / "<b>&run")
+    report = (other / "report.json").read_text()
+    (other / "report.json").write_text(report.replace('"baseline"', '"</script><script>alert(1)</script>"'))
+    cli.main(["report", str(other), "--out", str(tmp_path / "page.html")])
+    page = (tmp_path / "page.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;b&gt;&amp;run" in page
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda run: (run / "report.json").unlink(),
+            "holds no report.json; give the folder of a finished run",
+        ),
+        (lambda run: (run / "report.json").write_text("{"), "report.json: cannot be read"),
+        (lambda run: (run / "student" / "metrics.jsonl").write_text("{"), "metrics.jsonl: cannot be read"),
+        (lambda run: (run / "data").rename(run / "moved"), "data/test/images: no such folder"),
+    ],
+)
+def test_what_is_no_finished_run_is_refused(run, tmp_path, damage, message):
+    other = copied(run, tmp_path / "run")
+    (other / "report.html").unlink()
+    damage(other)
+    with pytest.raises(UserError, match=message):
+        cli.main(["report", str(other)])
+    assert not (other / "report.html").exists()
+
+
+def test_other_mistakes(run, tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        cli.main(["report", str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match="--images 0: must be 1 or more"):
+        cli.main(["report", str(run), "--images", "0"])
