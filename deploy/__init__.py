@@ -21,8 +21,27 @@ def load(
     precision: str = "auto",
     fallback: bool = False,
     trusted_keys: Sequence[str | Path | bytes] | None = None,
+    *,
+    device: int = 0,
+    max_contexts: int | None = None,
+    cuda_graph: bool = False,
+    trust_engines: bool = False,
+    allow_host_code: bool = False,
 ) -> "Model":
     """Open the bundle in folder `path` for inference; see `deploy.loading.load`."""
     from deploy import loading  # start-up time: numpy and ONNX Runtime load with the first bundle
 
-    return loading.load(path, backend, threads, verify, precision, fallback, trusted_keys)
+    return loading.load(
+        path,
+        backend,
+        threads,
+        verify,
+        precision,
+        fallback,
+        trusted_keys,
+        device=device,
+        max_contexts=max_contexts,
+        cuda_graph=cuda_graph,
+        trust_engines=trust_engines,
+        allow_host_code=allow_host_code,
+    )

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from deploy.backends.engine import TENSORRT
+from deploy.backends.gpu_options import GpuOptions
 from deploy.build.options import BuildCommand, parse
 from deploy.build.steps import (
     MADE,
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     from deploy.backends.tensorrt_gpu.builder import BuildOptions
 
 
+_ELSEWHERE = (
+    "The engine is for another machine: copy the bundle there, signed (edgedistill sign) or trusted there (edgedistill"
+    " trust), and run `edgedistill verify BUNDLE`."
+)
+
+
 @warnings_as_lines()
 def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     """Run the command and return its exit code. All checks that can fail early run before anything is made.
@@ -46,10 +53,11 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     command = parse(argv, prog)
     bundle, precision = command.bundle.resolve(), command.precision
     manifest = read_manifest(bundle)
-    backend, why = choose_backend(command.backend)
+    backend, why = choose_backend(command.backend, command.tensorrt.device or 0)
     print(f"{manifest.name}: {precision} for {backend}{why}")
     _check_flags(command, backend)
     compiler = _compiler_options(command, backend) if backend in TENSORRT else None
+    gpu = _gpu_options(command)
     makes = _makes(command, manifest.files)
     task = task_of(manifest)
     budget = command.int8.budget(task.int8_budget)
@@ -67,7 +75,7 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     if data:
         limits = budget if precision == "int8" else None
         receipt = verify_build(
-            bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=limits
+            bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=limits, gpu=gpu
         )
     else:
         receipt = None
@@ -75,9 +83,9 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
             f"No labeled data in {data_folder(bundle)}: accuracy was not measured; give a folder with --data FOLDER."
         )
         if runs_here:
-            compare_golden(bundle, backend, precision, engine=engine)
+            compare_golden(bundle, backend, precision, engine=engine, gpu=gpu)
     if not runs_here:
-        print("The engine is for another machine: copy the bundle there and run `edgedistill verify BUNDLE`.")
+        print(_ELSEWHERE)
     if receipt and not receipt.passed:  # the table above has the reasons
         over = f"{bundle.name}: over the budget: {', '.join(receipt.failed)}"
         raise GateFailed(f"{over}; {_remedy(precision, makes, manifest.threshold)}")
@@ -96,11 +104,12 @@ def _remedy(precision: str, made_now: bool, threshold: float | None) -> str:
     return f"the bundle has a threshold, and --redo quantizes for the labels that it decides; {limits}"
 
 
-def choose_backend(asked: str) -> tuple[str, str]:
+def choose_backend(asked: str, device: int = 0) -> tuple[str, str]:
     """Choose the backend to build for.
 
     Args:
         asked: name of a backend, or "auto": TensorRT if it is installed and there is a GPU, else the CPU.
+        device: number of the GPU.
 
     Returns:
         The backend, and the reason to print after its name; "" if it needs none.
@@ -109,7 +118,7 @@ def choose_backend(asked: str) -> tuple[str, str]:
         return asked, ""
     from deploy.backends.tensorrt_gpu.cuda import probe  # start-up time: only "auto" looks for a GPU
 
-    if probe() is None:
+    if probe(device) is None:
         return (
             "auto",
             " on the CPU (no NVIDIA GPU here; --backend tensorrt-rtx can still compile for one)",
@@ -189,6 +198,15 @@ def _compiler_options(command: BuildCommand, backend: str) -> "BuildOptions":
         dla_core=flags.dla,
         allow_gpu_fallback=not flags.no_gpu_fallback,
         optimization_level=flags.optimization_level,
+        device=flags.device or 0,
+    )
+
+
+def _gpu_options(command: BuildCommand) -> GpuOptions:
+    """How the engine is opened to verify it."""
+    flags = command.tensorrt
+    return GpuOptions(
+        flags.device or 0, cuda_graph=flags.cuda_graph, allow_host_code=flags.version_compatible
     )
 
 
@@ -205,7 +223,7 @@ def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
 
     with working("compiling"):
         built = build_engine(bundle, compiler, progress=sys.stderr.isatty())
-    gpu = probe()
+    gpu = probe(compiler.device)
     return built.path, gpu is not None and fits_gpu(built.sidecar, gpu)
 
 

@@ -13,7 +13,7 @@ from deploy.backends.engine import CPU
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.engine_files import SUFFIX, Sidecar, engines_folder, read_sidecar
 from deploy.bundle.manifest import Manifest
-from deploy.engine_options import add_engine_options
+from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.golden import compare
 from deploy.files.images import list_images
@@ -39,6 +39,7 @@ OWN_PARSERS = {
     ),
     "sbom": ("deploy.signing.command:sbom", "list what a bundle consists of, as CycloneDX"),
     "sign": ("deploy.signing.command:sign", "sign a bundle"),
+    "trust": ("deploy.signing.command:trust", "trust engines that were built elsewhere"),
     "threshold": (
         "deploy.analysis.decision:main",
         "choose the probability threshold of a two-class bundle on validation data",
@@ -136,10 +137,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     paths = list_images(folder) if is_folder else [arguments.images]
     model = load(
         arguments.bundle,
-        arguments.backend,
-        arguments.threads,
-        precision=arguments.precision,
+        threads=arguments.threads,
         fallback=arguments.fallback,
+        **engine_options(arguments),
     )
     task, timings = task_of(read_manifest(arguments.bundle)), []
     for path, name in zip(paths, output_names(paths), strict=True):
@@ -255,7 +255,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         return 0
     manifest = read_manifest(arguments.bundle)
     verify_files(arguments.bundle, manifest)
-    model = load(arguments.bundle, arguments.backend, verify=False, precision=arguments.precision)
+    # The files have been checked; a signature is checked again, as it says which engines may be loaded.
+    signed = {"trusted_keys": arguments.key} if arguments.key else {"verify": False}
+    model = load(arguments.bundle, **signed, **engine_options(arguments))
     print(f"{arguments.bundle}: {len(manifest.files)} files match their checksums")
     comparison = compare(arguments.bundle, model.engine)
     print(comparison.text)

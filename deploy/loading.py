@@ -8,6 +8,7 @@ import msgspec
 
 from deploy.backends.auto import files_to_open
 from deploy.backends.engine import CPU, CPU_MODELS, cpu_precision
+from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.manifest import KNOWN, Manifest
@@ -26,6 +27,12 @@ def load(
     precision: str = "auto",
     fallback: bool = False,
     trusted_keys: Sequence[str | Path | bytes] | None = None,
+    *,
+    device: int = 0,
+    max_contexts: int | None = None,
+    cuda_graph: bool = False,
+    trust_engines: bool = False,
+    allow_host_code: bool = False,
 ) -> Model:
     """Open a bundle for inference. `model.engine.name` tells which backend and precision were chosen.
 
@@ -42,6 +49,12 @@ def load(
         trusted_keys: public keys, as PEM files or their content: refuse a bundle that none of them has signed (see
             `deploy.signing`). All its files are then checked, and its engines unless the backend is one of the CPU.
             None: signatures are not looked at.
+        device: number of the GPU. These and the following are for TensorRT: see `deploy.backends.gpu_options`.
+        max_contexts: most calls that run at a time on the GPU; the others wait. None: 4.
+        cuda_graph: start the whole network in one call, which is faster for a small network.
+        trust_engines: load any engine beside the bundle; else only those that this user has built or trusted on this
+            machine (`edgedistill trust`), or with `trusted_keys` those that are signed. Engines are native code.
+        allow_host_code: load engines that carry code for the CPU, too, as `--version-compatible` builds them.
 
     Returns:
         The model of the bundle's task, for example a `deploy.tasks.segmentation.model.SegmentationModel`.
@@ -51,16 +64,34 @@ def load(
             or this machine lacks what was asked for. The message names the file and the remedy.
     """
     folder = Path(path)
-    if trusted_keys is None:
-        manifest = read_manifest(folder)
-        if verify:
-            verify_files(folder, _needed(folder, manifest, backend, threads, precision))
-    elif verify:
-        manifest, _ = check_bundle(folder, read_trusted(trusted_keys), engines=backend not in CPU)
-    else:
-        raise UserError("trusted_keys are of no use with verify=False: leave one of them out")
-    engine = open_engine(folder, backend, threads, precision, fallback)
+    manifest, signed = _checked(folder, backend, threads, verify, precision, trusted_keys)
+    gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed)
+    engine = open_engine(folder, backend, threads, precision, fallback, gpu)
     return model_of(manifest, engine)
+
+
+def _checked(
+    folder: Path,
+    backend: str,
+    threads: int | None,
+    verify: bool,
+    precision: str,
+    trusted_keys: Sequence[str | Path | bytes] | None,
+) -> tuple[Manifest, frozenset[str] | None]:
+    """Check the files that may be opened, or with keys all and who signed them.
+
+    Returns:
+        The manifest, and the SHA-256 of the signed engines; None where signatures do not matter.
+    """
+    if trusted_keys is not None:
+        if not verify:
+            raise UserError("trusted_keys are of no use with verify=False: leave one of them out")
+        bundle = check_bundle(folder, read_trusted(trusted_keys), engines=backend not in CPU)
+        return bundle.manifest, None if backend in CPU else bundle.engines
+    manifest = read_manifest(folder)
+    if verify:
+        verify_files(folder, _needed(folder, manifest, backend, threads, precision))
+    return manifest, None
 
 
 def _needed(folder: Path, manifest: Manifest, backend: str, threads: int | None, precision: str) -> Manifest:

@@ -39,13 +39,14 @@ on the device
   verify BUNDLE                  check a bundle's files, its golden outputs on this device, and its signature
   keygen KEY.pem                 make a key to sign bundles with
   sign BUNDLE --key KEY.pem      sign a bundle, for deploy.load(…, trusted_keys=[…])
+  trust BUNDLE|ENGINE            trust engines that were built elsewhere: they are native code
   sbom BUNDLE                    list what a bundle consists of, as CycloneDX JSON
 
 edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
 
 DEVICE_COMMANDS = (
     *("build", "threshold", "lint", "predict", "predict-raster", "info", "measure", "verify"),
-    *("keygen", "sign", "sbom"),
+    *("keygen", "sign", "trust", "sbom"),
 )
 """Those of `deploy.cli`."""
 

@@ -16,6 +16,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import ONNX Ru
 if "EDGEDISTILL_CACHE" not in os.environ:  # those that run the tests at once inherit it
     os.environ["EDGEDISTILL_CACHE"] = mkdtemp(prefix="edgedistill-cache-")
     atexit.register(shutil.rmtree, os.environ["EDGEDISTILL_CACHE"], ignore_errors=True)
+if "EDGEDISTILL_STATE" not in os.environ:
+    os.environ["EDGEDISTILL_STATE"] = mkdtemp(prefix="edgedistill-state-")
+    atexit.register(shutil.rmtree, os.environ["EDGEDISTILL_STATE"], ignore_errors=True)
 
 from pathlib import Path
 

@@ -7,13 +7,14 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from deploy.analysis.calibration import HIGHEST, LOWEST
 from deploy.analysis.collect import Findings, analyze, temperature_of
 from deploy.analysis.curves import best_f1, sweep
 from deploy.bundle.bundle_files import read_manifest, set_decision
 from deploy.bundle.manifest import Manifest
-from deploy.engine_options import add_engine_options
+from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Sample
@@ -44,8 +45,7 @@ def fit_decision(
     split: str = "val",
     *,
     temperature: bool = False,
-    backend: str = "auto",
-    precision: str = "auto",
+    **engine: Any,
 ) -> Decision:
     """Choose the threshold with the best F1 of class 1 on `data/split`. Reads the bundle and does not write it.
 
@@ -54,8 +54,7 @@ def fit_decision(
         data: folder of labeled images.
         split: folder in `data` to choose on.
         temperature: fit a temperature first. Without it, the result has none, even if the bundle has one.
-        backend: as for `deploy.load`.
-        precision: as for `deploy.load`.
+        engine: backend, precision and other options of `deploy.load`.
 
     Raises:
         UserError: the test split, on which the result could then not be measured; a bundle that does not predict
@@ -64,7 +63,7 @@ def fit_decision(
     manifest = read_manifest(bundle)
     _check(manifest, split, temperature)
     require_data(data, split)
-    model = load(bundle, backend, precision=precision)
+    model = load(bundle, **engine)
     assert isinstance(model, SegmentationModel)
     before = analyze(model, _samples(manifest, data, split), positive=1)
     binary = len(manifest.classes) == 2
@@ -120,8 +119,7 @@ def main(argv: Sequence[str]) -> int:
         options.data or data_folder(bundle),
         options.split,
         temperature=options.temperature,
-        backend=options.backend,
-        precision=options.precision,
+        **engine_options(options),
     )
     manifest = store_decision(bundle, decision, options.split)
     print(decision_table(decision, manifest.classes[1].name, options.split))

@@ -18,6 +18,7 @@ from deploy.backends.blobs import blob_file, keep_blob, read_blob
 from deploy.backends.choice import Choice, can_remember, key, recall, remember
 from deploy.backends.cpu import open_cpu
 from deploy.backends.engine import CPU, TENSORRT, Engine, cpu_precision
+from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.openvino_cpu import OvEngine
 from deploy.backends.proof import may_measure
 from deploy.backends.race import Golden
@@ -33,17 +34,17 @@ GOLDEN_IMAGES = 4
 """Golden images that a backend is checked on, at most."""
 
 
-def open_best(folder: Path, threads: int | None, precision: str) -> Engine:
+def open_best(folder: Path, threads: int | None, precision: str, gpu: GpuOptions = DEFAULT) -> Engine:
     """Open what `auto` chooses; arguments and errors are those of `deploy.backends.open.open_engine`.
 
     A TensorRT engine that exists but cannot be used is skipped with a warning that says why.
     """
     damaged: list[str] = []
-    for backend in tensorrt_here(folder, precision, damaged):
+    for backend in tensorrt_here(folder, precision, damaged, gpu.device):
         from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
 
         try:
-            return open_trt(folder, backend, precision)
+            return open_trt(folder, backend, precision, options=gpu)
         except UserError as refusal:
             warn(f"{refusal}; running without it")
     for reason in damaged[:1]:
@@ -51,18 +52,22 @@ def open_best(folder: Path, threads: int | None, precision: str) -> Engine:
     return open_best_cpu(folder, threads, precision)
 
 
-def open_or_fall_back(folder: Path, backend: str, threads: int | None, precision: str) -> Engine:
+def open_or_fall_back(
+    folder: Path, backend: str, threads: int | None, precision: str, gpu: GpuOptions
+) -> Engine:
     """Open a TensorRT backend or, with a warning that says why, the fastest CPU backend instead."""
     from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
 
     try:
-        return open_trt(folder, backend, precision)
+        return open_trt(folder, backend, precision, options=gpu)
     except UserError as refusal:
         warn(f"{refusal}; running on the CPU instead, as asked")
         return open_best_cpu(folder, threads, precision)
 
 
-def tensorrt_here(folder: Path, precision: str, damaged: list[str] | None = None) -> list[str]:
+def tensorrt_here(
+    folder: Path, precision: str, damaged: list[str] | None = None, device: int = 0
+) -> list[str]:
     """List the TensorRT backends that the bundle has an engine for; none on a machine without a GPU.
 
     The GPU is probed only if the bundle has an engine.
@@ -71,8 +76,9 @@ def tensorrt_here(folder: Path, precision: str, damaged: list[str] | None = None
         folder: folder of the bundle.
         precision: one of `deploy.backends.engine.PRECISIONS`.
         damaged: a list to which the reasons are added why sidecars cannot be read; their engines are left out.
+        device: number of the GPU.
     """
-    if not any(engines_folder(folder).glob(f"*{SUFFIX}")) or cuda.probe() is None:
+    if not any(engines_folder(folder).glob(f"*{SUFFIX}")) or cuda.probe(device) is None:
         return []
     wanted = None if precision == "auto" else precision
     refusals = [] if damaged is None else damaged

@@ -13,17 +13,11 @@ from deploy.backends.setting import Setting
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
+from deploy.files.user_folders import cache_folder
 
 MOST = 32
 """Compiled networks that are kept; the oldest give way."""
 DIGEST = hashlib.sha256().digest_size
-
-
-def cache_folder() -> Path:
-    """`$EDGEDISTILL_CACHE`, else `edgedistill` in the user's cache folder (XDG Base Directory Specification)."""
-    if own := os.environ.get("EDGEDISTILL_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgedistill"
 
 
 def blob_file(manifest: Manifest, wanted: str, setting: Setting) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from deploy.backends.auto import open_best, open_or_fall_back
 from deploy.backends.cpu import open_cpu
 from deploy.backends.engine import TENSORRT, Engine, check_choice, cpu_precision
+from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.setting import Setting
 from deploy.errors import UserError
 
@@ -15,6 +16,7 @@ def open_engine(
     threads: int | None = None,
     precision: str = "auto",
     fallback: bool = False,
+    gpu: GpuOptions = DEFAULT,
 ) -> Engine:
     """Open the bundle's network on a backend.
 
@@ -26,19 +28,23 @@ def open_engine(
             their gate. With another backend nothing is measured: it is INT8 where the bundle has it, which means that
             it passed its gate, else fp32; for TensorRT the lowest precision that has an engine.
         fallback: where a TensorRT backend cannot run, warn and use the fastest CPU backend.
+        gpu: how an engine of TensorRT is opened.
 
     Raises:
-        UserError: the choice is unknown, the bundle lacks the precision, or the model does not load.
+        UserError: the choice is unknown, the bundle lacks the precision, or the model does not load; or the backend is
+            one of the CPU, and options of a GPU were given.
     """
     check_choice(backend, precision)
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; give at least 1, or leave it out for the backend's choice")
     if backend == "auto":
-        return open_best(folder, threads, precision)
+        return open_best(folder, threads, precision, gpu)
     if backend in TENSORRT and fallback:
-        return open_or_fall_back(folder, backend, threads, precision)
+        return open_or_fall_back(folder, backend, threads, precision, gpu)
     if backend in TENSORRT:
         from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
 
-        return open_trt(folder, backend, precision)
+        return open_trt(folder, backend, precision, options=gpu)
+    if given := gpu.given():
+        raise UserError(f"{given[0]}: is for TensorRT, not for {backend}; leave it out")
     return open_cpu(folder, Setting(backend, cpu_precision(folder, precision), threads))

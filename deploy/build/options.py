@@ -87,6 +87,9 @@ class TensorRTFlags:
     dla: int | None
     """Core of the DLA."""
     no_gpu_fallback: bool
+    device: int | None
+    """Number of the GPU."""
+    cuda_graph: bool
 
     def given(self) -> list[str]:
         """The options that were given, as they are typed."""
@@ -101,6 +104,8 @@ class TensorRTFlags:
                 "--optimization-level": self.optimization_level,
                 "--dla": self.dla,
                 "--no-gpu-fallback": self.no_gpu_fallback,
+                "--device": self.device,
+                "--cuda-graph": self.cuda_graph,
             }
         )
 
@@ -149,6 +154,8 @@ def parse(argv: Sequence[str], prog: str) -> BuildCommand:
             optimization_level=line.optimization_level,
             dla=line.dla,
             no_gpu_fallback=line.no_gpu_fallback,
+            device=line.device,
+            cuda_graph=line.cuda_graph,
         ),
     )
 
@@ -255,3 +262,5 @@ def _add_tensorrt(group: argparse._ArgumentGroup) -> None:
     add("--optimization-level", type=int, metavar="0..5", help="how thoroughly to search for kernels")
     add("--dla", type=int, metavar="CORE", help="run on this DLA core of a Jetson")
     add("--no-gpu-fallback", action="store_true", help="fail if the DLA cannot run every layer")
+    add("--device", type=int, metavar="N", help="number of the GPU, from 0 (CUDA_VISIBLE_DEVICES hides some)")
+    add("--cuda-graph", action="store_true", help="verify the engine as load(…, cuda_graph=True) runs it")

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from deploy.backends.engine import TENSORRT_MODELS
+from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.build.opening import open_built
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from deploy.bundle.engine_files import engines_folder, record_verdict
 from deploy.bundle.golden_file import read_golden
@@ -41,7 +42,6 @@ from deploy.evaluation.receipt import (
 from deploy.files.atomic import json_bytes, write_json
 from deploy.files.json_files import read_json
 from deploy.heartbeat import working
-from deploy.loading import load
 from deploy.quantize.options import Int8Options, Say
 from deploy.quantize.report import Figures, Report, sensitivity_svg
 from deploy.tasks.registry import model_of, task_of
@@ -142,6 +142,7 @@ def verify_build(
     engine: Path | None = None,
     runs_here: bool = True,
     budget: Budget | None = None,
+    gpu: GpuOptions = DEFAULT,
     say: Say = print,
 ) -> Receipt:
     """Measure the hops fp32 ONNX → ONNX of the precision → engine on `data/test`, and print the table.
@@ -157,6 +158,7 @@ def verify_build(
         engine: file of the engine, if one was compiled; the verdict is written beside it.
         runs_here: False if the engine is for another machine: it is then listed but not run.
         budget: default: that of the precision.
+        gpu: how the engine is opened.
         say: prints the table.
 
     Returns:
@@ -168,7 +170,7 @@ def verify_build(
         hops.append(_hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget))
     name, not_run = f"{backend} {precision}", []
     if runs_here:
-        model = _open(bundle, backend, precision, engine)
+        model = open_built(bundle, backend, precision, engine, gpu)
         name, file = model.engine.name, model.engine.file
         hops.append(Hop(name, model, file.stat().st_size if file else 0, budget))
     elif engine:
@@ -183,7 +185,13 @@ def verify_build(
 
 
 def compare_golden(
-    bundle: Path, backend: str, precision: str, *, engine: Path | None = None, say: Say = print
+    bundle: Path,
+    backend: str,
+    precision: str,
+    *,
+    engine: Path | None = None,
+    gpu: GpuOptions = DEFAULT,
+    say: Say = print,
 ) -> None:
     """Compare a backend with the golden outputs of the bundle: the check that needs no labeled data.
 
@@ -192,23 +200,12 @@ def compare_golden(
     Raises:
         GateFailed: the outputs differ by more than the precision allows.
     """
-    comparison = compare(bundle, _open(bundle, backend, precision, engine).engine)
+    comparison = compare(bundle, open_built(bundle, backend, precision, engine, gpu).engine)
     say(comparison.text)
     if engine:
         _write_optional(engine, lambda: record_verdict(engine, comparison.passed))
     if not comparison.passed:
         raise GateFailed(f"{comparison.text}; the engine does not compute what the bundle was measured with")
-
-
-def _open(bundle: Path, backend: str, precision: str, engine: Path | None) -> Any:
-    """Open the bundle on a backend, with exactly this `engine` if one is given."""
-    if engine is None:
-        return load(bundle, backend, precision=precision)
-    # start-up time: only builds for TensorRT need it
-    from deploy.backends.tensorrt_gpu.engine import open_trt
-
-    manifest = read_manifest(bundle)
-    return model_of(manifest, open_trt(bundle, backend, precision, engine=engine))
 
 
 def _write_optional(path: Path, write: Callable[[], None]) -> None:

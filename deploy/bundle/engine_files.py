@@ -6,6 +6,7 @@
 They are not part of the bundle: they can be rebuilt from it at any time, and they are not portable between machines.
 """
 
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -186,15 +187,16 @@ def list_engines(
     return found
 
 
-def verify_engine(engine: Path, sidecar: Sidecar) -> None:
-    """Check that the engine file is the one that the sidecar describes.
+def read_engine(engine: Path, sidecar: Sidecar) -> bytes:
+    """Read an engine, and check that it is the one that the sidecar describes. What was checked is what is returned.
 
     Raises:
         RebuildNeeded: it is another, or cannot be read.
     """
     try:
-        same = engine.stat().st_size == sidecar.bytes and sha256_file(engine) == sidecar.sha256
+        plan = engine.read_bytes()
     except OSError as error:
         raise RebuildNeeded(f"{engine}: cannot be read ({error.strerror}); build it again") from error
-    if not same:
+    if len(plan) != sidecar.bytes or hashlib.sha256(plan).hexdigest() != sidecar.sha256:
         raise RebuildNeeded(f"{engine}: differs from what was built (checksum mismatch); build it again")
+    return plan

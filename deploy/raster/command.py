@@ -10,7 +10,7 @@ import msgspec
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import Manifest
-from deploy.engine_options import add_engine_options
+from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.loading import load
 from deploy.raster.geo import GeoRaster
@@ -48,10 +48,9 @@ def main(argv: Sequence[str]) -> int:
         _print_notes(manifest, source)
         model = load(
             arguments.bundle,
-            arguments.backend,
-            arguments.threads,
-            precision=arguments.precision,
+            threads=arguments.threads,
             fallback=arguments.fallback,
+            **engine_options(arguments),
         )
         assert isinstance(model, SegmentationModel)
         with open_parts(out, _fingerprint(manifest, source, model, options), arguments.resume) as parts:

@@ -8,7 +8,7 @@ bundle is signed again; nor are `engines/auto.json` and the receipts there, whic
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +40,16 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of engines and their sidecars, by file name."""
 
 
+class SignedBundle(NamedTuple):
+    """A bundle whose signature was checked."""
+
+    manifest: Manifest
+    key: PublicKey
+    """That signed it."""
+    engines: frozenset[str]
+    """SHA-256 of the engines that it covers."""
+
+
 def sign_bundle(folder: Path, key: PrivateKey) -> list[str]:
     """Sign a bundle as it is now, with its engines. Signatures of the same content by other keys are kept.
 
@@ -64,16 +74,13 @@ def sign_bundle(folder: Path, key: PrivateKey) -> list[str]:
     return [] if same else [one.keyid for one in others if one.keyid != key.public.id]
 
 
-def check_bundle(folder: Path, trusted: Sequence[PublicKey], engines: bool) -> tuple[Manifest, PublicKey]:
+def check_bundle(folder: Path, trusted: Sequence[PublicKey], engines: bool) -> SignedBundle:
     """Check that a bundle is what one of these keys has signed: its manifest and every file that it lists.
 
     Args:
         folder: the bundle.
         trusted: keys, at least one.
         engines: whether its engines must be covered, too: they are native code that a GPU's runtime executes.
-
-    Returns:
-        The manifest, and the key.
 
     Raises:
         UserError: it is not; the message names the file.
@@ -96,7 +103,9 @@ def check_bundle(folder: Path, trusted: Sequence[PublicKey], engines: bool) -> t
     verify_files(folder, manifest)
     if engines:
         _check_engines(folder, statement)
-    return manifest, key
+    return SignedBundle(
+        manifest, key, frozenset(sha for name, sha in statement.engines.items() if name.endswith(SUFFIX))
+    )
 
 
 def trusted_keys(keys: Sequence[str | Path | bytes]) -> list[PublicKey]:

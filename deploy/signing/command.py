@@ -1,4 +1,4 @@
-"""`edgedistill keygen`, `sign` and `sbom`, and what `edgedistill verify --key` prints about a signature."""
+"""`edgedistill keygen`, `sign`, `trust` and `sbom`, and what `edgedistill verify --key` prints about a signature."""
 
 import argparse
 import sys
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.engine_files import SUFFIX, engines_folder, read_engine, read_sidecar
+from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
+from deploy.signing import trust_store
 from deploy.signing.bundle import check_bundle, sign_bundle, trusted_keys, uncovered
 from deploy.signing.envelope import short
 from deploy.signing.keys import read_private, write_keys
@@ -48,6 +51,41 @@ def sign(argv: Sequence[str]) -> int:
     return 0
 
 
+def trust(argv: Sequence[str]) -> int:
+    """Trust engines, or trust them no longer, and return the exit code.
+
+    Raises:
+        UserError: there is no such engine, it is not what its sidecar describes, or its receipt cannot be written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="edgedistill trust",
+        description="Trust engines that were built elsewhere. They are native code: be sure where they are from. "
+        "Those that `edgedistill build` compiles here are trusted already.",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="BUNDLE|ENGINE")
+    parser.add_argument("--remove", action="store_true", help="trust them no longer")
+    arguments = parser.parse_args(argv)
+    for engine in [engine for path in arguments.paths for engine in _engines_of(path)]:
+        sidecar = read_sidecar(engine)
+        read_engine(engine, sidecar)
+        if arguments.remove:
+            known = trust_store.distrust(sidecar.sha256)
+            print(f"{engine}: {'trusted no longer' if known else 'was not trusted'}")
+        else:
+            trust_store.trust(sidecar.sha256, engine, "trusted")
+            print(f"{engine}: trusted (SHA-256 {sidecar.sha256}); receipt in {trust_store.trust_folder()}")
+    return 0
+
+
+def _engines_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(engines_folder(path).glob(f"*{SUFFIX}"))
+    if not found:
+        raise UserError(f"{path}: has no engine to trust; build one, by edgedistill build")
+    return found
+
+
 def sbom(argv: Sequence[str]) -> int:
     """Print a bundle's components, or write them to a file, and return the exit code."""
     parser = argparse.ArgumentParser(
@@ -68,9 +106,9 @@ def sbom(argv: Sequence[str]) -> int:
 
 def signature_lines(bundle: Path, keys: Sequence[str], engines: bool) -> list[str]:
     """Check a bundle's signature, and say whose it is; `UserError` where it is none of these keys'."""
-    _, key = check_bundle(bundle, trusted_keys(keys), engines)
+    signed = check_bundle(bundle, trusted_keys(keys), engines)
     _note_uncovered(bundle)
-    return [f"{bundle}: signed by key {short(key.id)}"]
+    return [f"{bundle}: signed by key {short(signed.key.id)}"]
 
 
 def _note_uncovered(bundle: Path) -> None:

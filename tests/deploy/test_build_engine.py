@@ -28,7 +28,7 @@ def bundle(tmp_path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "probe", lambda: None)
+    monkeypatch.setattr(cuda, "probe", lambda device=0: None)
 
 
 def run(bundle, *arguments) -> int:
@@ -52,7 +52,7 @@ class TestCompiled:
         add_engine(bundle, "tensorrt", "fp32", "newer-but-another")
         opened = []
 
-        def open_trt(folder, backend, precision, engine=None):
+        def open_trt(folder, backend, precision, engine, options):
             opened.append(engine)
             real = load(folder, "onnxruntime", precision="fp32").engine
             return Opened(real, engine)
@@ -60,7 +60,8 @@ class TestCompiled:
         def build(folder, options, *, progress):
             return trt_builder.Built(engine, read_sidecar(engine), False, engine.with_suffix(".log"))
 
-        monkeypatch.setattr(cuda, "probe", FakeGpu)
+        monkeypatch.setattr(cuda, "probe", lambda device: FakeGpu())
+        monkeypatch.setattr(cuda, "find", lambda device: FakeGpu())
         monkeypatch.setattr(trt, "open_trt", open_trt)
         monkeypatch.setattr(trt_builder, "build_engine", build)
         monkeypatch.setattr(trt_builder, "import_tensorrt", lambda _: None)
@@ -203,7 +204,7 @@ class TestBackend:
         assert "on the CPU (no NVIDIA GPU here" in capsys.readouterr().out
 
     def test_auto_with_a_gpu_takes_what_is_installed(self, monkeypatch):
-        monkeypatch.setattr(cuda, "probe", lambda: object())
+        monkeypatch.setattr(cuda, "probe", lambda device: object())
         monkeypatch.setattr(build_engine, "find_spec", lambda name: name == "tensorrt_rtx" or None)
         assert build_engine.choose_backend("auto") == ("tensorrt-rtx", "")
         monkeypatch.setattr(build_engine, "find_spec", lambda _: None)

@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,22 +15,24 @@ import msgspec
 from deploy.backends.engine import TENSORRT, TENSORRT_MODELS
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.backends.tensorrt_gpu.compile import Compiled, compile_network, name_of, write_timing_cache
+from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, Device
 from deploy.backends.tensorrt_gpu.errors import Unexplained
 from deploy.backends.tensorrt_gpu.layer_report import summary, table
 from deploy.backends.tensorrt_gpu.log import as_text, listen
-from deploy.backends.tensorrt_gpu.options import CURRENT, BuildOptions, Device, resolve_targets
+from deploy.backends.tensorrt_gpu.options import CURRENT, BuildOptions, resolve_targets
 from deploy.backends.tensorrt_gpu.progress import Progress, run_cancellable
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import (
     SUFFIX,
     Sidecar,
     engines_folder,
+    read_engine,
     read_sidecar,
-    verify_engine,
     write_engine,
 )
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
+from deploy.signing.trust_store import trust, why_untrusted
 
 __all__ = ["BuildOptions", "Built", "build_engine", "import_tensorrt"]
 
@@ -79,8 +81,8 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     """
     bundle, source = Path(bundle), TENSORRT_MODELS[options.precision]
     model, checksum = _model(bundle, source, options)
-    trt, targets, device = check_machine(options)
-    sidecar = _sidecar(trt, source, checksum, options, targets, device)
+    trt, targets, gpu = check_machine(options)
+    sidecar = _sidecar(trt, source, checksum, options, targets, gpu.device if gpu else None)
     name = f"{options.backend}-{options.precision}-b{options.batch[2]}-{sidecar.key[:8]}"
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
     log = path.with_suffix(".log")
@@ -93,8 +95,9 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     _check_writable(path.parent)
     where = ", ".join(targets) if CURRENT not in targets else sidecar.gpu
     say(f"{name_of(trt, options)}: compiling {source} for {where}, batch {_batch(options)}")
-    compiled, said = _compile(trt, model, bundle / source, options, targets, log, progress)
+    compiled, said = _compile(trt, model, bundle / source, options, targets, log, progress, gpu)
     sidecar = _write(bundle, name, compiled, sidecar, said)
+    _trust(path, compiled.plan, say)
     if options.timing_cache and compiled.timing_cache:
         write_timing_cache(options.timing_cache, compiled.timing_cache)
     say(f"{path}: built in {compiled.seconds:.1f} s, {sidecar.bytes / 1e6:.1f} MB")
@@ -103,7 +106,7 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     return Built(path, sidecar, False, log)
 
 
-def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Device | None]:
+def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Cuda | None]:
     """Check what a build needs of this machine.
 
     Returns:
@@ -113,14 +116,14 @@ def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Device |
         UserError: a package or GPU is missing, or a target does not exist.
     """
     # Without a driver TensorRT may crash instead of raising an error, so the GPU is probed before it is imported.
-    device = None if options.targets and CURRENT not in options.targets else cuda.probe()
-    if options.backend == "tensorrt" and device is None:
+    gpu = None if options.targets and CURRENT not in options.targets else cuda.find(options.device)
+    if options.backend == "tensorrt" and gpu is None:
         raise UserError(
             "backend tensorrt: no NVIDIA GPU can be used here (no driver, no GPU, or neither cuda-bindings nor"
             " pycuda); build on the device, or ahead of time with --backend tensorrt-rtx"
         )
     trt = import_tensorrt(options.backend)
-    return trt, resolve_targets(trt, options, device), device
+    return trt, resolve_targets(trt, options, gpu is not None), gpu
 
 
 def import_tensorrt(backend: str) -> Any:
@@ -196,16 +199,31 @@ def _sidecar(
 
 
 def _kept(path: Path, key: str, say: Say) -> Sidecar | None:
-    """The sidecar of an engine that was built before with this key and is undamaged; None if there is none."""
+    """The sidecar of an undamaged engine that this user has built with this key before; None if there is none."""
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
     try:
         sidecar = read_sidecar(path)
-        verify_engine(path, sidecar)
+        read_engine(path, sidecar)
     except UserError as error:
         say(f"{error}; building it again")
         return None
-    return sidecar if sidecar.key == key else None
+    if sidecar.key != key:
+        return None
+    if why := why_untrusted(sidecar.sha256):
+        say(f"{path}: {why}; building it again")
+        return None
+    return sidecar
+
+
+def _trust(path: Path, plan: memoryview, say: Say) -> None:
+    """Trust the engine just built: exactly these bytes, whatever lies at its path by now."""
+    try:
+        trust(hashlib.sha256(plan).hexdigest(), path, "built")
+    except UserError as error:
+        say(
+            f"{error}; only this process trusts the engine: load it with trust_engines=True, or sign the bundle"
+        )
 
 
 def _check_writable(folder: Path) -> None:
@@ -223,14 +241,18 @@ def _compile(
     targets: tuple[str, ...],
     log: Path,
     progress: bool,
+    gpu: Cuda | None,
 ) -> tuple[Compiled, str]:
     """The engine and the text of its log. After an unexplained failure the log is on disk, and the error names it."""
     bar = Progress(sys.stderr if progress and sys.stderr.isatty() else None)
+
+    def work(stop: threading.Event) -> Compiled:  # in a thread of its own
+        with gpu.current() if gpu else nullcontext():
+            return compile_network(trt, model, source, options, targets, messages, bar, stop)
+
     with _one_at_a_time, listen(trt) as messages:
         try:
-            compiled = run_cancellable(
-                lambda stop: compile_network(trt, model, source, options, targets, messages, bar, stop)
-            )
+            compiled = run_cancellable(work)
         except Unexplained as error:
             _write_log(log, as_text(messages))
             raise UserError(f"{error}; the complete log is in {log}") from error

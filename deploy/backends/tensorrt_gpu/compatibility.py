@@ -1,18 +1,27 @@
 """Whether an engine can run on this machine, and the command that builds one that can."""
 
 import re
+import shlex
 from pathlib import Path
 
-from deploy.backends.tensorrt_gpu.cuda import Device
-from deploy.bundle.engine_files import RebuildNeeded, Sidecar, verify_engine
+from deploy.backends.gpu_options import GpuOptions
+from deploy.backends.tensorrt_gpu.cuda_interface import Device
+from deploy.bundle.engine_files import RebuildNeeded, Sidecar
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
+from deploy.signing.trust_store import why_untrusted
+
+
+class UntrustedEngine(UserError):
+    """An engine that this user has neither built nor trusted."""
 
 
 def build_command(bundle: Path, like: Sidecar, gpu: Device) -> str:
     """The command line that builds a new engine like that of the sidecar, also for this GPU."""
     least, best, most = like.batch
-    command = f"edgedistill build {bundle} --backend {like.backend} --precision {like.precision}"
+    command = (
+        f"edgedistill build {shlex.quote(str(bundle))} --backend {like.backend} --precision {like.precision}"
+    )
     options = [] if most == 1 else ["--batch", str(best) if least == most else f"{least},{best},{most}"]
     if like.targets:
         options += ["--targets", ",".join(dict.fromkeys((*like.targets, _target(gpu))))]
@@ -28,7 +37,7 @@ def build_command(bundle: Path, like: Sidecar, gpu: Device) -> str:
 def check_fits(
     engine: Path, sidecar: Sidecar, manifest: Manifest, gpu: Device, version: str, *, judged: bool
 ) -> None:
-    """Check that an engine can run here, and should. The cheap checks come first.
+    """Check by its sidecar that an engine can run here, and should.
 
     Args:
         engine: path of the engine.
@@ -39,7 +48,7 @@ def check_fits(
         judged: accept an engine that failed its accuracy gate.
 
     Raises:
-        RebuildNeeded: it was built from another model, by another version or for another GPU, or is damaged.
+        RebuildNeeded: it was built from another model, by another version or for another GPU.
         UserError: it failed its accuracy gate.
     """
     source = manifest.files.get(sidecar.source)
@@ -60,7 +69,33 @@ def check_fits(
         )
         here = f"{gpu.name} (compute capability {gpu.compute_capability})"
         raise RebuildNeeded(f"{engine}: was built for {made_for}, this machine has {here}; build it again")
-    verify_engine(engine, sidecar)
+
+
+def check_trusted(engine: Path, sidecar: Sidecar, options: GpuOptions) -> None:
+    """Check that an engine, whose bytes have the sidecar's checksum, may be loaded: it is native code.
+
+    Raises:
+        UntrustedEngine: this user has neither built nor trusted it.
+        UserError: a trusted key was given, which has not signed it; or it carries code for the CPU, and the caller did
+            not allow that.
+    """
+    if sidecar.options.get("version_compatible") and not options.allow_host_code:
+        raise UserError(
+            f"{engine}: carries code for the CPU, as it was built to be version compatible; load it with"
+            " allow_host_code=True (--allow-host-code), or build it without --version-compatible"
+        )
+    if options.trust_engines:
+        return
+    if options.signed is not None:
+        if sidecar.sha256 not in options.signed:
+            raise UserError(
+                f"{engine}: no trusted key has signed it; sign the bundle again, by edgedistill sign"
+            )
+    elif why := why_untrusted(sidecar.sha256):
+        raise UntrustedEngine(
+            f"{engine}: is native code that {why}; if you know where it is from, trust it by"
+            f" `edgedistill trust {shlex.quote(str(engine))}`, or build it again"
+        )
 
 
 def fits_version(sidecar: Sidecar, version: str) -> bool:

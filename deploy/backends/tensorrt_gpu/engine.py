@@ -6,22 +6,29 @@ the real libraries.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from deploy.backends.gpu_options import DEFAULT, MAX_CONTEXTS, GpuOptions
 from deploy.backends.tensorrt_gpu.builder import import_tensorrt
-from deploy.backends.tensorrt_gpu.compatibility import build_command, check_fits
-from deploy.backends.tensorrt_gpu.cuda import Cuda, open_cuda
-from deploy.backends.tensorrt_gpu.execution_lane import Lane, Tensor, first_error
-from deploy.backends.tensorrt_gpu.log import listen, logger
+from deploy.backends.tensorrt_gpu.compatibility import (
+    UntrustedEngine,
+    build_command,
+    check_fits,
+    check_trusted,
+)
+from deploy.backends.tensorrt_gpu.cuda import open_cuda
+from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, OutOfGpuMemory
+from deploy.backends.tensorrt_gpu.deserialize import deserialize, read_batches, read_tensors
+from deploy.backends.tensorrt_gpu.execution_lane import Lane, first_error
+from deploy.backends.tensorrt_gpu.lane_pool import LanePool
+from deploy.backends.tensorrt_gpu.log import listen
 from deploy.bundle.bundle_files import read_manifest
-from deploy.bundle.engine_files import RebuildNeeded, Sidecar, list_engines, read_sidecar
+from deploy.bundle.engine_files import RebuildNeeded, Sidecar, list_engines, read_engine, read_sidecar
 from deploy.errors import UserError, warn
 
 PRECISIONS = ("int8", "fp16", "fp32")
@@ -37,9 +44,9 @@ def open_trt(
     *,
     engine: Path | None = None,
     provider: str = "auto",
-    cuda_graph: bool = False,
+    options: GpuOptions = DEFAULT,
 ) -> "TrtEngine":
-    """Open the bundle's newest engine that fits this machine and did not fail its accuracy gate.
+    """Open the bundle's newest engine that is trusted, fits this machine and did not fail its accuracy gate.
 
     Args:
         bundle: folder of the bundle.
@@ -47,21 +54,23 @@ def open_trt(
         precision: "auto" takes the lowest that has a fitting engine, with a warning if the bundle has a lower one.
         engine: open this engine, whether it passed its gate or not.
         provider: one of `deploy.backends.tensorrt_gpu.cuda.PROVIDERS`, or "auto".
-        cuda_graph: start the whole network in one call, which is faster for a small network.
+        options: GPU, trust, and how to run.
 
     Raises:
-        UserError: there is no engine, or none fits (another model, version or GPU, or a damaged file); the message then
-            has the command that builds one. Also if there is no GPU, or the library is not installed.
+        UserError: there is no engine, or none is trusted and fits (another model, version or GPU, a damaged file); the
+            message then has the command that builds one. Also if there is no such GPU, or the library is not installed.
     """
     manifest = read_manifest(bundle)
     candidates = _candidates(bundle, backend, precision, engine)
-    cuda, library = open_cuda(provider), import_tensorrt(backend)
+    cuda, library = open_cuda(provider, options.device), import_tensorrt(backend)
     refusals: list[tuple[Sidecar, str]] = []
     for path, side in candidates:
         try:
             check_fits(path, side, manifest, cuda.device, library.__version__, judged=engine is not None)
-            opened = TrtEngine(path, side, cuda, library, cuda_graph)
-        except RebuildNeeded as error:
+            plan = read_engine(path, side)
+            check_trusted(path, side, options)
+            opened = TrtEngine(path, plan, side, cuda, library, options)
+        except (RebuildNeeded, UntrustedEngine) as error:
             refusals.append((side, f"{error}: {build_command(bundle, side, cuda.device)}"))
             continue
         except UserError as error:
@@ -81,29 +90,26 @@ class TrtEngine:
     """A loaded engine. `run` may be called from several threads at once (see `deploy.backends.engine.Engine`).
 
     Each call has an execution context, a stream and buffers of its own. They are created when first needed, kept for
-    later calls, and released by `close`: there are as many as there were concurrent calls.
+    later calls, and released by `close`: there are as many as there were concurrent calls, up to
+    `GpuOptions.max_contexts`.
     """
 
+    _runtime: Any
+    _engine: Any
+
     def __init__(
-        self, engine: Path, sidecar: Sidecar, cuda: Cuda, library: Any, cuda_graph: bool = False
+        self, engine: Path, plan: bytes, sidecar: Sidecar, cuda: Cuda, library: Any, options: GpuOptions
     ) -> None:
         self.name, self.file = f"{sidecar.backend} {sidecar.precision}", engine
         self._cuda, self._library = cuda, library
-        self._lock, self._closed = Lock(), False
-        self._idle: dict[int, list[Lane]] = defaultdict(list)
         # TensorRT-RTX captures graphs by itself, once it has compiled its kernels for a shape.
-        self._captures_itself = cuda_graph and hasattr(library, "CudaGraphStrategy")
-        self._capture = cuda_graph and not self._captures_itself
+        self._captures_itself = options.cuda_graph and hasattr(library, "CudaGraphStrategy")
+        self._capture = options.cuda_graph and not self._captures_itself
         with cuda.current():
-            with listen(library) as messages:
-                self._runtime: Any = _make_runtime(library, sidecar)
-                self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
-            if self._engine is None:
-                version = f"{sidecar.backend} {library.__version__}"
-                why = first_error(messages)
-                raise RebuildNeeded(f"{engine}: {version} cannot load it ({why}); build it again")
-            self._tensors = _read_tensors(engine, self._engine, library)
-            self.smallest_batch, self.largest_batch = _read_batches(self._engine, self._tensors[0].name)
+            self._runtime, self._engine = deserialize(engine, plan, sidecar, library, options)
+            self._tensors = read_tensors(engine, self._engine, library)
+            self.smallest_batch, self.largest_batch = read_batches(self._engine, self._tensors[0].name)
+        self._lanes = LanePool(self.name, self._make_lane, options.max_contexts or MAX_CONTEXTS)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Run a batch of any size, in parts if it is too large for the engine; see `deploy.backends.engine.Engine.run`.
@@ -153,14 +159,8 @@ class TrtEngine:
 
     def close(self) -> None:
         """Release everything on the GPU; calls in progress release theirs when they end."""
-        with self._lock:
-            self._closed = True
-            lanes = [lane for lanes in self._idle.values() for lane in lanes]
-            self._idle.clear()
         with self._cuda.current():
-            with ExitStack() as owner:
-                for lane in lanes:
-                    owner.callback(lane.close)
+            self._lanes.close()
             self._engine = self._runtime = None
 
     def __del__(self) -> None:
@@ -186,20 +186,8 @@ class TrtEngine:
         """Reserve a lane; yield it and the batch size to run there, which may be larger than `images`."""
         batch = max(images, self.smallest_batch)
         capacity = batch if self._capture else self.largest_batch  # a captured graph works for one size only
-        with self._lock:
-            if self._closed:
-                raise UserError(f"{self.name}: was closed; load the bundle again")
-            idle = self._idle[capacity]
-            lane = idle.pop() if idle else self._make_lane(capacity)
-        with ExitStack() as discard:
-            discard.callback(lane.close)
+        with self._lanes.lane(capacity) as lane:
             yield lane, batch
-            discard.pop_all()  # after a failure its state is unknown, so it is closed; without one it is reusable
-        with self._lock:
-            if not self._closed:
-                self._idle[capacity].append(lane)
-                return
-        lane.close()
 
     def _make_lane(self, capacity: int) -> Lane:
         options = {}
@@ -210,7 +198,7 @@ class TrtEngine:
         with listen(self._library) as messages:
             context = self._engine.create_execution_context(**options)
         if context is None:
-            raise UserError(
+            raise OutOfGpuMemory(
                 f"{self.name}: cannot create an execution context ({first_error(messages)}); free some GPU memory"
             )
         return Lane(self._cuda, self._library, context, self._tensors, capacity, self._capture)
@@ -231,44 +219,3 @@ def _candidates(
     which = backend if precision == "auto" else f"{backend} {precision}"
     command = f"edgedistill build {bundle} --backend {backend} --precision {wanted[0]}"
     raise UserError(f"{engine or bundle}: has no engine for {which}; build one: {command}")
-
-
-def _make_runtime(library: Any, sidecar: Sidecar) -> Any:
-    try:
-        runtime = library.Runtime(logger(library))
-    # "factory function returned nullptr": the driver does not fit this version
-    except (TypeError, RuntimeError) as error:
-        version, why = f"{sidecar.backend} {library.__version__}", " ".join(str(error).split())
-        raise UserError(f"{version} cannot start on this GPU ({why}); update the GPU's driver") from error
-    runtime.engine_host_code_allowed = bool(sidecar.options.get("version_compatible"))
-    if (dla_core := sidecar.options.get("dla_core")) is not None:
-        runtime.DLA_core = dla_core
-    return runtime
-
-
-def _read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
-    """The input, then the outputs. Raises `RebuildNeeded` if they are not those that `Engine.run` needs."""
-    found: dict[bool, list[Tensor]] = {True: [], False: []}
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        dtype = np.dtype(library.nptype(engine.get_tensor_dtype(name)))
-        is_input = engine.get_tensor_mode(name) == library.TensorIOMode.INPUT
-        found[is_input].append(Tensor(name, dtype, tuple(engine.get_tensor_shape(name))[1:]))
-    tensors = [*found[True], *found[False]]
-    names = {tensor.name for tensor in found[False]}
-    varying = any(min(tensor.shape, default=1) < 1 for tensor in tensors)
-    if len(found[True]) != 1 or not names >= OUTPUTS.keys() or varying:
-        listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors)
-        raise RebuildNeeded(
-            f"{path}: has {listed}; needs one input, labels and logits of fixed size; build it again"
-        )
-    return tensors
-
-
-def _read_batches(engine: Any, name: str) -> tuple[int, int]:
-    """The smallest and the largest batch."""
-    fixed = engine.get_tensor_shape(name)[0]
-    if fixed > 0:
-        return fixed, fixed
-    smallest, _, largest = engine.get_tensor_profile_shape(name, 0)
-    return smallest[0], largest[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.backends.tensorrt_gpu.cuda import Cuda, CudaError
+from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, CudaError
 from deploy.backends.tensorrt_gpu.log import ERROR, listen
 from deploy.errors import UserError
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from deploy.bundle.engine_files import TensorRT
 from deploy.errors import UserError
@@ -13,20 +13,6 @@ fp32 matrix products (which a folded pyramid needs), and disables both for the o
 
 CURRENT = "current"
 """Target: the GPU of this machine."""
-
-
-class Device(Protocol):
-    """A GPU, as described by `deploy.backends.tensorrt_gpu.cuda.probe`."""
-
-    @property
-    def name(self) -> str:
-        """The name, such as "Orin"."""
-        ...
-
-    @property
-    def compute_capability(self) -> str:
-        """The compute capability, such as "8.7"."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +45,8 @@ class BuildOptions:
     """With a DLA: layers that it cannot run go to the GPU instead of failing the build."""
     optimization_level: int | None = None
     """`tensorrt`: how long to search for fast kernels, 0..5; None: TensorRT's default, 3."""
+    device: int = 0
+    """Number of the GPU to compile on, among those that the driver shows."""
 
     def __post_init__(self) -> None:
         _one_of("backend", self.backend, ("tensorrt", "tensorrt-rtx"))
@@ -104,17 +92,17 @@ class BuildOptions:
 
     def deciding(self) -> dict[str, str | int | float | bool | None]:
         """The options that determine the engine, apart from backend, precision, batch and device."""
-        apart = ("backend", "precision", "batch", "targets", "timing_cache")
+        apart = ("backend", "precision", "batch", "targets", "timing_cache", "device")
         return {name: value for name, value in asdict(self).items() if name not in apart}
 
 
-def resolve_targets(trt: Any, options: BuildOptions, device: Device | None) -> tuple[str, ...]:
+def resolve_targets(trt: Any, options: BuildOptions, has_gpu: bool) -> tuple[str, ...]:
     """Determine which compute capabilities to compile for.
 
     Args:
         trt: the module `tensorrt` or `tensorrt_rtx`.
         options: the build options.
-        device: this machine's GPU; None if there is none.
+        has_gpu: whether this machine has a GPU.
 
     Returns:
         Compute capabilities to compile for ahead of time, sorted; or ("current",) for this machine's GPU.
@@ -127,7 +115,7 @@ def resolve_targets(trt: Any, options: BuildOptions, device: Device | None) -> t
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     wanted = {target.strip().lower() for target in options.targets}
     if not wanted:
-        return (CURRENT,) if device else tuple(name for name in known if name != TURING)
+        return (CURRENT,) if has_gpu else tuple(name for name in known if name != TURING)
     for target in sorted(wanted - {CURRENT}):
         if target not in known:
             raise UserError(
@@ -135,7 +123,7 @@ def resolve_targets(trt: Any, options: BuildOptions, device: Device | None) -> t
             )
     if CURRENT in wanted and len(wanted) > 1:
         raise UserError(f"targets {', '.join(sorted(wanted))}: {CURRENT} cannot be combined with others")
-    if CURRENT in wanted and device is None:
+    if CURRENT in wanted and not has_gpu:
         raise UserError(f"target {CURRENT}: there is no NVIDIA GPU here; name targets: {', '.join(known)}")
     return tuple(sorted(wanted, key=known.index) if CURRENT not in wanted else wanted)
 

@@ -12,11 +12,11 @@ def gpu(monkeypatch):
     """A machine with a GPU, whose TensorRT opens what it is asked for."""
     asked = []
 
-    def open_trt(folder, backend, precision):
+    def open_trt(folder, backend, precision, options):
         asked.append((backend, precision))
         return FakeEngine(f"{backend} fp32")
 
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda: "a GPU")
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: "a GPU")
     monkeypatch.setattr("deploy.backends.tensorrt_gpu.engine.open_trt", open_trt)
     return asked
 
@@ -37,20 +37,20 @@ def test_an_engine_of_another_precision_is_left_alone(bundle, machine, gpu):
 
 
 def test_without_engines_no_gpu_is_looked_for(bundle, machine, monkeypatch):
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda: pytest.fail("probed"))
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: pytest.fail("probed"))
     open_engine(bundle)  # leaves auto.json in engines/
     assert open_engine(bundle).name == "openvino fp32"
 
 
 def test_without_a_gpu_engines_are_left_alone(bundle, machine, gpu, monkeypatch):
     add_engine(bundle)
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda: None)
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: None)
     assert open_engine(bundle).name == "openvino fp32"
     assert gpu == []
 
 
 def test_a_refused_engine_is_passed_over_with_the_reason(bundle, machine, gpu, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, options):
         raise UserError("x.engine: was built for another GPU; build it again")
 
     add_engine(bundle)

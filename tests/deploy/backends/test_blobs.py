@@ -7,7 +7,7 @@ import pytest
 
 import deploy
 from deploy.backends import blobs
-from deploy.backends.blobs import blob_file, cache_folder, keep_blob, read_blob
+from deploy.backends.blobs import blob_file, keep_blob, read_blob
 from deploy.backends.setting import Setting
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from tests.deploy.tiny import WEIGHTS, make_bundle, make_image, make_manifest, make_model
@@ -59,12 +59,6 @@ def test_where_nothing_can_be_written_nothing_is_kept(cache):
     cache.write_text("a file where the folder should be")
     keep_blob(cache / "a.blob", b"compiled")
     assert read_blob(cache / "a.blob") is None
-
-
-def test_the_folder_is_that_of_the_user(monkeypatch, tmp_path):
-    monkeypatch.delenv("EDGEDISTILL_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "edgedistill"
 
 
 def test_a_compiled_network_in_a_bundle_is_never_run(tmp_path):

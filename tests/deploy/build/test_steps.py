@@ -27,7 +27,7 @@ def bundle(tmp_path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "probe", lambda: None)
+    monkeypatch.setattr(cuda, "probe", lambda device=0: None)
 
 
 def run(bundle, *arguments) -> int:

@@ -7,9 +7,9 @@ from deploy.bundle.bundle_files import extend_bundle, read_manifest, verify_file
 from deploy.bundle.engine_files import (
     Sidecar,
     list_engines,
+    read_engine,
     read_sidecar,
     record_verdict,
-    verify_engine,
     write_engine,
 )
 from deploy.errors import UserError
@@ -41,7 +41,7 @@ def test_what_is_written_is_listed_and_verifies(bundle):
     ((found, sidecar),) = list_engines(bundle, "tensorrt-rtx")
     assert (found, sidecar.bytes, len(sidecar.sha256)) == (path, 6, 64)
     assert sidecar == read_sidecar(path)
-    verify_engine(path, sidecar)
+    read_engine(path, sidecar)
 
 
 def test_only_the_asked_backend_and_precision(bundle):
@@ -55,7 +55,7 @@ def test_a_changed_engine_is_refused(bundle):
     path = write_engine(bundle, "a", b"engine", SIDECAR)
     path.write_bytes(b"enginE")
     with pytest.raises(UserError, match=r"a\.engine: differs from what was built \(checksum mismatch\)"):
-        verify_engine(path, read_sidecar(path))
+        read_engine(path, read_sidecar(path))
 
 
 def test_an_engine_without_or_with_a_broken_sidecar(bundle):
@@ -96,7 +96,7 @@ def test_what_is_not_there_does_not_count(bundle):
     path.symlink_to("gone")
     assert list_engines(bundle, "tensorrt-rtx") == []
     with pytest.raises(UserError, match=r"a\.engine: cannot be read"):
-        verify_engine(path, SIDECAR)
+        read_engine(path, SIDECAR)
 
 
 def test_the_verdict_is_written_into_the_sidecar(bundle):
@@ -106,7 +106,7 @@ def test_the_verdict_is_written_into_the_sidecar(bundle):
     for passed in (False, True):
         record_verdict(path, passed)
         assert read_sidecar(path) == msgspec.structs.replace(before, passed=passed)
-    verify_engine(path, before)
+    read_engine(path, before)
 
 
 class TestExtendBundle:

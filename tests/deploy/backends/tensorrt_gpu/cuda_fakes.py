@@ -3,25 +3,28 @@
 import ctypes
 import inspect
 import threading
+from operator import attrgetter
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 
-class FakeRuntime:
-    """`cuda.bindings.runtime` with memory of this process as GPU memory. Each call must fit the real signature.
+class Checked:
+    """A module of `cuda.bindings` whose functions are methods of this class. Each call must fit the real signature.
 
-    `alive` maps unreleased handles to their kind; `fail` maps names of functions to the error that they return.
+    `fail` maps names of functions to the error that they return.
     """
 
+    prefix, success = "cuda", "cudaError_t.cudaSuccess"
+    pure = ("cudaGetErrorString",)
+    """Real functions that need no driver."""
+
     def __init__(self, real):
-        self._real = real
-        self.alive, self.work, self.fail, self.capturing = {}, {}, {}, None
-        self.devices, self.device_memory = [], []
+        self._real, self.fail = real, {}
 
     def __getattr__(self, name):
         real = getattr(self._real, name)
-        if not name.startswith("cuda") or isinstance(real, type | int) or name == "cudaGetErrorString":
+        if not name.startswith(self.prefix) or isinstance(real, type | int) or name in self.pure:
             return real
         signature, does = inspect.signature(real), getattr(self, f"_{name}")
 
@@ -30,9 +33,59 @@ class FakeRuntime:
             if name in self.fail:
                 return self.fail[name], *[None] * 3
             values = does(*arguments)
-            return self._real.cudaError_t.cudaSuccess, *(() if values is None else values)
+            return attrgetter(self.success)(self._real), *(() if values is None else values)
 
         return call
+
+
+class FakeDriver(Checked):
+    """`cuda.bindings.driver`: the stack of contexts of each thread, as (thread, device) in `pushed` and `popped`."""
+
+    prefix, success, pure = "cu", "CUresult.CUDA_SUCCESS", ()
+
+    def __init__(self, real):
+        super().__init__(real)
+        self.pushed, self.popped, self.retained = [], [], []
+        self.stacks = threading.local()
+
+    @property
+    def current(self):
+        """Device of the calling thread's current context; None if it has none."""
+        return (getattr(self.stacks, "contexts", None) or [None])[-1]
+
+    def cuGetErrorString(self, error):
+        return None, error.name.lower().encode()
+
+    def _cuInit(self, flags):
+        assert flags == 0
+
+    def _cuDeviceGet(self, ordinal):
+        return [self._real.CUdevice(ordinal)]
+
+    def _cuDevicePrimaryCtxRetain(self, device):
+        self.retained.append(int(device))
+        return [f"context of {int(device)}"]
+
+    def _cuCtxPushCurrent(self, context):
+        device = int(context.rpartition(" ")[2])
+        self.stacks.contexts = [*getattr(self.stacks, "contexts", []), device]
+        self.pushed.append((threading.get_ident(), device))
+
+    def _cuCtxPopCurrent(self):
+        self.popped.append((threading.get_ident(), self.stacks.contexts.pop()))
+        return ["a context"]
+
+
+class FakeRuntime(Checked):
+    """`cuda.bindings.runtime` with memory of this process as GPU memory. Each call must fit the real signature.
+
+    `alive` maps unreleased handles to their kind.
+    """
+
+    def __init__(self, real):
+        super().__init__(real)
+        self.alive, self.work, self.capturing = {}, {}, None
+        self.device_memory = []
 
     def _keep(self, what):
         memory = (
@@ -57,10 +110,8 @@ class FakeRuntime:
         return [2]
 
     def _cudaGetDeviceProperties(self, device):
-        return [SimpleNamespace(name=b"Orin", major=8, minor=7, totalGlobalMem=8 << 30)]
-
-    def _cudaSetDevice(self, device):
-        self.devices.append((threading.get_ident(), device))
+        name = b"Orin" if device == 0 else b"Another"
+        return [SimpleNamespace(name=name, major=8, minor=7, totalGlobalMem=8 << 30, integrated=1)]
 
     def _cudaMemGetInfo(self):
         return 5 << 30, 8 << 30
@@ -173,15 +224,18 @@ class FakePyCuda(ModuleType):
     def init(self):
         self.initialized = True
 
+    device_attribute = SimpleNamespace(INTEGRATED=18)
+
     def Device(self, number):
         return SimpleNamespace(
-            name=lambda: "Orin",
+            name=lambda: "Orin" if number == 0 else "Another",
+            get_attribute=lambda attribute: {18: 1}[attribute],
             compute_capability=lambda: (8, 7),
             total_memory=lambda: 8 << 30,
             retain_primary_context=lambda: SimpleNamespace(push=self.push, pop=self.pop),
         )
 
-    Device.count = lambda: 1  # pyright: ignore[reportFunctionMemberAccess]
+    Device.count = lambda: 2  # pyright: ignore[reportFunctionMemberAccess]
 
     def push(self):
         self.stacks.depth = getattr(self.stacks, "depth", 0) + 1

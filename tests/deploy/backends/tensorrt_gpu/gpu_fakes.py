@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.backends.tensorrt_gpu.cuda import Device
+from deploy.backends.tensorrt_gpu.cuda_interface import Device
 
 GPU = Device("Fake GPU", "8.6", 8 << 30, "13.0", "13.0", "fake")
 

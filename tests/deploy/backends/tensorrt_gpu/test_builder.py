@@ -15,7 +15,7 @@ from deploy.backends.tensorrt_gpu.builder import BuildOptions
 from deploy.backends.tensorrt_gpu.compile import compile_network
 from deploy.backends.tensorrt_gpu.log import listen
 from deploy.backends.tensorrt_gpu.progress import Progress
-from deploy.bundle.engine_files import list_engines, verify_engine
+from deploy.bundle.engine_files import list_engines, read_engine
 from deploy.bundle.manifest import MODEL
 from tests.conftest import ROOT
 from tests.deploy.backends.tensorrt_gpu.test_builder_models import (
@@ -53,7 +53,7 @@ def bundle(tmp_path_factory) -> Path:
 def test_builds_for_other_machines_and_counts_convolutions(bundle, precision, batch, target, int8):
     built, said = build_ahead(bundle, precision, targets=(target,), batch=batch)
     side = built.sidecar
-    verify_engine(built.path, side)
+    read_engine(built.path, side)
     assert side.layers is not None
     assert (side.layers.convolutions, side.layers.int8_convolutions) == (3, int8)
     assert set(side.layers.float_layers) == {PRODUCT, *(() if int8 else CONVOLUTIONS)}
@@ -129,7 +129,7 @@ def test_damaged_engine_is_built_again(tmp_path, damage):
     again, said = build_ahead(folder)
     assert not again.reused
     assert again.path == first.path
-    verify_engine(again.path, again.sidecar)
+    read_engine(again.path, again.sidecar)
     assert ("building it again" in said[0]) == (damage in ("engine", "sidecar"))
 
 

@@ -4,99 +4,18 @@ They need a GPU. The stand-ins have the attributes of TensorRT-RTX's types; thos
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import create_autospec
 
 import pytest
 
 from deploy.backends.tensorrt_gpu import builder as trt_builder
 from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
-from deploy.backends.tensorrt_gpu.log import logger
 from deploy.errors import UserError
+from tests.deploy.backends.tensorrt_gpu.builder_fakes import ORIN, Fake, rtx
+from tests.deploy.backends.tensorrt_gpu.gpu_fakes import MemoryCuda
 from tests.deploy.backends.tensorrt_gpu.test_builder_models import bundle_of, small_network
-from tests.deploy.backends.tensorrt_gpu.test_layer_report import FULL_10
-
-rtx = pytest.importorskip("tensorrt_rtx")
-
-ORIN = SimpleNamespace(name="Orin", compute_capability="8.7")
-
-
-class Progress:
-    """`IProgressMonitor` as Python sees it: a class to inherit from."""
-
-
-class Log:
-    """The same for `ILogger`."""
-
-
-def spec(kind, **attributes):
-    """A stand-in with the attributes of the type; it refuses all others."""
-    mock = create_autospec(kind, instance=True, spec_set=True)
-    for name, value in attributes.items():
-        setattr(mock, name, value)
-    return mock
-
-
-class Fake(SimpleNamespace):
-    """A module `tensorrt` of some version. `last` holds the objects of its last build."""
-
-    def __init__(self, version: str, *, cores: int = 0, batch: int = -1, build=None, cache_fits=True):
-        super().__init__(
-            __version__=version,
-            ILogger=type("ILogger", (Log,), {}),
-            IProgressMonitor=Progress,
-            Builder=self._builder,
-            OnnxParser=self._parser,
-            NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
-            ProfilingVerbosity=rtx.ProfilingVerbosity,
-            MemoryPoolType=rtx.MemoryPoolType,
-            HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="ampere", SAME_COMPUTE_CAPABILITY="same"),
-            BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="version", GPU_FALLBACK="fallback"),
-            DeviceType=SimpleNamespace(DLA="dla"),
-        )
-        self.cores, self.batch, self.build, self.cache_fits = cores, batch, build or self._layers, cache_fits
-        self.last = SimpleNamespace()
-
-    def _builder(self, log):
-        image = SimpleNamespace(name="image", shape=(self.batch, 32, 48, 3))
-        outputs = [SimpleNamespace(name="labels"), SimpleNamespace(name="logits")]
-        conv = SimpleNamespace(
-            type=SimpleNamespace(name="CONVOLUTION"), metadata="[ONNX Layer: /net/conv0/Conv]"
-        )
-        network = spec(rtx.INetworkDefinition, num_layers=1, num_inputs=1, num_outputs=2)
-        network.get_layer.return_value = conv
-        network.get_input.return_value = image
-        network.get_output.side_effect = outputs.__getitem__
-        config = spec(rtx.IBuilderConfig)
-        caches = [
-            SimpleNamespace(serialize=lambda: b"measured"),
-            SimpleNamespace(serialize=lambda: b"afresh"),
-        ]
-        config.create_timing_cache.side_effect = lambda data: caches[0] if data else caches[1]
-        config.set_timing_cache.side_effect = lambda cache, ignore: self.cache_fits or cache is caches[1]
-        config.get_timing_cache.side_effect = lambda: config.set_timing_cache.call_args.args[0]
-        builder = spec(rtx.Builder, num_DLA_cores=self.cores)
-        builder.create_network.return_value = network
-        builder.create_builder_config.return_value = config
-        builder.build_serialized_network.side_effect = lambda *_: self.build()
-        profile = builder.create_optimization_profile.return_value = spec(rtx.IOptimizationProfile)
-        self.last = SimpleNamespace(
-            builder=builder, network=network, config=config, image=image, profile=profile
-        )
-        return builder
-
-    def _parser(self, network, log):
-        parser = spec(rtx.OnnxParser)
-        parser.parse.return_value = True
-        return parser
-
-    def _layers(self):
-        self.say(4, FULL_10)
-        return b"an engine"
-
-    def say(self, severity, text):
-        logger(self).log(severity, text)
 
 
 @pytest.fixture
@@ -107,7 +26,7 @@ def bundle(tmp_path) -> Path:
 @pytest.fixture
 def build(bundle, monkeypatch):
     """Build with a stand-in for TensorRT on a machine with a GPU."""
-    monkeypatch.setattr(trt_builder.cuda, "probe", lambda: ORIN)
+    monkeypatch.setattr(trt_builder.cuda, "find", lambda index: MemoryCuda(ORIN))
 
     def run(fake, **options):
         monkeypatch.setitem(sys.modules, "tensorrt", fake)
@@ -202,13 +121,21 @@ def test_timing_cache_is_read_and_updated(build, tmp_path):
         build(Fake("11.4"), timing_cache=tmp_path, optimization_level=4)
 
 
+def test_it_is_compiled_on_the_gpu_that_was_asked_for(bundle, monkeypatch):
+    gpus = [MemoryCuda(replace(ORIN, name=name)) for name in ("first", "second")]
+    monkeypatch.setattr(trt_builder.cuda, "find", gpus.__getitem__)
+    fake = Fake("11.4", build=lambda: gpus[1].memory() and b"an engine")  # fails outside of its context
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    built = build_engine(bundle, BuildOptions("tensorrt", device=1), progress=False, say=lambda text: None)
+    assert built.sidecar.gpu == "second"
+
+
 def test_another_gpu_or_version_makes_another_engine(build, monkeypatch):
     paths = {build(Fake("11.4")).path, build(Fake("11.4.1")).path}
     assert build(Fake("11.4")).reused
     for change in ({"name": "Thor"}, {"compute_capability": "8.9"}):
-        monkeypatch.setattr(
-            trt_builder.cuda, "probe", lambda change=change: SimpleNamespace(**vars(ORIN) | change)
-        )
+        other = MemoryCuda(replace(ORIN, **change))
+        monkeypatch.setattr(trt_builder.cuda, "find", lambda index, other=other: other)
         paths.add(build(Fake("11.4")).path)
     assert len(paths) == 4
 
@@ -267,7 +194,7 @@ def test_builder_that_does_not_start(build):
 
 
 def test_full_tensorrt_needs_a_gpu_and_is_not_touched_without(bundle, monkeypatch):
-    monkeypatch.setattr(trt_builder.cuda, "probe", lambda: None)
+    monkeypatch.setattr(trt_builder.cuda, "find", lambda index: None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(UserError, match=r"no NVIDIA GPU can be used here .*--backend tensorrt-rtx"):
         build_engine(bundle, BuildOptions("tensorrt"))

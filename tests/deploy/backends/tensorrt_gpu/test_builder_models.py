@@ -167,7 +167,7 @@ def build_ahead(bundle: Path, precision="int8", targets=("sm86",), **options) ->
     """Build with TensorRT-RTX as on a machine without a GPU; also returns the messages."""
     said: list[str] = []
     options = BuildOptions("tensorrt-rtx", precision, targets=targets, **options)
-    with patch.object(trt_builder.cuda, "probe", lambda: None):
+    with patch.object(trt_builder.cuda, "find", lambda index: None):
         return build_engine(bundle, options, progress=False, say=said.append), said
 
 

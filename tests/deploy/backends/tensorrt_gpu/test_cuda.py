@@ -10,24 +10,27 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from deploy.backends.tensorrt_gpu import cuda
-from deploy.backends.tensorrt_gpu.cuda import CudaBindings, CudaError, Device, PyCuda
+from deploy.backends.tensorrt_gpu import cuda, pycuda_provider
+from deploy.backends.tensorrt_gpu.cuda import CudaBindings, PyCuda
+from deploy.backends.tensorrt_gpu.cuda_interface import CudaError, Device, OutOfGpuMemory
 from deploy.errors import UserError
 from tests.conftest import ROOT
-from tests.deploy.backends.tensorrt_gpu.cuda_fakes import FakePyCuda, FakeRuntime
+from tests.deploy.backends.tensorrt_gpu.cuda_fakes import FakeDriver, FakePyCuda, FakeRuntime
 
 
 @pytest.fixture
 def runtime(monkeypatch):
     fake = FakeRuntime(pytest.importorskip("cuda.bindings.runtime"))
-    monkeypatch.setattr(cuda, "import_module", lambda name: {"cuda.bindings.runtime": fake}[name])
+    fake.driver = FakeDriver(pytest.importorskip("cuda.bindings.driver"))
+    modules = {"cuda.bindings.runtime": fake, "cuda.bindings.driver": fake.driver}
+    monkeypatch.setattr(cuda, "import_module", lambda name: modules[name])
     return fake
 
 
 @pytest.fixture
 def driver(monkeypatch):
     fake = FakePyCuda()
-    monkeypatch.setattr(cuda, "import_module", lambda name: {"pycuda.driver": fake}[name])
+    monkeypatch.setattr(pycuda_provider, "import_module", lambda name: {"pycuda.driver": fake}[name])
     return fake
 
 
@@ -35,17 +38,17 @@ def driver(monkeypatch):
 def provider(request):
     """Either provider, and the fake below it."""
     fake = request.getfixturevalue("runtime" if request.param == "cuda-bindings" else "driver")
-    return cuda.PROVIDERS[request.param](), fake
+    return cuda.PROVIDERS[request.param](0), fake
 
 
 def test_device(runtime, driver):
     pycuda = PyCuda()
-    assert pycuda.device == Device("Orin", "8.7", 8 << 30, "12.6", "12.6", "pycuda")
+    assert pycuda.device == Device("Orin", "8.7", 8 << 30, "12.6", "12.6", "pycuda", 0, True)
     assert driver.initialized
 
 
 def test_device_by_the_bindings(runtime):
-    assert CudaBindings().device == Device("Orin", "8.7", 8 << 30, "12.6", "13.5", "cuda-bindings")
+    assert CudaBindings().device == Device("Orin", "8.7", 8 << 30, "12.6", "13.5", "cuda-bindings", 0, True)
 
 
 def round_trip(gpu, values):
@@ -90,7 +93,40 @@ def test_the_gpu_is_chosen_in_each_thread(runtime):
     thread = threading.Thread(target=lambda: round_trip(gpu, np.zeros(3, np.uint8)))
     thread.start()
     thread.join()
-    assert runtime.devices == [(thread.ident, 0)]
+    assert runtime.driver.pushed == runtime.driver.popped == [(thread.ident, 0)]
+
+
+def test_another_gpu(provider):
+    gpu, _ = provider
+    other = type(gpu)(1)
+    assert (other.device.name, other.device.index) == ("Another", 1)
+    with pytest.raises(CudaError, match=r"there is no device 2, devices 0 to 1 \(CUDA_VISIBLE_DEVICES hides"):
+        type(gpu)(2)
+
+
+def test_the_callers_gpu_is_current_again_after_each_call(runtime):
+    first, second = CudaBindings(0), CudaBindings(1)
+    driver = runtime.driver
+    with first.current():  # the caller works on the first GPU
+        round_trip(second, np.zeros(3, np.uint8))
+        assert driver.current == 0
+        with second.current():
+            assert driver.current == 1
+        with pytest.raises(ZeroDivisionError), second.current():
+            print(1 / 0)
+        assert driver.current == 0
+    assert driver.current is None
+    assert driver.retained == [0, 1]  # no context was started on a GPU that nobody asked for
+
+
+def test_a_gpu_that_is_full_or_broken(runtime):
+    errors = runtime.driver.CUresult
+    runtime.driver.fail = {"cuDevicePrimaryCtxRetain": errors.CUDA_ERROR_OUT_OF_MEMORY}
+    with pytest.raises(OutOfGpuMemory, match=r"cannot use the GPU: .*memory; free"), CudaBindings().current():
+        pass
+    runtime.driver.fail = {"cuCtxPushCurrent": errors.CUDA_ERROR_INVALID_CONTEXT}
+    with pytest.raises(CudaError, match="cannot use the GPU: cuda_error_invalid"), CudaBindings().current():
+        pass
 
 
 def test_events(provider):
@@ -157,7 +193,7 @@ def test_errors_say_what_failed_and_why(runtime):
             UserError, match="cannot allocate 1,000 bytes on the GPU: out of memory; free"
         ) as short:
             gpu.malloc(owner, 1000)
-        assert not isinstance(short.value, CudaError)
+        assert isinstance(short.value, OutOfGpuMemory)
 
 
 def test_errors_of_pycuda(driver):
@@ -203,9 +239,11 @@ def test_no_gpu(runtime, monkeypatch, answers, reason):
 
 
 def test_either_provider_suffices(runtime, driver, monkeypatch):
-    # the fixture `driver` removes cuda.bindings
+    assert (cuda.probe() or pytest.fail("no GPU")).provider == "cuda-bindings"
+    monkeypatch.setattr(cuda, "import_module", Mock(side_effect=ModuleNotFoundError))
     assert (cuda.probe() or pytest.fail("no GPU")).provider == "pycuda"
-    monkeypatch.setattr(cuda, "import_module", lambda name: {"cuda.bindings.runtime": runtime}[name])
+    modules = {"cuda.bindings.runtime": runtime, "cuda.bindings.driver": runtime.driver}
+    monkeypatch.setattr(cuda, "import_module", lambda name: modules[name])
     assert (cuda.probe() or pytest.fail("no GPU")).provider == "cuda-bindings"
     assert cuda.why_not() == ""
     assert isinstance(cuda.open_cuda("cuda-bindings"), CudaBindings)

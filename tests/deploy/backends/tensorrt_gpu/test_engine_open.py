@@ -4,53 +4,26 @@ import shlex
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+import deploy
 from deploy.backends import auto as choice
+from deploy.backends.gpu_options import MAX_CONTEXTS, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.open import open_engine
 from deploy.backends.tensorrt_gpu import engine as trt
 from deploy.build import options as build_options
-from deploy.bundle.bundle_files import read_manifest, write_bundle
-from deploy.bundle.engine_files import record_verdict, write_engine
-from deploy.bundle.manifest import FP16, INT8, MODEL
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.engine_files import record_verdict
+from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
 from deploy.tasks.segmentation.model import SegmentationModel
 from tests.conftest import ROOT
-from tests.deploy.backends.tensorrt_gpu.trt_fakes import ENGINE, FakeTensorRT, make_sidecar
-from tests.deploy.tiny import make_bundle, make_image
-
-SOURCES = {"fp32": MODEL, "fp16": FP16, "int8": INT8}
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """A bundle with a file for each precision; all hold the same network."""
-    folder = tmp_path / "bundle"
-    manifest = make_bundle(folder)
-    model = (folder / MODEL).read_bytes()
-    write_bundle(folder, manifest, dict.fromkeys(SOURCES.values(), model))
-    return folder
-
-
-@pytest.fixture
-def library(bundle, monkeypatch):
-    """TensorRT and a GPU, as far as the code can tell."""
-    real = pytest.importorskip("tensorrt_lean")
-    monkeypatch.setattr(real, "__version__", "11.4.0.106")
-    fake = FakeTensorRT(real, bundle / MODEL)
-    monkeypatch.setattr(trt, "open_cuda", lambda provider: fake.cuda)
-    monkeypatch.setattr(trt, "import_tensorrt", lambda backend: fake.module)
-    return fake
-
-
-def add_engine(bundle, name="int8", **changes):
-    """An engine that fits this GPU and library, except for the changes."""
-    source = SOURCES[changes.get("precision", "int8")]
-    fits = {"source": source, "source_sha256": read_manifest(bundle).files[source].sha256}
-    return write_engine(bundle, name, ENGINE, make_sidecar(**fits | changes))
+from tests.deploy.backends.tensorrt_gpu.engines import add_engine, add_unloadable
+from tests.deploy.tiny import make_image
 
 
 def test_opened_engine_predicts(bundle, library):
@@ -64,6 +37,27 @@ def test_opened_engine_predicts(bundle, library):
         for one in (engine, OrtEngine(bundle / MODEL))
     )
     np.testing.assert_array_equal(on_gpu.labels, on_cpu.labels)
+
+
+def test_options_of_load_reach_the_engine(bundle, library, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trt, "open_cuda", lambda provider, device: asked.append(device) or library.cuda)
+    add_engine(bundle)
+    model = deploy.load(bundle, "tensorrt", device=1, max_contexts=2, cuda_graph=True)
+    model(make_image())
+    assert asked == [1]
+    assert "launch" in library.cuda.calls
+    assert model.engine._engine._lanes._most == 2
+
+
+def test_sixteen_threads_have_four_contexts(bundle, library):
+    add_engine(bundle)
+    model = deploy.load(bundle, "tensorrt")
+    expected = deploy.load(bundle, "onnxruntime")(make_image()).labels
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(model, [make_image()] * 64))
+    assert all(np.array_equal(one.labels, expected) for one in results)
+    assert 1 <= len(library.contexts) <= MAX_CONTEXTS
 
 
 def test_auto_takes_the_lowest_precision(bundle, library):
@@ -92,7 +86,13 @@ def test_newest_engine_that_fits(bundle, library):
 )
 def test_engines_built_to_be_portable(bundle, library, changes):
     add_engine(bundle, **changes)
-    assert trt.open_trt(bundle, "tensorrt")
+    assert trt.open_trt(bundle, "tensorrt", options=GpuOptions(allow_host_code=True))
+
+
+def test_code_for_the_cpu_is_the_callers_decision(bundle, library):
+    add_engine(bundle, options={"version_compatible": True})
+    with pytest.raises(UserError, match=r"int8\.engine: carries code for the CPU.*allow_host_code=True"):
+        trt.open_trt(bundle, "tensorrt")
 
 
 @pytest.mark.parametrize(
@@ -179,18 +179,12 @@ def test_an_engine_refused_by_tensorrt(bundle, library):
         trt.open_trt(bundle, "tensorrt")
 
 
-def add_unloadable(bundle, name):
-    """An engine whose sidecar fits, but which TensorRT cannot load."""
-    checksum = read_manifest(bundle).files[INT8].sha256
-    return write_engine(bundle, name, b"rubbish", make_sidecar(source=INT8, source_sha256=checksum))
-
-
 class TestSeveral:
     """Several engines: a defect of one does not hide the others."""
 
     @pytest.fixture(autouse=True)
     def here(self, monkeypatch, library):
-        monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda: library.cuda.device)
+        monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: library.cuda.device)
 
     def test_another_precision_that_fits(self, bundle, library):
         fits = add_engine(bundle, "fp16", precision="fp16")

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deploy.backends.tensorrt_gpu.cuda import CudaError
+from deploy.backends.gpu_options import GpuOptions
+from deploy.backends.tensorrt_gpu.cuda_interface import CudaError
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import (
@@ -27,7 +28,7 @@ def fake(request, tmp_path):
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_threads_have_contexts_of_their_own(fake, tmp_path, cuda_graph):
-    engine = open_engine(fake, tmp_path, cuda_graph)
+    engine = open_engine(fake, tmp_path, GpuOptions(cuda_graph=cuda_graph))
     together = threading.Barrier(4, timeout=20)
     network = fake.network
 
@@ -73,7 +74,7 @@ def test_a_lane_in_use_is_not_shared(fake, tmp_path):
 def test_close_releases_everything(fake, tmp_path):
     engine = open_engine(fake, tmp_path)
     engine.run(images(1))
-    [[lane]] = engine._idle.values()
+    [[lane]] = engine._lanes._idle.values()
     assert fake.cuda.alive
     engine.close()
     assert lane._context is engine._engine is engine._runtime is None
@@ -118,7 +119,7 @@ def test_a_failure_leaks_nothing(fake, tmp_path, method):
 def test_failed_run_says_what_tensorrt_said(fake, tmp_path):
     engine = open_engine(fake, tmp_path)
     engine.run(images(1))
-    [[lane]] = engine._idle.values()
+    [[lane]] = engine._lanes._idle.values()
 
     def fail(stream_handle):
         fake.say_error("[executionContext.cpp::1234]\n  the sky is falling")

@@ -4,6 +4,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from unittest.mock import create_autospec
 
 import numpy as np
 
+from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.tensorrt_gpu.engine import TrtEngine
 from deploy.backends.tensorrt_gpu.log import logger
@@ -55,12 +57,14 @@ def make_sidecar(**changes: Any) -> Sidecar:
     return Sidecar(**fields | changes)
 
 
-def open_engine(fake: "FakeTensorRT", folder: Path, cuda_graph: bool = False, **options: Any) -> TrtEngine:
-    """The engine of a fake TensorRT, with a file of its own."""
+def open_engine(
+    fake: "FakeTensorRT", folder: Path, options: GpuOptions = DEFAULT, built: dict[str, Any] | None = None
+) -> TrtEngine:
+    """The engine of a fake TensorRT, with a file of its own, `built` with these options."""
     backend = LIBRARIES[fake.real.__name__]
-    sidecar = make_sidecar(backend=backend, version=fake.real.__version__, options=options)
+    sidecar = make_sidecar(backend=backend, version=fake.real.__version__, options=built or {})
     path = write_engine(folder, "int8", ENGINE, sidecar)
-    return TrtEngine(path, sidecar, fake.cuda, fake.module, cuda_graph)
+    return TrtEngine(path, ENGINE, sidecar, fake.cuda, fake.module, options)
 
 
 def assert_same(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -155,16 +159,17 @@ class FakeTensorRT:
         def execute_async_v3(stream_handle):
             self.cuda.calls.append("execute")
             assert set(state.address) == set(self.tensors)
-            self.cuda.queue(stream_handle, lambda shape=state.shape: compute(shape))
+            # As on a GPU, what is queued, or captured in a graph, keeps the addresses that it was given.
+            self.cuda.queue(stream_handle, partial(compute, state.shape, dict(state.address)))
             return True
 
-        def compute(shape):
+        def compute(shape, address):
             assert state.busy.acquire(blocking=False), "two threads in one execution context"
             self.runs.append(shape[0])
             (source,) = (name for name, tensor in self.tensors.items() if tensor[2])
-            image = self.cuda.read(state.address[source], shape, self._dtype(source))
+            image = self.cuda.read(address[source], shape, self._dtype(source))
             for name, value in self.network(image).items():
-                self.cuda.write(state.address[name], value.astype(self._dtype(name)))
+                self.cuda.write(address[name], value.astype(self._dtype(name)))
             state.busy.release()
 
         context = self._spec(

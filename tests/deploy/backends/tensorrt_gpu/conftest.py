@@ -1,0 +1,31 @@
+"""A bundle with every precision, on a machine with TensorRT and a GPU that are both fake."""
+
+import pytest
+
+from deploy.backends.tensorrt_gpu import engine as trt
+from deploy.bundle.bundle_files import write_bundle
+from deploy.bundle.manifest import MODEL
+from tests.deploy.backends.tensorrt_gpu.engines import SOURCES
+from tests.deploy.backends.tensorrt_gpu.trt_fakes import FakeTensorRT
+from tests.deploy.tiny import make_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle with a file for each precision; all hold the same network."""
+    folder = tmp_path / "bundle"
+    manifest = make_bundle(folder)
+    model = (folder / MODEL).read_bytes()
+    write_bundle(folder, manifest, dict.fromkeys(SOURCES.values(), model))
+    return folder
+
+
+@pytest.fixture
+def library(bundle, monkeypatch):
+    """TensorRT and a GPU, as far as the code can tell."""
+    real = pytest.importorskip("tensorrt_lean")
+    monkeypatch.setattr(real, "__version__", "11.4.0.106")
+    fake = FakeTensorRT(real, bundle / MODEL)
+    monkeypatch.setattr(trt, "open_cuda", lambda provider, device: fake.cuda)
+    monkeypatch.setattr(trt, "import_tensorrt", lambda backend: fake.module)
+    return fake
