@@ -15,10 +15,12 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
+from itertools import product
 
 from benchmarks.gpu_engine import Row, measure_engine
 from benchmarks.gpu_refusals import refusals
 from deploy.backends.engine import TENSORRT, Engine
+from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
 from deploy.backends.tensorrt_gpu.cuda import open_cuda
 from deploy.backends.tensorrt_gpu.engine import open_trt
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _parse(arguments)
     try:
-        cuda, backend = open_cuda(options.provider), _installed(options.backend)
+        cuda, backend = open_cuda(options.provider, options.device), _installed(options.backend)
     except UserError as reason:
         print(f"SKIPPED: {reason}")
         return
@@ -53,16 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{machine.summary(here)}\n{cuda.device}\n{backend}, bundle {bundle}\n")
     rows, failures = list[Row](), list[str]()
     report: dict[str, object] = {"machine": here, "gpu": cuda.device, "engines": rows, "failures": failures}
-    for precision in options.precision.split(","):
+    # `load` opens the newest engine of a precision: in the end that for the smallest batch.
+    for precision, batch in product(options.precision.split(","), sorted(options.batch, reverse=True)):
         try:
-            rows.append(measure_engine(bundle, backend, precision, cuda, options))
+            rows.append(measure_engine(bundle, backend, precision, batch, cuda, options))
         except UserError as error:
             failures.append(str(error))
         write_json(options.json, report)  # keep this result even if a later step fails
     if rows:
         print(f"\n{_tables(rows)}\n")
         failures += [f"{row.engine}: threads disagree" for row in rows if not row.threads_agree]
-        report["receipt"] = receipt = _receipt(rows, options)
+        single = [row for row in rows if row.sidecar.batch[0] == min(options.batch)]
+        report["receipt"] = receipt = _receipt(single, options)
         failures += [reason for hop in receipt.hops for reason in hop.reasons] if receipt else []
         write_json(options.json, report)  # opening a broken engine could end the process
         report["refusals"] = errors = dict(refusals(rows[0], options))
@@ -121,7 +125,10 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
             side = row.sidecar
             if side.precision == "int8" and INT8_CPU in manifest.files:
                 hops.append(on_cpu("int8", budgets["int8"]))
-            opened = open_trt(bundle, side.backend, engine=Path(row.file), provider=options.provider)
+            gpu = GpuOptions(device=options.device)
+            opened = open_trt(
+                bundle, side.backend, engine=Path(row.file), provider=options.provider, options=gpu
+            )
             hops.append(hop(engines.enter_context(closing(opened)), side.bytes, budgets[side.precision]))
         info, names = read_info(data), [one.name for one in manifest.classes]
         receipt = run_hops(
@@ -138,14 +145,25 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
 
 def _tables(rows: Sequence[Row]) -> str:
     """Two tables: the engines, and their times for a batch."""
-    header = ("engine", "MB", "GPU MB", "build s", "load s", "reload s", "INT8 convolutions", "golden %")
+    header = (
+        "engine",
+        "batch",
+        "MB",
+        "GPU MB",
+        "build s",
+        "load s",
+        "reload s",
+        "INT8 convolutions",
+        "golden %",
+    )
     engines, times = [], []
     for row in rows:
         layers, megabytes = row.sidecar.layers, f"{row.sidecar.bytes / 1e6:.1f}"
         seconds = [f"{value:.2f}" for value in (row.sidecar.build_seconds, row.load_s, row.reload_s)]
         int8 = f"{layers.int8_convolutions} of {layers.convolutions}" if layers else "?"
         golden = f"{100 * row.golden_agreement:.2f}"
-        engines.append((row.engine, megabytes, f"{row.gpu_bytes / 1e6:.0f}", *seconds, int8, golden))
+        batch = str(row.sidecar.batch[2])
+        engines.append((row.engine, batch, megabytes, f"{row.gpu_bytes / 1e6:.0f}", *seconds, int8, golden))
         for one in row.timings:
             ways = ["yes" if way else "–" for way in (one.copies, one.cuda_graph)]
             times.append((row.engine, str(one.batch), *ways, f"{one.p50:.3f}", f"{one.p99:.3f}"))
@@ -168,7 +186,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="folder with test/images and test/masks (default: data/ beside BUNDLE)",
     )
-    parser.add_argument("--batch", type=int, default=8, help="largest batch (default %(default)s)")
+    parser.add_argument(
+        "--batch",
+        type=_sizes,
+        default=(1, 8),
+        metavar="N,N",
+        help="batch sizes; an engine is built for each (default 1,8)",
+    )
+    parser.add_argument("--device", type=int, default=0, metavar="N", help="number of the GPU (default 0)")
     parser.add_argument(
         "--runs",
         type=int,
@@ -182,9 +207,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=Path, default=Path("runs/gpu.json"), help="report (default %(default)s)"
     )
     options = parser.parse_args(arguments)
-    if options.runs < 1 or options.warmup < 0 or options.batch < 1:
-        raise UserError("give at least --runs 1, --warmup 0 and --batch 1")
+    if options.runs < 1 or options.warmup < 0:
+        raise UserError("give at least --runs 1 and --warmup 0")
     return options
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = {int(part) if part.strip().isdigit() else 0 for part in text.split(",")}
+    if min(sizes) < 1:
+        raise UserError(f"--batch {text}: give sizes from 1, such as 1,8")
+    return tuple(sizes)
 
 
 if __name__ == "__main__":

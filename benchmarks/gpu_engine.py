@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
-from deploy.backends.tensorrt_gpu.cuda import Cuda
+from deploy.backends.tensorrt_gpu.cuda_interface import Cuda
 from deploy.backends.tensorrt_gpu.engine import TrtEngine, open_trt
 from deploy.bundle.engine_files import Sidecar
 from deploy.bundle.golden_file import read_golden
@@ -55,23 +57,28 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def measure_engine(
-    bundle: Path, backend: str, precision: str, cuda: Cuda, options: argparse.Namespace
+    bundle: Path, backend: str, precision: str, batch: int, cuda: Cuda, options: argparse.Namespace
 ) -> Row:
-    """Build one engine into the bundle and measure it.
+    """Build an engine for one batch size into the bundle, and measure it.
+
+    Kernels are tuned for one batch size: an engine for a range that is tuned for single images would understate what
+    the GPU does with larger batches.
 
     Args:
         bundle: folder of the bundle.
         backend: `tensorrt` or `tensorrt-rtx`.
         precision: `fp32`, `fp16` or `int8`.
+        batch: the batch size.
         cuda: the GPU.
-        options: the script's options; `batch`, `provider`, `runs` and `warmup` are used.
+        options: the script's options; `device`, `provider`, `runs` and `warmup` are used.
 
     Raises:
         UserError: the engine cannot be built or opened.
     """
-    wanted: Any = {"backend": backend, "precision": precision, "batch": (1, 1, options.batch)}
-    built = build_engine(bundle, BuildOptions(**wanted), progress=False)
-    opened = partial(open_trt, bundle, backend, engine=built.path, provider=options.provider)
+    wanted: Any = {"backend": backend, "precision": precision, "batch": (batch, batch, batch)}
+    built = build_engine(bundle, BuildOptions(**wanted, device=options.device), progress=False)
+    gpu = GpuOptions(device=options.device)
+    opened = partial(open_trt, bundle, backend, engine=built.path, provider=options.provider, options=gpu)
     golden = read_golden(bundle)
     images = golden["inputs"]
     free = _free_bytes(cuda)
@@ -83,12 +90,7 @@ def measure_engine(
             others = [outputs["labels"] for outputs in pool.map(engine.run, [images] * 16)]
         timings = list(_timings(engine, images, False, options))
         inspector = engine.inspect()
-    no_graph = ""
-    try:
-        with closing(opened(cuda_graph=True)) as fast:
-            timings += _timings(fast, images, True, options)
-    except UserError as error:
-        no_graph = str(error)
+    fast, no_graph = _graph_timings(partial(opened, options=replace(gpu, cuda_graph=True)), images, options)
     again, reload_s = _load(opened, images)
     again.close()
     return Row(
@@ -100,7 +102,7 @@ def measure_engine(
         gpu_bytes=gpu_bytes,
         golden_agreement=float(np.mean(labels == golden["labels"])),
         threads_agree=all(np.array_equal(labels, other) for other in others),
-        timings=tuple(timings),
+        timings=(*timings, *fast),
         no_graph=no_graph,
         inspector=inspector,
     )
@@ -117,13 +119,23 @@ def _load(opened: Callable[[], TrtEngine], images: np.ndarray) -> tuple[TrtEngin
 def _timings(
     engine: TrtEngine, images: np.ndarray, cuda_graph: bool, options: argparse.Namespace
 ) -> Iterator[Timing]:
-    """GPU times of one image and of the largest batch, without and with the copies."""
-    for size in sorted({engine.smallest_batch, engine.largest_batch}):
-        batch = np.resize(images, (size, *images.shape[1:]))
-        for copies in (False, True):
-            engine.time(batch, options.warmup, copies=copies)
-            p50, p99 = np.percentile(engine.time(batch, options.runs, copies=copies), [50, 99]).tolist()
-            yield Timing(size, copies, cuda_graph, p50, p99)
+    """GPU times of a batch, without and with the copies."""
+    batch = np.resize(images, (engine.largest_batch, *images.shape[1:]))
+    for copies in (False, True):
+        engine.time(batch, options.warmup, copies=copies)
+        p50, p99 = np.percentile(engine.time(batch, options.runs, copies=copies), [50, 99]).tolist()
+        yield Timing(len(batch), copies, cuda_graph, p50, p99)
+
+
+def _graph_timings(
+    opened: Callable[[], TrtEngine], images: np.ndarray, options: argparse.Namespace
+) -> tuple[list[Timing], str]:
+    """GPU times with a CUDA graph, and why there are none; "" if there are."""
+    try:
+        with closing(opened()) as engine:
+            return list(_timings(engine, images, True, options)), ""
+    except UserError as error:
+        return [], str(error)
 
 
 def _free_bytes(cuda: Cuda) -> int:

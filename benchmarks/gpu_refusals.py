@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.gpu_engine import Row
+from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.tensorrt_gpu.engine import open_trt
 from deploy.bundle.engine_files import write_engine
 from deploy.bundle.manifest import MANIFEST
@@ -28,7 +29,7 @@ def refusals(row: Row, options: argparse.Namespace) -> Iterator[tuple[str, str]]
 
     Args:
         row: an engine that was built and measured.
-        options: the script's options; `bundle` and `provider` are used.
+        options: the script's options; `bundle`, `device` and `provider` are used.
 
     Yields:
         The name of a case and the error message; the message is empty if the engine was opened, which is a failure.
@@ -38,9 +39,12 @@ def refusals(row: Row, options: argparse.Namespace) -> Iterator[tuple[str, str]]
         bundle = Path(scratch)
         shutil.copy(options.bundle / MANIFEST, bundle)
 
-        def attempt() -> str:
+        def attempt(trust: bool = True) -> str:
+            gpu = GpuOptions(device=options.device, trust_engines=trust)
             try:
-                open_trt(bundle, sidecar.backend, sidecar.precision, provider=options.provider).close()
+                open_trt(
+                    bundle, sidecar.backend, sidecar.precision, provider=options.provider, options=gpu
+                ).close()
             except UserError as error:
                 return str(error)
             return ""
@@ -54,4 +58,5 @@ def refusals(row: Row, options: argparse.Namespace) -> Iterator[tuple[str, str]]
         path.with_suffix(".json").unlink()
         yield "an engine without its sidecar", attempt()
         write_engine(bundle, "spoiled", b"rubbish" * 1000, sidecar)
+        yield "an engine that nobody has built or trusted here", attempt(trust=False)
         yield "rubbish with a fitting sidecar", attempt()

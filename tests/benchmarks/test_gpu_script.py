@@ -20,8 +20,10 @@ from deploy.bundle.engine_files import LayerSummary, write_engine
 from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import write_labeled
+from deploy.files.atomic import sha256_file
+from deploy.signing.trust_store import trust
 from tests.conftest import ROOT
-from tests.deploy.backends.tensorrt_gpu.trt_fakes import ENGINE, FakeTensorRT, make_sidecar
+from tests.deploy.backends.tensorrt_gpu.trt_fakes import ENGINE, TENSORS, FakeTensorRT, make_sidecar
 from tests.deploy.tiny import make_bundle, make_image
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -52,8 +54,8 @@ def bundle(tmp_path):
 def machine(bundle, monkeypatch):
     """A machine with a GPU and TensorRT-RTX, both fake, and a compiler that takes no time."""
     real = pytest.importorskip("tensorrt_rtx")
-    fake = FakeTensorRT(real, bundle / MODEL, profile=(1, 1, 4))
-    monkeypatch.setattr(cuda, "PROVIDERS", {"fake": lambda: fake.cuda})
+    fake = FakeTensorRT(real, bundle / MODEL)
+    monkeypatch.setattr(cuda, "PROVIDERS", {"fake": lambda index: fake.cuda})
     monkeypatch.setattr(trt, "import_tensorrt", lambda backend: fake.module)
 
     def build_engine(folder, options, *, progress):
@@ -67,7 +69,11 @@ def machine(bundle, monkeypatch):
             batch=options.batch,
             layers=LayerSummary(20, 19, 2, ("classifier",)),
         )
-        path = write_engine(folder, options.precision, ENGINE, sidecar)
+        fake.tensors = {
+            name: (kind, (options.batch[0], *shape[1:]), way) for name, (kind, shape, way) in TENSORS.items()
+        }
+        path = write_engine(folder, f"{options.precision}-b{options.batch[0]}", ENGINE, sidecar)
+        trust(sha256_file(path), path, "built")
         return Built(path, sidecar, False, path.with_suffix(".log"))
 
     monkeypatch.setattr(gpu_engine, "build_engine", build_engine)
@@ -83,7 +89,7 @@ def run_gpu(bundle, *arguments):
         "--warmup",
         "1",
         "--batch",
-        "4",
+        "1,4",
         "--backend",
         "tensorrt-rtx",
         "--json",
@@ -101,16 +107,17 @@ def test_whole_report(bundle, machine, capsys):
     assert report["gpu"]["name"] == "Fake GPU"
     assert report["machine"]["packages"]["numpy"]
     assert report["failures"] == []
-    assert [row["engine"] for row in report["engines"]] == [
-        f"tensorrt-rtx {p}" for p in ("fp32", "fp16", "int8")
+    assert [(row["engine"], row["sidecar"]["batch"]) for row in report["engines"]] == [
+        (f"tensorrt-rtx {p}", [batch] * 3) for p in ("fp32", "fp16", "int8") for batch in (4, 1)
     ]
     for row in report["engines"]:
         assert row["golden_agreement"] == 1
         assert row["threads_agree"] is True
-        assert row["gpu_bytes"] > 4 * 32 * 48 * 3
+        assert row["gpu_bytes"] > row["sidecar"]["batch"][0] * 32 * 48 * 3
         assert row["inspector"] == {"Layers": ["conv1"]}
         ways = [(one["batch"], one["copies"], one["cuda_graph"]) for one in row["timings"]]
-        assert sorted(ways) == [(b, c, g) for b in (1, 4) for c in (False, True) for g in (False, True)]
+        batch = row["sidecar"]["batch"][0]
+        assert sorted(ways) == [(batch, c, g) for c in (False, True) for g in (False, True)]
         assert all(0 < one["p50"] <= one["p99"] for one in row["timings"])
     assert [hop["name"] for hop in report["receipt"]["hops"]] == [
         "onnxruntime fp32",
@@ -121,7 +128,7 @@ def test_whole_report(bundle, machine, capsys):
     ]
     assert all(hop["score"] == hop["agreement_first"] == 1 for hop in report["receipt"]["hops"])
     refusals = report["refusals"]
-    assert len(refusals) == 6
+    assert len(refusals) == 7
     assert all("edgedistill build " in error and "\n" not in error for error in refusals.values())
     out = capsys.readouterr().out
     assert "19 of 20" in out
@@ -148,8 +155,8 @@ def test_a_precision_that_cannot_be_built(bundle, machine, monkeypatch):
     with pytest.raises(GateFailed, match="the bundle has no fp16 model"):
         run_gpu(bundle)
     report = json.loads((bundle.parent / "gpu.json").read_text())
-    assert [row["engine"] for row in report["engines"]] == ["tensorrt-rtx fp32", "tensorrt-rtx int8"]
-    assert report["failures"] == ["the bundle has no fp16 model"]
+    assert {row["engine"] for row in report["engines"]} == {"tensorrt-rtx fp32", "tensorrt-rtx int8"}
+    assert set(report["failures"]) == {"the bundle has no fp16 model"}
 
 
 def test_a_gpu_that_computes_something_else(bundle, machine):
@@ -167,7 +174,7 @@ def test_what_was_measured_is_written_before_anything_can_go_wrong(bundle, machi
     with pytest.raises(RuntimeError):
         run_gpu(bundle, "--precision", "fp32,int8")
     report = json.loads((bundle.parent / "gpu.json").read_text())
-    assert [row["engine"] for row in report["engines"]] == ["tensorrt-rtx fp32", "tensorrt-rtx int8"]
+    assert {row["engine"] for row in report["engines"]} == {"tensorrt-rtx fp32", "tensorrt-rtx int8"}
 
 
 def test_an_engine_that_should_have_been_refused(bundle, machine, monkeypatch):
@@ -184,7 +191,7 @@ def test_a_provider_without_graphs(bundle, machine, monkeypatch):
     monkeypatch.setattr(machine.cuda, "capture", refuse)
     monkeypatch.delattr(machine.module, "CudaGraphStrategy")  # as in TensorRT, which leaves capturing to us
     assert not hasattr(lean, "CudaGraphStrategy")
-    [row] = run_gpu(bundle, "--precision", "int8")["engines"]
+    [row] = run_gpu(bundle, "--precision", "int8", "--batch", "2")["engines"]
     assert row["no_graph"] == "pycuda offers no CUDA graphs"
     assert not any(one["cuda_graph"] for one in row["timings"])
 
@@ -195,9 +202,11 @@ def test_no_tensorrt(bundle, machine, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("SKIPPED: tensorrt-rtx not installed: pip install")
 
 
-@pytest.mark.parametrize("wrong", [("--runs", "0"), ("--warmup", "-1"), ("--batch", "0")])
+@pytest.mark.parametrize(
+    "wrong", [("--runs", "0"), ("--warmup", "-1"), ("--batch", "0"), ("--batch", "1,many")]
+)
 def test_impossible_counts(wrong):
-    with pytest.raises(UserError, match="give at least --runs 1"):
+    with pytest.raises(UserError, match=r"give at least --runs 1|give sizes from 1, such as 1,8"):
         gpu.main(["bundle", *wrong])
 
 
