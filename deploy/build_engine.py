@@ -68,7 +68,7 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     verify_files(bundle, manifest, REPLACED[precision] if makes else ())
 
     if makes and data and precision == "int8":
-        make_int8(bundle, data, command.int8.options(budget))
+        make_int8(bundle, data, command.int8.options(budget, "tensorrt" if compiler else "cpu"))
     elif makes and data:
         make_fp16(bundle, data)
     engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)

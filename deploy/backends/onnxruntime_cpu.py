@@ -26,6 +26,8 @@ class OrtEngine:
         name: `Engine.name`.
         spinning: False lets the threads sleep between the operators of a call: usually slower, unless something else
             wants the cores.
+        int8_kernels: False computes QuantizeLinear and DequantizeLinear as written and what is between them in float:
+            for files made for TensorRT, whose float16 scales the INT8 kernels refuse.
 
     Raises:
         UserError: ONNX Runtime is not installed, or the model does not load or lacks the outputs `labels` and `logits`.
@@ -38,6 +40,7 @@ class OrtEngine:
         optimize: bool = True,
         name: str = "onnxruntime",
         spinning: bool = True,
+        int8_kernels: bool = True,
     ) -> None:
         onnxruntime = import_onnxruntime()
         self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
@@ -48,6 +51,8 @@ class OrtEngine:
         # or the program itself. Measured with two models taking turns: 4.9 → 3.3 ms; with a single one no difference.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        if not int8_kernels:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
         if sums_overflow():  # slower, without overflow; it would also halve the speed of CPUs with VNNI

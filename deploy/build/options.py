@@ -13,7 +13,7 @@ from deploy.build.steps import MADE
 from deploy.errors import UserError
 from deploy.evaluation.receipt import INT8_BUDGET, Budget
 from deploy.quantize.calibrators import CALIBRATORS
-from deploy.quantize.options import GRANULARITIES, Int8Options
+from deploy.quantize.options import GRANULARITIES, Form, Int8Options
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Int8Flags:
             default.min_agreement if self.min_agreement is None else self.min_agreement,
         )
 
-    def options(self, budget: Budget) -> Int8Options:
+    def options(self, budget: Budget, form: Form) -> Int8Options:
         """The options of the quantization, with defaults for those that were not given."""
         defaults = Int8Options()
         return Int8Options(
@@ -67,6 +67,7 @@ class Int8Flags:
             granularity=self.granularity or defaults.granularity,
             sensitivity=self.sensitivity,
             keep_float=self.keep_float or defaults.keep_float,
+            form=form,
         )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from deploy.backends.engine import TENSORRT_MODELS
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.build.evaluation import Evaluation, scorer_of
 from deploy.build.opening import open_built
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from deploy.bundle.engine_files import engines_folder, record_verdict
@@ -33,8 +34,6 @@ from deploy.evaluation.receipt import (
     Hop,
     HopReceipt,
     Receipt,
-    Sample,
-    Scorer,
     require_passed,
     run_hops,
     table,
@@ -43,7 +42,7 @@ from deploy.files.atomic import json_bytes, write_json
 from deploy.files.json_files import read_json
 from deploy.heartbeat import working
 from deploy.quantize.options import Int8Options, Say
-from deploy.quantize.report import Figures, Report, sensitivity_svg
+from deploy.quantize.report import Report, sensitivity_svg
 from deploy.tasks.registry import model_of, task_of
 
 BUDGETS = {
@@ -95,12 +94,12 @@ def make_int8(
     require_data(data, *NEEDED["int8"], truth=task.truth)
     model = (bundle / MODEL).read_bytes()
     calibration = CalibrationImages(data / "calibration" / "images", manifest.input)
-    evaluate = _Evaluation(manifest, model, list(task.read(data / "val", manifest)))
+    evaluate = Evaluation(manifest, model, list(task.read(data / "val", manifest)))
     with working("int8: calibrating and choosing layers", say):
         made = quantize(model, calibration, evaluate, options, learned=learned, metric=task.metric, say=say)
     hops = [
         _hop("onnx", manifest, model),
-        _hop("int8", manifest, made.int8, options.budget),
+        _hop("int8", manifest, made.int8, options.budget, int8_kernels=False),
         _hop("int8 cpu", manifest, made.int8_cpu, options.budget),
     ]
     receipt = _measure(bundle, manifest, data, hops)
@@ -108,7 +107,8 @@ def make_int8(
     files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: json_bytes(made.report)}
     if made.report.sensitivity:
         files[SENSITIVITY] = sensitivity_svg(made.report).encode()
-    _extend(bundle, manifest, files, "int8", receipt, OrtEngine(made.int8_cpu))
+    engines = [OrtEngine(made.int8_cpu), OrtEngine(made.int8, int8_kernels=False)]
+    _extend(bundle, manifest, files, "int8", receipt, engines)
     say(f"int8: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
     return receipt, made.report
 
@@ -128,7 +128,7 @@ def make_fp16(bundle: Path, data: Path, say: Say = print) -> Receipt:
     hops = [_hop("onnx", manifest, model), _hop("fp16", manifest, half, BUDGETS["fp16"])]
     receipt = _measure(bundle, manifest, data, hops)
     require_passed(receipt)
-    _extend(bundle, manifest, {FP16: half}, "fp16", receipt, OrtEngine(half))
+    _extend(bundle, manifest, {FP16: half}, "fp16", receipt, [OrtEngine(half)])
     say(f"fp16: converted, added to {bundle}")
     return receipt
 
@@ -167,7 +167,9 @@ def verify_build(
     manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
     if precision != "fp32":
-        hops.append(_hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget))
+        hops.append(
+            _hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget, int8_kernels=False)
+        )
     name, not_run = f"{backend} {precision}", []
     if runs_here:
         model = open_built(bundle, backend, precision, engine, gpu)
@@ -216,33 +218,16 @@ def _write_optional(path: Path, write: Callable[[], None]) -> None:
         warnings.warn(f"{path.name} not written: {error}", RuntimeWarning, stacklevel=3)
 
 
-class _Evaluation:
-    """Measures candidates of `quantize` on a few labeled images."""
-
-    def __init__(self, manifest: Manifest, model: bytes, samples: Sequence[Sample]) -> None:
-        self._manifest, self._samples = manifest, samples
-        reference = model_of(manifest, OrtEngine(model))
-        self._labels = [reference(image).labels for _, image, _, _ in samples]
-
-    def __call__(self, model: bytes) -> Figures:
-        candidate = model_of(self._manifest, OrtEngine(model))
-        scorer = _scorer(self._manifest)
-        same = pixels = 0
-        for (_, image, truth, valid), expected in zip(self._samples, self._labels, strict=True):
-            result = candidate(image)
-            scorer.update(result, truth, valid)
-            same += int(np.count_nonzero((result.labels == expected) & valid))
-            pixels += int(np.count_nonzero(valid))
-        return Figures(score=scorer.score(), agreement=same / max(pixels, 1))
-
-
-def _scorer(manifest: Manifest) -> Scorer:
-    return task_of(manifest).scorer([one.name for one in manifest.classes])
-
-
-def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None) -> Hop:
+def _hop(
+    name: str,
+    manifest: Manifest,
+    model: bytes | Path,
+    budget: Budget | None = None,
+    *,
+    int8_kernels: bool = True,
+) -> Hop:
     size = len(model) if isinstance(model, bytes) else model.stat().st_size
-    return Hop(name, model_of(manifest, OrtEngine(model)), size, budget)
+    return Hop(name, model_of(manifest, OrtEngine(model, int8_kernels=int8_kernels)), size, budget)
 
 
 def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:
@@ -252,7 +237,7 @@ def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) 
         receipt = run_hops(
             hops,
             task.read(data / "test", manifest),
-            partial(_scorer, manifest),
+            partial(scorer_of, manifest),
             metric=task.metric,
             dataset=info.dataset,
             split=info.test,
@@ -275,15 +260,22 @@ def _recorded_torch(bundle: Path, receipt: Receipt) -> tuple[HopReceipt, ...]:
 
 
 def _extend(
-    bundle: Path, manifest: Manifest, files: dict[str, bytes], name: str, receipt: Receipt, engine: OrtEngine
+    bundle: Path,
+    manifest: Manifest,
+    files: dict[str, bytes],
+    name: str,
+    receipt: Receipt,
+    engines: Sequence[OrtEngine],
 ) -> None:
     """Add files of a lower precision to the bundle; its score and its share of golden labels become metrics.
 
-    `manifest` is the one that the files were made by; where the network has been replaced since then, a `UserError`.
+    The share is the smallest of `engines`, one for each form of the precision. `manifest` is the one that the files
+    were made by; where the network has been replaced since then, a `UserError`.
     """
     precision = dict.fromkeys(MADE[name], name)
     golden = read_golden(bundle, manifest)
-    agreement = float(np.mean(engine.run(golden["inputs"])["labels"] == golden["labels"]))
+    labels = [engine.run(golden["inputs"])["labels"] for engine in engines]
+    agreement = min(float(np.mean(one == golden["labels"])) for one in labels)
     score = next(hop.score for hop in receipt.hops if hop.name == name)
     key = task_of(manifest).metric.key
     metrics = {f"{name} {key}": score, golden_metric(name): agreement}

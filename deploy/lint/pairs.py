@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from deploy.lint.finding import TENSORRT
 from deploy.lint.graph import Graph, Node
 
 MOVES = frozenset(
@@ -113,10 +114,25 @@ def obstacle(graph: Graph, node: Node) -> Obstacle | None:
 
 
 def runs_in_int8(graph: Graph, node: Node, target: str) -> bool:
-    """Whether the target will run this operator, such as a Conv, in INT8: its data and weights must come from DQs."""
+    """Whether the target will run this operator, such as a Conv, in INT8: its data and weights must come from DQs.
+
+    For TensorRT a sum may instead be part of the convolution that makes one of its terms (`fused_convolution`).
+    """
+    if target in TENSORRT and node.op == "Add" and (conv := fused_convolution(graph, node, target)):
+        return runs_in_int8(graph, conv, target)
     operands = node.inputs if node.op == "Concat" else node.inputs[:2]
     quantized = node.op in INT8_OPS and all(is_dequantized(graph, name, target) for name in operands)
     return quantized and (target != "onnxruntime" or obstacle(graph, node) is None)
+
+
+def fused_convolution(graph: Graph, add: Node, target: str) -> Node | None:
+    """The Conv into which TensorRT fuses a sum: only the sum reads its result, and the other term is INT8."""
+    for name, other in (add.inputs, add.inputs[::-1]):
+        conv = graph.producer.get(name)
+        alone = len(graph.readers(name)) == 1 and not graph.leaves(name)
+        if conv and conv.op == "Conv" and alone and is_dequantized(graph, other, target):
+            return conv
+    return None
 
 
 def clip_bounds(graph: Graph, clamp: Node) -> tuple[float, float] | None:

@@ -17,6 +17,7 @@ from deploy.lint.pairs import (
     origin,
     quantized_type,
     represented,
+    runs_in_int8,
     zero_point,
 )
 
@@ -128,22 +129,17 @@ def half_quantized(graph: Graph, target: str) -> Iterator[Finding]:
             yield Finding("warning", "half-quantized", str(conv), message, remedy)
 
 
-def residuals(graph: Graph, target: str) -> Iterator[Finding]:
-    """Both inputs of a residual Add should be INT8; otherwise the skip connection stays in float. Source: NVIDIA's
-    quantization toolkit, "Add Custom QDQ Insertion Case" (ResNet); observed: TensorRT-RTX then stores the skip as both
-    Int8 and Float.
+def float32_products(graph: Graph, target: str) -> Iterator[Finding]:
+    """What is not INT8 should be float16: typed networks run what the file says. Source: NVIDIA, "Strongly Typed
+    Networks"; users measured INT8 + FP32 slower than FP16 alone (NVIDIA/TensorRT issue 3762).
     """
-    for add in graph.of("Add"):
-        data = [name for name in add.inputs if name not in graph.constants]
-        plain = [name for name in data if not is_dequantized(graph, name, target)]
-        skips = [name for name in plain if any(node.op == "QuantizeLinear" for node in graph.readers(name))]
-        if len(data) == 2 and skips:
-            message = f"reads {skips[0]} before its QuantizeLinear, so that tensor is also stored in float"
-            yield Finding("warning", "float-residual", str(add), message, "let it read the DQ of that tensor")
-        elif len(data) == 2 and len(plain) == 1 and target == "onnxruntime":
-            message = f"one input is INT8 and {plain[0]} is not, so it runs in float"
-            remedy = f"quantize {plain[0]} too"
-            yield Finding("warning", "float-residual", str(add), message, remedy)
+    if target not in TENSORRT or next(activations(graph), None) is None:
+        return
+    for node in graph.of("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        if graph.types.get(node.outputs[0]) == "float32" and not runs_in_int8(graph, node, target):
+            message = "runs in float32 beside INT8, where float16 would be faster"
+            remedy = "make what is not INT8 float16: make the INT8 model again (--precision int8 --redo)"
+            yield Finding("warning", "float32-product", str(node), message, remedy)
 
 
 def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
@@ -192,7 +188,7 @@ RULES = (
     signed_activations,
     float_islands,
     half_quantized,
-    residuals,
+    float32_products,
     unfused_pairs,
     per_tensor_weights,
 )

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deploy.errors import UserError
-from deploy.lint import dla, operators, quantized, shapes
+from deploy.lint import dla, operators, quantized, residuals, shapes
 from deploy.lint.finding import TARGETS, Finding
 from deploy.lint.graph import Graph
 from deploy.lint.reading import read_graph
 
 Rule = Callable[[Graph, str], Iterator[Finding]]
 """A rule checks a model for a target; its docstring names its source."""
-RULES: tuple[Rule, ...] = (*shapes.RULES, *operators.RULES, *quantized.RULES, *dla.RULES)
+RULES: tuple[Rule, ...] = (*shapes.RULES, *operators.RULES, *quantized.RULES, *residuals.RULES, *dla.RULES)
 
 
 def lint(model: bytes, target: str, folder: Path | None = None) -> list[Finding]:

@@ -8,9 +8,10 @@ Needs `onnx`, which the runtime does not, so other packages import these modules
     calibrators   choose the range of a tensor's INT8 grid from the distribution of its values
     ranges        collects these distributions over calibration images
     structure     finds the operators that can run in INT8
-    qdq           inserts QuantizeLinear/DequantizeLinear, for TensorRT and for CPUs
+    qdq           inserts QuantizeLinear/DequantizeLinear, and makes the form for CPUs
+    tensorrt_form the form for TensorRT: fewer Q/DQ pairs, and half precision beside INT8
     search        finds the calibrator, and the layers left in float, that meet an accuracy budget
     bench         makes candidates and measures them
-    half          converts the model to half precision
+    half          converts a model, or what is not INT8 in one, to half precision
     report        results of the search: a record, a table and a chart
 """

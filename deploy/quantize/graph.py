@@ -14,6 +14,8 @@ MIN_OPSET = 13
 """The first opset whose DequantizeLinear takes a scale per channel."""
 Readers = defaultdict[str, list[onnx.NodeProto]]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that do nearly all of a network's work."""
 
 
 def load(model: bytes) -> onnx.ModelProto:
@@ -33,7 +35,7 @@ def load(model: bytes) -> onnx.ModelProto:
     except onnx.checker.ValidationError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the model is not valid ONNX ({reason}); export it again") from error
-    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(proto)
     if opset < MIN_OPSET:
         raise UserError(f"the model has opset {opset}, {MIN_OPSET} or newer is needed; export it again")
     return proto
@@ -53,6 +55,11 @@ def load_float(model: bytes) -> onnx.ModelProto:
     if any(tensor.data_type in halves for tensor in proto.graph.initializer):
         raise UserError("the model is in half precision already; give the fp32 model")
     return proto
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Version of the standard operators."""
+    return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

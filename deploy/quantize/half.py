@@ -5,25 +5,50 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.errors import UserError
-from deploy.quantize.graph import constants, load_float, rebuilt
+from deploy.quantize.graph import PRODUCTS, QUANTIZED, constants, load, load_float, opset_of, rebuilt
 
 LARGEST = float(np.finfo(np.float16).max)
 _SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool"}
 """Operators that stay in float32: a partial sum over a whole map may exceed 65504 although the mean does not."""
 _ALWAYS_FLOAT = {("Resize", 1), ("Resize", 2)}
 """Inputs that are float32 for any type of the data: regions of interest and scales. (Operator, index.)"""
+HALF_SCALES = 19
+"""The first opset whose QuantizeLinear and DequantizeLinear take float16."""
 
 
 def to_fp16(model: bytes) -> bytes:
-    """Convert weights and activations to float16, from the first convolution to the last.
+    """Convert an fp32 model to float16, from the first convolution to the last convolution or matrix product.
 
     Inputs and outputs keep their types. The normalization of the image stays in float32, which represents raw values
-    exactly, and so does what follows the last convolution: upsampling, arg-max, and the unit of a regressed map.
+    exactly, and so does what follows the last product: arg-max, and the unit of a regressed map.
 
     Raises:
         UserError: a model that is damaged, not in fp32, or has a weight beyond ±65504.
     """
     proto = load_float(model)
+    for name, tensor in constants(proto.graph).items():
+        value = numpy_helper.to_array(tensor)
+        if value.dtype == np.float32 and not _fits(value):
+            raise UserError(
+                f"tensor {name} has values beyond ±{LARGEST:.0f}, too large for fp16; use fp32 or int8"
+            )
+    return _converted(proto)
+
+
+def half_beside_int8(model: bytes) -> bytes:
+    """Convert what is not INT8 in a Q/DQ model to float16; otherwise as `to_fp16`.
+
+    The scales of Q and DQ become float16, too, where the opset allows it; they must be float16 numbers already
+    (`deploy.quantize.qdq.insert` makes no others), so that both precisions round to the same grid. A Q that reads the
+    normalized image keeps float32. An operator with a constant beyond ±65504 stays in float32.
+
+    Raises:
+        UserError: a model that is damaged.
+    """
+    return _converted(load(model))
+
+
+def _converted(proto: onnx.ModelProto) -> bytes:
     halver = _Halver(proto)
     nodes = [new for node in proto.graph.node for new in halver.converted(node)]
     for value in proto.graph.value_info:
@@ -38,6 +63,11 @@ def to_fp16(model: bytes) -> bytes:
     return half
 
 
+def _fits(value: np.ndarray) -> bool:
+    """Whether all values are finite in float16."""
+    return bool(np.abs(value).max(initial=0) <= LARGEST)
+
+
 class _Halver:
     """Converts the nodes of a graph one after the other, and tracks which tensors are already in half precision."""
 
@@ -47,15 +77,15 @@ class _Halver:
         self._float = {value.name for value in typed if value.type.tensor_type.elem_type == TensorProto.FLOAT}
         self._constants = {n: t for n, t in constants(graph).items() if t.data_type == TensorProto.FLOAT}
         self._outputs = {value.name for value in graph.output}
-        self._before = _before_convolutions(graph)
+        self._before = _before_products(graph)
+        self._half_scales = opset_of(proto) >= HALF_SCALES
         self._casts: dict[str, str] = {}
         self.half: set[str] = set()
         self.added: dict[str, np.ndarray] = {}
 
     def converted(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """The node in its new precision, with the casts that it needs before and after."""
-        between = not (self.half.isdisjoint(node.input) or self._before.isdisjoint(node.output))
-        runs_half = node.op_type == "Conv" or (between and node.op_type not in _SUMS)
+        runs_half = self._runs_half(node)
         nodes = []
         for index, name in enumerate(node.input):
             wants_half = runs_half and (node.op_type, index) not in _ALWAYS_FLOAT
@@ -69,12 +99,29 @@ class _Halver:
             nodes += self._mark_outputs(node)
         return nodes
 
+    def _runs_half(self, node: onnx.NodeProto) -> bool:
+        if node.op_type in _SUMS or not all(map(self._fits_half, node.input)):
+            return False
+        if node.op_type in QUANTIZED and not self._half_scales:
+            return False
+        if node.op_type == "QuantizeLinear":
+            return node.input[0] in self.half and self._is_normal(node.input[1])
+        reaches = not self._before.isdisjoint(node.output)
+        if node.op_type == "DequantizeLinear":
+            return reaches
+        return node.op_type in PRODUCTS or (reaches and not self.half.isdisjoint(node.input))
+
+    def _fits_half(self, name: str) -> bool:
+        return name not in self._constants or _fits(numpy_helper.to_array(self._constants[name]))
+
+    def _is_normal(self, scale: str) -> bool:
+        """Whether 1 / scale, by which devices multiply, is finite in float16."""
+        return scale in self._constants and bool(
+            (numpy_helper.to_array(self._constants[scale]) >= np.finfo(np.float16).smallest_normal).all()
+        )
+
     def _half_constant(self, name: str) -> str:
         value = numpy_helper.to_array(self._constants[name])
-        if not np.abs(value).max(initial=0) <= LARGEST:
-            raise UserError(
-                f"tensor {name} has values beyond ±{LARGEST:.0f}, too large for fp16; use fp32 or int8"
-            )
         self.added[f"{name}.half"] = value.astype(np.float16)
         return f"{name}.half"
 
@@ -93,18 +140,18 @@ class _Halver:
         casts = []
         for index, name in enumerate(node.output):
             if name in self._outputs & self._float:
-                node.output[index] = f"{name}.half"
+                node.output[index] = self._casts[name] = f"{name}.half"  # for readers in half precision
                 casts.append(_cast_node(f"{name}.half", name, TensorProto.FLOAT))
             elif name in self._float:
                 self.half.add(name)
         return casts
 
 
-def _before_convolutions(graph: onnx.GraphProto) -> set[str]:
-    """The tensors from which a convolution is reached."""
+def _before_products(graph: onnx.GraphProto) -> set[str]:
+    """The tensors from which a convolution or a matrix product is reached."""
     found: set[str] = set()
     for node in reversed(graph.node):
-        if node.op_type == "Conv" or not found.isdisjoint(node.output):
+        if node.op_type in PRODUCTS or not found.isdisjoint(node.output):
             found.update(node.input)
     return found
 

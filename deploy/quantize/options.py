@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from deploy.evaluation.receipt import INT8_BUDGET, Budget
 from deploy.quantize.calibrators import CALIBRATORS
 
 GRANULARITIES = ("layer", "block")
+Form = Literal["cpu", "tensorrt"]
+"""The two forms of an INT8 model: `deploy.quantize.qdq.cpu_form` and `deploy.quantize.tensorrt_form`."""
 
 Say = Callable[[str], None]
 """Prints a line of progress, or a table."""
@@ -26,5 +29,7 @@ class Int8Options:
     """Rank the layers even if the budget is met."""
     keep_float: tuple[str, ...] = ()
     """Layers and blocks that always stay in float, by name, or "first" and "last"."""
+    form: Form = "cpu"
+    """The form that will run, by which calibrators and layers are ranked. Both have to meet the budget."""
     max_float: float = 0.5
     """Largest share of layers in float besides `keep_float`; more would leave little of INT8's speed."""

@@ -6,6 +6,7 @@ import msgspec
 
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Budget
+from deploy.quantize.options import Form
 from deploy.table import format_table
 
 
@@ -36,19 +37,25 @@ class Report(msgspec.Struct, frozen=True):
     budget: Budget
     fp32: Figures
     calibrators: dict[str, Figures]
-    """By calibrator, with all layers in INT8 except those that the user keeps in float."""
+    """By calibrator, with all layers in INT8 except those that the user keeps in float; in the form `form`."""
     calibrator: str
     """The chosen calibrator."""
     int8: Figures
-    """Figures of the resulting model."""
+    """Figures of the resulting model, the worse of both forms."""
     layers: int
     """Convolutions and sums that can run in INT8."""
+    all_int8: Figures
+    """With all layers in INT8, in the form that `sensitivity` was measured in: the reference for its gains."""
     float_layers: tuple[str, ...]
     """The layers that the resulting model leaves in float."""
     ranges: dict[str, float]
     """By tensor on a grid: the magnitude that 127 represents."""
     sensitivity: tuple[Sensitivity, ...] = ()
     """Layers or blocks, ranked by the gain of leaving them in float; empty if not measured."""
+    form: Form = "cpu"
+    """The form by which calibrators and layers were ranked: the one that will run."""
+    forms: dict[Form, Figures] = {}
+    """Figures of the resulting model in each form."""
     unit: str = "%"
     factor: float = 100.0
     """How the score is shown; see `deploy.evaluation.metric.Metric`."""
@@ -57,11 +64,6 @@ class Report(msgspec.Struct, frozen=True):
     def shown(self) -> Metric:
         """How to show the score."""
         return Metric(self.metric, "", self.unit, self.factor)
-
-    @property
-    def all_int8(self) -> Figures:
-        """Figures with all layers in INT8, the reference for the gains in `sensitivity`."""
-        return self.calibrators[self.calibrator]
 
 
 def sensitivity_table(report: Report) -> str:

@@ -12,7 +12,7 @@ from deploy.quantize.bench import Attempt, Bench, Evaluate
 from deploy.quantize.calibrators import CALIBRATORS, Histogram
 from deploy.quantize.limits import ENOUGH_CALIBRATION_IMAGES, MIN_CALIBRATION_IMAGES
 from deploy.quantize.options import GRANULARITIES, Int8Options, Say
-from deploy.quantize.qdq import Layer, cpu_form, insert, layers
+from deploy.quantize.qdq import Layer, layers
 from deploy.quantize.ranges import CalibrationSet, collect
 from deploy.quantize.report import Report, Sensitivity, sensitivity_table
 
@@ -22,7 +22,7 @@ class Quantized:
     """An INT8 model in its two forms, and the report of the search."""
 
     int8: bytes
-    """With signed activations, for TensorRT."""
+    """With signed activations and float16 beside them, for TensorRT."""
     int8_cpu: bytes
     """The same scales with unsigned activations, for CPUs."""
     report: Report
@@ -47,8 +47,8 @@ def quantize(
         model: bytes of the fp32 ONNX file.
         calibration: images to compute the ranges from; see `deploy.quantize.ranges.collect`.
         evaluate: measures a model with the inputs and outputs of `model` on labeled images that are not in the
-            calibration set. A model within the budget in the CPU form is also measured in the form for TensorRT: the
-            two differ where values are clipped.
+            calibration set. A model within the budget in the form that will run is also measured in the other: the two
+            differ where values are clipped, in sums and in float16.
         options: the budget, and what to try.
         learned: ranges by tensor that quantization-aware training found, tried as one more calibrator; missing tensors
             take the range of the first calibrator.
@@ -64,12 +64,12 @@ def quantize(
     found = _checked_layers(model, options)
     always_float = _named(options.keep_float, found)
     histograms = _calibrated(model, found, calibration, say)
-    bench = Bench(model, evaluate, options.budget, evaluate(model), metric, always_float)
+    bench = Bench(model, evaluate, options.budget, evaluate(model, None), metric, always_float, options.form)
     attempts = _attempts(bench, histograms, options.calibrators, learned, say)
     images = next(iter(histograms.values())).images
     report, result = _report(bench, attempts, images, len(found))
     if not options.sensitivity and result.passed:
-        return Quantized(result.int8, result.int8_cpu, report)
+        return _quantized(result, report)
     units = _units([layer for layer in found if layer.name not in always_float], options.granularity)
     return _ranked(bench, report, result, units, int(options.max_float * len(found)), say)
 
@@ -117,7 +117,7 @@ def _attempts(
     attempts: dict[str, Attempt] = {}
     for name, ranges in candidates.items():
         attempts[name] = bench.attempt(ranges)
-        say(f"int8, {name}: {bench.words(attempts[name].figures)}")
+        say(f"int8, {name}: {bench.all_words(attempts[name])}")
     return attempts
 
 
@@ -134,10 +134,13 @@ def _report(
         images=images,
         budget=bench.budget,
         fp32=bench.fp32,
-        calibrators={name: attempt.cpu_figures for name, attempt in attempts.items()},
+        form=bench.form,
+        calibrators={name: attempt.ranked for name, attempt in attempts.items()},
         calibrator=best,
         int8=result.figures,
+        forms=dict(result.scores),
         layers=layer_count,
+        all_int8=result.scores[result.decisive],
         float_layers=result.float_layers,
         ranges=result.ranges,
     )
@@ -160,10 +163,16 @@ def _ranked(
     if not result.passed:
         result = _mixed(bench, result, report.sensitivity, most)
         mixed = f"{len(result.float_layers)} of {report.layers} layers in float"
-        say(f"int8, {report.calibrator}, {mixed}: {bench.words(result.figures)}")
+        say(f"int8, {report.calibrator}, {mixed}: {bench.all_words(result)}")
         say(f"int8, in float: {', '.join(result.float_layers)}")
-        report = replace(report, int8=result.figures, float_layers=result.float_layers)
-    return Quantized(result.int8, result.int8_cpu, report)
+        report = replace(
+            report, int8=result.figures, forms=dict(result.scores), float_layers=result.float_layers
+        )
+    return _quantized(result, report)
+
+
+def _quantized(result: Attempt, report: Report) -> Quantized:
+    return Quantized(result.models["tensorrt"], result.models["cpu"], report)
 
 
 def _calibrated(
@@ -200,14 +209,11 @@ def _units(found: Sequence[Layer], granularity: str) -> dict[str, tuple[str, ...
 def _ranking(bench: Bench, base: Attempt, units: Mapping[str, tuple[str, ...]]) -> list[Sensitivity]:
     """Rank the units by the model with each alone in float, the best first.
 
-    The order is by score, or by agreement where `base` fails only the limit of agreement.
+    Measured in the form of `base` that is over the budget, or that will run if none is. The order is by score, or by
+    agreement where `base` fails only the limit of agreement.
     """
     rows = [
-        Sensitivity(
-            name,
-            names,
-            bench.evaluate(cpu_form(insert(bench.model, base.ranges, (*bench.always_float, *names)))),
-        )
+        Sensitivity(name, names, bench.figures(base.ranges, names, base.decisive))
         for name, names in units.items()
     ]
     score_holds = bench.metric.drop(bench.fp32.score, base.figures.score) <= bench.budget.max_drop

@@ -3,9 +3,12 @@
 A grid is the set of values that a quantized tensor can have: q·scale with q = round(x / scale), halves to even, within
 −128 … 127 and with zero point 0. The rule is that of `deploy.quantize`: the input and the weight of every convolution
 are quantized, both terms of every sum of two features, and the output of a convolution before an operation that always
-runs in float. All readers of a quantized tensor get its quantized values.
+runs in float. All readers of a quantized tensor get its quantized values. Scales are float16 numbers.
+
+That is what CPUs compute. TensorRT's form leaves out some of these roundings (`deploy.quantize.tensorrt_form`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from deploy.errors import UserError
+from deploy.quantize.qdq import SMALLEST_SCALE
 from teacher.pspnet import Output
 
 LOW, HIGH = -128, 127
@@ -59,7 +63,20 @@ def fake_quantize(x: Tensor, scale: Tensor) -> Tensor:
 def fake_quantize_weight(weight: Tensor) -> Tensor:
     """Fake-quantize a weight K×C×h×w for each output channel, with scale max |w| / 127; all gradients pass."""
     largest = weight.detach().float().abs().amax((1, 2, 3), keepdim=True)
-    return fake_quantize(weight, torch.where(largest > 0, largest / HIGH, 1.0))
+    return fake_quantize(weight, scale_above(largest / HIGH))
+
+
+def scale_above(scale: Tensor) -> Tensor:
+    """The smallest float16 number that is not below a scale, as float32; all gradients pass.
+
+    The rule of `deploy.quantize.qdq.scale_above`.
+    """
+    exact = scale.detach().float().clamp(min=SMALLEST_SCALE)
+    half = exact.half()
+    half = torch.where(
+        half.float() < exact, torch.nextafter(half, torch.full_like(half, math.inf)), half
+    ).float()
+    return scale + (torch.where(half.isfinite(), half, exact) - scale.detach())
 
 
 @dataclass(frozen=True)

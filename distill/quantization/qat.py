@@ -35,6 +35,7 @@ from distill.quantization.fake_quant import (
     fake_quantize,
     fake_quantize_weight,
     make_plan,
+    scale_above,
     simulate,
 )
 from student.device import folded
@@ -100,7 +101,7 @@ class QatNetwork(nn.Module):
         self.log_ranges = nn.Parameter(ranges.log() / RANGE_RATE)
 
     def forward(self, x: Tensor) -> Output:
-        scales = (self._ranges() / HIGH).unbind()
+        scales = scale_above(self._ranges() / HIGH).unbind()
 
         def quantize(grid: int, features: Tensor) -> Tensor:
             return fake_quantize(features, scales[grid])

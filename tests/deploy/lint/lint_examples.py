@@ -73,13 +73,12 @@ def quantized(
 
 def residual(skip: str, pair_on_main: bool = True, zero: np.generic = SIGNED) -> bytes:
     """relu a → Q → DQ d → Conv → (Q → DQ) → Add with `skip`, "a" or "d" → Q → DQ → y."""
-    main = (
-        "cq = QuantizeLinear(c, ys, z) e = DequantizeLinear(cq, ys, z)" if pair_on_main else "e = Identity(c)"
-    )
+    main = "cq = QuantizeLinear(c, ys, z) e = DequantizeLinear(cq, ys, z)" if pair_on_main else ""
     nodes = f"""
         a = Relu(x) q = QuantizeLinear(a, s, z) d = DequantizeLinear(q, s, z)
         wd = DequantizeLinear <axis=0> (w, ws, wz) c = Conv <pads=[1,1,1,1]> (d, wd) {main}
-        t = Add(e, {skip}) yq = QuantizeLinear(t, ys, z) y = DequantizeLinear(yq, ys, z)
+        t = Add({"e" if pair_on_main else "c"}, {skip})
+        yq = QuantizeLinear(t, ys, z) y = DequantizeLinear(yq, ys, z)
     """
     constants = {
         "s": np.float32(0.05),
@@ -90,6 +89,23 @@ def residual(skip: str, pair_on_main: bool = True, zero: np.generic = SIGNED) ->
         "wz": np.zeros(4, np.int8),
     }
     return simple(nodes, constants)
+
+
+def beside(kind: str, dtype: type) -> bytes:
+    """x → Q → DQ → Conv with INT8 weights → Conv with weights of this type → y."""
+    nodes = """
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear <axis=0> (w, ws, wz)
+        c = Conv(d, wd) y = Conv(c, v)
+    """
+    constants = {
+        "s": dtype(0.05),
+        "z": SIGNED,
+        "w": weights(dtype=np.int8),
+        "ws": np.full(8, 0.01, dtype),
+        "wz": np.zeros(8, np.int8),
+        "v": weights(8, 8, dtype=dtype),
+    }
+    return simple(nodes, constants, x=f"{kind}[1,4,16,16]", y=f"{kind}[]")
 
 
 def external(model: bytes, shape: tuple[int, ...] = (8, 4, 3, 3)) -> bytes:
@@ -277,6 +293,8 @@ EXAMPLES = (
         residual("d", False, np.uint8(128)),
         residual("d", True, np.uint8(128)),
     ),
+    Example("unfused-residual", "warning", RTX, residual("d"), residual("d", False)),
+    Example("float32-product", "warning", RTX, beside("float", np.float32), beside("float16", np.float16)),
     Example("unfused-pair", "warning", RTX, pair(), QUANTIZED),
     Example("per-tensor-weights", "note", RTX, quantized(ws=np.float32(0.01), wz=np.int8(0)), QUANTIZED),
     # the accelerator of a Jetson

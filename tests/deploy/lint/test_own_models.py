@@ -8,6 +8,7 @@ import torch
 from deploy.bundle.manifest import InputSpec
 from deploy.lint import lint, predict_int8_coverage, read_graph
 from deploy.quantize.qdq import cpu_form, insert, layers
+from deploy.quantize.tensorrt_form import tensorrt_form
 from distill.export.parity import device_form
 from distill.export.to_onnx import export_onnx
 from student.zoo import build_network
@@ -47,7 +48,9 @@ def test_fp32_is_clean_for_all(exported: bytes):
 
 
 def test_int8_is_clean_for_tensorrt_and_wholly_in_int8(exported: bytes):
-    model = quantized(exported)
+    rounded = quantized(exported)
+    assert complaints(rounded, *TENSORRT) == {"float32-product", "unfused-residual"}
+    model = tensorrt_form(rounded)
     assert complaints(model, *TENSORRT) == set()
     coverage = predict_int8_coverage(read_graph(model), "tensorrt-rtx")
     assert coverage.int8_convolutions == coverage.convolutions == int8_on_tensorrt(model)
@@ -66,10 +69,11 @@ def test_cpu_form_is_clean_for_cpus_and_refused_by_tensorrt(exported: bytes, tmp
 
 def test_mixed_precision_is_predicted(exported: bytes, tmp_path: Path):
     names = [layer.name for layer in layers(exported)]
-    model = quantized(exported, tuple(names[::3]))
+    rounded = quantized(exported, tuple(names[::3]))
+    model = tensorrt_form(rounded)
     assert predict_int8_coverage(read_graph(model), "tensorrt-rtx").int8_convolutions == int8_on_tensorrt(
         model
     )
-    unsigned = cpu_form(model)
+    unsigned = cpu_form(rounded)
     predicted = predict_int8_coverage(read_graph(unsigned), "onnxruntime").int8_convolutions
     assert predicted == int8_on_onnxruntime(unsigned, tmp_path)

@@ -142,6 +142,8 @@ def run(
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    if b".scale.half" in model:  # as the gate of the form for TensorRT does
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if sums_overflow():  # as the runtime does, on CPUs whose u8 × s8 would overflow
         options.add_session_config_entry("session.x64quantprecision", "1")
     if dump:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from deploy.errors import UserError
-from deploy.quantize.qdq import cpu_form, insert, layers, quantize_weight
+from deploy.quantize.qdq import cpu_form, insert, layers, quantize_weight, scale_above
 from tests.deploy.quantize.nets import Net, images, initializers, operators, ranges_of, residual_net, run
 
 CONVOLUTIONS = [
@@ -167,6 +167,18 @@ def test_weight_scales():
     assert (np.abs(integers[[0, 3, 4, 5]]).reshape(4, -1).max(axis=1) == 127).all()
     error = integers * scale[:, None, None, None] - weight
     assert (np.abs(error) <= scale[:, None, None, None] / 2 * (1 + 1e-5)).all()
+
+
+def test_scales_are_the_next_float16_numbers():
+    scales = np.array([0.0, 1e-12, 3e-8, 1e-6, 1 / 3, 0.5, 12345.6, 7e4], np.float32)
+    above = scale_above(scales)
+    assert above.dtype == np.float32
+    assert (above >= scales).all()
+    assert above[:3] == pytest.approx(2.0**-24)
+    assert (above[4:7] <= scales[4:7] * 1.001).all()
+    assert (above[:7] == above[:7].astype(np.float16)).all()
+    assert above[5] == 0.5
+    assert above[7] == scales[7]  # float16 has no such number
 
 
 BROKEN = {

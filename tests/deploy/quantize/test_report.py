@@ -20,6 +20,7 @@ def report():
         calibrator="mse",
         int8=Figures(0.607, 0.985),
         layers=13,
+        all_int8=Figures(0.58, 0.97),
         float_layers=("stem<1>",),
         ranges={"image": 2.5},
         sensitivity=(
@@ -49,7 +50,7 @@ def test_a_smaller_error_is_a_gain_in_table_and_picture(report):
         metric="RMSE",
         unit="mm",
         factor=-1000.0,
-        calibrators={"mse": Figures(-0.007, 0.97)},
+        all_int8=Figures(-0.007, 0.97),
         sensitivity=rows,
     )
     assert sensitivity_table(error).splitlines()[2].split()[:3] == ["stem", "6.00", "+1.00"]

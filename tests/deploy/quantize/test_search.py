@@ -29,7 +29,7 @@ class Evaluation:
         self.truth = run(model, self.images)[0]
         self.models = []
 
-    def __call__(self, candidate):
+    def __call__(self, candidate, form):
         self.models.append(candidate)
         labels = run(candidate, self.images)[0]
         ious = [
@@ -37,6 +37,14 @@ class Evaluation:
             for k in np.unique(self.truth)
         ]
         return Figures(float(np.mean(ious)), float(np.mean(labels == self.truth)))
+
+
+def constants(candidate):
+    """Names of a candidate's constants, whatever their precision."""
+    return {
+        tensor.name.removesuffix(".half")
+        for tensor in onnx.load_model_from_string(candidate).graph.initializer
+    }
 
 
 class Rule:
@@ -48,9 +56,9 @@ class Rule:
         }
         self.needed, self.models = needed, []
 
-    def __call__(self, candidate):
+    def __call__(self, candidate, form):
         self.models.append(candidate)
-        found = {tensor.name for tensor in onnx.load_model_from_string(candidate).graph.initializer}
+        found = constants(candidate)
         in_float = {name for weight, name in self.names.items() if weight in found}
         miou = 0.9 - sum(loss for name, loss in self.needed.items() if name not in in_float)
         return Figures(miou, 1.0 - 0.001 * (len(self.names) - len(in_float)))
@@ -69,19 +77,51 @@ def search(model, evaluate, budget=LOOSE, count=32, learned=None, **options):
     return made, lines
 
 
-def test_the_best_calibrator_is_taken_if_it_meets_the_budget(model):
+@pytest.mark.parametrize("form", ["cpu", "tensorrt"])
+def test_the_best_calibrator_in_the_form_that_will_run_is_taken_if_it_meets_the_budget(model, form):
     evaluate = Evaluation(model)
-    made, lines = search(model, evaluate)
+    made, lines = search(model, evaluate, form=form)
     report = made.report
     assert list(report.calibrators) == list(CALIBRATORS)
-    alone = {name: search(model, evaluate, calibrators=(name,))[0].report.int8 for name in CALIBRATORS}
-    assert report.int8 == max(alone.values(), key=lambda figures: figures.agreement)
+    ranked = {name: figures.agreement for name, figures in report.calibrators.items()}
+    assert report.calibrator == max(ranked, key=ranked.__getitem__)
     assert (report.float_layers, report.sensitivity) == ((), ())
     assert (report.layers, report.images) == (13, 32)
     assert report.fp32 == Figures(1.0, 1.0)
-    assert all(f"int8, {name}: mIoU" in line for name, line in zip(CALIBRATORS, lines, strict=True))
-    assert evaluate(made.int8_cpu).agreement == report.calibrators[report.calibrator].agreement
-    assert report.int8.agreement <= report.calibrators[report.calibrator].agreement
+    assert all(f"int8, {name}: {form}: mIoU" in line for name, line in zip(CALIBRATORS, lines, strict=True))
+    assert report.form == form
+    assert report.forms == {
+        "cpu": evaluate(made.int8_cpu, "cpu"),
+        "tensorrt": evaluate(made.int8, "tensorrt"),
+    }
+    assert report.forms[form] == report.calibrators[report.calibrator] == report.all_int8
+    assert report.int8.agreement == min(figures.agreement for figures in report.forms.values())
+
+
+def test_calibrators_and_layers_are_ranked_in_the_form_that_will_run(model):
+    """Which of two layers is worth leaving in float depends on the form."""
+    matters = {"cpu": "pyramid.direct", "tensorrt": "backbone.layer1.0.conv1"}
+
+    def evaluate(candidate, form):
+        in_float = form is None or f"network.{matters[form]}.weight" in constants(candidate)
+        return Figures(0.9 if in_float else 0.85, 1.0)
+
+    for form, layer in matters.items():
+        made, _ = search(model, evaluate, sensitivity=True, calibrators=("mse",), form=form)
+        assert made.report.sensitivity[0].name == layer
+
+
+def test_layers_are_ranked_in_the_form_that_is_over_the_budget(model):
+    """Here the CPU's form, which will run, is right as it is."""
+    rule = Rule(model, {"backbone.layer1.0.conv2": 0.2})
+
+    def evaluate(candidate, form):
+        return rule(candidate, form) if form == "tensorrt" else Figures(0.9, 0.99)
+
+    made, _ = search(model, evaluate, Budget(0.05, 0.9), calibrators=("min-max",))
+    assert made.report.float_layers == ("backbone.layer1.0.conv2",)
+    assert made.report.all_int8.score == pytest.approx(0.7)
+    assert len(made.report.sensitivity) == 13
 
 
 def test_learned_ranges_are_one_more_candidate(model):
@@ -101,9 +141,8 @@ def test_both_forms_have_to_meet_the_budget(model):
     """Errors of the signed form alone, by its clipping, must not go unnoticed."""
     real = Evaluation(model)
 
-    def signed_is_bad(candidate):
-        figures = real(candidate)
-        return Figures(0.0, 0.0) if b"zero.s8" in candidate and b"zero.u8" not in candidate else figures
+    def signed_is_bad(candidate, form):
+        return Figures(0.0, 0.0) if form == "tensorrt" else real(candidate, form)
 
     with pytest.raises(GateFailed):
         search(model, signed_is_bad)
@@ -127,22 +166,21 @@ def test_the_smallest_set_of_layers_that_matter_stays_in_float(model):
     assert made.report.int8.score == pytest.approx(0.9)
     assert [row.name for row in made.report.sensitivity[:2]] == list(needed)
     assert len(evaluate.models) < 1 + 2 + 13 + 2 * 6
-    assert lines[-2].startswith("int8, min-max, 2 of 13 layers in float: mIoU 90.00 % (+0.000)")
+    assert lines[-2].startswith("int8, min-max, 2 of 13 layers in float: cpu: mIoU 90.00 % (+0.000)")
     assert lines[-1] == "int8, in float: backbone.layer1.0.conv2, pyramid.direct"
-    names = {tensor.name for tensor in onnx.load_model_from_string(made.int8).graph.initializer}
-    assert {"network.pyramid.direct.weight", "classifier.weight.int8"} <= names
+    assert {"network.pyramid.direct.weight", "classifier.weight.int8"} <= constants(made.int8)
 
 
 def test_a_layer_of_the_ranking_that_does_not_matter_is_not_kept(model):
     """Alone, the second gains more than the third, but only the first and third together suffice."""
 
-    def evaluate(candidate):
-        found = {tensor.name for tensor in onnx.load_model_from_string(candidate).graph.initializer}
+    def evaluate(candidate, form):
+        found = constants(candidate)
         first, decoy, other = (
             f"network.{name}.weight" in found
             for name in ("backbone.conv1", "pyramid.taps.0", "pyramid.direct")
         )
-        if "zero.s8" not in found and "zero.u8" not in found:
+        if not found & {"zero.s8", "zero.u8"}:
             return Figures(0.9, 1.0)
         return Figures(0.9 if first and other else 0.5 + 0.2 * first + 0.1 * decoy + 0.05 * other, 1.0)
 

@@ -9,11 +9,13 @@ import torch
 from deploy.bundle.manifest import InputSpec
 from deploy.lint import lint
 from deploy.quantize.qdq import cpu_form, insert, layers
+from deploy.quantize.tensorrt_form import tensorrt_form
 from distill.export.deployable import Deployable
 from distill.export.parity import device_form
 from distill.export.to_onnx import export_onnx
 from distill.quantization.qat import to_qat
 from tests.deploy.quantize.nets import operators, ranges_of, run
+from tests.deploy.quantize.placement import misplaced
 from tests.student.networks import SMALL, settled, small
 
 DEPTH = InputSpec(("near", "far"), 40, 52, "float32", "NCHW", mean=(1.0, 2.0), std=(0.5, 0.7), nodata="nan")
@@ -74,7 +76,7 @@ def test_int8_runs_in_integers_and_stays_close(exported, tmp_path):
     most = 0.35 if arch not in DECODED else 0.65  # random weights, and fifty more layers to lose accuracy in
     int8 = insert(model, ranges_of(model, images, 1.1))
     _, exact = run(model, images)
-    for form in (int8, cpu_form(int8)):
+    for form in (tensorrt_form(int8), cpu_form(int8)):
         _, rounded = run(form, images)
         assert np.sqrt(np.mean((rounded - exact) ** 2)) < most * exact.std()
     file = str(tmp_path / "optimized.onnx")
@@ -84,14 +86,20 @@ def test_int8_runs_in_integers_and_stays_close(exported, tmp_path):
     assert kinds["QLinearConv"] == sum(layer.kind == "Conv" for layer in layers(model)) - 1
 
 
+def test_the_form_for_tensorrt_keeps_fast_operators_together_and_typed(exported):
+    *_, model = exported
+    assert misplaced(tensorrt_form(insert(model, ranges_of(model, depth_images(2))))) == []
+
+
 def test_the_linter_has_no_complaints(exported):
     *_, model = exported
     int8 = insert(model, ranges_of(model, depth_images(2)))
+    unsigned, half = cpu_form(int8), tensorrt_form(int8)
     for target, form in {
-        "onnxruntime": cpu_form(int8),
-        "openvino": cpu_form(int8),
-        "tensorrt-10": int8,
-        "tensorrt-rtx": int8,
+        "onnxruntime": unsigned,
+        "openvino": unsigned,
+        "tensorrt-10": half,
+        "tensorrt-rtx": half,
     }.items():
         for one in (model, form):
             assert [found for found in lint(one, target) if found.level == "error"] == []

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.quantization.fake_quant import fake_quantize, fake_quantize_weight
+from deploy.quantize import qdq
+from distill.quantization.fake_quant import fake_quantize, fake_quantize_weight, scale_above
 from distill.quantization.qat import RangeSearch
 from tests.distill.quantization.test_qat import images
 
@@ -33,12 +34,18 @@ class TestArithmetic:
     def test_a_weight_has_a_grid_for_each_output_channel(self):
         weight = torch.randn(3, 2, 5, 5) * torch.tensor([1e-3, 1.0, 0.0]).view(3, 1, 1, 1)
         quantized = fake_quantize_weight(weight)
-        steps = quantized.numpy().reshape(3, -1) / (
-            np.abs(weight.numpy()).reshape(3, -1).max(1, keepdims=True) / 127 + 1e-30
-        )
+        largest = torch.from_numpy(np.abs(weight.numpy()).reshape(3, -1).max(1, keepdims=True))
+        steps = (quantized.reshape(3, -1) / scale_above(largest / 127)).numpy()
         np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
         assert np.abs(steps[:2]).max(1) == pytest.approx(127)
         assert (quantized[2] == 0).all()
+
+    def test_scales_are_those_of_the_int8_model(self):
+        scales = torch.logspace(-12, 7, 500, requires_grad=True)
+        rounded = scale_above(scales)
+        np.testing.assert_array_equal(rounded.detach().numpy(), qdq.scale_above(scales.detach().numpy()))
+        rounded.sum().backward()
+        assert (scales.grad == 1).all()
 
     def test_half_precision_is_quantized_in_float32(self):
         x = torch.linspace(-3, 3, 1001).bfloat16()
