@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 from deploy import build_engine, cli
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.bundle.engine_files import read_sidecar
+from deploy.bundle.manifest import QUANTIZATION
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import write_image
 from deploy.files.images import write_png
@@ -220,6 +221,7 @@ class TestBackend:
         (engine,) = (bundle / "engines").glob("*.engine")
         assert engine.name.startswith("tensorrt-rtx-int8-b1-")
         assert (bundle / "engines" / "tensorrt-rtx-int8.receipt.json").is_file()
+        assert json.loads((bundle / QUANTIZATION).read_text())["form"] == "tensorrt"
         capsys.readouterr()
         build_engine.main([str(bundle), "--backend", "tensorrt-rtx", "--targets", "sm86"])
         assert "built in" not in capsys.readouterr().out  # found in place

@@ -18,6 +18,7 @@ from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from deploy.loading import load
 from deploy.quantize.options import Int8Options
 from tests.deploy.labeled_bundle import contents, make_hard, make_labeled_bundle
+from tests.deploy.quantize.placement import misplaced
 
 
 @pytest.fixture
@@ -41,7 +42,9 @@ class TestInt8:
         manifest = read_manifest(bundle)
         verify_files(bundle, manifest)
         assert {manifest.files[name].precision for name in (INT8, INT8_CPU)} == {"int8"}
-        assert json.loads((bundle / QUANTIZATION).read_text())["images"] == 10
+        assert misplaced((bundle / INT8).read_bytes()) == []
+        record = json.loads((bundle / QUANTIZATION).read_text())
+        assert (record["images"], record["form"], list(record["forms"])) == (10, "cpu", ["cpu", "tensorrt"])
         assert manifest.metrics["int8 miou"] > 0.97
         table = capsys.readouterr().out
         rows = [line.split("  ")[0] for line in table.splitlines()]
