@@ -80,8 +80,8 @@ class Bench:
         """Quantize and measure, with `float_layers` left in float."""
         in_float = (*self.always_float, *float_layers)
         int8 = insert(self.model, ranges, in_float)
-        models = {form: make(int8) for form, make in FORMS.items()}
-        scores = {self.form: self.evaluate(models[self.form], self.form)}
+        models: dict[Form, bytes] = {form: make(int8) for form, make in FORMS.items()}
+        scores: dict[Form, Figures] = {self.form: self.evaluate(models[self.form], self.form)}
         if passed := self.meets_budget(scores[self.form]):
             scores |= {
                 form: self.evaluate(model, form) for form, model in models.items() if form != self.form
