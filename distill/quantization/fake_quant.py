@@ -1,14 +1,12 @@
-"""Fake quantization: the arithmetic of an INT8 model simulated in torch, its gradients, and where it applies.
+"""Where fake quantization applies: the tensors of an INT8 model that are rounded, simulated in torch.
 
-A grid is the set of values that a quantized tensor can have: q·scale with q = round(x / scale), halves to even, within
-−128 … 127 and with zero point 0. The rule is that of `deploy.quantize`: the input and the weight of every convolution
-are quantized, both terms of every sum of two features, and the output of a convolution before an operation that always
-runs in float. All readers of a quantized tensor get its quantized values. Scales are float16 numbers.
+The rule is that of `deploy.quantize`: the input and the weight of every convolution are quantized, both terms of every
+sum of two features, and the output of a convolution before an operation that always runs in float. All readers of a
+quantized tensor get its quantized values, those of its grid (`distill.quantization.grids`).
 
 That is what CPUs compute. TensorRT's form leaves out some of these roundings (`deploy.quantize.tensorrt_form`).
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,64 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from deploy.errors import UserError
-from deploy.quantize.qdq import SMALLEST_SCALE
 from teacher.pspnet import Output
-
-LOW, HIGH = -128, 127
-"""Bounds of int8. A scale is a range divided by `HIGH`, so only saturated activations become −128."""
-
-
-class _FakeQuantize(torch.autograd.Function):
-    """Straight-through estimator: gradient 1 within the grid, 0 beyond it (Esser et al., arXiv:1902.08153).
-
-    As an `autograd.Function` it stores only x for the backward pass, and no other tensor of that size.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
-        ctx.save_for_backward(x, scale)
-        # in float32 for any dtype of x, like the engine
-        return ((x.float() / scale).round_().clamp_(LOW, HIGH) * scale).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, scale = ctx.saved_tensors
-        exact = x.float() / scale
-        steps = exact.round()
-        inside = (steps >= LOW) & (steps <= HIGH)
-        if not ctx.needs_input_grad[1]:
-            return grad * inside, None
-        slope = torch.where(inside, steps - exact, steps.clamp_(LOW, HIGH))
-        return grad * inside, (slope * grad).sum()
-
-
-def fake_quantize(x: Tensor, scale: Tensor) -> Tensor:
-    """Quantize a tensor to int8 and dequantize it, in its own shape and dtype.
-
-    Args:
-        x: of any shape; its gradient passes where round(x/scale) is within −128 … 127.
-        scale: float32, positive; 0-d, or a shape that broadcasts to x if it needs no gradient.
-    """
-    return _FakeQuantize.apply(x, scale)  # pyright: ignore[reportReturnType]
-
-
-def fake_quantize_weight(weight: Tensor) -> Tensor:
-    """Fake-quantize a weight K×C×h×w for each output channel, with scale max |w| / 127; all gradients pass."""
-    largest = weight.detach().float().abs().amax((1, 2, 3), keepdim=True)
-    return fake_quantize(weight, scale_above(largest / HIGH))
-
-
-def scale_above(scale: Tensor) -> Tensor:
-    """The smallest float16 number that is not below a scale, as float32; all gradients pass.
-
-    The rule of `deploy.quantize.qdq.scale_above`.
-    """
-    exact = scale.detach().float().clamp(min=SMALLEST_SCALE)
-    half = exact.half()
-    half = torch.where(
-        half.float() < exact, torch.nextafter(half, torch.full_like(half, math.inf)), half
-    ).float()
-    return scale + (torch.where(half.isfinite(), half, exact) - scale.detach())
 
 
 @dataclass(frozen=True)

@@ -28,16 +28,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deploy.errors import UserError
 from deploy.quantize.qdq import Layer, layers
-from distill.quantization.fake_quant import (
-    HIGH,
-    Plan,
-    Site,
-    fake_quantize,
-    fake_quantize_weight,
-    make_plan,
-    scale_above,
-    simulate,
-)
+from distill.quantization.fake_quant import Plan, Site, make_plan, simulate
+from distill.quantization.grids import HIGH, fake_quantize, fake_quantize_weight, scale_above
 from student.device import folded
 from teacher.pspnet import Output
 

@@ -80,15 +80,9 @@ def residual(skip: str, pair_on_main: bool = True, zero: np.generic = SIGNED) ->
         t = Add({"e" if pair_on_main else "c"}, {skip})
         yq = QuantizeLinear(t, ys, z) y = DequantizeLinear(yq, ys, z)
     """
-    constants = {
-        "s": np.float32(0.05),
-        "z": zero,
-        "ys": np.float32(0.3),
-        "w": weights(4, dtype=np.int8),
-        "ws": np.full(4, 0.01, np.float32),
-        "wz": np.zeros(4, np.int8),
-    }
-    return simple(nodes, constants)
+    scales = {"s": np.float32(0.05), "ys": np.float32(0.3), "ws": np.full(4, 0.01, np.float32)}
+    zeros = {"z": zero, "wz": np.zeros(4, np.int8)}
+    return simple(nodes, scales | zeros | {"w": weights(4, dtype=np.int8)})
 
 
 def beside(kind: str, dtype: type) -> bytes:
@@ -97,15 +91,10 @@ def beside(kind: str, dtype: type) -> bytes:
         q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear <axis=0> (w, ws, wz)
         c = Conv(d, wd) y = Conv(c, v)
     """
-    constants = {
-        "s": dtype(0.05),
-        "z": SIGNED,
-        "w": weights(dtype=np.int8),
-        "ws": np.full(8, 0.01, dtype),
-        "wz": np.zeros(8, np.int8),
-        "v": weights(8, 8, dtype=dtype),
-    }
-    return simple(nodes, constants, x=f"{kind}[1,4,16,16]", y=f"{kind}[]")
+    scales = {"s": dtype(0.05), "ws": np.full(8, 0.01, dtype)}
+    zeros = {"z": SIGNED, "wz": np.zeros(8, np.int8)}
+    kernels = {"w": weights(dtype=np.int8), "v": weights(8, 8, dtype=dtype)}
+    return simple(nodes, scales | zeros | kernels, x=f"{kind}[1,4,16,16]", y=f"{kind}[]")
 
 
 def external(model: bytes, shape: tuple[int, ...] = (8, 4, 3, 3)) -> bytes:

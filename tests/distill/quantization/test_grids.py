@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deploy.quantize import qdq
-from distill.quantization.fake_quant import fake_quantize, fake_quantize_weight, scale_above
+from distill.quantization.grids import fake_quantize, fake_quantize_weight, scale_above
 from distill.quantization.qat import RangeSearch
 from tests.distill.quantization.test_qat import images
 
