@@ -20,7 +20,7 @@ FAST := $(addprefix tests/, \
   distill/losses/test_common.py distill/losses/test_distillation_loss.py distill/losses/test_expression.py \
   distill/losses/distillation/test_cirkd.py distill/losses/distillation/test_reference_values.py \
   distill/losses/supervised/test_class_weights.py distill/losses/supervised/test_reference_values.py \
-  distill/distillation/test_weight_transfer.py distill/quantization/test_fake_quant.py \
+  distill/distillation/test_weight_transfer.py distill/quantization/test_grids.py \
   distill/training/test_loop.py distill/training/test_optim.py distill/training/test_schedule.py \
   benchmarks/test_loading_script.py benchmarks/test_no_data_script.py)
 # Flags for the demo, e.g. make demo ARGS="--seed 1"

@@ -99,7 +99,7 @@ def make_int8(
         made = quantize(model, calibration, evaluate, options, learned=learned, metric=task.metric, say=say)
     hops = [
         _hop("onnx", manifest, model),
-        _hop("int8", manifest, made.int8, options.budget, int8_kernels=False),
+        _hop("int8", manifest, made.int8, options.budget),
         _hop("int8 cpu", manifest, made.int8_cpu, options.budget),
     ]
     receipt = _measure(bundle, manifest, data, hops)
@@ -167,9 +167,7 @@ def verify_build(
     manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
     if precision != "fp32":
-        hops.append(
-            _hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget, int8_kernels=False)
-        )
+        hops.append(_hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget))
     name, not_run = f"{backend} {precision}", []
     if runs_here:
         model = open_built(bundle, backend, precision, engine, gpu)
@@ -218,16 +216,10 @@ def _write_optional(path: Path, write: Callable[[], None]) -> None:
         warnings.warn(f"{path.name} not written: {error}", RuntimeWarning, stacklevel=3)
 
 
-def _hop(
-    name: str,
-    manifest: Manifest,
-    model: bytes | Path,
-    budget: Budget | None = None,
-    *,
-    int8_kernels: bool = True,
-) -> Hop:
+def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None) -> Hop:
+    """An ONNX file in ONNX Runtime; the one called "int8" is TensorRT's, with float16 scales."""
     size = len(model) if isinstance(model, bytes) else model.stat().st_size
-    return Hop(name, model_of(manifest, OrtEngine(model, int8_kernels=int8_kernels)), size, budget)
+    return Hop(name, model_of(manifest, OrtEngine(model, int8_kernels=name != "int8")), size, budget)
 
 
 def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:
