@@ -1,5 +1,8 @@
 # A fresh machine needs Python >= 3.11, make and git; everything else lands in $(VENV).
 PYTHON ?= python3
+# The oldest Python of devices (JetPack 6 has no other): the first that runs, for pyenv's command may not.
+PYTHON310 ?= $(firstword $(foreach python,python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10), \
+  $(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
 VENV ?= .venv
 CI ?=
 # Test processes. Each runs its networks on one thread (tests/conftest.py), so two keep two cores busy.
@@ -35,12 +38,18 @@ CREATED := $(VENV)/.created-$(shell pwd | cksum | tr ' ' '-')
 TRAIN := $(VENV)/.train-$(KEY)
 DEV := $(VENV)/.dev-$(KEY)
 
-.PHONY: help demo fast test chaos lint spelling format bench clean
+# Python 3.10 with the base dependencies and what the tests of `deploy` need; no PyTorch.
+DEVICE := $(VENV)/device
+DEVICE_DEV := $(DEVICE)/.dev-$(KEY)
+
+.PHONY: help demo fast test device-test extras chaos lint spelling format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo     teacher, baseline and distilled student on synthetic scenes, 3 to 5 minutes'
 	@echo 'make test     the test suite (CI=true adds the slow tests; TESTS=path picks some)'
+	@echo 'make device-test  the tests of deploy/ on Python 3.10, where it is installed'
+	@echo 'make extras   resolve the extras for Python 3.10 and 3.12, x86-64 and ARM'
 	@echo 'make fast     a slice of every package, under a minute'
 	@echo 'make chaos    50 killed runs and 1000 damaged bundles, an hour'
 	@echo 'make lint     ruff, codespell, basedpyright, import-linter'
@@ -53,6 +62,17 @@ demo: $(TRAIN)
 
 test: $(DEV)
 	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --timeout 600 $(if $(CI),,-m 'not slow')
+
+device-test:
+	@if [ -n "$(PYTHON310)" ]; then $(MAKE) --no-print-directory device-test-310 PYTHON310="$(PYTHON310)"; else \
+	  echo 'SKIPPED: no Python 3.10 here (make device-test PYTHON310=/path/to/python3.10)'; fi
+
+.PHONY: device-test-310
+device-test-310: $(DEVICE_DEV)
+	$(DEVICE)/bin/python -m pytest tests/deploy -n $(TEST_JOBS) --dist loadfile --timeout 120 -q -rfE -m 'not slow'
+
+extras: $(DEV)
+	$(BIN)/python .ci/extras.py
 
 fast: $(DEV)
 	$(BIN)/python -m pytest $(FAST) -n $(TEST_JOBS) --dist loadfile --timeout 60 -q -m 'not slow'
@@ -108,3 +128,9 @@ $(DEV): $(CREATED)
 	@echo 'Installing edgedistill[train,dev] into $(VENV) (PyTorch is several GB: a few minutes the first time)'
 	@$(PIP) install --quiet -e '.[train,dev]'
 	@touch $(TRAIN) $@
+
+$(DEVICE_DEV):
+	@echo "Installing edgedistill[train,dev] for $$($(PYTHON310) --version) into $(DEVICE), without PyTorch"
+	@$(PYTHON310) -m venv --clear $(DEVICE)
+	@$(DEVICE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet -e '.[train,dev]'
+	@touch $@

@@ -68,7 +68,7 @@ def forms(runs: int, size: int = 320, classes: int = 11) -> dict[str, float]:
     rows = []
     for name in (*FOLDED, *SPLIT):
         for form in ("before", "after"):
-            times = [f"{found[name, form, *column]:.2f}" for column in columns]
+            times = [f"{found[(name, form, *column)]:.2f}" for column in columns]
             rows.append((f"{name} {form}", *times))
     print(format_table(("network", *(" ".join(column) for column in columns)), rows))
     return {" ".join(key): ms for key, ms in found.items()}

@@ -10,13 +10,13 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from deploy.errors import GateFailed, UserError
+from deploy.fresh_python import python_command
 from deploy.host import usable_cores
 
 MEGABYTES = 4096
@@ -25,7 +25,7 @@ LARGEST_FILE = 64 << 20
 """Bytes of a file that the child may write, its output included."""
 _ROOT = Path(__file__).resolve().parents[1]
 _CHILD = """
-import runpy, sys
+import runpy
 from deploy.sandbox import limit
 limit(int(sys.argv.pop(1)), int(sys.argv.pop(1)))
 runpy.run_module("deploy", run_name="__main__", alter_sys=True)
@@ -63,7 +63,7 @@ def run_limited(argv: Sequence[str], what: str, limits: Limits) -> str:
     for name, value in limits._asdict().items():
         if value < 1:
             raise UserError(f"the sandbox's limit of {name} is {value}; give at least 1")
-    command = [sys.executable, "-P", "-c", _CHILD, *map(str, limits), *argv]
+    command = python_command(_CHILD, [*map(str, limits), *argv])
     own = {"PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": "", "MALLOC_ARENA_MAX": "2"}
     own |= {"OPENBLAS_NUM_THREADS": "1"}  # each of its threads reserves memory
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

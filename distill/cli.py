@@ -4,6 +4,7 @@ With the base install only the device commands work; the others say what to inst
 asked for (start-up time).
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
@@ -157,5 +158,11 @@ def _convert(argv: Sequence[str]) -> int:
 
 
 def _require_training(command: str) -> None:
+    if sys.version_info < (3, 11):
+        here = ".".join(map(str, sys.version_info[:2]))
+        raise UserError(
+            f"{command} needs Python 3.11 or later, this is {here} (on which bundles are built and run);"
+            " train on another machine, or with another Python here"
+        )
     if find_spec("torch") is None or find_spec("timm") is None:
         raise UserError(f"{command} needs the training packages: pip install 'edgedistill[train]'")

@@ -3,15 +3,17 @@
 import ast
 import importlib.metadata
 import re
+import runpy
 import subprocess
 import sys
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomllib
 
+import edgedistill
 from tests.conftest import ROOT, reason_to_skip, run_python
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -78,12 +80,27 @@ def test_console_command_needs_only_the_base_install():
 def test_versions_agree():
     version = PROJECT["project"]["version"]
     headings = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert headings[0] == version
+    assert headings[0] == version == edgedistill.__version__
     try:
         installed = importlib.metadata.version("edgedistill")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("edgedistill is not installed here (pip install -e .)")
     assert installed == version
+
+
+def test_the_oldest_python_is_one_everywhere():
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    versions = [text.split(" :: ")[-1] for text in PROJECT["project"]["classifiers"] if "3." in text]
+    assert versions[0] == oldest == PROJECT["tool"]["basedpyright"]["pythonVersion"]
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+
+
+def test_extras_are_resolved_with_all_that_they_ask_for():
+    extras = runpy.run_path(str(ROOT / ".ci" / "extras.py"))
+    every = {name for group in extras["GROUPS"].values() for name in group} | set(extras["NOT_RESOLVED"])
+    assert every == set(PROJECT["project"]["optional-dependencies"])
+    asked = extras["requirements"](("tensorrt-cu12",))
+    assert {"pillow>=11.0", "cuda-bindings>=12.6,<13", "tensorrt-cu12-bindings>=10.3"} <= set(asked)
 
 
 def test_wheel_holds_every_module_and_no_tests(tmp_path: Path):

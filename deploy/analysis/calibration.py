@@ -4,7 +4,6 @@ After Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class Reliability:
         # Sums of integers in float64 are exact up to 2⁵³: 500 million pixels in one call.
         self.confidence += np.bincount(index, units, minlength=self.bins).astype(np.int64)
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Reliability") -> None:
         """Add the counts of another instance.
 
         Raises:
@@ -109,7 +108,7 @@ class LogitSample:
         picked = probabilities.reshape(self.classes, -1)[:, where].T
         self._keep(keys, np.log(np.maximum(picked, _TINY)), label.reshape(-1)[where].astype(np.int64))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "LogitSample") -> None:
         """Merge another sample, which has another seed and the same number of classes."""
         self._keep(other._keys, other._logits, other._labels)
 

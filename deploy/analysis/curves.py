@@ -1,7 +1,7 @@
 """One class against the rest, at every threshold: histograms of probabilities, and the curves from them."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class ProbabilityHistogram:
         self.positive += np.bincount(bins[is_class], minlength=STEPS + 1)
         self.negative += np.bincount(bins[~is_class], minlength=STEPS + 1)
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "ProbabilityHistogram") -> None:
         """Add the counts of another histogram, for example of another shard."""
         self.positive += other.positive
         self.negative += other.negative

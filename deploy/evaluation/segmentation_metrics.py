@@ -4,7 +4,6 @@ Scores are computed from integer counts, so they do not depend on the order or t
 """
 
 import math
-from typing import Self
 
 import msgspec
 import numpy as np
@@ -86,7 +85,7 @@ class SegmentationMetrics:
         self._count_pixels(prediction[valid], label[valid])
         self._count_boundary(prediction, label, valid)
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "SegmentationMetrics") -> None:
         """Add the counts of another instance, such as that of another process or shard."""
         if (self.num_classes, self.boundary_tolerance) != (other.num_classes, other.boundary_tolerance):
             raise ValueError("metrics with different classes or boundary tolerance cannot be merged")

@@ -130,8 +130,11 @@ def sync_folder(folder: Path) -> None:
 
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def json_bytes(record: msgspec.Struct) -> bytes:

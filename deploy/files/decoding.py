@@ -182,5 +182,5 @@ def _is_cut_jpeg(data: bytes) -> bool:
     """Whether a JPEG stops before its end marker; decoders may fill in the missing part silently."""
     position, scan = 2, b"\xda"
     while data[position + 1 : position + 2] not in (scan, b""):  # from segment to segment
-        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return data.find(b"\xff\xd9", position) < 0

@@ -1,4 +1,4 @@
-"""The script that `deploy.latency.latency.cold_start` runs in a fresh process to measure start-up time and memory.
+"""What `deploy.latency.latency.cold_start` runs in a fresh process to measure start-up time and memory.
 
 It runs inference, prints one line after its first result, at which the parent takes the time, and one line of JSON at
 the end.
@@ -11,7 +11,7 @@ FIRST_RESULT = "edgedistill: first result"
 
 
 def main() -> None:
-    """Run the script; the imports inside are timed.
+    """Load a bundle and run it; the imports inside are timed.
 
     Command-line arguments: bundle folder, image (.npy), backend, precision, threads (0: the backend's choice), number
     of inferences.
@@ -52,7 +52,3 @@ def peak_rss() -> int:
         import resource  # missing on Windows
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-if __name__ == "__main__":
-    main()

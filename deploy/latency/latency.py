@@ -5,7 +5,6 @@ This module imports no more than inference does, so it can run on the device its
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, InputSpec
 from deploy.errors import UserError
+from deploy.fresh_python import python_command
 from deploy.latency import cold_process
 
 HEIGHT = 0.7
@@ -152,7 +152,7 @@ def cold_start(
         arguments = [os.fspath(folder), f"{scratch}/image.npy", *settings]
         start = time.perf_counter()
         with subprocess.Popen(
-            [sys.executable, "-P", cold_process.__file__, *arguments],
+            python_command("from deploy.latency.cold_process import main; main()", arguments),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

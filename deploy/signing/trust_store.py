@@ -10,7 +10,7 @@ One file per engine: any number of processes may add and remove receipts at once
 
 import os
 import stat
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +67,7 @@ def trust(digest: str, engine: Path, how: Literal["built", "trusted"]) -> Path:
     """
     _here.add(digest)
     path = trust_folder() / f"{digest}.json"
-    when = datetime.now(UTC).isoformat(timespec="seconds")
+    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     receipt = TrustReceipt(digest, str(engine.resolve()), how, when)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

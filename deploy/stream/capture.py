@@ -98,12 +98,13 @@ def _open(cv2: Any, target: str | int) -> Any:
     if isinstance(target, str) and "://" in target:
         names = ("CAP_PROP_OPEN_TIMEOUT_MSEC", "CAP_PROP_READ_TIMEOUT_MSEC")
         limits = [value for name in names for value in (getattr(cv2, name), TIMEOUT_MS)]
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # it prints lines about each backend that cannot open the target
+    log = getattr(cv2.utils, "logging", cv2)  # in OpenCV 4 its functions are cv2's
+    level = log.getLogLevel()
+    log.setLogLevel(0)  # it prints lines about each backend that cannot open the target
     try:
         return cv2.VideoCapture(target, cv2.CAP_ANY, limits)
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        log.setLogLevel(level)
 
 
 def _remedy(target: str | int) -> str:

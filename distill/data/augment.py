@@ -46,7 +46,7 @@ def augment_sample(
     window = choose_window(sample, config, rng, target_class)
     inside, place = clip_window(sample.label.shape[0], sample.label.shape[1], window, config.crop)
     size = (place[0].stop - place[0].start, place[1].stop - place[1].start)
-    pixels = _resized(sample.image.numpy()[:, *inside], size)
+    pixels = _resized(sample.image.numpy()[(slice(None), *inside)], size)
     if optical and pixels.shape[2] == 3 and config.photometric > 0:
         pixels = jitter_colors(pixels.astype(np.float32), config.photometric, rng)
     mirror = slice(None, None, -1 if config.flip and rng.random() < 0.5 else 1)

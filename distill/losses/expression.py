@@ -66,7 +66,8 @@ def parse_terms(
     if len(source) > LONGEST:
         raise UserError(f"a loss of {len(source)} characters; write a sum such as {example}")
     try:
-        with warnings.catch_warnings(action="ignore"):  # syntax warnings of Python on odd literals
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # syntax warnings of Python on odd literals
             tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)

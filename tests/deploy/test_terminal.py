@@ -51,7 +51,7 @@ def test_what_can_be_shown_is_shown_the_rest_escaped(folder, env):
         ["info", "bundle"],
         ["verify", "bundle", "--backend", "onnxruntime"],
         ["--help"],
-        ["losses"],
+        ["presets"],
     ):
         result = run(*command, cwd=folder, env=env)
         assert (result.returncode, result.stderr) == (0, b"")

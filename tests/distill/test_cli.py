@@ -105,6 +105,12 @@ def test_training_commands_without_torch_say_what_to_install(monkeypatch):
         cli.main(["run", "smoke"])
 
 
+def test_training_asks_for_a_later_python_than_devices_have(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 12, "final", 0))
+    with pytest.raises(UserError, match=r"run needs Python 3\.11 or later, this is 3\.10 .*another machine"):
+        cli.main(["run", "quick"])
+
+
 def test_importing_the_command_is_light():
     code = (
         "import sys, distill.cli; print(sorted({'torch', 'timm', 'tyro', 'rich', 'onnx'} & set(sys.modules)))"

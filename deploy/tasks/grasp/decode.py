@@ -156,7 +156,8 @@ def _kernel(sigma: float) -> np.ndarray:
 def _along_rows(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Convolve each column of H×W with a symmetric kernel, as products of the kernel with uncopied bands of rows."""
     padded = plane[_mirrored(len(plane), len(kernel) // 2)]
-    return np.matmul(kernel, np.lib.stride_tricks.sliding_window_view(padded, len(kernel), axis=0).mT)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(kernel), axis=0)
+    return np.matmul(kernel, windows.swapaxes(-1, -2))
 
 
 @lru_cache(maxsize=32)
@@ -255,7 +256,7 @@ def _around(planes: np.ndarray, quality: np.ndarray, places: np.ndarray, sigma: 
         * weights[:, 1, None]
     )
     total = weight.sum(axis=(1, 2), dtype=np.float64)
-    return (planes[:, *pixels] * weight).sum(axis=(2, 3), dtype=np.float64) / total
+    return (planes[(slice(None), *pixels)] * weight).sum(axis=(2, 3), dtype=np.float64) / total
 
 
 _WIDE_KERNEL = _kernel(_WIDE)

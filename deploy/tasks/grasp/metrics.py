@@ -6,7 +6,7 @@ on the order or the grouping of images.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -85,7 +85,7 @@ class GraspMetrics:
         """The counts; add those of other processes to them, in place."""
         return [self.images, self.hits, self.sweep, self.by_quality]
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "GraspMetrics") -> None:
         """Add the counts of another instance, such as that of another process or shard."""
         if self.ks != other.ks:
             raise ValueError(f"metrics of success@{self.ks} and @{other.ks} cannot be merged")

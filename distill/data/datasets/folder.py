@@ -178,7 +178,7 @@ def _find_pairs(root: Path) -> dict[str, tuple[Pair, ...]]:
 def _split_by_hash(pairs: tuple[Pair, ...], root: Path) -> dict[str, tuple[Pair, ...]]:
     splits: dict[str, list[Pair]] = {split: [] for split in UPPER_BOUNDS}
     for pair in pairs:
-        place = int.from_bytes(hashlib.sha256(pair.id.encode()).digest()[:8]) / 2**64
+        place = int.from_bytes(hashlib.sha256(pair.id.encode()).digest()[:8], "big") / 2**64
         splits[next(split for split, end in UPPER_BOUNDS.items() if place < end)].append(pair)
     for split, chosen in splits.items():
         if not chosen:

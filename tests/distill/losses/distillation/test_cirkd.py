@@ -66,7 +66,9 @@ class TestQueue:
     def test_void_never_enters(self, scene):
         _, teacher, pixels = scene
         teacher[:, 0] = 0
-        teacher.permute(1, 0, 2, 3)[:, *VOID] = torch.tensor([1.0, 0, 0, 0]).double()[:, None, None, None]
+        teacher.permute(1, 0, 2, 3)[(slice(None), *VOID)] = torch.tensor([1.0, 0, 0, 0]).double()[
+            :, None, None, None
+        ]
         memory = MemoryBank(CLASSES, CLASSES).double()
         for _ in range(5):
             memory.update(teacher, pixels)

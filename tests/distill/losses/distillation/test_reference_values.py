@@ -164,7 +164,7 @@ def block_means(x, w, pool):
     for y, x0 in itertools.product(range(0, H, pool), range(0, W, pool)):
         block = (slice(y, y + pool), slice(x0, x0 + pool))
         weights.append(w[block].sum())
-        total = (x[:, *block] * w[block]).sum((1, 2))
+        total = (x[(slice(None), *block)] * w[block]).sum((1, 2))
         means.append(total / weights[-1] if weights[-1] else total)
     return np.array(means).T, np.array(weights)
 

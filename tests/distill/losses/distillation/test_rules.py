@@ -79,13 +79,13 @@ class TestEveryLoss:
         student, teacher, pixels = scene
         expected, expected_gradient = backward(name, student, teacher, pixels, **options)
         student, teacher, label = student.clone(), teacher.clone(), pixels.label.clone()
-        student.permute(1, 0, 2, 3)[:, *VOID] = 1e4
-        teacher.permute(1, 0, 2, 3)[:, *VOID] = -1e4 * normal(CLASSES, 2, 2, 2)
+        student.permute(1, 0, 2, 3)[(slice(None), *VOID)] = 1e4
+        teacher.permute(1, 0, 2, 3)[(slice(None), *VOID)] = -1e4 * normal(CLASSES, 2, 2, 2)
         label[pixels.weight == 0] = 1
         loss, gradient = backward(name, student, teacher, replace(pixels, label=label), **options)
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(gradient, expected_gradient)
-        assert not gradient.permute(1, 0, 2, 3)[:, *VOID].any()
+        assert not gradient.permute(1, 0, 2, 3)[(slice(None), *VOID)].any()
 
     @every_loss
     def test_all_void_is_zero_with_zero_gradient(self, scene, name):
