@@ -8,6 +8,7 @@ from torch import nn
 from distill.config import TrainConfig
 from distill.data.loader import train_batches
 from distill.training.loop import prepared
+from distill.training.parts import Part
 from distill.training.stage import Stage
 from distill.training.step_module import Distillation
 
@@ -48,7 +49,7 @@ class Stepper:
         if self.loading:
             self.batch = next(self.batches)
         self.training.model.train()
-        self.training.backward(0, self.batch)
+        self.training.backward(0, Part(self.batch))
         if self.optimize:
             self.training.optimizer.step()
         seconds = time.perf_counter() - began

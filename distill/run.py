@@ -25,6 +25,9 @@ USAGE = "usage: edgedistill run PRESET [--field value …]   (PRESET --help list
 OPEN_SWITCHES = ("teacher.detail", "student.detail")
 """Switches that are neither on nor off by default: a run decides."""
 
+SPELLING = ("--data.unlabelled", "--data.unlabeled")  # codespell:ignore unlabelled
+"""Another spelling of an option, and its name."""
+
 WITH_DETAIL = ("pspnet/", "edge")
 """How the names of networks with the option `detail` begin."""
 
@@ -57,7 +60,7 @@ def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
     import tyro  # start-up time
 
     name, *fields = argv
-    fields = _with_values(fields)
+    fields = _with_values([field.replace(*SPELLING) for field in fields])
     make = _preset_named(name)
     known = [field.replace("_", "-") for field in field_names()]
     for field in fields:

@@ -15,7 +15,7 @@ from deploy.files.atomic import named_write_errors, write_json
 from deploy.files.json_files import read_record
 from deploy.files.lock import acquire
 from deploy.files.staging import remove_leftovers
-from distill.config import ModelConfig, RunConfig
+from distill.config import DataConfig, DistillConfig, ModelConfig, RunConfig
 from distill.data.fingerprint import Fingerprint, differences, fingerprint
 from distill.data.splits import Splits
 from distill.export_config import Int8Config
@@ -38,7 +38,7 @@ FREE = {
         "data.cache",
         "data.allow_absent_classes",
     ),
-    "distill.cache",
+    *("data.unlabeled", "distill.cache"),  # which images these are is compared in `check_origin`
     *(f"int8.{field.name}" for field in fields(Int8Config)),
     *(
         f"{stage}_train.{field}"
@@ -49,9 +49,14 @@ FREE = {
 """Fields that may differ when a run is resumed: no finished training depends on them."""
 
 ADDED: dict[str, object] = {
-    f"{part}.{field}": getattr(ModelConfig, field)
-    for part in ("teacher", "student")
-    for field in ("align_corners", "contract_dilation")
+    f"{part}.{field}": getattr(section, field)
+    for part, section, fields in (
+        ("teacher", ModelConfig, ("align_corners", "contract_dilation")),
+        ("student", ModelConfig, ("align_corners", "contract_dilation")),
+        ("data", DataConfig, ("unlabeled_share", "labels")),
+        ("distill", DistillConfig, ("min_confidence", "class_weights")),
+    )
+    for field in fields
 }
 """Fields that runs of before do not have, with the values by which they were run."""
 

@@ -1,6 +1,6 @@
 """Random augmentation of a training sample: zoom, crop, flips, and color jitter for optical images.
 
-Image and label are transformed together, and the valid mask follows from the label. Every random number comes from the
+Image, label and masks are transformed together. Every random number comes from the
 generator passed in, never from torch's global one, so a sample depends only on its key. This runs for every sample
 while the network trains, so it makes few passes over the pixels and uses one thread.
 """
@@ -52,15 +52,22 @@ def augment_sample(
     mirror = slice(None, None, -1 if config.flip and rng.random() < 0.5 else 1)
     turn = slice(None, None, -1 if config.vertical_flip and rng.random() < 0.5 else 1)
     image = np.empty((pixels.shape[2], *config.crop), np.float32)
-    label = np.empty(config.crop, np.int64)
     if size != config.crop:
         image[...] = np.asarray(mean, np.float32)[:, None, None]
-        label.fill(IGNORE)
     # Writing through flipped, transposed views places, flips, converts and reorders the pixels in one pass.
     image.transpose(1, 2, 0)[turn, mirror][place] = pixels
-    label[turn, mirror][place] = resize_nearest(sample.label.numpy()[inside], *size)
-    valid = label != IGNORE
-    return Sample(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(valid), sample.id)
+
+    def moved(plane: torch.Tensor, outside: int, dtype: type) -> torch.Tensor:
+        """A plane H×W of the sample as it is in the crop."""
+        crop = np.full(config.crop, outside, dtype)
+        crop[turn, mirror][place] = resize_nearest(plane.numpy()[inside], *size)
+        return torch.from_numpy(crop)
+
+    label = moved(sample.label, IGNORE, np.int64)
+    if sample.unlabeled is None:
+        return Sample(torch.from_numpy(image), label, label != IGNORE, sample.id)
+    valid, unlabeled = (moved(mask, False, np.bool_) for mask in (sample.valid, sample.unlabeled))
+    return Sample(torch.from_numpy(image), label, valid, sample.id, unlabeled)
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -57,8 +57,9 @@ def choose_channels(splits: Splits, wanted: Sequence[str]) -> Splits:
         return splits
     train, val = (ChannelReader(reader, indices) for reader in (splits.train, splits.val))
     test = val if splits.test is splits.val else ChannelReader(splits.test, indices)
+    unlabeled = None if splits.unlabeled is None else ChannelReader(splits.unlabeled, indices)
     channels = tuple(splits.channels[index] for index in indices)
-    return replace(splits, channels=channels, train=train, val=val, test=test)
+    return replace(splits, channels=channels, train=train, val=val, test=test, unlabeled=unlabeled)
 
 
 def _position(name: str, channels: Sequence[str]) -> int:

@@ -33,7 +33,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     """Names, with their colors as in "water #1f77b4"."""
     channels: list[str]
     splits: dict[str, SplitFingerprint]
-    """By "train", "val", and "test" if that is a split of its own."""
+    """By "train", "val", "test" if that is a split of its own, and "unlabeled" if there are such images."""
 
 
 def fingerprint(splits: Splits) -> Fingerprint:
@@ -41,6 +41,8 @@ def fingerprint(splits: Splits) -> Fingerprint:
     readers = {"train": splits.train, "val": splits.val, "test": splits.test}
     if splits.tested_on == "val":
         del readers["test"]
+    if splits.unlabeled is not None:
+        readers["unlabeled"] = splits.unlabeled
     return Fingerprint(
         classes=["{} #{:02x}{:02x}{:02x}".format(one.name, *one.color) for one in splits.classes],
         channels=list(splits.channels),

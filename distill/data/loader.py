@@ -1,25 +1,18 @@
-"""Training batches whose content is a pure function of (seed, step).
-
-The stream of samples is endless: the permutation of epoch 0, then that of epoch 1, and so on. Step t takes positions
-t·B … t·B + B - 1. So a run that resumes at step t sees the same samples as an uninterrupted run, with any number of
-workers, and no sample is dropped at the end of an epoch.
-"""
+"""Training batches whose content is a pure function of (seed, step); see `distill.data.order`."""
 
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from multiprocessing import active_children
 
 import cv2
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from deploy.errors import UserError
 from deploy.signals import stopping_signals
+from distill.data.order import Order
 from distill.data.sample import Batch, Sample, stack
-from distill.data.seeding import generator
 from distill.data.view import Key, View
 
 
@@ -41,19 +34,6 @@ SINGLE = Shard()
 """All samples of each step, in one batch."""
 
 
-def step_indices(n: int, batch_size: int, seed: int, step: int) -> list[Key]:
-    """The (epoch, index) of the `batch_size` samples of global step `step`, in a data set of `n` samples."""
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    return [
-        (position // n, int(_permutation(n, seed, position // n)[position % n])) for position in positions
-    ]
-
-
-@lru_cache(maxsize=8)
-def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
-    return generator("order", seed, epoch).permutation(n)
-
-
 def train_batches(
     view: View,
     batch_size: int,
@@ -62,6 +42,7 @@ def train_batches(
     steps: int,
     workers: int = 0,
     shard: Shard = SINGLE,
+    order: Order | None = None,
 ) -> Iterator[Batch]:
     """The batches of one process for steps `start_step` … `start_step + steps - 1`.
 
@@ -76,6 +57,7 @@ def train_batches(
         steps: number of steps.
         workers: processes that load ahead; they end with the iterator. 0 loads in this process.
         shard: the part of each step that this process loads.
+        order: which images make up a batch; None: all images of the view in turn.
 
     Yields:
         `steps · shard.micro` batches.
@@ -91,14 +73,15 @@ def train_batches(
             "micro-batch(es): change the batch size"
         )
     steps_to_load = range(start_step, start_step + steps)
-    return _load(view, _BatchSampler(len(view), batch_size, seed, steps_to_load, shard), workers)
+    order = order or Order(len(view))
+    return _load(view, _BatchSampler(order, batch_size, seed, steps_to_load, shard), workers)
 
 
 @dataclass(frozen=True)
 class _BatchSampler:
     """The keys of each micro-batch of one process: a batch sampler for DataLoader."""
 
-    n: int
+    order: Order
     batch_size: int
     seed: int
     steps: range
@@ -111,7 +94,7 @@ class _BatchSampler:
         shard = self.shard
         size = self.batch_size // (shard.world * shard.micro)
         for step in self.steps:
-            keys = step_indices(self.n, self.batch_size, self.seed, step)
+            keys = self.order.keys(self.batch_size, self.seed, step)
             for part in range(shard.micro):
                 first = (part * shard.world + shard.rank) * size
                 yield keys[first : first + size]

@@ -17,14 +17,17 @@ from distill.data.grasp.files import channels_of
 from distill.data.grasp.jacquard import open_jacquard
 from distill.data.grasp.tabletop import open_tabletop
 from distill.data.splits import Splits
+from distill.data.unlabeled import with_unlabeled
 
 Opener = Callable[[DataConfig, int], Splits]
 """From configuration and seed to splits."""
 
 
 def _choosing(open_all: Opener) -> Opener:
-    """An opener that reduces the data of another to the channels in `--data.channels`."""
-    return lambda config, seed: choose_channels(open_all(config, seed), config.channels)
+    """An opener that adds images without labels to the data of another, and chooses the channels of both."""
+    return lambda config, seed: choose_channels(
+        with_unlabeled(open_all(config, seed), config), config.channels
+    )
 
 
 SEGMENTATION_DATASETS: Mapping[str, Opener] = {

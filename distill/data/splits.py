@@ -29,6 +29,16 @@ def files_of(reader: Reader, index: int) -> tuple[Path, ...]:
     return () if files is None else files(index)
 
 
+def read_all(reader: Reader) -> None:
+    """Read every sample once, so that one that cannot be read is found before a training begins.
+
+    Raises:
+        UserError: as the reader does; the message names the file.
+    """
+    for index in range(len(reader)):
+        reader[index]
+
+
 @dataclass(frozen=True)
 class Splits:
     """A data set: training, validation and test samples that share classes and channels."""
@@ -43,6 +53,8 @@ class Splits:
     val: Reader
     test: Reader
     """The validation reader itself if the test labels of the data set are not public."""
+    unlabeled: Reader | None = None
+    """Images without labels, with the same channels; the student alone learns from them."""
     task: str = "segmentation"
     """A name in `distill.tasks.registry.TASKS`; it determines the type of the samples."""
 

@@ -45,7 +45,7 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
     for index in range(len(reader)):
         sample = reader[index]
         moments.append(moments_of(sample.image[:, sample.valid].numpy()))
-        counts[index] = np.bincount(sample.label[sample.valid].numpy(), minlength=num_classes)
+        counts[index] = np.bincount(sample.label[sample.labeled].numpy(), minlength=num_classes)
     count, mean, std = total_moments(moments)
     if not count.all():
         raise UserError(

@@ -55,6 +55,8 @@ class TrainView(Dataset):
     `deploy.inference.normalize`). Both are float32 without color jitter, which standardization would mostly undo."""
     class_images: Sequence[np.ndarray] = ()
     """Indices of the images that contain each class; required by `augment.balance`."""
+    labeled: int | None = None
+    """Number of images with labels, the first ones of `reader`; None = all. The others are never crops of a class."""
     cached: SampleCache[Sample] = field(init=False, repr=False)
     """Samples at network scale, before augmentation."""
 
@@ -67,6 +69,7 @@ class TrainView(Dataset):
                 )
         self.mean = tuple(fill_of(tuple(self.mean), self.normalize).tolist())
         self._as_uint8 = self.optical and self.normalize == "set"
+        self._labeled = len(self.reader) if self.labeled is None else self.labeled
         self._occurring = [(label, images) for label, images in enumerate(self.class_images) if len(images)]
         self.cached = SampleCache(self._load, _bytes, self.cache)
 
@@ -86,10 +89,10 @@ class TrainView(Dataset):
         if self.augment is None:
             base = self.cached[index]
             image = base.image.to(torch.float32, memory_format=torch.contiguous_format)
-            return Sample(image, base.label.long(), base.valid, base.id)
+            return replace(base, image=image, label=base.label.long())
         rng = augmentation_generator(self.seed, epoch, index, self.views)
         target_class = None
-        if self.augment.balance and rng.random() < self.augment.balance:
+        if self.augment.balance and index < self._labeled and rng.random() < self.augment.balance:
             target_class, images = self._occurring[rng.integers(len(self._occurring))]
             index = int(images[rng.integers(len(images))])
         return augment_sample(self.cached[index], self.augment, rng, self.mean, self._as_uint8, target_class)
@@ -114,19 +117,19 @@ class TrainView(Dataset):
             has_data = np.all(np.isfinite(image), axis=2)
             image = filled(image, has_data, np.asarray(self.mean, np.float32), self.normalize)
         label = sample.label.numpy().astype(np.uint8)
+        masks = [] if sample.unlabeled is None else [sample.valid.numpy(), sample.unlabeled.numpy()]
         if self.resize == "stretch":
-            image, label = resize(image, *self.size), resize_nearest(label, *self.size)
+            image = resize(image, *self.size)
+            label, *masks = (resize_nearest(plane, *self.size) for plane in (label, *masks))
         # uint8 images stay channels-last in memory, the layout that augmentation reads fastest.
         planes = (
             image.transpose(2, 0, 1) if self._as_uint8 else np.ascontiguousarray(image.transpose(2, 0, 1))
         )
-        return Sample(
-            image=torch.from_numpy(planes),
-            label=torch.from_numpy(label),
-            valid=torch.from_numpy(label != IGNORE),
-            id=sample.id,
+        valid, unlabeled = (
+            map(torch.from_numpy, masks) if masks else (torch.from_numpy(label != IGNORE), None)
         )
+        return Sample(torch.from_numpy(planes), torch.from_numpy(label), valid, sample.id, unlabeled)
 
 
 def _bytes(sample: Sample) -> int:
-    return sum(t.numel() * t.element_size() for t in (sample.image, sample.label, sample.valid))
+    return sum(value.nbytes for value in vars(sample).values() if isinstance(value, torch.Tensor))

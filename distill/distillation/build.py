@@ -1,5 +1,7 @@
 """Build a distillation from its configuration: losses, teachers, and the source of their outputs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -8,6 +10,7 @@ from distill.data.fingerprint import digest_of
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.losses.distillation_loss import DistillationLoss, DistillationTerms, features_of, shapes_of
+from distill.losses.pseudo_labels import PseudoLabels, pseudo_label_weights
 from distill.run_context import RunContext
 from distill.training.checkpoint_metadata import network_from
 from distill.training.log import say
@@ -41,7 +44,10 @@ def build_distillation(
     """
     config, accelerator = context.config, context.accelerator
     distill, terms = config.distill, terms or context.terms
-    distillation_loss = build_distillation_loss(distill, terms, teacher, student).to(accelerator.device)
+    counts = context.stats.class_pixels
+    distillation_loss = build_distillation_loss(distill, terms, teacher, student, counts).to(
+        accelerator.device
+    )
     networks = [teacher, *(network_from(path, context.data) for path in distill.teachers)]
     channels_last = config.student_train.channels_last
     teach = online_teacher(
@@ -71,7 +77,11 @@ def init_student(teacher: nn.Module, student: nn.Module, distill: DistillConfig)
 
 
 def build_distillation_loss(
-    distill: DistillConfig, terms: DistillationTerms, teacher: nn.Module, student: nn.Module
+    distill: DistillConfig,
+    terms: DistillationTerms,
+    teacher: nn.Module,
+    student: nn.Module,
+    class_pixels: Sequence[int] = (),
 ) -> DistillationLoss:
     """Build the distillation loss of a configuration for two networks.
 
@@ -80,6 +90,7 @@ def build_distillation_loss(
         terms: the parsed terms of the loss.
         teacher: on any device.
         student: on any device; the loss compares its output with the teacher's.
+        class_pixels: labeled training pixels of each class, for `DistillConfig.class_weights`.
 
     Raises:
         UserError: the losses do not fit the networks (see `DistillationLoss`).
@@ -87,4 +98,7 @@ def build_distillation_loss(
     image = torch.zeros(1, channels_of(student), PROBE, PROBE, device=next(student.parameters()).device)
     teacher_device = next(teacher.parameters()).device
     shapes = shapes_of(student, image), shapes_of(teacher, image.to(teacher_device))
-    return DistillationLoss(terms.main, terms.aux, *shapes, trust=distill.trust)
+    pseudo_labels = PseudoLabels(
+        distill.min_confidence, pseudo_label_weights(distill.class_weights, class_pixels)
+    )
+    return DistillationLoss(terms.main, terms.aux, *shapes, trust=distill.trust, pseudo_labels=pseudo_labels)

@@ -93,10 +93,10 @@ def combined(logits: Sequence[Tensor], batch: Batch, combine: str) -> Tensor:
 
 
 def _mean_log_probability(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean log-probability of the labels over the valid pixels of each image: N, 0 for an image without any."""
-    log_p = label_probability(logits, batch.label, batch.valid).clamp(min=1e-6).log()
-    valid = batch.valid.float()
-    return (log_p * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
+    """Mean log-probability of the labels over the labeled pixels of each image: N, 0 for an image without any."""
+    log_p = label_probability(logits, batch.label, batch.labeled).clamp(min=1e-6).log()
+    labeled = batch.labeled.float()
+    return (log_p * labeled).flatten(1).sum(1) / labeled.flatten(1).sum(1).clamp(min=1)
 
 
 def cached_teacher(

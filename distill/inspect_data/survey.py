@@ -118,7 +118,7 @@ class PixelCounter:
         image = sample.image.numpy()
         finite = np.isfinite(image)
         has_data = finite.all(axis=0)
-        labeled = sample.valid.numpy() if isinstance(sample, Sample) else None
+        labeled = sample.labeled.numpy() if isinstance(sample, Sample) else None
         for values, known, numbers in zip(image, finite, self.channels.values(), strict=True):
             numbers.update(values[known if labeled is None else labeled])
         self.sizes["×".join(map(str, has_data.shape))] += 1
@@ -150,7 +150,7 @@ class LabelCounter:
 
     def update(self, sample: Sample) -> Iterator[list[Cell]]:
         """Count an image; rows hold place, size, share of valid pixels, and the share of each class in these."""
-        label, valid = sample.label.numpy(), sample.valid.numpy()
+        label, valid = sample.label.numpy(), sample.labeled.numpy()
         counts = self._counts(label[valid])
         self.pixels += counts
         self.images += counts > 0

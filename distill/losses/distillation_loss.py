@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from deploy.errors import UserError
 from distill.data.sample import Batch
-from distill.losses.common import at_least_float32
+from distill.losses.common import at_size_of
 from distill.losses.distillation.cirkd import MemoryBank
 from distill.losses.distillation.common import Pixels
 from distill.losses.expression import Term, parse_terms
+from distill.losses.pseudo_labels import PseudoLabels
 from distill.losses.registry import DISTILLATION_LOSSES
 from teacher.pspnet import Output
 
@@ -66,7 +67,9 @@ class DistillationLoss(nn.Module):
         student: channels of the student's maps.
         teacher: channels of the teacher's maps.
         trust: "label" weighs each pixel by the probability that the teacher assigns to its label; "everywhere" weighs
-            all pixels alike.
+            all pixels alike. Pixels without a label weigh 1.
+        pseudo_labels: weighs pixels without a label, and gives losses that need labels the teacher's; by default they
+            all weigh alike.
 
     Raises:
         UserError: student and teacher differ in the number of classes, one of them lacks a feature (the message lists
@@ -80,8 +83,10 @@ class DistillationLoss(nn.Module):
         student: Shapes,
         teacher: Shapes,
         trust: str = "everywhere",
+        pseudo_labels: PseudoLabels | None = None,
     ) -> None:
         super().__init__()
+        self.pseudo_labels = pseudo_labels or PseudoLabels()
         if student.logits != teacher.logits:
             raise UserError(
                 f"the teacher has {teacher.logits} classes, the student {student.logits}; train both on one data set"
@@ -109,15 +114,19 @@ class DistillationLoss(nn.Module):
         Args:
             output: the student's output, with the features that the terms name.
             teacher: the teacher's output for the same images.
-            batch: labels and valid pixels.
+            batch: labels and valid pixels, with a label or without.
 
         Returns:
             A scalar, the mean over the valid pixels of the batch; 0, with zero gradient, if no pixel is valid.
         """
-        weight = batch.valid.float()
+        weight, label = batch.valid.float(), batch.label
         if self.trust == "label":
-            weight = weight * label_probability(teacher.logits, batch.label, batch.valid)
-        pixels = Pixels(weight, batch.label, self.num_classes)
+            weight = weight * label_probability(teacher.logits, label, batch.labeled)
+        if batch.unlabeled is not None:
+            seen, counts = self.pseudo_labels(teacher.logits, label)
+            weight = torch.where(batch.unlabeled, counts, weight)
+            label = torch.where(batch.unlabeled, seen, label)
+        pixels = Pixels(weight, label, self.num_classes)
         losses = sum(
             term.weight * self._loss(i, term, output, teacher, pixels) for i, term in enumerate(self.main)
         )
@@ -166,21 +175,19 @@ def parse_aux_terms(text: str) -> tuple[Term, ...]:
 
 
 @torch.no_grad()
-def label_probability(logits: Tensor, label: Tensor, valid: Tensor) -> Tensor:
+def label_probability(logits: Tensor, label: Tensor, labeled: Tensor) -> Tensor:
     """The probability that the teacher assigns to each pixel's label.
 
     Args:
         logits: of the teacher, floating N×K×h×w; upsampled bilinearly to the label.
-        label: int64 N×H×W, any value where not valid.
-        valid: bool N×H×W.
+        label: int64 N×H×W, any value where not known.
+        labeled: bool N×H×W.
 
     Returns:
-        Float32 or float64 N×H×W in 0..1, without gradient; 1 where not valid.
+        Float32 or float64 N×H×W in 0..1, without gradient; 1 where the label is not known.
     """
-    logits = at_least_float32(logits)
-    if logits.shape[-2:] != label.shape[-2:]:
-        logits = F.interpolate(logits, label.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.exp(-F.cross_entropy(logits, torch.where(valid, label, -100), reduction="none"))
+    target = torch.where(labeled, label, -100)
+    return torch.exp(-F.cross_entropy(at_size_of(label, logits), target, reduction="none"))
 
 
 @torch.no_grad()

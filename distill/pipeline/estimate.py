@@ -9,6 +9,7 @@ from torch import nn
 
 from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.sample import Batch, stack
+from distill.data.unlabeled import order_of
 from distill.pipeline.networks import new_network
 from distill.pipeline.stages import training_stage
 from distill.run_context import RunContext
@@ -87,7 +88,8 @@ def teaching_seconds(context: RunContext, forward: float) -> float:
     config, processes = context.config, context.accelerator.num_processes
     if not (config.distill.weight and config.student_train.steps):
         return 0.0
-    views = config.distill.views * len(context.splits.train)
+    order = order_of(context.splits, config.data)
+    views = config.distill.views * (order.labeled + order.unlabeled)
     images = views or config.student_train.steps * config.student_train.batch_size
     return images * forward * (1 + len(config.distill.teachers)) / processes
 

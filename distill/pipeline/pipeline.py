@@ -20,7 +20,9 @@ from deploy.bundle.manifest import MODEL
 from deploy.evaluation.receipt import HopReceipt, Receipt, require_passed
 from deploy.heartbeat import working
 from deploy.signals import Stopped
+from deploy.signing.sbom import DATA
 from distill.config import RunConfig
+from distill.data.fingerprint import digest_of
 from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
 from distill.page.render import FILE as PAGE
@@ -99,6 +101,8 @@ def to_device(context: RunContext, network: nn.Module, qat: QatNetwork | None = 
     """
     config, bundle = context.config, context.config.out / "student.bundle"
     provenance = _provenance(config) | ({"qat_steps": str(config.int8.qat_steps)} if qat else {})
+    if context.splits.unlabeled is not None and not config.no_teacher:
+        provenance |= {f"{DATA}unlabeled": digest_of(context.splits.unlabeled)}
     with working("exporting the student", say):
         model = export(bundle, network, context, provenance)
     with working("scoring the export on the test split", say):

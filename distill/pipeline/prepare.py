@@ -10,7 +10,7 @@ from deploy.files.atomic import write_json
 from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig, TrainConfig
-from distill.data.splits import Splits
+from distill.data.splits import Splits, read_all
 from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss
 from distill.export.to_onnx import input_spec
@@ -117,12 +117,15 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
     Mean and deviation are those of the teacher's weights file where it describes them.
 
     Raises:
-        UserError: no training image has a valid pixel, or a class has none.
+        UserError: no training image has a valid pixel, a class has none, or an image without labels cannot be read.
     """
     path = config.out / "stats.json"
     if accelerator.is_main_process and not path.exists():
         with working("statistics of the training split", say):
             stats = task.statistics(config, splits)
+        if splits.unlabeled is not None and not config.no_teacher:
+            with working("reading the images without labels", say):
+                read_all(splits.unlabeled)
         for line in check_class_pixels(config.data, splits, stats):
             say(line)
         stats, lines = with_normalization(config, splits, stats)

@@ -38,9 +38,12 @@ def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module | None
     folder = config.out / f"qat-{steps}-{config.int8.qat_lr:g}"
     # ranges are learned on whole images, as on the device
     whole_images = replace(config, augment=replace(config.augment, crop=config.data.size))
-    stage = training_stage(context.with_config(whole_images), folder.name, config.student)
+    distills = teacher is not None and config.distill.weight > 0
+    stage = training_stage(context.with_config(whole_images), folder.name, config.student, distills=distills)
     training = _schedule(config.student_train, steps, config.int8.qat_lr)
-    first = train_batches(stage.view, training.batch_size, config.seed, 0, CALIBRATION_BATCHES)
+    first = train_batches(
+        stage.view, training.batch_size, config.seed, 0, CALIBRATION_BATCHES, order=stage.order
+    )
     device = context.accelerator.device
     images = [normalized(batch, stage.mean, stage.std, channels_last=False).to(device) for batch in first]
     try:
@@ -52,7 +55,7 @@ def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module | None
         load_finished(qat, folder, context)
     else:
         distillation = None
-        if teacher is not None and config.distill.weight > 0:
+        if teacher is not None and distills:
             terms = _terms_on_outputs(context)
             distillation = build_distillation(teacher, student, stage, context, terms)
         options = {"distillation": distillation, "resume": config.resume}

@@ -9,6 +9,8 @@ from torch import nn
 
 from deploy.errors import UserError
 from distill.config import ModelConfig, TrainConfig
+from distill.data.readers import training_images
+from distill.data.unlabeled import order_of
 from distill.distillation.build import build_distillation, init_student
 from distill.export.evaluate import evaluate, torch_model
 from distill.pipeline.networks import new_network
@@ -114,7 +116,7 @@ def _train_new(
     if teacher is not None:
         init_student(teacher, network, config.distill)
     distills = teacher is not None and config.distill.weight > 0
-    stage = training_stage(context, name, model, views=config.distill.views if distills else 0)
+    stage = training_stage(context, name, model, config.distill.views if distills else 0, distills)
     distillation = None
     if teacher is not None and distills:
         distillation = build_distillation(teacher, network, stage, context)
@@ -122,7 +124,9 @@ def _train_new(
     return train(network, stage, training, context.accelerator, **options)
 
 
-def training_stage(context: RunContext, name: str, model: ModelConfig, views: int = 0) -> Stage:
+def training_stage(
+    context: RunContext, name: str, model: ModelConfig, views: int = 0, distills: bool = False
+) -> Stage:
     """The inputs of a model's training: augmented views of the training split, scored on the validation split.
 
     Args:
@@ -130,18 +134,21 @@ def training_stage(context: RunContext, name: str, model: ModelConfig, views: in
         name: name of the training and of its folder.
         model: the network.
         views: fixed number of views of each image; 0 = new ones in every epoch.
+        distills: whether there is a teacher, by which images without labels count.
     """
     config, data, stats, task = context.config, context.data, context.stats, context.task
+    splits = training_images(data.splits) if distills else data.splits
     return Stage(
         name=name,
         folder=config.out / name,
-        view=task.view(config, data.splits, stats, views),
+        view=task.view(config, splits, stats, views),
         mean=torch.tensor(stats.mean).view(-1, 1, 1),
         std=torch.tensor(stats.std).view(-1, 1, 1),
         task_loss=task.loss(config, stats, context.accelerator.device),
         aux=config.loss.aux,
         seed=config.seed,
         evaluate=lambda network: validate(context, network, context.accelerator),
+        order=order_of(data.splits, config.data) if distills else None,
         metadata=checkpoint_metadata(model, config.loss.aux > 0, data),
     )
 

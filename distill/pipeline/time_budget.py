@@ -66,7 +66,8 @@ def _fitted(context: RunContext, speeds: Mapping[str, Speed]) -> dict[str, objec
     changes = shortened(config, plan(context, speeds))
     steps, full = changes.get("teacher_train.steps"), config.teacher_train.steps
     others = config.distill.teachers or config.teacher.weights is not None
-    if not isinstance(steps, int) or steps >= LEAST_TEACHING * full or others:
+    needed = others or context.splits.unlabeled is not None  # images that only a teacher explains
+    if not isinstance(steps, int) or steps >= LEAST_TEACHING * full or needed:
         return changes
     alone = context.with_config(replace(config, no_teacher=True))
     if context.accelerator.is_main_process:
@@ -86,8 +87,11 @@ def summary_lines(context: RunContext, trainings: Sequence[PlannedTraining] | No
     """
     config, splits, accelerator = context.config, context.splits, context.accelerator
     counts = f"{len(splits.train)} training, {len(splits.val)} validation, {len(splits.test)} test images"
+    others = (
+        "" if splits.unlabeled is None or config.no_teacher else f", {len(splits.unlabeled)} without labels"
+    )
     height, width = config.data.size
-    yield f"data      {splits.name}: {counts}; {', '.join(splits.channels)} at {height}×{width}"
+    yield f"data      {splits.name}: {counts}{others}; {', '.join(splits.channels)} at {height}×{width}"
     if splits.classes:
         names = [info.name for info in splits.classes]
         more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""

@@ -12,6 +12,7 @@ from deploy.quantize.limits import MIN_CALIBRATION_IMAGES
 from distill.config import DataConfig, RunConfig, TrainConfig
 from distill.data.splits import Splits, files_of
 from distill.data.stats import Stats
+from distill.data.unlabeled import check_batch, order_of
 from distill.export_config import MAX_INT8_OPSET
 from distill.losses.distillation_loss import DistillationTerms
 from distill.tasks.task import TrainingTask
@@ -39,6 +40,12 @@ def check_config(config: RunConfig, processes: int) -> None:
         )
     if config.no_teacher and config.distill.teachers:
         raise UserError("--distill.teachers: does not go with --no-teacher; choose one")
+    if config.data.unlabeled and (config.no_teacher or not config.distill.weight):
+        other = "--no-teacher" if config.no_teacher else "--distill.weight 0"
+        raise UserError(
+            f"--data.unlabeled {config.data.unlabeled}: a teacher says what these images show, and {other} has none;"
+            " leave one of the two out"
+        )
     if config.int8.enabled and config.export.opset > MAX_INT8_OPSET:
         raise UserError(
             f"--export.opset {config.export.opset}: INT8 needs opset {MAX_INT8_OPSET} or older; give that, or"
@@ -60,6 +67,8 @@ def check_data(
             " add images, or give --int8.no-enabled"
         )
     task.check(config, splits, distillation)
+    if not config.no_teacher:
+        check_batch("student-train", config.student_train.batch_size, order_of(splits, config.data))
 
 
 def fit_crop(config: RunConfig) -> tuple[RunConfig, list[str]]:

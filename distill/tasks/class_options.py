@@ -26,7 +26,7 @@ def refuse_class_options(
             if term.loss not in allowed:
                 names = ", ".join(allowed)
                 raise UserError(f"{option}: {term.loss} is for classes, the data has {has}; use {names}")
-    loss, data, augment, distill = config.loss, config.data, config.augment, config.distill
+    loss, distill = config.loss, config.distill
     if distill.trust == "label" or distill.combine == "label":
         raise UserError(
             f"--distill.trust and --distill.combine label: are for classes, the data has {has}; leave them out"
@@ -37,11 +37,21 @@ def refuse_class_options(
         )
     if loss.class_weights != "none" or loss.class_weight_values:
         raise UserError(f"--loss.class-weights: are for classes, the data has {has}; leave them out")
+    _refuse_data_options(config, has)
+
+
+def _refuse_data_options(config: RunConfig, has: str) -> None:
+    """The same for options of images and crops."""
+    data, augment = config.data, config.augment
     if data.resize != "stretch":
         raise UserError(f"--data.resize {data.resize}: is for segmentation, the data has {has}; use stretch")
     if data.normalize != "set":
         raise UserError(
             f"--data.normalize {data.normalize}: is for segmentation, the data has {has}; use set"
+        )
+    if data.unlabeled or data.labels:
+        raise UserError(
+            f"--data.unlabeled and --data.labels: are for segmentation, the data has {has}; leave them out"
         )
     if augment.balance or augment.max_no_data < 1:
         raise UserError(

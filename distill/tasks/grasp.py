@@ -92,7 +92,7 @@ class GraspTask:
         """The terms against the target maps."""
 
         def loss(logits: Tensor, batch: Batch) -> Tensor:
-            return task_loss(self.terms, GRASP_LOSSES, logits, batch.label, batch.valid)
+            return task_loss(self.terms, GRASP_LOSSES, logits, batch.label, batch.labeled)
 
         return loss
 

@@ -48,7 +48,7 @@ def segmentation_loss(terms: Sequence[Term], class_weights: Tensor | None = None
     """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        return task_loss(terms, SEGMENTATION_LOSSES, logits, batch.label, batch.valid, class_weights)
+        return task_loss(terms, SEGMENTATION_LOSSES, logits, batch.label, batch.labeled, class_weights)
 
     return loss
 
@@ -84,7 +84,7 @@ class SegmentationTask:
         return replace(stats, mean=(0.0,) * count, std=(1.0,) * count, normalize=config.data.normalize)
 
     def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> TrainView:
-        """Augmented images with labels."""
+        """Augmented images with their labels; those beyond the images of `stats` have none."""
         data = config.data
         return TrainView(
             splits.train,
@@ -98,6 +98,7 @@ class SegmentationTask:
             cache=data.cache,
             normalize=data.normalize,
             class_images=images_by_class(stats),
+            labeled=stats.images,
         )
 
     def loss(self, config: RunConfig, stats: Stats, device: torch.device) -> TaskLoss:
@@ -127,8 +128,8 @@ class SegmentationTask:
         )
 
     def arrays(self, sample: Sample, optical: bool) -> EvalSample:
-        """Image H×W×C, labels H×W and valid H×W."""
-        return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.valid.numpy()
+        """Image H×W×C, labels H×W, and where they are known."""
+        return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.labeled.numpy()
 
     def metadata(self, stats: Stats) -> dict[str, Any]:
         """No further entries: classes and normalization are in every checkpoint."""

@@ -25,7 +25,7 @@ from distill.losses.distillation_loss import DistillationTerms
 from distill.losses.registry import Loss
 
 TaskLoss = Callable[[Tensor, Batch], Tensor]
-"""From logits N×K×h×w and a batch to a scalar: the mean over valid pixels, 0 with zero gradient if there are none."""
+"""From logits N×K×h×w and a batch to a scalar: the mean over labeled pixels, 0 with zero gradient if there are none."""
 
 Head = Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
 """The end of the exported graph: from scores N×K×h×w, as the network returns them, and a function that resizes maps of

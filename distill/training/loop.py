@@ -22,9 +22,10 @@ from distill.data.loader import Shard, train_batches
 from distill.data.sample import Batch
 from distill.data.seeding import generator
 from distill.training.activation_checkpointing import checkpointed
-from distill.training.distributed import any_process, sum_over_processes
+from distill.training.distributed import any_process
 from distill.training.log import TrainLog
 from distill.training.optim import build_optimizer, learning_rate, set_learning_rate
+from distill.training.parts import Part, counted
 from distill.training.signals import StoppedSafely, StopRequests, stop_requests
 from distill.training.stage import Interrupted, Stage
 from distill.training.step_module import Distillation, TrainStepModule, normalized
@@ -92,9 +93,9 @@ class Training:
         """The micro-batches of this process from step `start` to the last."""
         config, process = self.config, self.accelerator
         shard = Shard(process.process_index, process.num_processes, config.accumulate)
-        left, seed = config.steps - start, self.stage.seed
+        left, stage = config.steps - start, self.stage
         return train_batches(
-            self.stage.view, config.batch_size, seed, start, left, workers=config.workers, shard=shard
+            stage.view, config.batch_size, stage.seed, start, left, config.workers, shard, stage.order
         )
 
     def open_log(self, start: int) -> AbstractContextManager[TrainLog | None]:
@@ -111,9 +112,9 @@ class Training:
     def step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Take one optimizer step over `accumulate` micro-batches.
 
-        The loss of each micro-batch of each process is weighted by its number of valid pixels, so the step is that of
-        the whole batch. (The weights are pixels with class weights too, so the step then depends slightly on how the
-        batch is divided.)
+        The losses of each micro-batch of each process are weighted by its numbers of valid and labeled pixels, so the
+        step is that of the whole batch (see `distill.training.parts`). (The weights are pixels with class weights too,
+        so the step then depends slightly on how the batch is divided.)
 
         Args:
             step: 0-based.
@@ -123,26 +124,22 @@ class Training:
             The detached loss terms with the same weights: their sum over all processes is the loss of the batch. Empty
             if no pixel is valid in any process; then no weight, momentum or norm has changed.
         """
-        config, processes = self.config, self.accelerator.num_processes
+        config = self.config
         seed = generator("dropout", self.stage.seed, step, self.accelerator.process_index).integers(2**63)
         torch.manual_seed(int(seed))
         set_learning_rate(self.optimizer, self.rate(step))
         self.model.train()
         micro = [next(batches) for _ in range(config.accumulate)]
-        counts = [int(batch.valid.sum()) for batch in micro]
-        totals = sum_over_processes(counts, self.accelerator)
-        if sum(totals) == 0:
+        parts = counted(micro, self.accelerator)
+        if not parts:
             return {}
-        # All processes skip a micro-batch, or none: they wait for each other's gradients and statistics.
-        parts = [part for part in zip(micro, counts, totals, strict=True) if part[2]]
         sums: dict[str, Tensor] = {}
-        for index, (batch, count, anywhere) in enumerate(parts):
+        for index, part in enumerate(parts):
             unfinished = index + 1 < len(parts)
-            share = count / sum(totals)
             with self.accelerator.no_sync(self.model) if unfinished else nullcontext():
-                terms = self.backward(step, batch, share, anywhere == batch.valid.numel() * processes)
+                terms = self.backward(step, part)
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term.detach() * share
+                sums[name] = sums.get(name, 0.0) + term.detach() * part.share
         if config.clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
@@ -150,36 +147,32 @@ class Training:
         self.state.stepped()
         return sums
 
-    def backward(
-        self, step: int, batch: Batch, share: float = 1.0, complete: bool = False
-    ) -> dict[str, Tensor]:
+    def backward(self, step: int, part: Part) -> dict[str, Tensor]:
         """Add the gradients of a micro-batch, and return the terms of its loss.
 
         Args:
             step: 0-based.
-            batch: the micro-batch of this process.
-            share: its fraction of the step's valid pixels.
-            complete: whether every pixel of the micro-batch is valid, in all processes.
+            part: the micro-batch of this process.
         """
-        valid = batch.valid if self.config.masked_norm and not complete else None
+        valid = part.batch.valid if self.config.masked_norm and not part.complete else None
         with step_norms(self.accelerator, self.config.masked_norm, valid):
-            terms = self.loss_terms(step, batch)
+            terms = self.loss_terms(step, part)
         # gradients are averaged over processes, not summed
-        self.accelerator.backward(terms["loss"] * (share * self.accelerator.num_processes))
+        self.accelerator.backward(terms["loss"] * (part.share * self.accelerator.num_processes))
         return terms
 
-    def loss_terms(self, step: int, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, step: int, part: Part) -> dict[str, Tensor]:
         """Run the teacher, and compute the terms of the loss of a batch (see `TrainStepModule`).
 
         Raises:
             UserError: the loss is not finite; the message names the images.
         """
-        stage, config, distillation = self.stage, self.config, self.distillation
+        stage, config, distillation, batch = self.stage, self.config, self.distillation, part.batch
         moved = batch.to(self.accelerator.device, non_blocking=True)
         image = normalized(moved, stage.mean, stage.std, config.channels_last)
         target = distillation.teacher(moved, image) if distillation else None
         weight = distillation.weight_at(step, config.steps) if distillation else 0.0
-        terms = self.model(image, moved, target, weight)
+        terms = self.model(image, moved, target, weight, part.task_weight)
         if not torch.isfinite(terms["loss"]):
             raise UserError(
                 f"{stage.name}: the loss is {terms['loss'].item()} on the batch {', '.join(batch.ids)};"

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from deploy.errors import UserError
+from distill.data.order import Order
 from distill.data.view import View
 from distill.tasks.task import TaskLoss
 from distill.training.checkpoint import Meta
@@ -42,5 +43,7 @@ class Stage:
     aux: float = 0.4
     """Weight λ_aux of the auxiliary head."""
     evaluate: Evaluate | None = None
+    order: Order | None = None
+    """Which images make up a batch; None: all images of the view in turn."""
     metadata: Meta = field(default_factory=dict)
     """Description of the network in its checkpoint (see `distill.training.checkpoint_metadata`)."""

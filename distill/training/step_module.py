@@ -55,7 +55,12 @@ class TrainStepModule(nn.Module):
         self.aux_weight = aux_weight
 
     def forward(
-        self, image: Tensor, batch: Batch, target: TeacherOutput | None, kd_weight: float
+        self,
+        image: Tensor,
+        batch: Batch,
+        target: TeacherOutput | None,
+        kd_weight: float,
+        task_weight: float = 1.0,
     ) -> dict[str, Tensor]:
         """Compute the terms of the loss.
 
@@ -64,18 +69,19 @@ class TrainStepModule(nn.Module):
             batch: the labels of these images.
             target: the teacher's output for them; None for a training without a teacher.
             kd_weight: λ_kd of the step.
+            task_weight: factor of the losses against labels (see `distill.training.parts`).
 
         Returns:
             Scalars: "task", "kd" and "aux" where they are computed, and "loss", their weighted sum.
         """
         output = self.network(image)
-        terms = {"task": self.task_loss(output.logits, batch)}
+        terms = {"task": task_weight * self.task_loss(output.logits, batch)}
         total = terms["task"]
         if self.distillation_loss is not None and target is not None:
             terms["kd"] = self.distillation_loss(output, target, batch)
             total = total + kd_weight * terms["kd"]
         if output.aux is not None and self.aux_weight:
-            terms["aux"] = self.task_loss(output.aux, batch)
+            terms["aux"] = task_weight * self.task_loss(output.aux, batch)
             total = total + self.aux_weight * terms["aux"]
         return {"loss": total, **terms}
 

@@ -51,7 +51,7 @@ def pairs_in(folder: Path) -> tuple[Pair, ...]:
 
 def _by_stem(folder: Path, kind: str) -> dict[str, Path]:
     paths = list_images(folder)
-    _warn_of_others(folder)
+    warn_of_others(folder)
     named = sorted((unicodedata.normalize("NFC", path.stem), path) for path in paths)
     for (before, path), (after, other) in pairwise(named):
         if before == after:
@@ -60,7 +60,8 @@ def _by_stem(folder: Path, kind: str) -> dict[str, Path]:
     return dict(named)
 
 
-def _warn_of_others(folder: Path) -> None:
+def warn_of_others(folder: Path) -> None:
+    """Warn of files of kinds that are neither read as images nor usual beside them."""
     others = sorted(
         path.name
         for path in folder.iterdir()

@@ -51,18 +51,20 @@ class PairReader:
         pair = self.pairs[index]
         mask = read_mask(pair.mask)
         image = read_image(pair.image, size=mask.shape[:2])
-        self._check(image, pair.image)
+        check_image(image, pair.image, self.channels, self.optical)
         label = self.legend.ids(mask, pair.mask)
         return make_sample(image, label, id=pair.id, num_classes=len(self.legend.values), source=pair.mask)
 
-    def _check(self, image: np.ndarray, path: Path) -> None:
-        if image.shape[2] != self.channels:
-            raise UserError(f"{path}: has {image.shape[2]} channels, but this data set has {self.channels}")
-        if (image.dtype == np.uint8) != self.optical:
-            expected = "uint8" if self.optical else "uint16 or float32"
-            raise UserError(f"{path}: pixels are {image.dtype}, but this data set has {expected} images")
-        if np.issubdtype(image.dtype, np.floating) and np.isnan(image).all():
-            raise UserError(f"{path}: every pixel is NaN; remove the file or write it again")
+
+def check_image(image: np.ndarray, path: Path, channels: int, optical: bool) -> None:
+    """Raise `UserError` unless an image H×W×C has that many channels, is uint8 just if `optical`, and has data."""
+    if image.shape[2] != channels:
+        raise UserError(f"{path}: has {image.shape[2]} channels, but this data set has {channels}")
+    if (image.dtype == np.uint8) != optical:
+        expected = "uint8" if optical else "uint16 or float32"
+        raise UserError(f"{path}: pixels are {image.dtype}, but this data set has {expected} images")
+    if np.issubdtype(image.dtype, np.floating) and np.isnan(image).all():
+        raise UserError(f"{path}: every pixel is NaN; remove the file or write it again")
 
 
 def checked_pairs(pairs: Iterable[Pair], where: Path) -> tuple[Pair, ...]:

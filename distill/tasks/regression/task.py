@@ -82,7 +82,7 @@ class RegressionTask:
         mean, std = stats.target
 
         def loss(logits: Tensor, batch: Batch) -> Tensor:
-            return task_loss(self.terms, LOSSES, logits, (batch.label - mean) / std, batch.valid)
+            return task_loss(self.terms, LOSSES, logits, (batch.label - mean) / std, batch.labeled)
 
         return loss
 
@@ -110,7 +110,7 @@ class RegressionTask:
 
     def arrays(self, sample: Sample, optical: bool) -> EvalSample:
         """Image H×W×C, map H×W and valid H×W."""
-        return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.valid.numpy()
+        return sample.id, image_array(sample.image, optical), sample.label.numpy(), sample.labeled.numpy()
 
     def metadata(self, stats: Stats) -> dict[str, Any]:
         """Mean and deviation that standardize the maps."""

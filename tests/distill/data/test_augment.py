@@ -66,6 +66,24 @@ def test_label_stays_under_its_pixel():
         assert nearest.mean() <= 0.75  # a constant shift of half a pixel would show here
 
 
+def test_the_masks_of_an_image_without_labels_move_with_it():
+    """Where the crop shows a pixel, the masks are those of a label that tells the same."""
+    gap = torch.zeros(30, 36, dtype=torch.bool)
+    gap[8:20, 5:25] = True
+    sample = coordinates(void=False)
+    told = replace(sample, label=torch.where(gap, 255, 0), valid=~gap)
+    unknown = replace(told, label=torch.full_like(told.label, 255), unlabeled=~gap)
+    for expected, found in zip(
+        variants(GEOMETRY, sample=told), variants(GEOMETRY, sample=unknown), strict=True
+    ):
+        assert torch.equal(found.image, expected.image)
+        assert torch.equal(found.valid, expected.valid)
+        assert torch.equal(found.unlabeled, expected.valid)
+        assert not found.labeled.any()
+        assert (found.label == 255).all()
+        assert expected.unlabeled is None
+
+
 def test_masks_are_not_shifted_against_the_image():
     """Mean signed offset between image and label is nil (plain nearest neighbor would give up to half a pixel)."""
     config = replace(GEOMETRY, scale=(0.5, 0.5), crop=(15, 18), flip=False, vertical_flip=False)

@@ -13,7 +13,7 @@ from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.inference.preprocess import prepare
 from distill.config import AugmentConfig, DataConfig
-from distill.data.loader import Shard, step_indices, train_batches
+from distill.data.loader import Shard, train_batches
 from distill.data.sample import Batch, Sample, make_sample
 from distill.data.train_view import TrainView
 from distill.tasks.registry import open_splits
@@ -56,24 +56,6 @@ def assert_equal(first: list[Batch], second: list[Batch]) -> None:
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.label, b.label)
         assert torch.equal(a.valid, b.valid)
-
-
-@pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 4)])
-def test_every_epoch_has_every_index_once(n, batch_size):
-    epochs = 5
-    steps = -(-n * epochs // batch_size)
-    stream = [key for step in range(steps) for key in step_indices(n, batch_size, 1, step)]
-    assert len(stream) == steps * batch_size
-    for epoch in range(epochs):
-        assert sorted(stream[epoch * n : (epoch + 1) * n]) == [(epoch, index) for index in range(n)]
-
-
-def test_order_differs_between_epochs_and_seeds():
-    def order(seed, epoch):
-        return [index for _, index in step_indices(50, 50, seed, epoch)]
-
-    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
-    assert order(0, 1) == order(0, 1)
 
 
 def test_workers_change_nothing_and_leave_nothing_behind():

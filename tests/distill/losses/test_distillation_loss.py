@@ -1,6 +1,7 @@
 """The sum of distillation losses: how it weights pixels and images, what it refuses, and several teachers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from distill.losses.distillation_loss import (
     parse_aux_terms,
 )
 from distill.losses.expression import parse_terms
+from distill.losses.pseudo_labels import PseudoLabels
 from teacher.pspnet import Output
 from tests.distill.tiny import tiny_net
 
@@ -187,3 +189,56 @@ class TestSeveralTeachers:
         torch.testing.assert_close(target.logits.softmax(1), expected)
         assert torch.equal(target.features["layer4"], networks[0](batch.image).features["layer4"])
         assert not any(p.requires_grad for network in networks for p in network.parameters())
+
+
+def partly_labeled(batch: Batch) -> Batch:
+    """The batch without the labels of its first image."""
+    unlabeled = batch.valid.clone()
+    unlabeled[1:] = False
+    return replace(batch, label=torch.where(unlabeled, 255, batch.label), unlabeled=unlabeled)
+
+
+def test_an_image_without_labels_counts_as_one_with_them(batch, maps):
+    loss = distillation_loss("kl(t=2) + at(layer4)")
+    torch.testing.assert_close(loss(*maps, partly_labeled(batch)), loss(*maps, batch))
+
+
+@pytest.mark.parametrize("text", ["boundary(t=2)", "ifvd(layer4)", "cirkd(layer4)"])
+def test_losses_that_need_labels_take_the_teachers(batch, maps, text):
+    seen = torch.nn.functional.interpolate(maps[1].logits, (8, 8), mode="bilinear").argmax(1)
+    told = batch.label.clone()
+    told[0] = seen[0]
+    torch.manual_seed(0)
+    loss = distillation_loss(text)
+    torch.manual_seed(0)
+    same = distillation_loss(text)
+    same.load_state_dict(loss.state_dict())
+    expected = loss(*maps, replace(batch, label=told))
+    torch.testing.assert_close(same(*maps, partly_labeled(batch)), expected)
+
+
+def test_trust_in_labels_leaves_pixels_without_any_alone(batch, maps):
+    loss, unlabeled = distillation_loss(trust="label"), partly_labeled(batch)
+    only = replace(batch, valid=unlabeled.unlabeled, label=unlabeled.label, unlabeled=unlabeled.unlabeled)
+    torch.testing.assert_close(loss(*maps, only), distillation_loss()(*maps, only))
+
+
+def test_unsure_pixels_without_labels_do_not_count(batch, maps):
+    output, target = maps
+    p = target.logits.softmax(1)
+    limit = float(p[0].max(0).values.median())
+    pseudo = PseudoLabels(limit)
+    loss = DistillationLoss(parse_terms("kl(t=2)"), (), SHAPES, SHAPES, pseudo_labels=pseudo)
+    weight = batch.valid.float()
+    weight[0] = (p[0].max(0).values >= limit).float()
+    assert 0.4 < weight[0].mean() < 0.6
+    pixels = Pixels(weight, batch.label, 3)
+    counts = weight.flatten(1).sum(1)
+    expected = (kl(output.logits, target.logits, pixels, t=2.0) * counts).sum() / batch.valid.sum()
+    torch.testing.assert_close(loss(output, target, partly_labeled(batch)), expected)
+
+
+def test_pseudo_labels_are_no_part_of_a_saved_state():
+    pseudo = PseudoLabels(0.5, torch.ones(3))
+    loss = DistillationLoss(parse_terms("kl(t=2)"), (), SHAPES, SHAPES, pseudo_labels=pseudo)
+    assert loss.state_dict() == {}

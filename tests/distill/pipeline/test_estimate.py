@@ -25,8 +25,8 @@ CONFIG = RunConfig(
 )
 
 
-def context_of(config: RunConfig, processes: int = 1) -> Any:
-    splits = SimpleNamespace(train=range(50), val=range(10))
+def context_of(config: RunConfig, processes: int = 1, unlabeled: range | None = None) -> Any:
+    splits = SimpleNamespace(train=range(50), val=range(10), unlabeled=unlabeled)
     return SimpleNamespace(config=config, splits=splits, accelerator=SimpleNamespace(num_processes=processes))
 
 
@@ -52,6 +52,8 @@ def test_cached_outputs_cost_the_teacher_once_per_view():
     student = plan(context_of(cached), SPEEDS)[-1]
     assert (student.step_seconds, student.once_seconds) == (200 * 8 * 1, 3 * 50 * 1)
     assert student.seconds == 1600 + 150 + 2.5
+    student = plan(context_of(cached, unlabeled=range(20)), SPEEDS)[-1]
+    assert student.once_seconds == 3 * 70 * 1
 
 
 def test_steps_give_way_to_the_outputs_of_fixed_views():

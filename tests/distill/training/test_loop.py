@@ -11,6 +11,7 @@ from distill.data.loader import train_batches
 from distill.data.sample import Sample
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
 from distill.training.loop import prepared, train
+from distill.training.parts import Part
 from tests.distill.tiny import distillation, labels_loss, tiny_net
 from tests.distill.training.small_training import SGD, trained, weights
 
@@ -31,7 +32,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(stage, accelerator):
     stage = replace(stage, aux=0.3)
     network = tiny_net().train()
     lesson = distillation(tiny_net(seed=9), network, accelerator, "kl(t=3)", weight=0.7, schedule="cosine")
-    terms = prepared(network, stage, SGD, accelerator, lesson).loss_terms(2, _batch(stage))
+    terms = prepared(network, stage, SGD, accelerator, lesson).loss_terms(2, Part(_batch(stage)))
     weight = 0.7 * 0.5 * (1 + np.cos(np.pi * 2 / 8))
     torch.testing.assert_close(terms["loss"], terms["task"] + weight * terms["kd"] + 0.3 * terms["aux"])
     assert all(term > 0 for term in terms.values())

@@ -80,6 +80,25 @@ def test_balanced_sampling_is_resumed_exactly(stage, tmp_path, accelerator):
     assert torch.equal(trained(again, ADAMW, accelerator, resume=True), straight)
 
 
+@pytest.mark.parametrize("config", [ADAMW, replace(SGD, accumulate=2, masked_norm=True)])
+def test_mixed_batches_are_resumed_exactly(mixed_stage, tmp_path, accelerator, config):
+    teacher, distill = tiny_net(seed=9), {"min_confidence": 0.52}
+    straight = trained(mixed_stage, config, accelerator, teacher, distill=distill)
+    again = replace(mixed_stage, folder=tmp_path / "again")
+
+    def die_after_saving(path, tensors, meta):
+        save_checkpoint(path, tensors, meta)
+        if path.name == "last.safetensors" and meta["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.training.train_state.save_checkpoint", die_after_saving)
+        with pytest.raises(KeyboardInterrupt):
+            trained(again, config, accelerator, teacher, distill=distill)
+    resumed = trained(again, config, accelerator, teacher, distill=distill, resume=True)
+    assert torch.equal(resumed, straight)
+
+
 @pytest.mark.parametrize("loss", ["feature(layer4) + cirkd(layer4)", "kl(t=2) + at(layer4)"])
 def test_adapters_are_resumed_and_left_out_of_the_student(stage, tmp_path, accelerator, loss):
     """Adapters and memories continue bit for bit; the best weights contain neither these nor the teacher."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.loader import Shard, train_batches
+from distill.data.readers import WithoutLabels
 from distill.data.sample import Batch, Sample
 from distill.data.splits import Reader
 from distill.distillation.teachers import cached_teacher, online_teacher
@@ -36,6 +37,7 @@ CONFIGS = {
     "sgd, plateau": replace(SGD, schedule="plateau", plateau_patience=0, eval_every=2),
     "adamw, accumulated": replace(ADAMW, accumulate=2),
     "sgd, accumulated, masked": replace(SGD, accumulate=2, masked_norm=True),
+    "sgd, accumulated, mixed": replace(SGD, accumulate=2),
 }
 LOSS = "kl(t=2) + feature(layer4) + at(layer4)"
 VAL_IMAGES = 5
@@ -98,7 +100,11 @@ def open_context(out: Path) -> RunContext:
 
 def trained(name: str, context: RunContext) -> dict[str, Tensor]:
     """Weights and running statistics after a training with a teacher, auxiliary head and validation."""
-    stage = training_stage(context, name.replace(", ", "-"), context.config.student)
+    mixed = "mixed" in name
+    if mixed:  # the same images once more, without labels
+        splits = replace(context.splits, unlabeled=WithoutLabels(context.splits.train))
+        context = replace(context, data=replace(context.data, splits=splits))
+    stage = training_stage(context, name.replace(", ", "-"), context.config.student, distills=mixed)
     scores: list[list[float]] = []
 
     def evaluate(network):
