@@ -22,7 +22,17 @@ PYTHONS = ("3.10", "3.12")
 MACHINES = ("x86_64", "aarch64")
 GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)
 GROUPS = {
-    "CUDA 12": ("geo", "openvino", "quantize", "sign", "video", "cuda12", "tensorrt-cu12", "rtx-cu12"),
+    "CUDA 12": (
+        "dask",
+        "geo",
+        "openvino",
+        "quantize",
+        "sign",
+        "video",
+        "cuda12",
+        "tensorrt-cu12",
+        "rtx-cu12",
+    ),
     "CUDA 13": ("cuda13", "tensorrt-cu13", "rtx-cu13"),
 }
 """Extras that are resolved at once."""

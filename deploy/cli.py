@@ -33,6 +33,10 @@ OWN_PARSERS = {
     "keygen": ("deploy.signing.command:keygen", "make a key to sign bundles with"),
     "lint": ("deploy.lint:lint_command", "predict how compilers will handle a bundle or an ONNX file"),
     "measure": ("deploy.measure.command:main", "measure how fast candidates and bundles are on this device"),
+    "predict-many": (
+        "deploy.cluster.command:main",
+        "predict many images or rasters by several processes or machines",
+    ),
     "predict-raster": (
         "deploy.raster.command:main",
         "segment a GeoTIFF of any size into a GeoTIFF of labels",

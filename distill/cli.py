@@ -34,7 +34,8 @@ before deployment
   lint BUNDLE|FILE               predict how compilers will handle a bundle or an ONNX file
 on the device
   predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
-  predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size
+  predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size, or a mosaic
+  predict-many BUNDLE IN OUT     predict many images or rasters by several processes or machines (Dask)
   info BUNDLE                    show what a bundle holds
   measure FOLDER|BUNDLE…         measure exported candidates and bundles, for --student.max-ms
   verify BUNDLE                  check a bundle's files, its golden outputs on this device, and its signature
@@ -46,7 +47,7 @@ on the device
 edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
 
 DEVICE_COMMANDS = (
-    *("build", "threshold", "lint", "predict", "predict-raster", "info", "measure", "verify"),
+    *("build", "threshold", "lint", "predict", "predict-raster", "predict-many", "info", "measure", "verify"),
     *("keygen", "sign", "trust", "sbom"),
 )
 """Those of `deploy.cli`."""

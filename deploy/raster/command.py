@@ -12,10 +12,10 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
+from deploy.files.journal import Fingerprint
 from deploy.loading import load
 from deploy.raster.geo import GeoRaster
-from deploy.raster.geotiff import write_labels, write_probabilities
-from deploy.raster.journal import Fingerprint
+from deploy.raster.geotiff import probabilities_path, write_labels, write_probabilities
 from deploy.raster.opening import find_raster
 from deploy.raster.parts import Parts, open_parts
 from deploy.raster.predict import Options, check_fit, predict_raster
@@ -33,19 +33,14 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     manifest = read_manifest(arguments.bundle)
     require_classes(manifest, arguments.bundle, "use edgedistill predict, as predict-raster")
-    options = Options(
-        arguments.overlap,
-        arguments.batch,
-        arguments.min_valid,
-        arguments.probabilities_dtype if arguments.probabilities else None,
-        arguments.memory,
-    )
+    options = raster_options(arguments)
     out, second = arguments.out, probabilities_path(arguments.out)
     if options.probabilities and second.exists() and not arguments.resume:
         raise UserError(f"{second}: exists; remove it or choose another name")
     with closing(find_raster(arguments.raster, arguments.bands).open()) as source:
         check_fit(manifest.input, source)
-        _print_notes(manifest, source)
+        for line in notes(manifest, source):
+            print(f"note: {line}", file=sys.stderr)
         model = load(
             arguments.bundle,
             threads=arguments.threads,
@@ -56,11 +51,6 @@ def main(argv: Sequence[str]) -> int:
         with open_parts(out, _fingerprint(manifest, source, model, options), arguments.resume) as parts:
             _run(model, source, parts, options, out)
     return 0
-
-
-def probabilities_path(out: Path) -> Path:
-    """The file of probabilities, beside the labels."""
-    return out.with_name(f"{out.stem}_probabilities.tif")
 
 
 def _run(model: SegmentationModel, source: GeoRaster, parts: Parts, options: Options, out: Path) -> None:
@@ -84,21 +74,63 @@ def _run(model: SegmentationModel, source: GeoRaster, parts: Parts, options: Opt
 def _fingerprint(
     manifest: Manifest, source: GeoRaster, model: SegmentationModel, options: Options
 ) -> Fingerprint:
-    of_options = {
-        f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()
-    }
-    return {"bundle": manifest.digest, "backend": model.engine.name, **source.fingerprint(), **of_options}
+    started = {"bundle": manifest.digest, "backend": model.engine.name}
+    return {**started, **source.fingerprint(), **option_fingerprint(options)}
 
 
-def _print_notes(manifest: Manifest, source: GeoRaster) -> None:
+def option_fingerprint(options: Options) -> Fingerprint:
+    """The options by the names that a user knows."""
+    return {f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()}
+
+
+def notes(manifest: Manifest, source: GeoRaster) -> list[str]:
+    """What the user should know of a raster and a bundle before they are used together."""
+    lines = []
     if source.place.crs is None:
-        print(f"note: {source.path}: has no CRS, so the output has none", file=sys.stderr)
+        lines.append(f"{source.path}: has no CRS, so the output has none")
     if manifest.input.resize == "stretch":
-        print(
-            "note: the bundle was trained on whole images resized to "
-            f"{manifest.input.height}×{manifest.input.width}; here it sees tiles of that size without resizing",
-            file=sys.stderr,
+        lines.append(
+            "the bundle was trained on whole images resized to "
+            f"{manifest.input.height}×{manifest.input.width}; here it sees tiles of that size without resizing"
         )
+    return lines
+
+
+RASTER_OPTIONS = ("overlap", "batch", "bands", "probabilities_dtype", "min_valid", "memory")
+"""Names of the options of `add_raster_options`."""
+
+
+def add_raster_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how rasters are processed."""
+    add = parser.add_argument
+    add("--overlap", type=int, help="pixels that neighboring tiles share (default: a quarter of the tile)")
+    add("--batch", type=int, default=1, help="tiles per call of the engine (default 1)")
+    add("--bands", type=_bands, help="bands to read, numbered from 1, such as 1,2 (default: all but alpha)")
+    add(
+        "--probabilities-dtype", choices=("float32", "uint8"), default="float32", help="uint8: steps of 1/254"
+    )
+    add(
+        "--min-valid",
+        type=float,
+        default=0.0,
+        help="skip tiles with a smaller share of valid pixels, 0..1 (default 0)",
+    )
+    add("--memory", type=int, default=128, help="approximate MB for pixels and sums (default 128)")
+
+
+def raster_options(arguments: argparse.Namespace) -> Options:
+    """The options of a command that has those of `add_raster_options`, and `--probabilities`.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+    return Options(
+        arguments.overlap,
+        arguments.batch,
+        arguments.min_valid,
+        arguments.probabilities_dtype if arguments.probabilities else None,
+        arguments.memory,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,25 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     add("bundle", type=Path, metavar="BUNDLE")
     add("raster", type=Path, metavar="INPUT", help="a GeoTIFF; or a folder of GeoTIFFs, or a VRT: one mosaic")
     add("out", type=Path, metavar="OUT.tif", help="labels, uint8; 255 is no data")
-    add("--overlap", type=int, help="pixels that neighboring tiles share (default: a quarter of the tile)")
-    add("--batch", type=int, default=1, help="tiles per call of the engine (default 1)")
-    add("--bands", type=_bands, help="bands to read, numbered from 1, such as 1,2 (default: all but alpha)")
     add(
         "--probabilities",
         action="store_true",
         help="also write OUT_probabilities.tif, with a band for each class",
     )
-    add(
-        "--probabilities-dtype", choices=("float32", "uint8"), default="float32", help="uint8: steps of 1/254"
-    )
     add("--resume", action="store_true", help="continue an interrupted run")
-    add(
-        "--min-valid",
-        type=float,
-        default=0.0,
-        help="skip tiles with a smaller share of valid pixels, 0..1 (default 0)",
-    )
-    add("--memory", type=int, default=128, help="approximate MB for pixels and sums (default 128)")
+    add_raster_options(parser)
     add("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
     add_engine_options(parser)
     add("--fallback", action="store_true", help="use the CPU if the TensorRT backend cannot run")

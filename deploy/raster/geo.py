@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.files.journal import Fingerprint
 from deploy.files.tiff import undecodable
 from deploy.files.tiff_header import read_header
 from deploy.files.tiff_values import dtype_of, interpret
-from deploy.raster.journal import Fingerprint
 from deploy.raster.sources import Source
 
 _CACHE_MB = 64

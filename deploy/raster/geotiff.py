@@ -52,6 +52,11 @@ def write_probabilities(
             file.scales = [1 / PROBABILITY_STEPS] * planes.planes
 
 
+def probabilities_path(out: Path) -> Path:
+    """The file of probabilities, beside the labels."""
+    return out.with_name(f"{out.stem}_probabilities.tif")
+
+
 @contextmanager
 def _geotiff(out: Path, planes: StoredPlanes, source: GeoRaster, nodata: float) -> Iterator[Any]:
     """Open a new file for the caller to describe; at the end of the block, fill it, check it and move it to `out`."""

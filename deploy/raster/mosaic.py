@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.files.journal import Fingerprint
 from deploy.raster.geo import GeoSource, Place, file_fingerprint
-from deploy.raster.journal import Fingerprint
 
 _OPEN = 16
 """Files that are kept open: mosaics may have thousands."""
@@ -63,6 +63,10 @@ class Mosaic:
     dtype: np.dtype
     place: Place
 
+    def files(self) -> list[Path]:
+        """The files, each once."""
+        return list(dict.fromkeys(one.path for one in self.members))
+
     def open(self) -> "MosaicSource":
         """Open it; files are opened when they are needed."""
         return MosaicSource(self)
@@ -98,7 +102,7 @@ class MosaicSource:
 
     def fingerprint(self) -> Fingerprint:
         """What identifies the input: the size, time and first bytes of all files, and where they lie."""
-        files = {one.path: None for one in self.mosaic.members}
+        files = self.mosaic.files()
         each = [[str(path), *file_fingerprint(path)] for path in files]
         layout = [repr(one) for one in self.mosaic.members]
         digest = hashlib.sha256(msgspec.json.encode([each, layout])).hexdigest()

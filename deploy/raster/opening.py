@@ -18,6 +18,10 @@ class GeoFile:
     path: Path
     bands: tuple[int, ...] | None
 
+    def files(self) -> list[Path]:
+        """The file."""
+        return [self.path]
+
     def open(self) -> GeoSource:
         """Open it."""
         return GeoSource(self.path, self.bands)

@@ -13,8 +13,8 @@ import numpy as np
 
 from deploy.errors import UserError
 from deploy.files.atomic import named_write_errors
+from deploy.files.journal import Fingerprint, Journal
 from deploy.raster.grid import Grid, Piece
-from deploy.raster.journal import Fingerprint, Journal
 
 
 class Planes:
@@ -71,14 +71,14 @@ class Parts:
 
     def __init__(self, out: Path, fingerprint: Fingerprint, resume: bool) -> None:
         self.out, self.fingerprint, self.resume = out, fingerprint, resume
-        self.journal = Journal(out)
+        self.journal = journal_of(out)
         self.labels: Planes | None = None
         self.probabilities: Planes | None = None
 
     def start(self, grid: Grid, classes: int, probabilities: str | None) -> int:
         """See `Sink.start`."""
-        resume = self.resume and self.journal.finished() > 0
-        count = self.journal.resume(self.fingerprint) if resume else 0
+        resume = self.resume and bool(self.journal.entries())
+        count = len(self.journal.resume(self.fingerprint)) if resume else 0
         if not resume:
             with named_write_errors(self.out, self.out):
                 self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Parts:
         self.labels.write(piece, labels[None])
         if self.probabilities is not None and probabilities is not None:
             self.probabilities.write(piece, probabilities)
-        self.journal.add(piece.index)
+        self.journal.add(str(piece.index).encode())  # only now: its pixels are on disk
 
     def close(self) -> None:
         """Close the files; a later run can resume with them."""
@@ -112,6 +112,12 @@ class Parts:
     def _files(self) -> list["Planes | Journal"]:
         files = (self.labels, self.probabilities, self.journal)
         return [file for file in files if file is not None]
+
+
+def journal_of(out: Path) -> Journal:
+    """The journal of an output file: the numbers of the finished pieces, in their order."""
+    path = out.with_name(f".{out.name}.journal")
+    return Journal(out, path, lambda position, line: line == str(position).encode())
 
 
 @contextmanager
@@ -129,7 +135,7 @@ def open_parts(out: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[Pa
     if out.exists():
         raise UserError(f"{out}: exists; remove it or choose another name")
     parts = Parts(out, fingerprint, resume)
-    count = parts.journal.finished()
+    count = len(parts.journal.entries())
     if count and not resume:
         raise UserError(
             f"{out}: an interrupted run left {count} finished parts; add --resume to continue it, "

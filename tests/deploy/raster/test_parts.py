@@ -8,8 +8,7 @@ import pytest
 
 from deploy.errors import UserError
 from deploy.raster import ArraySource, Options, predict_raster
-from deploy.raster.journal import Journal
-from deploy.raster.parts import open_parts
+from deploy.raster.parts import journal_of, open_parts
 from tests.deploy.raster.networks import Counting, conv_model, predict, sar
 
 OPTIONS = Options(memory=1, batch=2, probabilities="uint8")
@@ -81,11 +80,11 @@ def test_a_cut_line_of_the_journal_is_not_counted(tmp_path):
     out = tmp_path / "out.tif"
     with pytest.raises(Interrupted):
         run(out, stop_after=3)
-    journal = Journal(out)
-    assert journal.finished() == 3
+    journal = journal_of(out)
+    assert len(journal.entries()) == 3
     with open(journal.path, "ab") as file:
         file.write(b"3")
-    assert journal.finished() == 3
+    assert len(journal.entries()) == 3
     np.testing.assert_array_equal(run(out, resume=True)[0], predict(IMAGE, OPTIONS).labels)
 
 
@@ -137,7 +136,7 @@ def test_damaged_journal_is_another_run(tmp_path):
     out = tmp_path / "out.tif"
     with pytest.raises(Interrupted):
         run(out, stop_after=2)
-    path = Journal(out).path
+    path = journal_of(out).path
     path.write_bytes(b"\xff{]" + path.read_bytes())
     with pytest.raises(UserError, match="cannot be resumed"):
         run(out, resume=True)
@@ -171,5 +170,5 @@ def test_full_disk_is_named_and_the_run_goes_on_later(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match=r"out\.tif: the disk is full; free some space"):
             run(out)
-    assert Journal(out).finished() > 0
+    assert len(journal_of(out).entries()) > 0
     np.testing.assert_array_equal(run(out, resume=True)[0], predict(IMAGE, OPTIONS).labels)

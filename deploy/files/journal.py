@@ -1,6 +1,7 @@
-"""The progress of a run, in a file beside its output: its fingerprint, then a line for each finished piece."""
+"""The progress of a long run, in a file: its fingerprint, then a line for each thing that is finished."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,27 +15,40 @@ Fingerprint = dict[str, Any]
 
 
 class Journal:
-    """The journal of the output file `out`; `begin` or `resume` opens it."""
+    """A journal; `begin` or `resume` opens it.
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.path = out, out.with_name(f".{out.name}.journal")
+    Args:
+        out: the output of the run, in messages.
+        path: the journal's file.
+        is_entry: whether a line is the entry at this position; the first that is not, and all after it, are dropped.
+    """
+
+    def __init__(self, out: Path, path: Path, is_entry: Callable[[int, bytes], bool]) -> None:
+        self.out, self.path, self._is_entry = out, path, is_entry
         self._file: BinaryIO | None = None
 
-    def finished(self) -> int:
-        """Number of pieces that an earlier run finished; 0 without one."""
-        lines = self._lines()
-        numbers = [str(i).encode() for i in range(len(lines))]
-        return sum(line == number for line, number in zip(lines[1:], numbers, strict=False))
+    def exists(self) -> bool:
+        """Whether an earlier run has begun it."""
+        return bool(self._lines())
+
+    def entries(self) -> list[bytes]:
+        """What an earlier run finished, as `add` took it; empty without one."""
+        found: list[bytes] = []
+        for position, line in enumerate(self._lines()[1:]):
+            if not self._is_entry(position, line):
+                break
+            found.append(line)
+        return found
 
     def begin(self, fingerprint: Fingerprint) -> None:
         """Start a new journal."""
         with named_write_errors(self.out, self.path):
             self._file = open(self.path, "wb", opener=_no_link)  # noqa: SIM115 — `close` closes it
-            self._append(msgspec.json.encode(fingerprint))
+            self._append(msgspec.json.encode(fingerprint), sync=True)
             sync_folder(self.path.parent)
 
-    def resume(self, fingerprint: Fingerprint) -> int:
-        """Continue the journal, and return the number of finished pieces.
+    def resume(self, fingerprint: Fingerprint) -> list[bytes]:
+        """Continue the journal, and return its `entries`.
 
         Raises:
             UserError: the earlier run had another fingerprint.
@@ -51,17 +65,22 @@ class Journal:
                 f"{self.out}: cannot be resumed, because {', '.join(changed)} changed since it was started; "
                 f"undo the change, or remove {self.path} to start over"
             )
-        count = self.finished()
+        entries = self.entries()
         with named_write_errors(self.out, self.path):
             self._file = open(self.path, "r+b", opener=_no_link)  # noqa: SIM115
-            self._file.truncate(sum(len(line) + 1 for line in lines[: count + 1]))  # drops an incomplete line
+            self._file.truncate(sum(len(line) + 1 for line in lines[: len(entries) + 1]))
             self._file.seek(0, os.SEEK_END)
-        return count
+        return entries
 
-    def add(self, piece: int) -> None:
-        """Record durably that this piece is finished; call it only after its pixels are on disk."""
+    def add(self, entry: bytes, sync: bool = True) -> None:
+        """Record that something is finished; call it only after that is on disk.
+
+        Args:
+            entry: a line without its end.
+            sync: whether it must survive a power failure; a killed process loses nothing in any case.
+        """
         with named_write_errors(self.out, self.path):
-            self._append(str(piece).encode())
+            self._append(entry, sync)
 
     def close(self) -> None:
         """Close the file."""
@@ -74,11 +93,12 @@ class Journal:
         self.close()
         self.path.unlink(missing_ok=True)
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes, sync: bool) -> None:
         assert self._file is not None
         self._file.write(line + b"\n")
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if sync:
+            os.fsync(self._file.fileno())
 
     def _lines(self) -> list[bytes]:
         """The complete lines; none without a file."""
