@@ -1,13 +1,10 @@
 """The commands that run on a device, from `predict` to `sbom`."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
 
 from deploy.backends.engine import CPU
 from deploy.bundle.bundle_files import read_manifest, verify_files
@@ -16,16 +13,13 @@ from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.golden import compare
-from deploy.files.images import list_images
-from deploy.inference.call import Timings
-from deploy.inference.image_files import output_names, predict_file
 from deploy.loading import load
 from deploy.sandbox import MEGABYTES, SECONDS, Limits, run_limited
 from deploy.signing.command import signature_lines
-from deploy.tasks.registry import task_of
 from deploy.text import shown
 
 OWN_PARSERS = {
+    "card": ("deploy.card:main", "write the model card of a bundle"),
     "build": (
         "deploy.build_engine:main",
         "quantize and compile a bundle for a device, and verify the result",
@@ -37,6 +31,9 @@ OWN_PARSERS = {
         "deploy.cluster.command:main",
         "predict many images or rasters by several processes or machines",
     ),
+    "serve": ("deploy.serve.command:main", "answer images over HTTP"),
+    "triton": ("deploy.triton.command:main", "write a model repository for the Triton inference server"),
+    "predict": ("deploy.predict.command:main", "run a bundle on images, or on a video, camera or stream"),
     "predict-raster": (
         "deploy.raster.command:main",
         "segment a GeoTIFF of any size into a GeoTIFF of labels",
@@ -77,24 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgedistill", description="Run a bundle on this device.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    predict = commands.add_parser("predict", help="run a bundle on an image, or on every image of a folder")
-    predict.add_argument("bundle", type=Path, metavar="BUNDLE")
-    predict.add_argument("images", type=Path, metavar="IMAGE|FOLDER")
-    predict.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="folder for the results (default: predictions)"
-    )
-    predict.add_argument(
-        "--probabilities",
-        action="store_true",
-        help="also write the probabilities, or the maps of a grasp network, as .npy, float32 K×H×W",
-    )
-    predict.add_argument("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
-    add_engine_options(predict)
-    predict.add_argument(
-        "--fallback", action="store_true", help="use the CPU if the requested TensorRT backend cannot run"
-    )
-    predict.set_defaults(command=_predict)
-
     info = commands.add_parser("info", help="show what a bundle holds")
     info.add_argument("bundle", type=Path, metavar="BUNDLE")
     info.set_defaults(command=_info)
@@ -129,49 +108,6 @@ def _add_verify_options(verify: argparse.ArgumentParser) -> None:
         help="trusted public key: the bundle must be signed by it, or by one of several (edgedistill sign)",
     )
     verify.set_defaults(command=_verify)
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    is_folder = arguments.images.is_dir()
-    folder = arguments.images if is_folder else arguments.images.parent
-    if arguments.out.resolve() == folder.resolve():
-        raise UserError(
-            f"--out {arguments.out}: is the folder of the images, so results could overwrite them; choose another"
-        )
-    paths = list_images(folder) if is_folder else [arguments.images]
-    model = load(
-        arguments.bundle,
-        threads=arguments.threads,
-        fallback=arguments.fallback,
-        **engine_options(arguments),
-    )
-    task, timings = task_of(read_manifest(arguments.bundle)), []
-    for path, name in zip(paths, output_names(paths), strict=True):
-        try:
-            image, result = predict_file(model, path)
-        except UserError as error:
-            if not is_folder:
-                raise
-            print(f"error: {shown(str(error))}", file=sys.stderr)
-            continue
-        task.save(arguments.out / name, image, result, model.classes, arguments.probabilities)
-        height, width = image.shape[:2]
-        found = task.words(result, model.classes)
-        print(f"{shown(path.name)}  {width}×{height}  {found}  {result.timings.total_ms:.1f} ms")
-        timings.append(result.timings)
-    print(_summary(timings, len(paths), model.engine.name, arguments.out))
-    return 0 if len(timings) == len(paths) else 2
-
-
-def _summary(timings: Sequence[Timings], count: int, engine_name: str, out: Path) -> str:
-    if not timings:
-        return f"0 of {count} images predicted"
-    stages = ("total_ms", "preprocess_ms", "engine_ms", "postprocess_ms")
-    total, before, engine, after = (np.median([getattr(one, stage) for one in timings]) for stage in stages)
-    return (
-        f"{len(timings)} of {count} images predicted by {engine_name}, median {total:.1f} ms "
-        f"(preprocess {before:.1f}, engine {engine:.1f}, postprocess {after:.1f}); results in {out}"
-    )
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -7,12 +7,42 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deploy.bundle.manifest import ClassInfo
+from deploy.errors import UserError
 
 _ROW, _MARGIN, _SWATCH = 20, 8, 12
 """Sizes in the legend, in pixels: line height, margin, side of the colored square."""
 _LETTER = 12
 """Font size in pixels."""
 _PAPER, _INK = 255, (30, 30, 30)
+
+
+_SAFE = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
+    *((0, 114, 178), (213, 94, 0), (204, 121, 167), (200, 200, 200)),
+)
+"""Eight colors that people with a color vision deficiency tell apart (Okabe and Ito, "Color Universal Design", 2008),
+with gray for their black, which means no data here."""
+_TONES = (1.0, 0.55, 0.3)
+"""Brightness of the first eight classes, the next, and those after them."""
+
+
+def safe_colors(classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
+    """The classes in colors that people with a color vision deficiency tell apart.
+
+    Raises:
+        UserError: there are more than 24, for which there are no such colors.
+    """
+    most = len(_SAFE) * len(_TONES)
+    if len(classes) > most:
+        raise UserError(
+            f"{len(classes)} classes: only {most} have colors that are safe for color-blind people"
+        )
+    colors = []
+    for index in range(len(classes)):
+        red, green, blue = _SAFE[index % len(_SAFE)]
+        tone = _TONES[index // len(_SAFE)]
+        colors.append((round(tone * red), round(tone * green), round(tone * blue)))
+    return tuple(ClassInfo(info.name, color) for info, color in zip(classes, colors, strict=True))
 
 
 def palette(count: int) -> tuple[tuple[int, int, int], ...]:
@@ -69,6 +99,11 @@ def render(image: np.ndarray) -> np.ndarray:
     if shown.dtype != np.uint8:
         shown = _stretch(shown.astype(np.float32))
     return np.ascontiguousarray(np.broadcast_to(shown, (*image.shape[:2], 3)))
+
+
+def side_by_side(image: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """An image H×W×C, as `render` draws it, to the left of a picture uint8 H×W×3."""
+    return _beside(render(image), picture)
 
 
 def shares(labels: np.ndarray, class_count: int) -> np.ndarray:

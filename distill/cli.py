@@ -33,9 +33,12 @@ before deployment
   threshold BUNDLE               choose the best threshold of two classes on val, and store it in the bundle
   lint BUNDLE|FILE               predict how compilers will handle a bundle or an ONNX file
 on the device
-  predict BUNDLE IMAGE|FOLDER    segment an image, or every image of a folder
+  predict BUNDLE_OR_RUN SOURCE…  images, folders, patterns, stdin, a video, a camera or a stream
   predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size, or a mosaic
   predict-many BUNDLE IN OUT     predict many images or rasters by several processes or machines (Dask)
+  serve BUNDLE_OR_RUN            answer images over HTTP
+  triton BUNDLE_OR_RUN REPO      write a model repository for the Triton inference server
+  card BUNDLE_OR_RUN             write a model card
   info BUNDLE                    show what a bundle holds
   measure FOLDER|BUNDLE…         measure exported candidates and bundles, for --student.max-ms
   verify BUNDLE                  check a bundle's files, its golden outputs on this device, and its signature
@@ -47,7 +50,9 @@ on the device
 edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
 
 DEVICE_COMMANDS = (
-    *("build", "threshold", "lint", "predict", "predict-raster", "predict-many", "info", "measure", "verify"),
+    *("build", "threshold", "lint", "predict", "predict-raster", "predict-many", "info"),
+    *("measure", "verify"),
+    *("serve", "triton", "card"),
     *("keygen", "sign", "trust", "sbom"),
 )
 """Those of `deploy.cli`."""

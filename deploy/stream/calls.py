@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Generator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,18 @@ class Calls(Staged[R]):
     """Ways to call a model, besides `model(image)`, which all give the same results."""
 
     @abstractmethod
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> R:
-        """Predict an image, or a batch of images of one size."""
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray] | str | Path) -> R:
+        """Predict an image, an image file, or a batch of images of one size."""
+
+    def file(self, path: str | Path) -> R:
+        """Read an image file and predict it, as `edgedistill predict` does.
+
+        Raises:
+            UserError: it cannot be read or predicted; the message names it.
+        """
+        from deploy.inference.image_files import predict_file  # start-up time: decoders
+
+        return predict_file(self, Path(path))[1]
 
     def batch(self, images: Sequence[np.ndarray], size: int = 8) -> list[R]:
         """Predict images of any sizes, several in one call of the engine.

@@ -5,7 +5,7 @@ result. In grasp detection they say where a grasp is good, and grasps are decode
 regression they are levels of the values in `logits`.
 """
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from deploy.bundle.manifest import ClassInfo, InputSpec, Manifest
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import INT8_BUDGET, Budget, Sample, Scorer
 from deploy.inference.call import Timings
+from deploy.look import Look
 from deploy.stream.stream import Draw, Streamed, WhenFull
 
 
@@ -57,8 +58,8 @@ class Model(Protocol):
         """The engine that runs the network."""
         ...
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> Any:
-        """Predict an image H×W×C, or a batch N×H×W×C; returns the `Result` of the model's task."""
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray] | str | Path) -> Any:
+        """Predict an image H×W×C, an image file, or a batch N×H×W×C; returns the `Result` of the model's task."""
         ...
 
     def batch(self, images: Sequence[np.ndarray], size: int = 8) -> list[Any]:
@@ -82,6 +83,10 @@ class Model(Protocol):
         ...
 
 
+Format = Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], Look], Path]
+"""Writes an image's result, atomically, as a file whose name starts with the path, and returns its path."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One task; `deploy.tasks.registry.task_of` returns that of a bundle."""
@@ -103,8 +108,12 @@ class Task:
     """Draws an image, its truth and the results of several models as pictures of the same height."""
     words: Callable[[Any, Sequence[ClassInfo]], str]
     """Describes a result in a few words."""
-    save: Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], bool], None]
-    """Writes a result as files whose names start with the path; the flag adds the probabilities or maps."""
+    formats: Mapping[str, Format]
+    """The files that a result can be written as, by name."""
+    usual: tuple[str, ...]
+    """Those that are written unless the user says otherwise."""
+    raw: str
+    """The one with the probabilities or maps."""
     maps: int | None = None
     """Number of maps in the logits; None: one for each class."""
     reads_depth: bool = False
@@ -116,3 +125,10 @@ class Task:
     confusion: Callable[[Any], np.ndarray] | None = None
     """The confusion matrix of a scorer of the task, int64 K×(K+1) (see `deploy.evaluation.segmentation_metrics`); None
     if labels are not classes."""
+
+    def save(
+        self, base: Path, image: np.ndarray, result: Any, classes: Sequence[ClassInfo], raw: bool = False
+    ) -> None:
+        """Write a result in the usual formats, and with `raw` its probabilities or maps, too."""
+        for name in (*self.usual, *([self.raw] if raw else [])):
+            self.formats[name](base, image, result, classes, Look())

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.bundle.bundle_files import read_manifest
-from deploy.bundle.manifest import MANIFEST, Manifest
+from deploy.bundle.bundle_files import find_bundle, read_manifest
+from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder
 from deploy.evaluation.receipt import Sample
@@ -14,8 +14,6 @@ from deploy.files.atomic import sha256_file
 from deploy.files.images import list_images
 from deploy.tasks.registry import require_classes
 from distill.compare.labeled import labeled_samples, require_labeled
-
-STUDENT = "student.bundle"
 
 
 @dataclass(frozen=True)
@@ -56,22 +54,10 @@ def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Su
 
 
 def _subject(path: Path, data: Path | None) -> Subject:
-    bundle, manifest = bundle_of(path)
+    bundle = find_bundle(path)
+    manifest = read_manifest(bundle)
     name = path.resolve().name.removesuffix(".bundle")
     return Subject(name, bundle.resolve(), data or data_folder(bundle), manifest)
-
-
-def bundle_of(path: Path) -> tuple[Path, Manifest]:
-    """The bundle in a folder: itself, or of a run its student; and its manifest.
-
-    Raises:
-        UserError: the folder is neither, or the manifest is damaged.
-    """
-    bundle = path if (path / MANIFEST).is_file() else path / STUDENT
-    if not bundle.is_dir():
-        what = f"holds neither {MANIFEST} nor {STUDENT}" if path.is_dir() else "no such folder"
-        raise UserError(f"{path}: {what}; give the folder of a run or of a bundle")
-    return bundle, read_manifest(bundle)
 
 
 def _with_unique_names(subjects: Sequence[Subject]) -> list[Subject]:

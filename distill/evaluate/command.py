@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from deploy.engine_options import add_engine_options
+from deploy.bundle.bundle_files import find_bundle, read_manifest
+from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.per_image import evaluate_images
 from deploy.heartbeat import working
 from deploy.loading import load
 from deploy.tasks.registry import task_of
-from distill.compare.subjects import bundle_of
 from distill.evaluate.pictures import write_worst
 from distill.evaluate.result import Result
 from distill.evaluate.sources import Source, source_of
@@ -37,10 +37,11 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     if options.worst < 0:
         raise UserError(f"--worst {options.worst}: must be 0 or more; give the number of images to draw")
-    bundle, manifest = bundle_of(options.bundle)
+    bundle = find_bundle(options.bundle)
+    manifest = read_manifest(bundle)
     sources = [source_of(given, options.split, manifest, options.root) for given in options.data]
     task, names = task_of(manifest), [one.name for one in manifest.classes]
-    model = load(bundle, options.backend, options.threads, precision=options.precision)
+    model = load(bundle, threads=options.threads, **engine_options(options))
     results = []
     for source, out in zip(sources, _folders(options.out, sources), strict=True):
         with working(f"evaluating on {source.name}"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.bundle_files import STUDENT, read_manifest
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.evaluation.metric import Metric
@@ -15,7 +15,6 @@ from deploy.evaluation.receipt import Receipt
 from deploy.files.json_files import read_record
 from deploy.latency.latency import LatencyStats
 
-STUDENT = "student.bundle"
 BASELINE = "baseline"
 AGAIN = "run it again with --resume"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deploy.analysis.by_class import NO_CLASS
+from deploy.bundle.bundle_files import STUDENT
 from deploy.cli import describe_engines
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import DATA
@@ -17,7 +18,7 @@ from deploy.measure import machine
 from distill.page.charts import latency_chart, threshold_charts, training_chart
 from distill.page.layers import layers_table
 from distill.page.predictions import TEST, Predictor, predictors_of, threshold_curves
-from distill.page.records import STUDENT, RunRecord, read_run
+from distill.page.records import RunRecord, read_run
 from distill.page.tables import Table, classes_table, networks_table, receipt_table, seeds_table
 from distill.page.viewer import EACH, ShownImage, shown_images
 

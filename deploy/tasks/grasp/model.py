@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class GraspResult:
     maps: np.ndarray
     """float32 4×h×w or N×4×h×w at the size of the network: quality, cos 2θ, sin 2θ, width / (½ · shorter side)."""
     timings: Timings
-    _image: np.ndarray | Sequence[np.ndarray] = field(repr=False)
+    _image: np.ndarray | Sequence[np.ndarray] | str | Path = field(repr=False)
 
     def poses(self, camera: Camera, depth: np.ndarray | None = None) -> Poses:
         """The grasps of one image in space (see `deploy.tasks.grasp.pose.to_camera`).
@@ -60,18 +61,22 @@ class GraspModel(Calls[GraspResult]):
     engine: Engine
     ignore_label: int = 255
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray], count: int = COUNT) -> GraspResult:
+    def __call__(
+        self, image: np.ndarray | Sequence[np.ndarray] | str | Path, count: int = COUNT
+    ) -> GraspResult:
         """Find grasps in an image, or in a batch of images.
 
         Args:
-            image: H×W×C (or H×W for one channel), N×H×W×C, or a list of equal sizes, in raw units as for
-                `deploy.tasks.segmentation.model.SegmentationModel`; resized to the network. Depth is in meters, with
-                NaN where nothing was measured.
+            image: an image file, or H×W×C (or H×W for one channel), N×H×W×C, or a list of equal sizes, in raw units as
+                for `deploy.tasks.segmentation.model.SegmentationModel`; resized to the network. Depth is in meters,
+                with NaN where nothing was measured.
             count: maximum number of grasps per image.
 
         Raises:
             UserError: an image is invalid (see `check_pixels`), or the images differ in size.
         """
+        if isinstance(image, str | Path):
+            return self.file(image)
         images, batched = as_images(image)
         results = self.predict([self.prepare(one) for one in images], count)
         if not batched:

@@ -8,8 +8,9 @@ import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.evaluation.metric import Metric
-from deploy.files.atomic import atomic_write
+from deploy.files.atomic import atomic_write, write_json
 from deploy.files.images import write_png
+from deploy.look import Look
 from deploy.tasks.grasp.draw import draw_grasps
 from deploy.tasks.grasp.labeled import read_grasps, write_csv, write_grasps
 from deploy.tasks.grasp.metrics import GraspMetrics
@@ -65,16 +66,34 @@ def _words(result: GraspResult, _: Sequence[ClassInfo]) -> str:
     )
 
 
-def _save(
-    base: Path, image: np.ndarray, result: GraspResult, classes: Sequence[ClassInfo], maps: bool
-) -> None:
-    write_csv(
-        base.with_name(f"{base.name}_grasps.csv"), np.asarray(result.grasps), np.asarray(result.qualities)
-    )
-    write_png(base.with_name(f"{base.name}_overlay.png"), _picture(image, result, classes))
-    if maps:
-        with atomic_write(base.with_name(f"{base.name}_maps.npy")) as file:
-            np.save(file, result.maps)
+def _csv(base: Path, _: np.ndarray, result: GraspResult, __: Sequence[ClassInfo], ___: Look) -> Path:
+    path = base.with_name(f"{base.name}_grasps.csv")
+    write_csv(path, np.asarray(result.grasps), np.asarray(result.qualities))
+    return path
+
+
+def _overlay(
+    base: Path, image: np.ndarray, result: GraspResult, classes: Sequence[ClassInfo], _: Look
+) -> Path:
+    path = base.with_name(f"{base.name}_overlay.png")
+    write_png(path, _picture(image, result, classes))
+    return path
+
+
+def _maps(base: Path, _: np.ndarray, result: GraspResult, __: Sequence[ClassInfo], ___: Look) -> Path:
+    path = base.with_name(f"{base.name}_maps.npy")
+    with atomic_write(path) as file:
+        np.save(file, result.maps)
+    return path
+
+
+def _json(base: Path, _: np.ndarray, result: GraspResult, __: Sequence[ClassInfo], ___: Look) -> Path:
+    path = base.with_name(f"{base.name}.json")
+    pairs = zip(np.asarray(result.grasps).tolist(), np.asarray(result.qualities).tolist(), strict=True)
+    names = ("x", "y", "angle", "width", "height")
+    found = [dict(zip(names, grasp, strict=True)) | {"quality": quality} for grasp, quality in pairs]
+    write_json(path, {"grasps": found, "ms": round(result.timings.total_ms, 3)})
+    return path
 
 
 GRASP = Task(
@@ -87,7 +106,9 @@ GRASP = Task(
     write=write_grasps,
     panels=_panels,
     words=_words,
-    save=_save,
+    formats={"csv": _csv, "overlay": _overlay, "maps": _maps, "json": _json},
+    usual=("csv", "overlay"),
+    raw="maps",
     maps=4,
     reads_depth=True,
 )

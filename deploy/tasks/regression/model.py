@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -35,16 +36,18 @@ class RegressionModel(Calls[RegressionResult]):
     engine: Engine
     ignore_label: int = 255
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> RegressionResult:
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray] | str | Path) -> RegressionResult:
         """Predict the map of an image, or of a batch of images of equal sizes.
 
         Args:
-            image: H×W×C (or H×W for one channel), N×H×W×C, or a list of equal sizes, in raw units. Images of another
-                size than the network's are resized, and the map is resized back bilinearly.
+            image: an image file, or H×W×C (or H×W for one channel), N×H×W×C, or a list of equal sizes, in raw units.
+                Images of another size than the network's are resized, and the map is resized back bilinearly.
 
         Raises:
             UserError: an image is invalid (see `check_pixels`), or the images differ in size.
         """
+        if isinstance(image, str | Path):
+            return self.file(image)
         images, batched = as_images(image)
         results = self.predict([self.prepare(one) for one in images])
         if not batched:

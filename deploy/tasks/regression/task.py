@@ -9,6 +9,7 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Budget
 from deploy.files.images import write_png
+from deploy.look import Look
 from deploy.tasks.regression.labeled import TRUTH, read_maps, write_map, write_maps
 from deploy.tasks.regression.metrics import RegressionScorer
 from deploy.tasks.regression.model import RegressionModel, RegressionResult
@@ -45,13 +46,19 @@ def _words(result: RegressionResult, _: Sequence[ClassInfo]) -> str:
     return f"values {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}"
 
 
-def _save(
-    base: Path, image: np.ndarray, result: RegressionResult, classes: Sequence[ClassInfo], maps: bool
-) -> None:
-    """Write the map, which is the result and does not depend on `maps`, and an overlay of its levels."""
-    del maps
-    write_map(base.with_name(f"{base.name}_values.npy"), result.values)
-    write_png(base.with_name(f"{base.name}_overlay.png"), overlay(image, result.labels, classes))
+def _values(base: Path, _: np.ndarray, result: RegressionResult, __: Sequence[ClassInfo], ___: Look) -> Path:
+    path = base.with_name(f"{base.name}_values.npy")
+    write_map(path, result.values)
+    return path
+
+
+def _overlay(
+    base: Path, image: np.ndarray, result: RegressionResult, classes: Sequence[ClassInfo], look: Look
+) -> Path:
+    """An overlay of the levels."""
+    path = base.with_name(f"{base.name}_overlay.png")
+    write_png(path, overlay(image, result.labels, classes, look.legend, look.opacity))
+    return path
 
 
 REGRESSION = Task(
@@ -64,7 +71,9 @@ REGRESSION = Task(
     write=write_maps,
     panels=_panels,
     words=_words,
-    save=_save,
+    formats={"values": _values, "overlay": _overlay},
+    usual=("values", "overlay"),
+    raw="values",
     maps=1,
     int8_budget=Budget(max_drop=0.05, min_agreement=0.9),
 )

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
+from deploy.errors import UserError
 from deploy.inference.call import Prepared, Stopwatch, Timings, as_images, prepared, run_prepared, stack
 from deploy.inference.labels import decide, labels_at
 from deploy.inference.normalize import fill_of
@@ -29,6 +32,8 @@ class SegmentationResult:
     _logits: np.ndarray = field(repr=False)
     """float32 N×K×h×w."""
     _network_size: tuple[int, int] = field(repr=False)
+    classes: tuple[ClassInfo, ...] = ()
+    """The meaning of the label ids."""
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -40,6 +45,42 @@ class SegmentationResult:
         size = self.labels.shape[-2:]
         stacked = stack([probabilities(logits, self._network_size, size) for logits in self._logits])
         return stacked if self.labels.ndim == 3 else stacked[0]
+
+    def save(self, path: str | Path, image: np.ndarray | None = None) -> Path:
+        """Write the labels as PNG or, with the image, the labels drawn over it (`deploy.visualize.overlay`)."""
+        from deploy.files.images import write_png  # start-up time: most programs write nothing
+
+        write_png(path, self.labels if image is None else self._drawn(image))
+        return Path(path)
+
+    def show(self, image: np.ndarray | None = None) -> None:
+        """Open the colored labels, or the image under them, in the viewer of this system."""
+        from PIL import Image  # start-up time
+
+        Image.fromarray(self._drawn(image)).show()
+
+    def polygons(self) -> list[dict[str, Any]]:
+        """The regions of one image as GeoJSON features in pixels (`deploy.tasks.segmentation.polygons.features`)."""
+        from deploy.tasks.segmentation.polygons import features  # optional dependency
+
+        return features(self.labels, self.classes)
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each class: id, name, pixels, and share of the pixels with data."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UserError(f"to_pandas needs pandas ({error}): pip install pandas") from error
+        from deploy.tasks.segmentation.formats import summary  # start-up time
+
+        return pd.DataFrame(summary(self, self.classes)["classes"])
+
+    def _drawn(self, image: np.ndarray | None) -> np.ndarray:
+        from deploy.visualize import colorize, overlay  # start-up time
+
+        if image is None:
+            return colorize(self.labels, self.classes)
+        return overlay(image if image.ndim == 3 else image[..., None], self.labels, self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,23 +96,26 @@ class SegmentationModel(Calls[SegmentationResult]):
     temperature: float | None = None
     """Divisor of the scores; it changes `SegmentationResult.probabilities` but, without a threshold, no label."""
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> SegmentationResult:
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray] | str | Path) -> SegmentationResult:
         """Predict an image, or a batch of images.
 
         Args:
-            image: H×W×C (or H×W for one channel), N×H×W×C, or a list of equal sizes. Channels are in the order of
-                `input.channels`, in raw units: uint8 for a uint8 network, any real dtype for a float32 one. Images of
-                another size than the network's are resized, or tiled if `input.resize` is "tile".
+            image: an image file, or H×W×C (or H×W for one channel), N×H×W×C, or a list of equal sizes. Channels are in
+                the order of `input.channels`, in raw units: uint8 for a uint8 network, any real dtype for a float32
+                one. Images of another size than the network's are resized, or tiled if `input.resize` is "tile".
 
         Raises:
             UserError: an image is invalid (see `check_pixels`), or the images differ in size.
         """
+        if isinstance(image, str | Path):
+            return self.file(image)
         images, batched = as_images(image)
         ready = [self.prepare(one) for one in images]
         labels, logits, size, timings = self._run(ready)
         if not batched:
-            return SegmentationResult(labels[0], ready[0].valid, timings, logits, size)
-        return SegmentationResult(stack(labels), stack([one.valid for one in ready]), timings, logits, size)
+            return SegmentationResult(labels[0], ready[0].valid, timings, logits, size, self.classes)
+        valid = stack([one.valid for one in ready])
+        return SegmentationResult(stack(labels), valid, timings, logits, size, self.classes)
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """See `deploy.stream.calls.Calls.prepare`."""
@@ -83,7 +127,9 @@ class SegmentationModel(Calls[SegmentationResult]):
             return [result for one in images for result in self.predict([one])]
         labels, logits, size, timings = self._run(images)
         return [
-            SegmentationResult(labels[index], one.valid, timings, logits[index : index + 1], size)
+            SegmentationResult(
+                labels[index], one.valid, timings, logits[index : index + 1], size, self.classes
+            )
             for index, one in enumerate(images)
         ]
 

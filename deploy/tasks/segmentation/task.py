@@ -13,8 +13,7 @@ from deploy.evaluation.labeled_data import read_labeled, write_labeled
 from deploy.evaluation.metric import MIOU
 from deploy.evaluation.receipt import Sample
 from deploy.evaluation.segmentation_metrics import SegmentationMetrics
-from deploy.files.atomic import atomic_write
-from deploy.files.images import write_png
+from deploy.tasks.segmentation.formats import FORMATS
 from deploy.tasks.segmentation.model import SegmentationModel, SegmentationResult
 from deploy.tasks.task import Task
 from deploy.visualize import colorize, overlay, render, shares
@@ -62,10 +61,6 @@ def _read(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     return read_labeled(folder, len(manifest.classes), manifest.ignore_label, manifest.input)
 
 
-def _picture(image: np.ndarray, result: SegmentationResult, classes: Sequence[ClassInfo]) -> np.ndarray:
-    return overlay(image, result.labels, classes)
-
-
 def _panels(
     image: np.ndarray, truth: np.ndarray, results: Sequence[SegmentationResult], classes: Sequence[ClassInfo]
 ) -> list[np.ndarray]:
@@ -82,20 +77,6 @@ def _words(result: SegmentationResult, classes: Sequence[ClassInfo]) -> str:
     return ", ".join(f"{name} {100 * share:.1f} %" for share, name in ranked) or "no data"
 
 
-def _save(
-    base: Path,
-    image: np.ndarray,
-    result: SegmentationResult,
-    classes: Sequence[ClassInfo],
-    probabilities: bool,
-) -> None:
-    write_png(base.with_name(f"{base.name}_mask.png"), result.labels)
-    write_png(base.with_name(f"{base.name}_overlay.png"), _picture(image, result, classes))
-    if probabilities:
-        with atomic_write(base.with_name(f"{base.name}_probabilities.npy")) as file:
-            np.save(file, result.probabilities)
-
-
 SEGMENTATION = Task(
     "segmentation",
     metric=MIOU,
@@ -106,7 +87,9 @@ SEGMENTATION = Task(
     write=write_labeled,
     panels=_panels,
     words=_words,
-    save=_save,
+    formats=FORMATS,
+    usual=("mask", "overlay"),
+    raw="probabilities",
     decide=_decide,
     confusion=lambda scorer: scorer.metrics.confusion,
 )

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from shapely.geometry import shape
 
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
@@ -17,6 +18,7 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
+from deploy.files.images import read_image, read_mask, write_png
 from deploy.tasks.segmentation.model import SegmentationModel
 from tests.conftest import ROOT
 from tests.deploy.tiny import SPECS, WEIGHTS, make_bundle, make_image, make_model
@@ -158,8 +160,8 @@ def test_threads_share_a_model(rgb):
         ([make_image(), make_image(size=(8, 8))], r"one shape, found 8×8×3, 32×48×3"),
         ([], "empty"),
         (make_image()[None][:0], "empty"),
-        ("photo.jpg", "got str"),
-        (Path("photo.jpg"), "expected an array"),
+        ("photo.jpg", "photo.jpg: no such file"),
+        (5, "expected an array|got int"),
         ([[1, 2], [3, 4]], "expected an array"),
         (make_image("sar"), "image has 2 channels"),
         (np.zeros((1, 2, 3, 4, 5), np.uint8), r"shape \(1, 2, 3, 4, 5\)"),
@@ -260,3 +262,22 @@ def test_import_is_light_and_inference_needs_no_training_package(folder):
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
+
+
+def test_an_image_file_is_read(rgb, tmp_path):
+    image = make_image(size=(20, 30))
+    write_png(tmp_path / "a.png", image)
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert (rgb(path).labels == rgb(image).labels).all()
+
+
+def test_results_can_be_saved_and_listed(rgb, tmp_path):
+    image = make_image(size=(20, 30))
+    result = rgb(image)
+    assert (read_mask(result.save(tmp_path / "labels.png")) == result.labels).all()
+    assert (read_image(result.save(tmp_path / "drawn.png", image))[:20, :30] == rgb.draw(image, result)).all()
+    table = result.to_pandas()
+    assert table["name"].tolist() == ["red", "green", "blue"]
+    assert table["pixels"].tolist() == [int((result.labels == index).sum()) for index in range(3)]
+    assert table["share"].sum() == pytest.approx(1)
+    assert sum(shape(one["geometry"]).area for one in result.polygons()) == result.labels.size

@@ -1,5 +1,7 @@
 """`edgedistill predict` on images: what it writes, prints and refuses."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +10,15 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from shapely.geometry import shape
 
 import deploy
 from deploy.cli import main
 from deploy.errors import UserError
-from deploy.files.images import read_image, read_mask
+from deploy.files.images import read_image, read_mask, write_png
 from deploy.inference.image_files import output_names
+from deploy.predict.record import NAME
+from deploy.tasks.segmentation.rle import decode
 from tests.conftest import ROOT
 from tests.deploy.raw_images import make_png_header, make_tiff
 from tests.deploy.tiny import make_bundle, make_image
@@ -22,7 +27,7 @@ from tests.deploy.tiny import make_bundle, make_image
 def test_predict_folder(bundle, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["predict", str(bundle), str(images), "--out", str(out), "--threads", "1"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == [
+    assert sorted(path.name for path in out.glob("*.png")) == [
         "noise_mask.png",
         "noise_overlay.png",
         "red_bmp_mask.png",
@@ -52,12 +57,13 @@ def test_predict_goes_on_after_a_corrupt_image(bundle, images, tmp_path, capsys)
     (images / "broken.png").write_bytes((images / "red.png").read_bytes()[:50])
     np.save(images / "two.npy", np.zeros((9, 9, 2), np.float32))
     out = tmp_path / "out"
-    assert main(["predict", str(bundle), str(images), "--out", str(out)]) == 2
+    assert main(["predict", str(bundle), str(images), "--out", str(out)]) == 1
     printed = capsys.readouterr()
     assert "broken.png: corrupt image" in printed.err
     assert "two.npy: image has 2 channels" in printed.err
     assert "3 of 5 images predicted" in printed.out
-    assert len(list(out.iterdir())) == 6
+    assert "2 could not be predicted: broken.png, two.npy" in printed.out
+    assert len(list(out.glob("*.png"))) == 6
 
 
 def test_predict_goes_on_after_odd_files(bundle, images, tmp_path, capsys):
@@ -68,13 +74,13 @@ def test_predict_goes_on_after_odd_files(bundle, images, tmp_path, capsys):
     whole = (images / "red.png").read_bytes()
     head = b"\x93NUMPY\1\0v\0{'descr': '|u1', 'fortran_order': False, 'shape': "
     shapes = {"huge": "(1000000, 1000000, 7)", "endless": f"({10**40},)", "open": "(1, 2", "words": "(a b)"}
-    for name, shape in shapes.items():
-        (images / f"{name}.npy").write_bytes(head + f"{shape}, }}".encode().ljust(65) + b"\n")
+    for name, size in shapes.items():
+        (images / f"{name}.npy").write_bytes(head + f"{size}, }}".encode().ljust(65) + b"\n")
     (images / "bomb.png").write_bytes(make_png_header(30000, 30000, whole))
     tifffile.imwrite(images / "batch.tif", np.zeros((4, 32, 48, 3), np.uint8), photometric="rgb")
     (images / "empty.tif").write_bytes(b"")
     out = tmp_path / "out"
-    assert main(["predict", str(bundle), str(images), "--out", str(out)]) == 2
+    assert main(["predict", str(bundle), str(images), "--out", str(out)]) == 1
     printed = capsys.readouterr()
     assert "3 of 12 images predicted" in printed.out
     assert printed.err.count("\n") == 9
@@ -158,7 +164,7 @@ def test_predict_goes_on_after_a_file_that_cannot_be_read(bundle, images, tmp_pa
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert main(["predict", str(bundle), str(images), "--out", str(tmp_path / "out")]) == 2
+    assert main(["predict", str(bundle), str(images), "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr()
     assert "noise.png: cannot be read (Permission denied)" in printed.err
     assert "2 of 3 images predicted" in printed.out
@@ -186,3 +192,125 @@ def test_predict_says_one_line_about_a_bad_file(bundle, tmp_path, kind):
     assert run.returncode == 2
     assert run.stderr.startswith(f"error: {path}: {'image has 9' if kind == 'bands' else 'corrupt image'}")
     assert run.stderr.count("\n") == 1
+
+
+def test_sources_of_every_kind_are_predicted_once(bundle, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    pattern = str(images / "*.png")
+    assert (
+        main(["predict", str(bundle), str(images / "red.png"), pattern, str(images), "--out", str(out)]) == 0
+    )
+    assert "3 of 3 images predicted" in capsys.readouterr().out
+
+
+def test_an_image_from_stdin(bundle, images, tmp_path):
+    command = [sys.executable, "-m", "deploy", "predict", str(bundle), "-", "--out", str(tmp_path / "out")]
+    content = (images / "red.png").read_bytes()
+    done = subprocess.run(command, cwd=ROOT, input=content, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (read_image(tmp_path / "out" / "stdin_mask.png") == 0).all()
+    done = subprocess.run(command, cwd=ROOT, input=b"", capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"stdin is empty" in done.stderr
+
+
+def test_all_formats_agree_on_the_labels(bundle, images, tmp_path):
+    out = tmp_path / "out"
+    formats = "mask,overlay,beside,probabilities,npz,json,coco,geojson"
+    arguments = [str(images / "noise.png"), "--out", str(out), "--save", formats, "--backend", "onnxruntime"]
+    assert main(["predict", str(bundle), *arguments]) == 0
+    labels = read_mask(out / "noise_mask.png")
+    with np.load(out / "noise.npz") as arrays:
+        assert (arrays["labels"] == labels).all()
+        assert arrays["classes"].tolist() == ["red", "green", "blue"]
+    coco = json.loads((out / "noise_coco.json").read_text())
+    again = np.full(labels.shape, 255)
+    for one in coco["annotations"]:
+        mask = decode(one["segmentation"]["counts"], one["segmentation"]["size"])
+        assert mask.sum() == one["area"]
+        again[mask] = one["category_id"]
+    assert (again == labels).all()
+    counted = {one["id"]: one["pixels"] for one in json.loads((out / "noise.json").read_text())["classes"]}
+    assert counted == {index: int((labels == index).sum()) for index in range(3)}
+    regions = json.loads((out / "noise.geojson").read_text())["features"]
+    for index in range(3):
+        area = sum(shape(one["geometry"]).area for one in regions if one["properties"]["id"] == index)
+        assert area == counted[index]
+    assert (
+        read_image(out / "noise_beside.png").shape[1] == 30 + read_image(out / "noise_overlay.png").shape[1]
+    )
+
+
+def test_drawing_can_be_chosen(bundle, images, tmp_path):
+    def drawn(*options: str) -> np.ndarray:
+        arguments = [
+            "predict",
+            str(bundle),
+            str(images / "red.png"),
+            "--out",
+            str(tmp_path / "out"),
+            *options,
+        ]
+        assert main([*arguments, "--save", "overlay", "--no-legend"]) == 0
+        return read_image(tmp_path / "out" / "red_overlay.png")
+
+    image = read_image(images / "red.png")
+    assert (drawn("--opacity", "0") == image).all()
+    assert (drawn("--opacity", "1") == (200, 30, 30)).all()
+    assert (drawn("--opacity", "1", "--palette", "safe") == (230, 159, 0)).all()
+
+
+class TestResume:
+    def predict(self, bundle, images, tmp_path, *options) -> int:
+        return main(["predict", str(bundle), str(images), "--out", str(tmp_path / "out"), *options])
+
+    def test_done_images_are_left_out_unless_they_changed(self, bundle, images, tmp_path, capsys):
+        self.predict(bundle, images, tmp_path)
+        (tmp_path / "out" / "noise_mask.png").unlink()
+        write_png(images / "red.png", np.zeros((40, 60, 3), np.uint8))
+        capsys.readouterr()
+        assert self.predict(bundle, images, tmp_path, "--resume") == 0
+        printed = capsys.readouterr().out
+        assert "1 of 3 images were done before" in printed
+        assert "2 of 3 images predicted" in printed
+        assert (tmp_path / "out" / "noise_mask.png").exists()
+
+    def test_a_line_that_was_cut_is_predicted_again(self, bundle, images, tmp_path, capsys):
+        self.predict(bundle, images, tmp_path)
+        record = tmp_path / "out" / NAME
+        record.write_bytes(record.read_bytes()[:-20])
+        capsys.readouterr()
+        self.predict(bundle, images, tmp_path, "--resume")
+        assert "1 of 3 images predicted" in capsys.readouterr().out
+        self.predict(bundle, images, tmp_path, "--resume")
+        assert "3 of 3 images were done before" in capsys.readouterr().out
+
+    def test_other_options_are_refused(self, bundle, images, tmp_path):
+        self.predict(bundle, images, tmp_path)
+        with pytest.raises(UserError, match="was made with another --save; choose another --out"):
+            self.predict(bundle, images, tmp_path, "--resume", "--save", "json")
+
+
+def test_a_run_stands_for_its_student(bundle, images, tmp_path):
+    shutil.copytree(bundle, tmp_path / "run" / "student.bundle")
+    arguments = [str(images / "red.png"), "--out", str(tmp_path / "out")]
+    assert main(["predict", str(tmp_path / "run"), *arguments]) == 0
+    with pytest.raises(UserError, match="holds neither manifest"):
+        main(["predict", str(images), *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png", "--save", "mas"], r"--save mas: no such format \(did you mean mask\?\)"),
+        (["a.png", "--opacity", "2"], "--opacity 2: give a weight"),
+        (["a.png", "--frames", "0"], "--frames 0: give at least 1"),
+        (["nothing-*.png"], r"nothing-\*\.png: matches no image"),
+        (["rtsp://camera/1", "a.png"], "rtsp://camera/1: give a video, stream or camera alone"),
+        (["a.png"], "a.png: no such file"),
+    ],
+)
+def test_mistakes(bundle, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        main(["predict", str(bundle), *arguments])

@@ -1,0 +1,124 @@
+"""Predict a video, a camera or a network stream, and write what is drawn as a video."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deploy.errors import UserError
+from deploy.files.atomic import sibling
+from deploy.signals import Stopped
+from deploy.stream.capture import import_opencv
+from deploy.tasks.task import Model
+
+USUAL_FPS = 25.0
+"""Of what does not tell its own."""
+PROGRESS_S = 2.0
+CODEC = "mp4v"
+
+
+class Finished(NamedTuple):
+    """What was predicted."""
+
+    frames: int
+    dropped: int
+    """Frames of a live source that came while others were predicted."""
+    seconds: float
+
+
+def predict_video(
+    model: Model,
+    target: str | int,
+    path: Path,
+    draw: Callable[[np.ndarray, Any], np.ndarray],
+    most: int | None = None,
+) -> Finished:
+    """Predict every frame and write the drawn frames; Ctrl-C ends a live source, and the video is kept.
+
+    Args:
+        model: the model.
+        target: path, URL or number of a camera.
+        path: of the video, .mp4.
+        draw: draws a frame and its result as uint8 H×W×3.
+        most: frames to stop after.
+
+    Raises:
+        UserError: OpenCV is missing, the source cannot be opened, or the video cannot be written.
+    """
+    stopped: KeyboardInterrupt | None = None
+    began, frames, dropped, told = time.monotonic(), 0, 0, time.monotonic()
+    with _writer(path, frames_per_second(target)) as write:
+        stream = model.stream(target, draw=draw)
+        try:
+            for one in stream:
+                assert one.picture is not None
+                write(one.picture)
+                frames, dropped = frames + 1, one.dropped
+                if time.monotonic() - told > PROGRESS_S:
+                    told = time.monotonic()
+                    rate = frames / (told - began)
+                    print(
+                        f"{one.where}: {rate:.1f} frames/s, {dropped} left out", file=sys.stderr, flush=True
+                    )
+                if frames == most:
+                    break
+        except KeyboardInterrupt as error:
+            if not frames:
+                raise
+            stopped = error
+        finally:
+            stream.close()
+    if stopped is not None:
+        print(f"stopped; {path} holds the {frames} frames until then", file=sys.stderr)
+        if isinstance(stopped, Stopped) and stopped.number != signal.SIGINT:
+            raise stopped
+    return Finished(frames, dropped, time.monotonic() - began)
+
+
+def frames_per_second(target: str | int) -> float:
+    """Of a video file; `USUAL_FPS` of what does not tell."""
+    if isinstance(target, int) or "://" in target:
+        return USUAL_FPS
+    cv2 = import_opencv()
+    capture = cv2.VideoCapture(target)
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+    return rate if 0 < rate <= 1000 else USUAL_FPS
+
+
+@contextmanager
+def _writer(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that appends a picture; the file appears when all is written."""
+    cv2 = import_opencv()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(f"{sibling(path)}{path.suffix}")
+    opened: list[Any] = []
+
+    def write(picture: np.ndarray) -> None:
+        height, width = (side - side % 2 for side in picture.shape[:2])  # codecs want even sides
+        if not opened:
+            opened.append(
+                cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*CODEC), rate, (width, height))
+            )
+            if not opened[0].isOpened():
+                raise UserError(f"{path}: OpenCV cannot write it; is its folder writable?")
+        opened[0].write(cv2.cvtColor(np.ascontiguousarray(picture[:height, :width]), cv2.COLOR_RGB2BGR))
+
+    try:
+        yield write
+        for one in opened:
+            one.release()
+        if opened:
+            os.replace(temporary, path)
+    finally:
+        for one in opened:
+            one.release()
+        temporary.unlink(missing_ok=True)

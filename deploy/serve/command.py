@@ -1,0 +1,78 @@
+"""`edgedistill serve`: answer images over HTTP with what a bundle predicts."""
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from deploy.bundle.bundle_files import find_bundle, read_manifest
+from deploy.engine_options import add_engine_options, engine_options
+from deploy.errors import UserError, warnings_as_lines
+from deploy.loading import load
+from deploy.tasks.registry import task_of
+
+NEEDS = ("fastapi", "uvicorn", "prometheus_client")
+GRACE_S = 30
+
+
+@warnings_as_lines()
+def main(argv: Sequence[str]) -> int:
+    """Run the server until a signal stops it; requests in work are finished.
+
+    Raises:
+        UserError: an option or the bundle is unsuitable, or the packages are missing.
+    """
+    options = _parser().parse_args(argv)
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise UserError(f"serve needs {', '.join(missing)}: pip install 'edgedistill[serve]'")
+    import uvicorn  # optional dependencies
+
+    from deploy.serve.app import Limits, make_app
+
+    for name in ("max_mb", "timeout", "workers", "port"):
+        if getattr(options, name) <= 0:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name):g}: must be more than 0")
+    bundle = find_bundle(options.bundle)
+    manifest = read_manifest(bundle)
+    keys = options.key or None
+    model = load(bundle, threads=options.threads, trusted_keys=keys, **engine_options(options))
+    limits = Limits(options.max_mb, options.timeout, options.workers, max(0, options.waiting))
+    app = make_app(model, task_of(manifest), manifest, limits)
+    print(f"{bundle} on {model.engine.name}: http://{options.host}:{options.port}/docs", flush=True)
+    config = uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=5,
+        h11_max_incomplete_event_size=1 << 16,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill serve",
+        description="Answer images over HTTP: POST an image file to /predict?format=mask.",
+        epilog="example: curl --data-binary @photo.png 'http://127.0.0.1:8000/predict?format=overlay' -o overlay.png",
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE_OR_RUN")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; anyone who reaches it can use it (127.0.0.1)",
+    )
+    add("--port", type=int, default=8000, help="(8000)")
+    add("--max-mb", type=float, default=20.0, metavar="N", help="largest image in megabytes (20)")
+    add("--timeout", type=float, default=10.0, metavar="S", help="seconds for an image to arrive (10)")
+    add("--workers", type=int, default=1, metavar="N", help="images predicted at once (1)")
+    add("--waiting", type=int, default=32, metavar="N", help="requests that may wait; more get 503 (32)")
+    add("--threads", type=int, help="CPU threads of the engine (its own choice)")
+    add("--key", action="append", metavar="PUB.pem", help="serve only a bundle that this key has signed")
+    add_engine_options(parser)
+    return parser

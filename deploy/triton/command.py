@@ -1,0 +1,58 @@
+"""`edgedistill triton`: write a bundle as a model of a Triton repository."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.bundle.bundle_files import find_bundle
+from deploy.errors import UserError
+from deploy.triton.repository import INSTANCE, MODELS, Serving, write_repository
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Raises:
+        UserError: an option or the bundle is unsuitable.
+    """
+    options = _parser().parse_args(argv)
+    for name, least in (("max_batch", 0), ("delay_us", 0), ("instances", 1)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be {least} or more")
+    bundle = find_bundle(options.bundle)
+    name = options.name or bundle.resolve().name.removesuffix(".bundle")
+    serving = Serving(
+        name,
+        options.max_batch,
+        options.delay_us,
+        options.instances,
+        options.device,
+        options.without_threshold,
+    )
+    folder = write_repository(bundle, options.out, options.precision, serving)
+    print(f"{folder}: start Triton with  tritonserver --model-repository={options.out.resolve()}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill triton",
+        description="Write a bundle as a model of a repository for the Triton inference server (ONNX Runtime backend).",
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE_OR_RUN")
+    add("out", type=Path, metavar="REPOSITORY")
+    add("--name", help="of the model (that of the bundle's folder)")
+    add("--precision", choices=tuple(MODELS), default="fp32", help="(fp32)")
+    add("--max-batch", type=int, default=8, metavar="N", help="images that Triton may batch; 0: none (8)")
+    add(
+        "--delay-us", type=int, default=1000, metavar="N", help="how long it waits for a batch to fill (1000)"
+    )
+    add("--instances", type=int, default=1, metavar="N", help="copies of the model (1)")
+    add("--device", choices=tuple(INSTANCE), default="cpu", help="(cpu)")
+    add(
+        "--without-threshold",
+        action="store_true",
+        help="the client decides on the logits, where a threshold is set",
+    )
+    return parser

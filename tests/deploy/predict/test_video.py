@@ -1,0 +1,117 @@
+"""`edgedistill predict` on videos: every frame is predicted and drawn into a video."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.cli import main
+from deploy.errors import UserError
+from deploy.predict.sources import is_moving
+from tests.conftest import ROOT
+
+cv2 = pytest.importorskip("cv2")
+FRAMES, RATE = 12, 10.0
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Frames of 48×32 that are red, then blue."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (48, 32))
+    for index in range(FRAMES):
+        frame = np.zeros((32, 48, 3), np.uint8)
+        frame[..., 2 if index < FRAMES // 2 else 0] = 255  # BGR
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return frames, rate
+
+
+def test_every_frame_is_drawn_at_the_rate_of_the_video(bundle, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(bundle), str(clip), "--out", str(out), "--opacity", "1"]) == 0
+    assert f"{FRAMES} frames predicted by" in capsys.readouterr().out
+    frames, rate = frames_of(out / "clip.mp4")
+    assert rate == pytest.approx(RATE)
+    assert len(frames) == FRAMES
+    assert (
+        np.abs(frames[1].mean((0, 1)) - (200, 30, 30)).max() < 20
+    )  # the color of the class; the codec is lossy
+    assert np.abs(frames[-1].mean((0, 1)) - (30, 30, 200)).max() < 20
+    assert [path.name for path in out.iterdir()] == ["clip.mp4"]
+
+
+def test_beside_and_a_number_of_frames(bundle, clip, tmp_path):
+    out = tmp_path / "out"
+    assert (
+        main(
+            [
+                "predict",
+                str(bundle),
+                str(clip),
+                "--out",
+                str(out),
+                "--save",
+                "overlay,beside",
+                "--frames",
+                "3",
+            ]
+        )
+        == 0
+    )
+    frames, _ = frames_of(out / "clip.mp4")
+    assert len(frames) == 3
+    assert frames[0].shape == (32, 96, 3)
+
+
+def test_a_file_that_is_no_video_leaves_nothing(bundle, tmp_path):
+    (tmp_path / "notes.txt").write_text("no video")
+    with pytest.raises(UserError, match="OpenCV cannot open it"):
+        main(["predict", str(bundle), str(tmp_path / "notes.txt"), "--out", str(tmp_path / "out")])
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "moving"),
+    [("0", True), ("/dev/video1", True), ("rtsp://a/b", True), ("photo.png", False), ("missing.mp4", False)],
+)
+def test_what_moves(given, moving):
+    assert is_moving(given) is moving
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_stopped_video_is_kept(bundle, tmp_path, number, code):
+    """A long video, stopped by a signal, holds the frames until then."""
+    path = tmp_path / "long.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (640, 480))
+    for index in range(3000):
+        writer.write(np.full((480, 640, 3), index % 256, np.uint8))
+    writer.release()
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "deploy", "predict", str(bundle), str(path), "--out", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not list(out.glob(".*.mp4")):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode == 0 and "stopped" not in errors:
+        pytest.skip("all frames were predicted before the signal came")
+    assert process.returncode == code
+    frames, _ = frames_of(out / "long.mp4")
+    assert 0 < len(frames) < 3000
+    assert [one.name for one in out.iterdir()] == ["long.mp4"]

@@ -1,0 +1,188 @@
+"""The server: answers equal the model's, limits hold, and nothing that comes in breaks it."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import deploy
+from deploy.cli import main
+from deploy.errors import UserError
+from tests.conftest import ROOT
+from tests.deploy.tiny import make_bundle, make_image
+
+OPTIONS = (
+    "--threads",
+    "1",
+    "--max-mb",
+    "0.1",
+    "--timeout",
+    "2",
+    "--waiting",
+    "64",
+    "--backend",
+    "onnxruntime",
+)
+
+
+def png(image: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(image).save(file, "png")
+    return file.getvalue()
+
+
+class Server:
+    """`edgedistill serve` in a process of its own, on a free port of the loopback interface."""
+
+    def __init__(self, bundle: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [sys.executable, "-m", "deploy", "serve", str(bundle), "--port", str(self.port), *OPTIONS]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                if self.ask("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.05)
+        self.process.kill()
+        raise AssertionError(self.process.communicate()[0])
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("serve") / "bundle"
+    make_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(bundle):
+    running = Server(bundle)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+def test_answers_are_the_models(server, bundle):
+    image = make_image(size=(40, 60))
+    expected = deploy.load(bundle, "onnxruntime")(image).labels
+    status, body = server.ask("POST", "/predict?format=mask", png(image))
+    assert status == 200
+    assert (np.asarray(Image.open(BytesIO(body))) == expected).all()
+    status, body = server.ask("POST", "/predict?format=json", png(image))
+    assert status == 200
+    assert b'"classes"' in body
+
+
+def test_health_description_and_metrics(server):
+    assert server.ask("GET", "/healthz")[0] == 200
+    assert b'"classes":["red","green","blue"]' in server.ask("GET", "/")[1]
+    server.ask("POST", "/predict", png(make_image()))
+    status, body = server.ask("GET", "/metrics")
+    assert status == 200
+    assert b'edgedistill_requests_total{status="200"}' in body
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/predict", b"", 422, b"the body is empty"),
+        ("/predict", b"no image", 422, b"corrupt image"),
+        ("/predict", png(make_image())[:100], 422, b"corrupt image"),
+        ("/predict", b"x" * 200_000, 413, b"larger than 0.1 MB"),
+        ("/predict?format=mas", png(make_image()), 422, b"no format mas; there are mask"),
+        ("/predict", png(make_image()[..., 0]), 422, b"image has 1 channel"),
+        ("/other", b"", 404, b"Not Found"),
+    ],
+)
+def test_what_cannot_be_answered(server, path, body, status, words):
+    found, answer = server.ask("POST", path, body)
+    assert (found, words in answer) == (status, True), answer
+    assert b"/tmp" not in answer  # nothing of this machine
+
+
+def test_a_body_without_length_is_limited_too(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("POST", "/predict", iter([b"x" * 50_000] * 4), encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_a_slow_request_is_ended_and_hurts_no_other(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+        assert server.ask("POST", "/predict", png(make_image()))[0] == 200
+        assert b"408" in slow.recv(200)
+
+
+def rss(process: int) -> int:
+    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmRSS")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_thousand_requests_at_eight_at_a_time(server):
+    body = png(make_image(size=(64, 96)))
+
+    def one(_: int) -> tuple[int, float]:
+        began = time.perf_counter()
+        return server.ask("POST", "/predict", body)[0], time.perf_counter() - began
+
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(one, range(200)))  # warm
+        before = rss(server.process.pid)
+        found = list(clients.map(one, range(1000)))
+    assert {status for status, _ in found} == {200}
+    grown = rss(server.process.pid) - before
+    assert grown < 8_000, f"{grown} KiB more"
+    seconds = sorted(took for _, took in found)
+    print(f"p50 {1e3 * seconds[500]:.1f} ms, p99 {1e3 * seconds[990]:.1f} ms, {grown} KiB more")
+
+
+def test_a_signal_lets_requests_finish(bundle):
+    server = Server(bundle)
+    body = png(make_image(size=(64, 96)))
+    with ThreadPoolExecutor(4) as clients:
+        waiting = [clients.submit(server.ask, "POST", "/predict", body) for _ in range(4)]
+        for one in waiting:
+            assert one.result()[0] == 200
+        os.kill(server.process.pid, signal.SIGTERM)
+    output, _ = server.process.communicate(timeout=40)
+    assert server.process.returncode in (0, 143)
+    assert "Traceback" not in output
+
+
+def test_mistakes(bundle, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--workers 0: must be more than 0"):
+        main(["serve", str(bundle), "--workers", "0"])
+    with pytest.raises(UserError, match="holds neither manifest"):
+        main(["serve", str(tmp_path)])
+    monkeypatch.setattr("deploy.serve.command.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'edgedistill\[serve\]'"):
+        main(["serve", str(bundle)])
