@@ -27,6 +27,7 @@ GROUPS = {
         "geo",
         "openvino",
         "quantize",
+        "serve",
         "sign",
         "video",
         "cuda12",
