@@ -40,7 +40,9 @@ def imported_at_module_level(file: Path) -> Iterator[str]:
 def test_deploy_imports_only_base_dependencies():
     names = import_names(PROJECT["project"]["dependencies"])
     allowed = {"deploy", *sys.stdlib_module_names, *names}
-    optional = {ROOT / "deploy" / name for name in ("quantize", "lint", "serve")}  # imported when they are asked for
+    optional = {
+        ROOT / "deploy" / name for name in ("quantize", "lint", "serve")
+    }  # imported when they are asked for
     files = [file for file in (ROOT / "deploy").rglob("*.py") if file.parent not in optional]
 
     imported = {name: file for file in files for name in imported_at_module_level(file)}

@@ -11,6 +11,7 @@ from deploy.files.atomic import atomic_write, write_json
 from deploy.files.images import write_png
 from deploy.look import Look
 from deploy.tasks.segmentation import polygons, rle
+from deploy.tasks.segmentation.counts import class_counts
 from deploy.tasks.segmentation.model import SegmentationResult
 from deploy.tasks.task import Format
 from deploy.visualize import overlay, side_by_side
@@ -58,7 +59,7 @@ def _npz(base: Path, _: np.ndarray, result: SegmentationResult, classes: Classes
 
 def _json(base: Path, _: np.ndarray, result: SegmentationResult, classes: Classes, __: Look) -> Path:
     path = base.with_name(f"{base.name}.json")
-    write_json(path, summary(result, classes))
+    write_json(path, _summary(result, classes))
     return path
 
 
@@ -78,18 +79,15 @@ def _geojson(base: Path, _: np.ndarray, result: SegmentationResult, classes: Cla
     return path
 
 
-def summary(result: SegmentationResult, classes: Classes) -> dict[str, Any]:
+def _summary(result: SegmentationResult, classes: Classes) -> dict[str, Any]:
     """Size, pixels and share of each class, pixels without data, and milliseconds of a result, for JSON."""
-    counts = np.bincount(result.labels.ravel(), minlength=256)
-    known = max(1, int(counts[: len(classes)].sum()))
+    height, width = result.labels.shape
+    found = class_counts(result.labels, classes)
     return {
-        "height": result.labels.shape[0],
-        "width": result.labels.shape[1],
-        "classes": [
-            {"id": i, "name": info.name, "pixels": int(counts[i]), "share": float(counts[i] / known)}
-            for i, info in enumerate(classes)
-        ],
-        "no_data": int(counts[len(classes) :].sum()),
+        "height": height,
+        "width": width,
+        "classes": found,
+        "no_data": height * width - sum(one["pixels"] for one in found),
         "ms": round(result.timings.total_ms, 3),
     }
 

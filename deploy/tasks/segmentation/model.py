@@ -18,6 +18,7 @@ from deploy.inference.postprocess import probabilities, restore_labels, upsample
 from deploy.inference.preprocess import check_pixels, prepare, to_network
 from deploy.inference.tiling import predict_tiled
 from deploy.stream.calls import Calls
+from deploy.tasks.segmentation.counts import class_counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +72,7 @@ class SegmentationResult:
             import pandas as pd
         except ImportError as error:
             raise UserError(f"to_pandas needs pandas ({error}): pip install pandas") from error
-        from deploy.tasks.segmentation.formats import summary  # start-up time
-
-        return pd.DataFrame(summary(self, self.classes)["classes"])
+        return pd.DataFrame(class_counts(self.labels, self.classes))
 
     def _drawn(self, image: np.ndarray | None) -> np.ndarray:
         from deploy.visualize import colorize, overlay  # start-up time
