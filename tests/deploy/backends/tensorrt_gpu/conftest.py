@@ -7,6 +7,7 @@ from deploy.bundle.bundle_files import write_bundle
 from deploy.bundle.manifest import MODEL
 from tests.deploy.backends.tensorrt_gpu.engines import SOURCES
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import FakeTensorRT
+from tests.deploy.backends.tensorrt_gpu.trt_fakes import library as library_like
 from tests.deploy.tiny import make_bundle
 
 
@@ -23,9 +24,7 @@ def bundle(tmp_path):
 @pytest.fixture
 def library(bundle, monkeypatch):
     """TensorRT and a GPU, as far as the code can tell."""
-    real = pytest.importorskip("tensorrt_lean")
-    monkeypatch.setattr(real, "__version__", "11.4.0.106")
-    fake = FakeTensorRT(real, bundle / MODEL)
+    fake = FakeTensorRT(library_like("tensorrt 11.4"), bundle / MODEL)
     monkeypatch.setattr(trt, "open_cuda", lambda provider, device: fake.cuda)
     monkeypatch.setattr(trt, "import_tensorrt", lambda backend: fake.module)
     return fake

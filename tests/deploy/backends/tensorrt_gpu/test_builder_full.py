@@ -1,19 +1,18 @@
 """The builder with full TensorRT 10 and 11: what it requests of each, and what it refuses.
 
-They need a GPU. The stand-ins have the attributes of TensorRT-RTX's types; those of the real types are a superset.
+They need a GPU. The stand-ins have the documented attributes of 10.3 and 11.4, and refuse calls that do not fit them.
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from deploy.backends.tensorrt_gpu import builder as trt_builder
 from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
 from deploy.errors import UserError
-from tests.deploy.backends.tensorrt_gpu.builder_fakes import ORIN, Fake, rtx
+from tests.deploy.backends.tensorrt_gpu.builder_fakes import ORIN, Fake
 from tests.deploy.backends.tensorrt_gpu.gpu_fakes import MemoryCuda
 from tests.deploy.backends.tensorrt_gpu.test_builder_models import bundle_of, small_network
 
@@ -44,8 +43,7 @@ def test_strong_typing_is_asked_of_tensorrt_10_alone(build, version, flags):
     fake = Fake(version)
     built = build(fake)
     fake.last.builder.create_network.assert_called_once_with(flags)
-    assert fake.last.config.profiling_verbosity == rtx.ProfilingVerbosity.DETAILED
-    fake.last.config.set_compute_capability.assert_not_called()
+    assert fake.last.config.profiling_verbosity == fake.ProfilingVerbosity.DETAILED
     # Only the network decides the precision: TensorRT 11 has no flags for it, and 10 refuses them when strongly typed.
     fake.last.config.set_flag.assert_not_called()
     side = built.sidecar
@@ -80,14 +78,17 @@ def test_options_reach_the_builder(build):
         optimization_level=5,
     )
     config = fake.last.config
-    config.set_memory_pool_limit.assert_called_once_with(rtx.MemoryPoolType.WORKSPACE, 64 << 20)
-    assert config.hardware_compatibility_level == "ampere"
-    assert [call.args for call in config.set_flag.call_args_list] == [("version",), ("fallback",)]
-    assert (config.default_device_type, config.DLA_core) == ("dla", 1)
+    config.set_memory_pool_limit.assert_called_once_with(fake.MemoryPoolType.WORKSPACE, 64 << 20)
+    assert config.hardware_compatibility_level == fake.HardwareCompatibilityLevel.AMPERE_PLUS
+    flags = [(fake.BuilderFlag.VERSION_COMPATIBLE,), (fake.BuilderFlag.GPU_FALLBACK,)]
+    assert [call.args for call in config.set_flag.call_args_list] == flags
+    assert (config.default_device_type, config.DLA_core) == (fake.DeviceType.DLA, 1)
     assert config.builder_optimization_level == 5
-    build(fake, precision="fp16", hardware_compatible="same-cc", dla_core=0, allow_gpu_fallback=False)
-    assert fake.last.config.hardware_compatibility_level == "same"
-    fake.last.config.set_flag.assert_not_called()
+    new = Fake("11.4", cores=2)
+    build(new, precision="fp16", hardware_compatible="same-cc", dla_core=0, allow_gpu_fallback=False)
+    level = new.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
+    assert new.last.config.hardware_compatibility_level == level
+    new.last.config.set_flag.assert_not_called()
 
 
 @pytest.mark.parametrize(
@@ -100,9 +101,10 @@ def test_dla_that_is_not_there(build, cores, expected):
 
 
 def test_compatibility_that_is_not_offered(build):
-    fake = Fake("10.0")
-    fake.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere")
-    with pytest.raises(UserError, match=r"TensorRT 10.0: does not offer .*SAME_COMPUTE_CAPABILITY; upgrade"):
+    fake = Fake("10.3.0")
+    with pytest.raises(
+        UserError, match=r"TensorRT 10\.3\.0: does not offer .*SAME_COMPUTE_CAPABILITY; upgrade"
+    ):
         build(fake, hardware_compatible="same-cc")
 
 

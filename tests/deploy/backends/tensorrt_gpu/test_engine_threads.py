@@ -15,6 +15,7 @@ from tests.deploy.backends.tensorrt_gpu.trt_fakes import (
     FakeTensorRT,
     assert_same,
     images,
+    library,
     open_engine,
 )
 from tests.deploy.tiny import make_bundle
@@ -23,7 +24,7 @@ from tests.deploy.tiny import make_bundle
 @pytest.fixture(params=LIBRARIES)
 def fake(request, tmp_path):
     make_bundle(tmp_path / "bundle")
-    return FakeTensorRT(pytest.importorskip(request.param), tmp_path / "bundle" / MODEL)
+    return FakeTensorRT(library(request.param), tmp_path / "bundle" / MODEL)
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])

@@ -4,13 +4,14 @@ import inspect
 import re
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
 import numpy as np
+import pytest
 
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
@@ -18,11 +19,12 @@ from deploy.backends.tensorrt_gpu.engine import TrtEngine
 from deploy.backends.tensorrt_gpu.log import logger
 from deploy.bundle.engine_files import Sidecar, write_engine
 from deploy.bundle.manifest import MODEL
+from tests.deploy.backends.tensorrt_gpu.documented import VERSIONS, documented_tensorrt
 from tests.deploy.backends.tensorrt_gpu.gpu_fakes import GPU, MemoryCuda
 from tests.deploy.tiny import make_image
 
-LIBRARIES = {"tensorrt_lean": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
-"""Real libraries to take types from, and the backends that they stand for."""
+LIBRARIES = (*(f"tensorrt {version}" for version in VERSIONS), "tensorrt_rtx")
+"""Libraries to take types from: TensorRT as documented, TensorRT-RTX as installed."""
 ENGINE = b"an engine"
 """The only engine that the fake can load."""
 TENSORS = {
@@ -31,6 +33,12 @@ TENSORS = {
     "logits": ("FLOAT", (-1, 3, 4, 6), False),
 }
 """Tensors of the bundle of `tiny.make_bundle`: type, shape with the batch axis (-1 or its size), whether an input."""
+
+
+def library(name: str) -> ModuleType:
+    """One of `LIBRARIES`; the test is skipped where it is not installed."""
+    kind, _, version = name.partition(" ")
+    return documented_tensorrt(version) if version else pytest.importorskip(kind)
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
@@ -61,8 +69,7 @@ def open_engine(
     fake: "FakeTensorRT", folder: Path, options: GpuOptions = DEFAULT, built: dict[str, Any] | None = None
 ) -> TrtEngine:
     """The engine of a fake TensorRT, with a file of its own, `built` with these options."""
-    backend = LIBRARIES[fake.real.__name__]
-    sidecar = make_sidecar(backend=backend, version=fake.real.__version__, options=built or {})
+    sidecar = make_sidecar(backend=fake.backend, version=fake.real.__version__, options=built or {})
     path = write_engine(folder, "int8", ENGINE, sidecar)
     return TrtEngine(path, ENGINE, sidecar, fake.cuda, fake.module, options)
 
@@ -78,7 +85,7 @@ def assert_same(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray])
 
 
 class FakeTensorRT:
-    """A module like `real` (tensorrt_lean, tensorrt_rtx) whose engine computes the ONNX `network`, on a fake GPU.
+    """A module like `real`, one of `LIBRARIES`, whose engine computes the ONNX `network`, on a fake GPU.
 
     The code under test calls autospecs of the real types; every call is checked against the signature.
     """
@@ -91,6 +98,7 @@ class FakeTensorRT:
         profile: tuple[int, int, int] = (1, 2, 4),
     ) -> None:
         self.real, self.tensors, self.profile = real, tensors, profile
+        self.backend = real.__name__.replace("_", "-")
         self.cuda = MemoryCuda()
         self.oracle = OrtEngine(network, threads=1)
         self.network = self.oracle.run
@@ -133,15 +141,13 @@ class FakeTensorRT:
             get_tensor_profile_shape=lambda name, profile_index: [
                 self.real.Dims((n, *self.tensors[name][1][1:])) for n in self.profile
             ],
-            create_runtime_config=lambda: self._spec("IRuntimeConfig"),
             create_execution_context=self._context,
         )
+        if hasattr(engine, "create_runtime_config"):  # from TensorRT 11 on
+            engine.create_runtime_config.side_effect = lambda: self._spec("IRuntimeConfig")
         engine.num_io_tensors = len(names)
-        if hasattr(self.real, "EngineInspector"):  # not in the lean runtime
-            tell = self._spec(
-                "EngineInspector", get_engine_information=lambda format: '{"Layers": ["conv1"]}'
-            )
-            engine.create_engine_inspector.side_effect = lambda: tell
+        tell = self._spec("EngineInspector", get_engine_information=lambda format: '{"Layers": ["conv1"]}')
+        engine.create_engine_inspector.side_effect = lambda: tell
         return engine
 
     def _context(self, **options: Any) -> Any:
@@ -186,6 +192,9 @@ class FakeTensorRT:
 
 
 TYPES: dict[str, Any] = {
+    "bool": bool,
+    "buffer": (bytes, bytearray, memoryview),
+    "int": int,
     "str": str,
     "tuple": tuple,
     "list": list,
@@ -200,9 +209,9 @@ def checked(method: Any, does: Callable[..., Any]) -> Callable[..., Any]:
 
     `create_autospec` cannot check that: only the documentation of compiled methods gives their signature.
     """
-    signatures = documented_signatures(method)
 
     def call(*arguments: Any, **named: Any) -> Any:
+        signatures = documented_signatures(method)
         if not any(_accepts(signature, arguments, named) for signature in signatures):
             raise TypeError(f"{method.__name__} takes {signatures}, not {arguments} {named}")
         return does(*arguments, **named)
@@ -210,6 +219,7 @@ def checked(method: Any, does: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@cache
 def documented_signatures(method: Any) -> list[inspect.Signature]:
     """The overloads of a pybind11 method, with annotations as text."""
     lines = re.findall(rf"^(?:\d+\. )?{method.__name__}\((self: .*)\) -> .*$", method.__doc__, re.MULTILINE)
