@@ -21,7 +21,8 @@ from deploy.files.atomic import atomic_write, sha256_file, write_json
 from deploy.files.json_files import read_json
 
 SUFFIX = ".engine"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: with operating system and architecture."""
 
 TensorRT = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -62,6 +63,10 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Name of the GPU that it was built on; empty when it was built ahead of time."""
     compute_capability: str = ""
     """Compute capability of that GPU, such as "8.7"."""
+    os: str = ""
+    """Operating system that it was built on, such as "Linux"; empty in sidecars of schema 1."""
+    architecture: str = ""
+    """The machine's, such as "x86_64" or "aarch64"; empty in sidecars of schema 1."""
     targets: tuple[str, ...] = ()
     """Compute capabilities that it was built for ahead of time, such as ("sm86", "sm89")."""
     batch: tuple[int, int, int]

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import os
+import platform
 import sys
 import threading
 from contextlib import nullcontext, suppress
@@ -14,11 +15,12 @@ import msgspec
 
 from deploy.backends.engine import TENSORRT, TENSORRT_MODELS
 from deploy.backends.tensorrt_gpu import cuda
+from deploy.backends.tensorrt_gpu.compatibility import full_name
 from deploy.backends.tensorrt_gpu.compile import Compiled, compile_network, name_of, write_timing_cache
 from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, Device
 from deploy.backends.tensorrt_gpu.errors import Unexplained
-from deploy.backends.tensorrt_gpu.layer_report import summary, table
-from deploy.backends.tensorrt_gpu.log import as_text, listen
+from deploy.backends.tensorrt_gpu.layer_report import HEADING, summary, table
+from deploy.backends.tensorrt_gpu.log import INFO, LATEST, Message, listen
 from deploy.backends.tensorrt_gpu.options import CURRENT, BuildOptions, resolve_targets
 from deploy.backends.tensorrt_gpu.progress import Progress, run_cancellable
 from deploy.bundle.bundle_files import read_manifest
@@ -59,7 +61,7 @@ class Built:
     reused: bool
     """Whether it was built earlier, from the same model, for the same device, with the same options and TensorRT."""
     log: Path
-    """The fused layers and all messages of the builder, from when it was built."""
+    """The fused layers and the builder's messages (of verbose ones the latest), from when it was built."""
 
 
 def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, say: Say = print) -> Built:
@@ -95,7 +97,8 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     _check_writable(path.parent)
     where = ", ".join(targets) if CURRENT not in targets else sidecar.gpu
     say(f"{name_of(trt, options)}: compiling {source} for {where}, batch {_batch(options)}")
-    compiled, said = _compile(trt, model, bundle / source, options, targets, log, progress, gpu)
+    bar = Progress(sys.stderr if progress and sys.stderr.isatty() else None)
+    compiled, said = _compile(trt, model, bundle / source, options, targets, log, bar, gpu, say)
     sidecar = _write(bundle, name, compiled, sidecar, said)
     _trust(path, compiled.plan, say)
     if options.timing_cache and compiled.timing_cache:
@@ -186,9 +189,11 @@ def _sidecar(
         backend=options.backend,
         version=trt.__version__,
         precision=options.precision,
-        gpu=here.name if here else "",
+        gpu=full_name(here) if here else "",
         compute_capability=here.compute_capability if here else "",
         targets=() if here else targets,
+        os=platform.system(),
+        architecture=platform.machine(),
         batch=options.batch,
         options=options.deciding(),
         key="",
@@ -240,26 +245,31 @@ def _compile(
     options: BuildOptions,
     targets: tuple[str, ...],
     log: Path,
-    progress: bool,
+    bar: Progress,
     gpu: Cuda | None,
+    say: Say,
 ) -> tuple[Compiled, str]:
     """The engine and the text of its log. After an unexplained failure the log is on disk, and the error names it."""
-    bar = Progress(sys.stderr if progress and sys.stderr.isatty() else None)
 
     def work(stop: threading.Event) -> Compiled:  # in a thread of its own
         with gpu.current() if gpu else nullcontext():
             return compile_network(trt, model, source, options, targets, messages, bar, stop)
 
-    with _one_at_a_time, listen(trt) as messages:
+    with _one_at_a_time, listen(trt, _worth_keeping, LATEST, say) as messages:
         try:
             compiled = run_cancellable(work)
         except Unexplained as error:
-            _write_log(log, as_text(messages))
+            _write_log(log, messages.as_text())
             raise UserError(f"{error}; the complete log is in {log}") from error
         finally:
             bar.close()
     told = f"{table(compiled.layers)}\n\n" if compiled.layers else ""
-    return compiled, told + as_text(messages)
+    return compiled, told + messages.as_text()
+
+
+def _worth_keeping(message: Message) -> bool:
+    """Whether a message of a build is needed; of the others, which are verbose, the latest go into the log."""
+    return message.severity <= INFO or message.text.startswith(HEADING)
 
 
 def _write(bundle: Path, name: str, compiled: Compiled, sidecar: Sidecar, log: str) -> Sidecar:

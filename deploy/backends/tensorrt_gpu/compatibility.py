@@ -1,9 +1,11 @@
 """Whether an engine can run on this machine, and the command that builds one that can."""
 
+import platform
 import re
 import shlex
 from pathlib import Path
 
+from deploy import host
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.tensorrt_gpu.cuda_interface import Device
 from deploy.bundle.engine_files import RebuildNeeded, Sidecar
@@ -63,11 +65,14 @@ def check_fits(
     if not fits_version(sidecar, version):
         made_by = f"{sidecar.backend} {sidecar.version}"
         raise RebuildNeeded(f"{engine}: was built by {made_by}, this machine has {version}; build it again")
+    if not fits_platform(sidecar):
+        built_on, here = f"{sidecar.os} {sidecar.architecture}", f"{platform.system()} {platform.machine()}"
+        raise RebuildNeeded(f"{engine}: was built on {built_on}, this machine is {here}; build it again")
     if not fits_gpu(sidecar, gpu):
         made_for = (
             ", ".join(sidecar.targets) or f"{sidecar.gpu} (compute capability {sidecar.compute_capability})"
         )
-        here = f"{gpu.name} (compute capability {gpu.compute_capability})"
+        here = f"{full_name(gpu)} (compute capability {gpu.compute_capability})"
         raise RebuildNeeded(f"{engine}: was built for {made_for}, this machine has {here}; build it again")
 
 
@@ -99,10 +104,37 @@ def check_trusted(engine: Path, sidecar: Sidecar, options: GpuOptions) -> None:
 
 
 def fits_version(sidecar: Sidecar, version: str) -> bool:
-    """Whether the version is the same, or a later one of the same major version if the engine was built for that."""
+    """Whether the version is the same, or a later one of the same major version if the engine was built for that.
+
+    Of other major versions TensorRT 11 runs such engines of 10 (support matrix of 11.4).
+    """
     built, here = (list(map(int, re.findall(r"\d+", text))) for text in (sidecar.version, version))
-    later = here[:1] == built[:1] and here > built
+    later = here > built and (here[:1] == built[:1] or (built[:1], here[:1]) == ([10], [11]))
     return version == sidecar.version or (bool(sidecar.options.get("version_compatible")) and later)
+
+
+def fits_platform(sidecar: Sidecar) -> bool:
+    """Whether operating system and architecture are those that the engine was built on, as far as that matters.
+
+    Engines of TensorRT are not portable between them (its support matrix); those of TensorRT-RTX are.
+    """
+    here = {"os": platform.system(), "architecture": platform.machine()}
+    known = {name: value for name in here if (value := getattr(sidecar, name))}
+    return sidecar.backend == "tensorrt-rtx" or all(here[name] == value for name, value in known.items())
+
+
+def full_name(gpu: Device) -> str:
+    """The name of a GPU; of an integrated one, alike in modules of any size, with the name of the board."""
+    board = host.device() if gpu.integrated else ""
+    return f"{gpu.name} in {board}" if board else gpu.name
+
+
+def tuned_for(sidecar: Sidecar, gpu: Device) -> str:
+    """The other GPU, of the same compute capability, that an engine's kernels were chosen on; "" if it is this one."""
+    made_here = (
+        not sidecar.gpu or sidecar.gpu == full_name(gpu) or bool(sidecar.options.get("hardware_compatible"))
+    )
+    return "" if made_here else sidecar.gpu
 
 
 def _target(gpu: Device) -> str:

@@ -5,18 +5,20 @@ The ONNX defines the precision: networks are strongly typed, which TensorRT 10 h
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.backends.engine import OUTPUTS
+from deploy.backends.tensorrt_gpu import inspector
 from deploy.backends.tensorrt_gpu.errors import failure, not_int8, refusal
-from deploy.backends.tensorrt_gpu.layer_report import HEADING, LayerReport, operators, parse
+from deploy.backends.tensorrt_gpu.inspector import inspect_plan
+from deploy.backends.tensorrt_gpu.layer_report import HEADING, LayerReport, Work, operators, parse, summary
 from deploy.backends.tensorrt_gpu.log import Message, logger
 from deploy.backends.tensorrt_gpu.options import CURRENT, TURING, BuildOptions
 from deploy.backends.tensorrt_gpu.progress import Progress, monitor
-from deploy.errors import UserError
+from deploy.errors import UserError, warn
 from deploy.files.atomic import atomic_write
 
 
@@ -77,11 +79,41 @@ def compile_network(
             _clear(trt)
         raise error
     seconds = time.perf_counter() - start
-    report = parse(next((text for _, text in messages if text.startswith(HEADING)), ""), works)
+    report = _read_layers(trt, memoryview(plan), messages, works, options)
     if options.precision == "int8" and (error := not_int8(report, source, targets, title)):
         raise error
     measured = bytes(config.get_timing_cache().serialize()) if cache else None
     return Compiled(memoryview(plan), report, measured, seconds)
+
+
+def _read_layers(
+    trt: Any, plan: memoryview, messages: Sequence[Message], works: Mapping[str, Work], options: BuildOptions
+) -> LayerReport | None:
+    """How the network was compiled, by the builder's log and, where there is a GPU, by the inspector of the engine.
+
+    Neither form is documented. Where they disagree, or the log has an unknown form, a warning says so.
+    """
+    said = next((text for _, text in messages if text.startswith(HEADING)), "")
+    report, title = parse(said, works), name_of(trt, options)
+    found = inspect_plan(trt, plan, options) if options.backend == "tensorrt" else None
+    witness = inspector.read_layers(found, works) if found else None
+    if said and (report is None or report.unread):
+        instead = "its inspector is believed instead" if witness else "so it is not known which run in INT8"
+        warn(f"{title}: its log lists layers in a form that is not known here; {instead}")
+        return witness or report
+    if report and witness and _int8(report) != _int8(witness):
+        counts = "{0[0]} of {0[1]} convolutions in INT8, its inspector {1[0]} of {1[1]}".format(
+            _int8(report), _int8(witness)
+        )
+        warn(f"{title}: its log lists {counts}; the inspector is believed")
+        return witness
+    return report or witness
+
+
+def _int8(report: LayerReport) -> tuple[int, int]:
+    """Number of convolutions in INT8, and of all."""
+    figures = summary(report)
+    return figures.int8_convolutions, figures.convolutions
 
 
 def name_of(trt: Any, options: BuildOptions) -> str:

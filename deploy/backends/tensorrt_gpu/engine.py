@@ -5,7 +5,6 @@ segmentation fault. Not run on this project's CI, which has no GPU: its tests ch
 the real libraries.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,11 +19,14 @@ from deploy.backends.tensorrt_gpu.compatibility import (
     build_command,
     check_fits,
     check_trusted,
+    full_name,
+    tuned_for,
 )
 from deploy.backends.tensorrt_gpu.cuda import open_cuda
-from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, OutOfGpuMemory
+from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, Device, OutOfGpuMemory
 from deploy.backends.tensorrt_gpu.deserialize import deserialize, read_batches, read_tensors
 from deploy.backends.tensorrt_gpu.execution_lane import Lane, first_error
+from deploy.backends.tensorrt_gpu.inspector import inspect_engine
 from deploy.backends.tensorrt_gpu.lane_pool import LanePool
 from deploy.backends.tensorrt_gpu.log import listen
 from deploy.bundle.bundle_files import read_manifest
@@ -76,14 +78,24 @@ def open_trt(
         except UserError as error:
             refusals.append((side, str(error)))
             continue
-        # An engine for another machine beside one for this machine needs no warning.
-        passed_over = [
-            why for other, why in refusals if other.precision != side.precision or other.passed is False
-        ]
-        if passed_over:
-            warn(f"{passed_over[0]}; running {path.name} instead")
+        _warn_of(bundle, path, side, refusals, cuda.device)
         return opened
     raise UserError(refusals[0][1])
+
+
+def _warn_of(
+    bundle: Path, path: Path, side: Sidecar, refusals: list[tuple[Sidecar, str]], gpu: Device
+) -> None:
+    """Say that a better engine was passed over, or that this one is for another GPU."""
+    # An engine for another machine beside one for this machine needs no warning.
+    passed_over = [
+        why for other, why in refusals if other.precision != side.precision or other.passed is False
+    ]
+    if passed_over:
+        warn(f"{passed_over[0]}; running {path.name} instead")
+    if other := tuned_for(side, gpu):
+        command = build_command(bundle, side, gpu)
+        warn(f"{path}: its kernels were chosen on {other}, this GPU is {full_name(gpu)}: {command}")
 
 
 class TrtEngine:
@@ -154,8 +166,7 @@ class TrtEngine:
     def inspect(self) -> dict[str, Any]:
         """Output of TensorRT's engine inspector: names of the layers, and more if the engine was built with them."""
         with self._cuda.current():
-            inspector = self._engine.create_engine_inspector()
-            return json.loads(inspector.get_engine_information(self._library.LayerInformationFormat.JSON))
+            return inspect_engine(self._library, self._engine)
 
     def close(self) -> None:
         """Release everything on the GPU; calls in progress release theirs when they end."""

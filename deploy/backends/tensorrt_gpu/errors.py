@@ -71,7 +71,8 @@ def not_int8(
     report: LayerReport | None, source: Path, targets: Sequence[str], title: str
 ) -> UserError | None:
     """The error for an engine that should run in INT8 but has no INT8 convolution; None for any other engine."""
-    kinds = [product.precision for product in report.products if product.convolution] if report else []
+    products = report.products if report and not report.unread else ()
+    kinds = [product.precision for product in products if product.convolution]
     if not kinds or {"int8", "?"} & set(kinds):
         return None
     if TURING in targets:

@@ -61,6 +61,8 @@ class LayerReport:
     products: tuple[Product, ...]
     conversions: tuple[Layer, ...]
     """Layers that only change the type or the memory format."""
+    unread: int = 0
+    """Lines that look like a layer, but have another form than those of the versions that are known."""
 
 
 def operators(network: Any) -> dict[str, Work]:
@@ -69,7 +71,7 @@ def operators(network: Any) -> dict[str, Work]:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         work: Work = _WORK.get(layer.type.name, "other")
-        for name in _onnx_names(layer.metadata):
+        for name in onnx_names(layer.metadata):
             # A node may become several layers: the first of them in `_WEIGHT` says what it does.
             found[name] = _WEIGHT[min(_WEIGHT.index(work), _WEIGHT.index(found.get(name, work)))]
     return found
@@ -84,17 +86,26 @@ def parse(message: str, works: Mapping[str, Work] | None = None) -> LayerReport 
             convolutions and products are those that the compiler calls so.
 
     Returns:
-        The report; None if the message contains no layer.
+        The report; None if the message contains no layer that can be read.
     """
-    lines = message.split("\n")  # not splitlines, for which a record separator ends a line too
-    layers = tuple(layer for line in lines if (layer := _layer(line)) and layer.outputs)
-    if not layers:
-        return None
-    works = works or {}
+    section = message.partition("\nI/O Tensors:")[0]
+    lines = [
+        line for line in section.split("\n") if line.startswith("Name: ")
+    ]  # a record separator ends no line
+    read = [_layer(line) for line in lines]
+    found = [layer for layer in read if layer and layer.outputs]
+    return report_of(found, works, unread=read.count(None)) if found else None
+
+
+def report_of(
+    found: Sequence[Layer], works: Mapping[str, Work] | None = None, unread: int = 0
+) -> LayerReport:
+    """What layers do; `works` is as for `parse`."""
+    layers, works = tuple(found), works or {}
     products = _products(layers, works) if works else _named_products(layers)
     busy = {product.layer for product in products}
     conversions = tuple(layer for layer in layers if layer not in busy and _converts(layer, works))
-    return LayerReport(layers, products, conversions)
+    return LayerReport(layers, products, conversions, unread)
 
 
 def summary(report: LayerReport) -> LayerSummary:
@@ -182,30 +193,31 @@ def _layer(line: str) -> Layer | None:
         return None
     rest = match["rest"]
     inputs, constants = _TENSOR.findall(match["inputs"]), _TENSOR.findall(match["constants"] or "")
-    weights = [_type(kind) for _, kind in constants]
+    weights = [type_name(kind) for _, kind in constants]
     if stated := _WEIGHTS.search(rest):
-        weights = [_type(stated[1])]
+        weights = [type_name(stated[1])]
     elif match["constants"] is None:  # TensorRT 10 lists a generated layer's constants among its inputs
-        weights = [_type(kind) for name, kind in inputs if "const" in name]
+        weights = [type_name(kind) for name, kind in inputs if "const" in name]
         inputs = [(name, kind) for name, kind in inputs if "const" not in name]
-    onnx = _onnx_names(rest.partition("Metadata: ")[2])
+    onnx = onnx_names(rest.partition("Metadata: ")[2])
     if not onnx and not match["name"].startswith("__my"):  # before TensorRT 10.3 only the name has them
         onnx = tuple(match["name"].split(" + "))
     return Layer(
         name=match["name"],
         kind=match["kind"],
         onnx=onnx,
-        inputs=tuple(_type(kind) for _, kind in inputs),
+        inputs=tuple(type_name(kind) for _, kind in inputs),
         weights=tuple(weights),
-        outputs=tuple(_type(kind) for _, kind in _TENSOR.findall(match["outputs"])),
+        outputs=tuple(type_name(kind) for _, kind in _TENSOR.findall(match["outputs"])),
     )
 
 
-def _onnx_names(metadata: str) -> tuple[str, ...]:
+def onnx_names(metadata: str) -> tuple[str, ...]:
+    """Names of the ONNX nodes in the metadata of a layer."""
     return tuple(_ONNX.findall(metadata))
 
 
-def _type(text: str) -> str:
+def type_name(text: str) -> str:
     """Extract the type from text such as "Float" or "Thirty-two wide channel vectorized row major Int8 format"."""
     match = _TYPE.search(text)
     name = match[0].lower() if match else text.strip().lower()

@@ -75,7 +75,7 @@ def test_an_engine_without_or_with_a_broken_sidecar(bundle):
         (b"\xff\xfe", "is not an engine's sidecar"),
         (b'{"source": "\xff"}', "is not an engine's sidecar"),
         (b"[]", "is not an engine's sidecar"),
-        (b'{"schema_version": 2, "novelty": 1}', "has schema 2, this version reads up to 1; update"),
+        (b'{"schema_version": 3, "novelty": 1}', "has schema 3, this version reads up to 2; update"),
     ],
 )
 def test_a_sidecar_that_cannot_be_read(bundle, content, message):

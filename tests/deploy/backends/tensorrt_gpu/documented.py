@@ -46,7 +46,9 @@ def _kind(name: str, content: dict[str, Any]) -> type:
         for method, lines in content["methods"].items()
         if method not in ("__init__", "__del__")
     }
-    attributes |= {one: property(lambda self: None) for one in content["properties"]}
+    attributes |= {
+        one: property(lambda self: None, lambda self, value: None) for one in content["properties"]
+    }
     attributes |= {one: IntEnum(one, members) for one, members in content["enums"].items()}
     return type(name, (), attributes | {"__init__": lambda self, *_: None})
 

@@ -3,6 +3,7 @@
 They need a GPU. The stand-ins have the documented attributes of 10.3 and 11.4, and refuse calls that do not fit them.
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from deploy.backends.tensorrt_gpu import builder as trt_builder
+from deploy.backends.tensorrt_gpu import log
 from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
 from deploy.errors import UserError
-from tests.deploy.backends.tensorrt_gpu.builder_fakes import ORIN, Fake
+from tests.deploy.backends.tensorrt_gpu.builder_fakes import ORIN, Fake, spec
 from tests.deploy.backends.tensorrt_gpu.gpu_fakes import MemoryCuda
 from tests.deploy.backends.tensorrt_gpu.test_builder_models import bundle_of, small_network
+from tests.deploy.backends.tensorrt_gpu.test_inspector import TENSORRT_10
+from tests.deploy.backends.tensorrt_gpu.test_layer_report import FULL_10
 
 
 @pytest.fixture
@@ -140,6 +144,56 @@ def test_another_gpu_or_version_makes_another_engine(build, monkeypatch):
         monkeypatch.setattr(trt_builder.cuda, "find", lambda index, other=other: other)
         paths.add(build(Fake("11.4")).path)
     assert len(paths) == 4
+
+
+def test_a_log_of_unknown_form_is_no_failure(build):
+    """Which convolutions run in INT8 is then not known, and a warning says so."""
+    fake = Fake("11.4", build=lambda: fake.say(4, "Layers:\nName= conv; Kind= Conv") or b"an engine")
+    with pytest.warns(
+        RuntimeWarning, match=r"TensorRT 11\.4: its log lists layers in a form .* not known which run"
+    ):
+        built = build(fake)
+    assert built.sidecar.layers is None
+    half = FULL_10.replace("LayerType: CaskConvolution", "Kind: CaskConvolution")
+    fake = Fake("11.4.1", build=lambda: fake.say(4, half) or b"an engine")
+    with pytest.warns(RuntimeWarning, match="in a form that is not known"):
+        assert build(fake).sidecar.layers is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "warning"),
+    [
+        (
+            "Layers:\nName= conv; Kind= Conv",
+            "in a form that is not known here; its inspector is believed instead",
+        ),
+        (
+            FULL_10.replace("Int8", "Float"),
+            "0 of 1 convolutions in INT8, its inspector 1 of 1; the inspector is",
+        ),
+        (FULL_10, None),
+    ],
+)
+def test_the_inspector_is_a_second_witness(build, recwarn, said, warning):
+    fake = Fake("10.3.0", build=lambda: fake.say(4, said) or b"an engine")
+    content = json.dumps(TENSORRT_10)
+    inspector = spec(fake.real.EngineInspector, get_engine_information=lambda format: content)
+    engine = spec(fake.real.ICudaEngine, create_engine_inspector=lambda: inspector)
+    fake.Runtime = lambda log: spec(fake.real.Runtime, deserialize_cuda_engine=lambda plan: engine)
+    layers = build(fake).sidecar.layers
+    assert layers is not None
+    assert (layers.convolutions, layers.int8_convolutions) == (1, 1)
+    assert [warning in str(one.message) for one in recwarn] == ([True] if warning else [])
+
+
+def test_warnings_of_the_builder_are_shown(bundle, monkeypatch):
+    monkeypatch.setattr(log, "_told", set())
+    monkeypatch.setattr(trt_builder.cuda, "find", lambda index: MemoryCuda(ORIN))
+    fake = Fake("11.4", build=lambda: [fake.say(2, "unused input: x") for _ in range(3)] and b"an engine")
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    said = []
+    build_engine(bundle, BuildOptions("tensorrt"), progress=False, say=said.append)
+    assert said.count("TensorRT: unused input: x") == 1
 
 
 def test_without_layers_message_there_is_no_summary(build):

@@ -1,28 +1,28 @@
 """Which engine is opened, and why one is refused: in one line with the command that builds a suitable one."""
 
+import platform
 import shlex
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import deploy
-from deploy.backends import auto as choice
+from deploy import host
 from deploy.backends.gpu_options import MAX_CONTEXTS, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.backends.open import open_engine
 from deploy.backends.tensorrt_gpu import engine as trt
 from deploy.build import options as build_options
 from deploy.bundle.bundle_files import read_manifest
-from deploy.bundle.engine_files import record_verdict
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
 from deploy.tasks.segmentation.model import SegmentationModel
 from tests.conftest import ROOT
-from tests.deploy.backends.tensorrt_gpu.engines import add_engine, add_unloadable
+from tests.deploy.backends.tensorrt_gpu.engines import add_engine
 from tests.deploy.tiny import make_image
 
 
@@ -60,6 +60,27 @@ def test_sixteen_threads_have_four_contexts(bundle, library):
     assert 1 <= len(library.contexts) <= MAX_CONTEXTS
 
 
+def test_an_engine_of_another_gpu_of_the_same_capability_is_named(bundle, library):
+    add_engine(bundle, gpu="Another GPU")
+    message = r"int8\.engine: its kernels were chosen on Another GPU, this GPU is Fake GPU: edgedistill build"
+    with pytest.warns(RuntimeWarning, match=message):
+        trt.open_trt(bundle, "tensorrt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        add_engine(bundle, "portable", gpu="Another GPU", options={"hardware_compatible": "same-cc"})
+        trt.open_trt(bundle, "tensorrt")
+
+
+def test_jetsons_of_any_size_have_the_same_gpu_by_name(bundle, library, monkeypatch):
+    monkeypatch.setattr(host, "device", lambda: "NVIDIA Jetson Orin Nano")
+    library.cuda.device = replace(library.cuda.device, name="Orin", integrated=True)
+    add_engine(bundle, gpu="Orin in NVIDIA Jetson AGX Orin")
+    with pytest.warns(
+        RuntimeWarning, match=r"on Orin in NVIDIA Jetson AGX Orin, this GPU is Orin in .* Nano"
+    ):
+        trt.open_trt(bundle, "tensorrt")
+
+
 def test_auto_takes_the_lowest_precision(bundle, library):
     for precision in ("fp32", "fp16"):
         add_engine(bundle, precision, precision=precision)
@@ -82,6 +103,8 @@ def test_newest_engine_that_fits(bundle, library):
         {"options": {"hardware_compatible": "ampere+"}, "compute_capability": "8.0"},
         {"options": {"version_compatible": True}, "version": "11.0.0"},
         {"options": {"version_compatible": True}, "version": "11.4.0.9"},
+        {"options": {"version_compatible": True}, "version": "10.3.0"},
+        {"os": platform.system(), "architecture": platform.machine()},
     ],
 )
 def test_engines_built_to_be_portable(bundle, library, changes):
@@ -101,7 +124,12 @@ def test_code_for_the_cpu_is_the_callers_decision(bundle, library):
         ({"source_sha256": "0" * 64}, "was built from another model.int8.onnx than the bundle's"),
         ({"source": "gone.onnx"}, "was built from another gone.onnx than the bundle's"),
         ({"version": "10.3.0"}, r"was built by tensorrt 10\.3\.0, this machine has 11\.4\.0\.106"),
-        ({"version": "10.3.0", "options": {"version_compatible": True}}, r"was built by tensorrt 10\.3\.0"),
+        ({"version": "9.3.0", "options": {"version_compatible": True}}, r"was built by tensorrt 9\.3\.0"),
+        (
+            {"os": "Linux", "architecture": "riscv64"},
+            r"was built on Linux riscv64, this machine is \w+ \w+; build it again",
+        ),
+        ({"os": "Haiku"}, r"was built on Haiku , this machine is"),
         ({"version": "11.5.0", "options": {"version_compatible": True}}, r"this machine has 11\.4\.0\.106"),
         (
             {"gpu": "Orin", "compute_capability": "8.7"},
@@ -177,78 +205,6 @@ def test_an_engine_refused_by_tensorrt(bundle, library):
         UserError, match=rf"cannot load it .* build it again: edgedistill build {bundle} --backend tensorrt"
     ):
         trt.open_trt(bundle, "tensorrt")
-
-
-class TestSeveral:
-    """Several engines: a defect of one does not hide the others."""
-
-    @pytest.fixture(autouse=True)
-    def here(self, monkeypatch, library):
-        monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: library.cuda.device)
-
-    def test_another_precision_that_fits(self, bundle, library):
-        fits = add_engine(bundle, "fp16", precision="fp16")
-        add_engine(bundle, "there", compute_capability="8.9")
-        with pytest.warns(RuntimeWarning, match=r"was built for Fake GPU .*; running fp16\.engine instead"):
-            assert open_engine(bundle).file == fits
-        with pytest.raises(UserError, match="was built for Fake GPU"):
-            open_engine(bundle, "tensorrt", precision="int8")
-
-    def test_one_damaged_sidecar(self, bundle, library):
-        good = add_engine(bundle, "good")
-        for backend in ("tensorrt-rtx", "tensorrt"):
-            add_engine(bundle, backend, backend=backend).with_suffix(".json").write_text("{")
-        assert open_engine(bundle).file == good
-        assert open_engine(bundle, "tensorrt").file == good
-
-    def test_an_older_one_that_loads(self, bundle, library):
-        good = add_engine(bundle, "good")
-        add_unloadable(bundle, "bad")
-        assert open_engine(bundle).file == good
-        good.unlink()
-        with pytest.raises(UserError, match=r"bad\.engine: tensorrt .* cannot load it"):
-            open_engine(bundle, "tensorrt")
-
-    def test_the_very_one_that_is_asked_for(self, bundle, library):
-        old, new = add_engine(bundle, "old"), add_engine(bundle, "new")
-        assert trt.open_trt(bundle, "tensorrt").file == new
-        assert trt.open_trt(bundle, "tensorrt", engine=old).file == old
-        bad = add_unloadable(bundle, "bad")
-        with pytest.raises(UserError, match=r"bad\.engine: tensorrt .* cannot load it"):
-            trt.open_trt(bundle, "tensorrt", engine=bad)
-        with pytest.raises(UserError, match=r"old\.engine: has no engine for tensorrt fp16"):
-            trt.open_trt(bundle, "tensorrt", "fp16", engine=old)
-
-    def test_one_that_failed_its_gate(self, bundle, library, monkeypatch):
-        fp16, failed = add_engine(bundle, "fp16", precision="fp16"), add_engine(bundle, "int8")
-        record_verdict(failed, False)
-        with pytest.warns(RuntimeWarning, match=r"int8\.engine: failed its accuracy gate when it was built"):
-            assert open_engine(bundle).file == fp16
-        with pytest.raises(UserError, match=r"int8\.engine: failed its accuracy gate when it was built; "):
-            open_engine(bundle, "tensorrt", precision="int8")
-        assert (
-            trt.open_trt(bundle, "tensorrt", engine=failed).file == failed
-        )  # so that it can be verified again
-        fp16.unlink()
-        monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
-        with pytest.warns(RuntimeWarning, match="failed its accuracy gate"):
-            assert open_engine(bundle).name == "onnxruntime fp32"
-        record_verdict(failed, True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert open_engine(bundle).file == failed
-
-    def test_a_runtime_that_cannot_start(self, bundle, library, monkeypatch):
-        def fail(log):
-            raise TypeError("pybind11::init(): factory function returned nullptr")
-
-        add_engine(bundle)
-        library.module.Runtime = fail
-        with pytest.raises(UserError, match=r"tensorrt 11.* cannot start .*nullptr.*driver"):
-            open_engine(bundle, "tensorrt")
-        monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
-        with pytest.warns(RuntimeWarning, match="cannot start"):
-            assert open_engine(bundle).name == "onnxruntime fp32"
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])

@@ -1,4 +1,4 @@
-"""progress.py and log.py: the bar, cancellation, and the shared logger."""
+"""progress.py: the bar, and cancellation."""
 
 import io
 import os
@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.backends.tensorrt_gpu import progress as trt_progress
-from deploy.backends.tensorrt_gpu.log import Message, as_text, listen, logger
 from deploy.backends.tensorrt_gpu.progress import Progress, bar, monitor, run_cancellable
 
 
@@ -125,20 +124,3 @@ def test_ctrl_c_is_not_for_other_threads():
     thread.start()
     thread.join()
     assert results == [7]
-
-
-def test_everybody_shares_one_logger_and_hears_while_listening():
-    library = SimpleNamespace(ILogger=type("ILogger", (), {}))
-    other = SimpleNamespace(ILogger=type("ILogger", (), {}))
-    assert logger(library) is logger(library)
-    assert logger(library) is not logger(other)
-    with listen(library) as outer:
-        logger(library).log(1, "one")
-        with listen(library) as inner:
-            logger(library).log(4, "two")
-            logger(other).log(0, "elsewhere")
-        logger(library).log(2, "three")
-    logger(library).log(2, "nobody hears")
-    assert outer == [(1, "one"), (4, "two"), (2, "three")]
-    assert inner == [Message(4, "two")]
-    assert as_text(outer) == "[E] one\n[V] two\n[W] three\n"

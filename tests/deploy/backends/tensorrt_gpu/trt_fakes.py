@@ -219,11 +219,15 @@ def checked(method: Any, does: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-@cache
 def documented_signatures(method: Any) -> list[inspect.Signature]:
     """The overloads of a pybind11 method, with annotations as text."""
-    lines = re.findall(rf"^(?:\d+\. )?{method.__name__}\((self: .*)\) -> .*$", method.__doc__, re.MULTILINE)
-    assert lines, f"{method.__name__} documents no signature"
+    return _signatures(method.__name__, method.__doc__)
+
+
+@cache
+def _signatures(name: str, documentation: str) -> list[inspect.Signature]:
+    lines = re.findall(rf"^(?:\d+\. )?{name}\((self: .*)\) -> .*$", documentation, re.MULTILINE)
+    assert lines, f"{name} documents no signature"
     signatures = []
     for line in lines:
         scope: dict[str, Any] = {}
