@@ -77,7 +77,7 @@ def measure_engine(
     """
     wanted: Any = {"backend": backend, "precision": precision, "batch": (batch, batch, batch)}
     built = build_engine(bundle, BuildOptions(**wanted, device=options.device), progress=False)
-    gpu = GpuOptions(device=options.device)
+    gpu = GpuOptions(device=options.device, eager=True)
     opened = partial(open_trt, bundle, backend, engine=built.path, provider=options.provider, options=gpu)
     golden = read_golden(bundle)
     images = golden["inputs"]

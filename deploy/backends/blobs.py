@@ -1,7 +1,8 @@
-"""Compiled networks of OpenVINO, kept for faster starts: in the user's cache folder, never beside a bundle.
+"""What inference libraries compile at a start, kept for faster ones: in the user's cache folder, never beside a bundle.
 
 A bundle may come from elsewhere, and a compiled network in it would run in place of the model that its checksums vouch
-for. In the cache a network is found by the digest of the bundle's manifest, which covers every model file.
+for. In the cache a network of OpenVINO is found by the digest of the bundle's manifest, which covers every model file,
+and the kernels of TensorRT-RTX by that of the engine.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from deploy.files.atomic import atomic_write
 from deploy.files.user_folders import cache_folder
 
 MOST = 32
-"""Compiled networks that are kept; the oldest give way."""
+"""Files that are kept; the oldest give way."""
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -33,7 +34,7 @@ def blob_file(manifest: Manifest, wanted: str, setting: Setting) -> Path:
 
 
 def keep_blob(path: Path, blob: bytes) -> None:
-    """Keep a compiled network for later starts; where the cache cannot be written, it is not kept."""
+    """Keep what was compiled for later starts; where the cache cannot be written, it is not kept."""
     with suppress(UserError, OSError, RuntimeError):  # RuntimeError: there is no home folder
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic_write(path) as file:
@@ -45,7 +46,7 @@ def keep_blob(path: Path, blob: bytes) -> None:
 
 
 def read_blob(path: Path) -> bytes | None:
-    """A compiled network that was kept; None where there is none, or the file is damaged."""
+    """What was kept; None where there is none, or the file is damaged."""
     try:
         content = path.read_bytes()
     except (OSError, RuntimeError):

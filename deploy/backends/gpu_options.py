@@ -29,6 +29,9 @@ class GpuOptions:
     signed: frozenset[str] | None = None
     """SHA-256 of the engines that a trusted key has signed: only these are loaded. None: those that this user has built
     or trusted on this machine (`deploy.signing.trust_store`)."""
+    eager: bool = False
+    """TensorRT-RTX: compile the kernels for a batch size before its first run, which then takes longer, instead of in
+    the background: for measurements."""
 
     def __post_init__(self) -> None:
         if self.device < 0:

@@ -29,6 +29,7 @@ from deploy.backends.tensorrt_gpu.execution_lane import Lane, first_error
 from deploy.backends.tensorrt_gpu.inspector import inspect_engine
 from deploy.backends.tensorrt_gpu.lane_pool import LanePool
 from deploy.backends.tensorrt_gpu.log import listen
+from deploy.backends.tensorrt_gpu.rtx_kernels import RtxKernels, captures_itself, kernel_file
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import RebuildNeeded, Sidecar, list_engines, read_engine, read_sidecar
 from deploy.errors import UserError, warn
@@ -114,13 +115,15 @@ class TrtEngine:
     ) -> None:
         self.name, self.file = f"{sidecar.backend} {sidecar.precision}", engine
         self._cuda, self._library = cuda, library
-        # TensorRT-RTX captures graphs by itself, once it has compiled its kernels for a shape.
-        self._captures_itself = options.cuda_graph and hasattr(library, "CudaGraphStrategy")
-        self._capture = options.cuda_graph and not self._captures_itself
+        self._capture = options.cuda_graph and not captures_itself(library)
         with cuda.current():
             self._runtime, self._engine = deserialize(engine, plan, sidecar, library, options)
             self._tensors = read_tensors(engine, self._engine, library)
             self.smallest_batch, self.largest_batch = read_batches(self._engine, self._tensors[0].name)
+            self._kernels = None
+            if sidecar.backend == "tensorrt-rtx":
+                file = kernel_file(sidecar.sha256, library.__version__, cuda.device.name)
+                self._kernels = RtxKernels(library, self._engine, file, options)
         self._lanes = LanePool(self.name, self._make_lane, options.max_contexts or MAX_CONTEXTS)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -171,8 +174,10 @@ class TrtEngine:
     def close(self) -> None:
         """Release everything on the GPU; calls in progress release theirs when they end."""
         with self._cuda.current():
+            if kernels := self._kernels:
+                kernels.keep()
             self._lanes.close()
-            self._engine = self._runtime = None
+            self._kernels = self._engine = self._runtime = None
 
     def __del__(self) -> None:
         with suppress(Exception):  # not completely initialized, or the interpreter is shutting down
@@ -190,7 +195,10 @@ class TrtEngine:
         with self._lane(len(batch)) as (lane, size):
             lane.fill(batch, size)
             lane.queue()
-            return {name: lane.take(name, len(batch), dtype) for name, dtype in OUTPUTS.items()}
+            outputs = {name: lane.take(name, len(batch), dtype) for name, dtype in OUTPUTS.items()}
+        if kernels := self._kernels:
+            kernels.ran(size)
+        return outputs
 
     @contextmanager
     def _lane(self, images: int) -> Iterator[tuple[Lane, int]]:
@@ -201,11 +209,7 @@ class TrtEngine:
             yield lane, batch
 
     def _make_lane(self, capacity: int) -> Lane:
-        options = {}
-        if self._captures_itself:
-            config = self._engine.create_runtime_config()
-            config.cuda_graph_strategy = self._library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            options = {"runtime_config": config}
+        options = {"runtime_config": self._kernels.config()} if self._kernels else {}
         with listen(self._library) as messages:
             context = self._engine.create_execution_context(**options)
         if context is None:

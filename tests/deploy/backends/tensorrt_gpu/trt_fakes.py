@@ -106,6 +106,12 @@ class FakeTensorRT:
         self.contexts: list[Any] = []
         self.runs: list[int] = []
         """Batch of each execution."""
+        self.machine = b"this machine"
+        """Kernels that TensorRT-RTX compiled on another machine are refused."""
+        self.compiled: list[int] = []
+        """Batches for which TensorRT-RTX compiled kernels."""
+        self.kernels: dict[int, set[bytes]] = {}
+        self.caches: list[Any] = []
         self.loads = True
         """Whether the engine can be loaded."""
         self.module = SimpleNamespace(**{name: getattr(real, name) for name in dir(real)})
@@ -143,12 +149,41 @@ class FakeTensorRT:
             ],
             create_execution_context=self._context,
         )
-        if hasattr(engine, "create_runtime_config"):  # from TensorRT 11 on
-            engine.create_runtime_config.side_effect = lambda: self._spec("IRuntimeConfig")
+        if self.backend == "tensorrt-rtx":
+            engine.create_runtime_config.side_effect = self._runtime_config
         engine.num_io_tensors = len(names)
         tell = self._spec("EngineInspector", get_engine_information=lambda format: '{"Layers": ["conv1"]}')
         engine.create_engine_inspector.side_effect = lambda: tell
         return engine
+
+    def _runtime_config(self) -> Any:
+        return self._spec(
+            "IRuntimeConfig",
+            create_runtime_cache=self._runtime_cache,
+            set_runtime_cache=lambda cache: id(cache) in self.kernels,
+        )
+
+    def _runtime_cache(self) -> Any:
+        kernels: set[bytes] = set()
+
+        def deserialize(blob: bytes) -> bool:
+            machine, *found = blob.split(b",")
+            kernels.update(found if machine == self.machine else ())
+            return machine == self.machine
+
+        serialize = lambda: b",".join([self.machine, *sorted(kernels)])  # noqa: E731
+        cache = self._spec("IRuntimeCache", serialize=serialize, deserialize=deserialize)
+        self.kernels[id(cache)] = kernels
+        self.caches.append(cache)  # so that its id stays its own
+        return cache
+
+    def _compile_kernels(self, context: SimpleNamespace, batch: int) -> None:
+        """What TensorRT-RTX does at the first run of a batch size that is not in the cache of the context."""
+        if config := context.options.get("runtime_config"):
+            kernels = self.kernels[id(config.set_runtime_cache.call_args.args[0])]
+            if b"%d" % batch not in kernels:
+                self.compiled.append(batch)
+                kernels.add(b"%d" % batch)
 
     def _context(self, **options: Any) -> Any:
         state = SimpleNamespace(address={}, shape=None, busy=threading.Lock(), options=options)
@@ -172,6 +207,7 @@ class FakeTensorRT:
         def compute(shape, address):
             assert state.busy.acquire(blocking=False), "two threads in one execution context"
             self.runs.append(shape[0])
+            self._compile_kernels(state, shape[0])
             (source,) = (name for name, tensor in self.tensors.items() if tensor[2])
             image = self.cuda.read(address[source], shape, self._dtype(source))
             for name, value in self.network(image).items():
@@ -231,7 +267,8 @@ def _signatures(name: str, documentation: str) -> list[inspect.Signature]:
     signatures = []
     for line in lines:
         scope: dict[str, Any] = {}
-        code = f"from __future__ import annotations\ndef f({re.sub('<[^>]*>', 'None', line)}): ..."
+        line = re.sub("<[^>]*>", "None", line).replace("::", ".")
+        code = f"from __future__ import annotations\ndef f({line}): ..."
         exec(code, scope)
         signatures.append(inspect.signature(scope["f"]))
     return signatures
