@@ -58,6 +58,17 @@ DEVICE_COMMANDS = (
 """Those of `deploy.cli`."""
 
 
+SYNONYMS = {
+    **dict.fromkeys(("train", "distill", "fit"), "run"),
+    **dict.fromkeys(("export", "compile", "quantize", "convert-trt", "engine"), "build"),
+    **dict.fromkeys(("val", "validate", "test", "eval", "score"), "evaluate"),
+    **dict.fromkeys(("detect", "infer", "inference", "segment"), "predict"),
+    **dict.fromkeys(("benchmark", "bench", "latency"), "measure"),
+    **dict.fromkeys(("checks", "env", "environment"), "doctor"),
+}
+"""What other tools call these commands."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `edgedistill argv…` and return its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
@@ -82,9 +93,8 @@ def main(argv: Sequence[str]) -> int:
     if command in DEVICE_COMMANDS:
         return device.main(list(argv))
     known = [*training, *DEVICE_COMMANDS]
-    raise UserError(
-        f"unknown command {command!r}{did_you_mean(command, known)}; `edgedistill --help` lists all"
-    )
+    hint = f" (did you mean {SYNONYMS[command]}?)" if command in SYNONYMS else did_you_mean(command, known)
+    raise UserError(f"unknown command {command!r}{hint}; `edgedistill --help` lists all")
 
 
 def _run(argv: Sequence[str]) -> int:

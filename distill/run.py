@@ -18,6 +18,7 @@ from deploy.errors import UserError, did_you_mean, exit_with_one_line
 from distill.config import ModelConfig, RunConfig
 from distill.field_checks import FieldError
 from distill.overrides import field_names, with_changes
+from distill.run_folder import require_resume
 from distill.tasks.registry import PRESETS
 
 USAGE = "usage: edgedistill run PRESET [--field value …]   (PRESET --help lists the fields)"
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, "", "presets:", *preset_lines(), sep="\n")
         return 0 if argv else 2
     config = parse(argv)
+    _check_folders(config)
     from distill.pipeline.pipeline import run  # start-up time: torch
 
     run(config)
@@ -114,6 +116,19 @@ def with_families(config: RunConfig, archs: Mapping[str, str]) -> RunConfig:
                 model = replace(model, pretrained=new.pretrained)
             config = replace(config, **{part: model})
     return config
+
+
+def _check_folders(config: RunConfig) -> None:
+    """Refuse at once what would be refused after seconds of imports."""
+    root = config.data.root
+    if root is not None and not root.is_dir() and not config.data.download:
+        raise UserError(f"--data.root {root}: no such folder; give the folder of the data set")
+    for part, model in (("teacher", config.teacher), ("student", config.student)):
+        if model.weights is not None and not model.weights.is_file():
+            raise UserError(
+                f"--{part}.weights {model.weights}: no such file; give a checkpoint (.safetensors)"
+            )
+    require_resume(config)
 
 
 def preset_lines() -> list[str]:

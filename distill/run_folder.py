@@ -75,6 +75,14 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
         write_json(config.out / SETTINGS, settings(config) | computed)
 
 
+def require_resume(config: RunConfig) -> None:
+    """Raise `UserError` if the run's folder holds a run that is not to be resumed."""
+    if (config.out / SETTINGS).exists() and not config.resume:
+        raise UserError(
+            f"{config.out} already holds a run; add --resume to continue it, or --out for another folder"
+        )
+
+
 def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
     """Whether the run's folder already holds this run, which is then to be resumed.
 
@@ -88,10 +96,7 @@ def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
     path = config.out / SETTINGS
     if not path.exists():
         return False
-    if not config.resume:
-        raise UserError(
-            f"{config.out} already holds a run; add --resume to continue it, or --out for another folder"
-        )
+    require_resume(config)
     stored = ADDED | read_record(path, dict[str, Any], RESTART)
     asked = settings(config) | computed
     different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]

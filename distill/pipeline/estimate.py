@@ -136,15 +136,6 @@ def shortened(config: RunConfig, trainings: Sequence[PlannedTraining]) -> dict[s
     return changes
 
 
-def duration(seconds: float) -> str:
-    """A time to read, such as "40 s", "12 min" or "5.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
-
-
 def measure_speeds(context: RunContext) -> dict[str, Speed]:
     """Time new networks of the kinds that the run trains, on its first images."""
     config = context.config

@@ -10,10 +10,11 @@ from deploy import host
 from deploy.files.atomic import write_json
 from deploy.files.json_files import read_record
 from deploy.heartbeat import working
+from deploy.text import duration
 from distill.config import ModelConfig
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.overrides import with_changes
-from distill.pipeline.estimate import PlannedTraining, Speed, duration, measure_speeds, plan, shortened
+from distill.pipeline.estimate import PlannedTraining, Speed, measure_speeds, plan, shortened
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 from distill.run_folder import RESTART

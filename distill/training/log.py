@@ -20,9 +20,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from deploy.files.atomic import atomic_write
 from deploy.heartbeat import told, working
-from deploy.text import shown_lines
+from deploy.text import duration, shown_lines
 
 console = Console(stderr=True)
+
+ESTIMATE_S = 600.0
+"""How far back the estimate of the remaining time looks: a step of a large network may take a minute."""
 
 
 def say(line: str) -> None:
@@ -69,9 +72,10 @@ class TrainLog:
             TimeRemainingColumn(),
             TextColumn("{task.fields[terms]}"),
             console=console,
+            speed_estimate_period=ESTIMATE_S,
         )
         self._task = self._progress.add_task(stage, total=steps, completed=start, terms="")
-        self._stage, self._images_per_step, self._track = stage, images_per_step, track
+        self._stage, self._steps, self._images_per_step, self._track = stage, steps, images_per_step, track
         self._last = (start, time.perf_counter())
         self._idle = ExitStack()
 
@@ -109,7 +113,8 @@ class TrainLog:
         terms = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "lr")
         self._progress.update(self._task, terms=f"{terms} · {speed:.1f} img/s")
         if not console.is_terminal:  # lines instead of a progress bar
-            say(f"{self._stage} {step}: {terms} · {speed:.1f} img/s")
+            left = duration((self._steps - step) * self._images_per_step / max(speed, 1e-9))
+            say(f"{self._stage} {step}/{self._steps}: {terms} · {speed:.1f} img/s, {left} left")
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Log validation scores as of `step`, if there are any."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.text import shown, shown_lines
+from deploy.text import duration, shown, shown_lines
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_any_text_is_one_line_that_can_be_encoded(text):
     assert "\x1b" not in line
     assert shown(line) == line
     assert shown_lines(text).count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40.4, "40 s"), (90, "2 min"), (3600, "60 min"), (7200, "2.0 h"), (3 * 86400, "3.0 days")],
+)
+def test_durations_to_read(seconds, text):
+    assert duration(seconds) == text

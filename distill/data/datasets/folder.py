@@ -20,6 +20,7 @@ masks are read before anything else: a class without a pixel in the training mas
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -248,17 +249,26 @@ def _infer(surveys: dict[str, MaskSurvey], root: Path) -> tuple[tuple[ClassInfo,
         found.update(survey.values)
     ids = sorted(found - {IGNORE})
     if len(ids) < 2 or ids != list(range(len(ids))):
-        pair = sorted(found)
-        binary = len(pair) == 2 and pair[0] == 0
+        values = sorted(found)
+        binary = len(values) == 2 and values[0] == 0
         raise UserError(
-            f"{root}: the masks hold the ids {shorten(pair, 12)}, but classes count from 0 and 255 is void; "
-            f"write {root / 'classes.json'} with name and value of each class"
-            + (f", or give --data.foreground {pair[1]}" if binary else "")
+            f"{root}: the masks hold the ids {shorten(values, 12)}, but classes count from 0 and 255 is void; "
+            f"write {root / 'classes.json'} with name and value of each class{_example(values)}"
+            + (f", or give --data.foreground {values[1]}" if binary else "")
         )
     if len(ids) > MAX_CLASSES:
         raise UserError(f"{root}: the masks hold {len(ids)} classes; a bundle has at most {MAX_CLASSES}")
     colors = palette(len(ids))
     return tuple(ClassInfo(f"class_{i}", colors[i]) for i in ids), Legend(values=tuple(ids))
+
+
+def _example(values: Sequence[int]) -> str:
+    """`classes.json` to paste, where it is short."""
+    if len(values) > 4:
+        return ""
+    names = ["background", "foreground"] if len(values) == 2 else [f"class_{value}" for value in values]
+    entries = (f'{{"name": "{name}", "value": {value}}}' for name, value in zip(names, values, strict=True))
+    return f", such as [{', '.join(entries)}]"
 
 
 def _name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from distill.config import AugmentConfig, DataConfig, DistillConfig, ModelConfig, RunConfig, TrainConfig
 from distill.overrides import with_changes
-from distill.pipeline.estimate import Speed, duration, measure_speeds, plan, shortened, validations
+from distill.pipeline.estimate import Speed, measure_speeds, plan, shortened, validations
 from distill.pipeline.prepare import prepare
 from distill.run import parse
 from tests.distill.tiny import RUN
@@ -130,14 +130,6 @@ def test_one_step_is_always_left():
     config = replace(CONFIG, max_minutes=0.01)
     changes = shortened(config, plan(context_of(config), SPEEDS))
     assert changes["teacher_train.steps"] == changes["student_train.steps"] == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(40.4, "40 s"), (90, "2 min"), (3600, "60 min"), (7200, "2.0 h"), (3 * 86400, "3.0 days")],
-)
-def test_durations_to_read(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_networks_are_timed_without_touching_the_data_or_the_folder(tmp_path):
