@@ -88,8 +88,14 @@ def test_there_are_more_than_thirty():
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("command", "words"), MISTAKES)
 def test_one_helpful_line(command, words, capsys):
+    arguments = command.split()
+    if arguments[0] == "run" and len(arguments) > 2 and "--precision" not in arguments:
+        arguments += [
+            "--precision",
+            "fp32",
+        ]  # accelerate keeps the first precision of a process, here for other tests
     with pytest.raises(SystemExit) as ended:
-        exit_with_one_line(lambda: cli.main(command.split()))
+        exit_with_one_line(lambda: cli.main(arguments))
     assert ended.value.code == 2
     printed = capsys.readouterr()
     if words is None:  # the usage
@@ -105,7 +111,9 @@ def test_one_helpful_line(command, words, capsys):
 
 def test_the_example_in_the_message_is_a_classes_file(place, capsys):
     with pytest.raises(SystemExit):
-        exit_with_one_line(lambda: cli.main(["run", "folder-cpu", "--data.root", "data"]))
+        exit_with_one_line(
+            lambda: cli.main(["run", "folder-cpu", "--data.root", "data", "--precision", "fp32"])
+        )
     message = capsys.readouterr().err
     text = message[message.index("[") : message.index("]") + 1]
     (place / "data" / "classes.json").write_text(text)
