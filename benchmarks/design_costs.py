@@ -15,10 +15,10 @@ from benchmarks.design_layouts import Layout
 from benchmarks.networks import Candidate, exported, noise_image, settled
 from benchmarks.stepping import Stepper
 from benchmarks.turns import calls_of, in_turns
-from deploy.backends.tensorrt_gpu.builder import import_tensorrt
 from deploy.backends.tensorrt_gpu.compile import compile_network
 from deploy.backends.tensorrt_gpu.log import listen
 from deploy.backends.tensorrt_gpu.options import BuildOptions
+from deploy.backends.tensorrt_gpu.packages import import_tensorrt
 from deploy.backends.tensorrt_gpu.progress import Progress
 from deploy.bundle.manifest import InputSpec
 from deploy.files.atomic import atomic_write, write_json

@@ -24,6 +24,8 @@ from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
 from deploy.backends.tensorrt_gpu.cuda import open_cuda
 from deploy.backends.tensorrt_gpu.engine import open_trt
+from deploy.backends.tensorrt_gpu.packages import how_to_install
+from deploy.backends.tensorrt_gpu.signs import look
 from deploy.build.steps import BUDGETS
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import INT8_CPU
@@ -91,7 +93,8 @@ def _installed(asked: str) -> str:
     for backend in backends:
         if find_spec(TENSORRT[backend]):
             return backend
-    raise UserError(f"{' and '.join(backends)} not installed: pip install 'edgedistill[tensorrt]' or [rtx]")
+    how = " or ".join(how_to_install(backend, look()) for backend in backends)
+    raise UserError(f"{' and '.join(backends)} not installed: {how}")
 
 
 def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None:

@@ -116,17 +116,19 @@ def choose_backend(asked: str, device: int = 0) -> tuple[str, str]:
     """
     if asked != "auto":
         return asked, ""
-    from deploy.backends.tensorrt_gpu.cuda import probe  # start-up time: only "auto" looks for a GPU
+    # start-up time: only "auto" looks for a GPU
+    from deploy.backends.tensorrt_gpu.cuda import why_not
+    from deploy.backends.tensorrt_gpu.packages import how_to_install
+    from deploy.backends.tensorrt_gpu.signs import look
 
-    if probe(device) is None:
-        return (
-            "auto",
-            " on the CPU (no NVIDIA GPU here; --backend tensorrt-rtx can still compile for one)",
-        )
+    signs = look()
+    if why := why_not(device):
+        reason = f"no usable NVIDIA GPU: {why}" if signs.any else "no NVIDIA GPU here"
+        return "auto", f" on the CPU ({reason}; --backend tensorrt-rtx can still compile for one)"
     for backend, module in TENSORRT.items():
         if find_spec(module):
             return backend, ""
-    return "auto", " on the CPU (there is a GPU, but no TensorRT: pip install 'edgedistill[tensorrt]')"
+    return "auto", f" on the CPU (there is a GPU, but no TensorRT: {how_to_install('tensorrt', signs)})"
 
 
 def _check_flags(command: BuildCommand, backend: str) -> None:

@@ -116,6 +116,13 @@ def warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
+def warn_once(message: str) -> None:
+    """`warn`, but the same message only once in this process: a program that loads many bundles hears it once."""
+    if message not in _WARNED:
+        _WARNED.add(message)
+        warn(message)
+
+
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
     """Print each warning of the block, or of the decorated function, as one line on stderr."""
@@ -130,5 +137,7 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """`OSError.errno` values of a full disk or an exhausted quota."""
+
+_WARNED: set[str] = set()
 
 PACKAGE = Path(__file__).parent

@@ -28,7 +28,7 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import SUFFIX, engines_folder, list_engines
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, Manifest
-from deploy.errors import UserError, warn
+from deploy.errors import UserError, warn, warn_once
 
 GOLDEN_IMAGES = 4
 """Golden images that a backend is checked on, at most."""
@@ -68,9 +68,9 @@ def open_or_fall_back(
 def tensorrt_here(
     folder: Path, precision: str, damaged: list[str] | None = None, device: int = 0
 ) -> list[str]:
-    """List the TensorRT backends that the bundle has an engine for; none on a machine without a GPU.
+    """List the TensorRT backends that the bundle has an engine for; none, with a warning, where no GPU can be used.
 
-    The GPU is probed only if the bundle has an engine.
+    The GPU is looked for only if the bundle has an engine.
 
     Args:
         folder: folder of the bundle.
@@ -78,11 +78,18 @@ def tensorrt_here(
         damaged: a list to which the reasons are added why sidecars cannot be read; their engines are left out.
         device: number of the GPU.
     """
-    if not any(engines_folder(folder).glob(f"*{SUFFIX}")) or cuda.probe(device) is None:
+    if not any(engines_folder(folder).glob(f"*{SUFFIX}")):
         return []
     wanted = None if precision == "auto" else precision
     refusals = [] if damaged is None else damaged
-    return [backend for backend in TENSORRT if list_engines(folder, backend, wanted, refusals)]
+    found = [backend for backend in TENSORRT if list_engines(folder, backend, wanted, refusals)]
+    if found and (why := cuda.why_not(device)):
+        warn_once(
+            f"{folder}: no usable NVIDIA GPU for its engine ({why}); running on the CPU"
+            f" (backend {CPU[0]!r} does so without this warning)"
+        )
+        return []
+    return found
 
 
 def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:

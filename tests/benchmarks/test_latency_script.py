@@ -136,8 +136,10 @@ def test_engines_are_measured_where_there_is_a_gpu(tmp_path, instant, monkeypatc
     add_engine(folder, "tensorrt-rtx", "int8")
     file = add_engine(folder, "tensorrt-rtx", "fp32")
     monkeypatch.setattr("benchmarks.latency.installed", lambda: ["onnxruntime"])
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: "a GPU")
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.engine.open_trt", lambda *_: FakeEngine(file=file))
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.why_not", lambda device: "")
+    monkeypatch.setattr(
+        "deploy.backends.tensorrt_gpu.engine.open_trt", lambda *_, **__: FakeEngine(file=file)
+    )
     rows = measured(folder, tmp_path)
     assert [(row["backend"], row["precision"]) for row in rows] == [
         ("onnxruntime", "fp32"),

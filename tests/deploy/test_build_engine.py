@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from deploy import build_engine, cli
-from deploy.backends.tensorrt_gpu import cuda
+from deploy.backends.tensorrt_gpu import cuda, signs
 from deploy.bundle.engine_files import read_sidecar
 from deploy.bundle.manifest import QUANTIZATION
 from deploy.errors import GateFailed, UserError
@@ -30,6 +31,8 @@ def bundle(tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
     monkeypatch.setattr(cuda, "probe", lambda device=0: None)
+    monkeypatch.setattr(cuda, "why_not", lambda device=0: "no driver")
+    monkeypatch.setattr(signs, "look", signs.Signs)
 
 
 def run(bundle, *arguments) -> int:
@@ -38,6 +41,7 @@ def run(bundle, *arguments) -> int:
 
 class FakeGpu:
     name, compute_capability = "Orin", "8.7"
+    device = SimpleNamespace(driver="12.6")
 
 
 class TestCompiled:
@@ -164,7 +168,7 @@ class TestMistakes:
 
     def test_a_missing_backend_is_known_before_anything_is_made(self, bundle, monkeypatch):
         before = contents(bundle)
-        with pytest.raises(UserError, match="backend tensorrt: no NVIDIA GPU can be used here"):
+        with pytest.raises(UserError, match="backend tensorrt: no usable NVIDIA GPU"):
             build_engine.main([str(bundle), "--backend", "tensorrt"])
         monkeypatch.setattr(build_engine.os, "access", lambda path, _: path != bundle.parent)
         with pytest.raises(UserError, match=rf"{bundle.parent}: cannot be written"):
@@ -204,8 +208,14 @@ class TestBackend:
         assert build_engine.main([str(bundle), "--precision", "fp32"]) == 0
         assert "on the CPU (no NVIDIA GPU here" in capsys.readouterr().out
 
+    def test_auto_says_why_a_gpu_is_not_used(self, monkeypatch):
+        monkeypatch.setattr(signs, "look", lambda: signs.Signs(gpu=True))
+        backend, why = build_engine.choose_backend("auto")
+        assert backend == "auto"
+        assert why.startswith(" on the CPU (no usable NVIDIA GPU: no driver; --backend tensorrt-rtx can")
+
     def test_auto_with_a_gpu_takes_what_is_installed(self, monkeypatch):
-        monkeypatch.setattr(cuda, "probe", lambda device: object())
+        monkeypatch.setattr(cuda, "why_not", lambda device: "")
         monkeypatch.setattr(build_engine, "find_spec", lambda name: name == "tensorrt_rtx" or None)
         assert build_engine.choose_backend("auto") == ("tensorrt-rtx", "")
         monkeypatch.setattr(build_engine, "find_spec", lambda _: None)

@@ -1,7 +1,6 @@
 """Build engines for TensorRT 10 and 11 and TensorRT-RTX from a bundle's ONNX, and keep them in its `engines/`."""
 
 import hashlib
-import importlib
 import os
 import platform
 import sys
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from deploy.backends.engine import TENSORRT, TENSORRT_MODELS
+from deploy.backends.engine import TENSORRT_MODELS
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.backends.tensorrt_gpu.compatibility import full_name
 from deploy.backends.tensorrt_gpu.compile import Compiled, compile_network, name_of, write_timing_cache
@@ -22,7 +21,9 @@ from deploy.backends.tensorrt_gpu.errors import Unexplained
 from deploy.backends.tensorrt_gpu.layer_report import HEADING, summary, table
 from deploy.backends.tensorrt_gpu.log import INFO, LATEST, Message, listen
 from deploy.backends.tensorrt_gpu.options import CURRENT, BuildOptions, resolve_targets
+from deploy.backends.tensorrt_gpu.packages import check_cuda_major, import_tensorrt
 from deploy.backends.tensorrt_gpu.progress import Progress, run_cancellable
+from deploy.backends.tensorrt_gpu.signs import look
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import (
     SUFFIX,
@@ -32,14 +33,11 @@ from deploy.bundle.engine_files import (
     read_sidecar,
     write_engine,
 )
-from deploy.errors import UserError
+from deploy.errors import UserError, warn
 from deploy.files.atomic import atomic_write
 from deploy.signing.trust_store import trust, why_untrusted
 
-__all__ = ["BuildOptions", "Built", "build_engine", "import_tensorrt"]
-
-EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
-"""The optional dependencies of edgedistill that each backend needs."""
+__all__ = ["BuildOptions", "Built", "build_engine"]
 
 _one_at_a_time = threading.Lock()  # concurrent builds would receive each other's messages
 
@@ -122,33 +120,17 @@ def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Cuda | N
     gpu = None if options.targets and CURRENT not in options.targets else cuda.find(options.device)
     if options.backend == "tensorrt" and gpu is None:
         raise UserError(
-            "backend tensorrt: no NVIDIA GPU can be used here (no driver, no GPU, or neither cuda-bindings nor"
-            " pycuda); build on the device, or ahead of time with --backend tensorrt-rtx"
+            f"backend tensorrt: no usable NVIDIA GPU ({cuda.why_not(options.device)}); build on the device, or ahead of"
+            " time with --backend tensorrt-rtx"
+        )
+    if gpu is not None:
+        check_cuda_major(options.backend, gpu.device)
+    elif not options.targets and look().any:
+        warn(
+            f"no usable NVIDIA GPU ({cuda.why_not(options.device)}); compiling for all GPUs instead of this one"
         )
     trt = import_tensorrt(options.backend)
     return trt, resolve_targets(trt, options, gpu is not None), gpu
-
-
-def import_tensorrt(backend: str) -> Any:
-    """Import the module of a backend.
-
-    Raises:
-        UserError: it is missing, cannot be loaded, or is too old.
-    """
-    module, extra = TENSORRT[backend], EXTRAS[backend]
-    what = f"backend {backend}: the package {module.replace('_', '-')}"
-    try:
-        trt = importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == module:
-            raise UserError(f"{what} is not installed; pip install 'edgedistill[{extra}]'") from error
-        # It is installed, but a library that it needs is missing or does not fit.
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{what} cannot be loaded ({why}); install it again") from error
-    version = getattr(trt, "__version__", "0")
-    if backend == "tensorrt" and int(version.split(".")[0]) < 10:
-        raise UserError(f"backend tensorrt: version {version} is too old; install 10.3 or later")
-    return trt
 
 
 def _model(bundle: Path, source: str, options: BuildOptions) -> tuple[bytes, str]:

@@ -26,6 +26,7 @@ from deploy.backends.tensorrt_gpu.cuda_interface import (
     version_name,
 )
 from deploy.backends.tensorrt_gpu.pycuda_provider import PyCuda
+from deploy.backends.tensorrt_gpu.signs import CUDA_13_BRANCH, cuda_packages, look, remedy
 from deploy.errors import UserError
 
 
@@ -66,15 +67,34 @@ def open_cuda(provider: str = "auto", index: int = 0) -> Cuda:
 
 def _find(provider: str, index: int) -> Cuda | str:
     """CUDA, or one line that says why there is none."""
-    missing, reasons = [], []
+    missing, reasons, advised = [], [], False
     for name in PROVIDERS if provider == "auto" else [provider]:
         try:
             return PROVIDERS[name](index)
         except ModuleNotFoundError:
             missing.append(name)
+        except DriverTooOld as error:
+            reasons.append(f"{name}: {error}")
+            advised = True
         except Exception as error:  # of any type: a broken driver must not end the program
             reasons.append(f"{name}: {' '.join(str(error).split())}")
-    return "; ".join(reasons) or f"{' and '.join(missing)} not installed (pip install cuda-bindings)"
+    if not reasons:
+        return f"{' and '.join(missing)} not installed: {cuda_packages(look())}"
+    return "; ".join(filter(None, [*reasons, "" if advised else remedy(look())]))
+
+
+class DriverTooOld(CudaError):
+    """The driver is older than what the provider was made for; the message says what to do."""
+
+
+def too_new(driver: int, runtime: int) -> str:
+    """Why a provider does not run on a driver, by CUDA's version numbers, such as 12060 and 13050."""
+    major, minor = driver // 1000, driver % 1000 // 10
+    pin = f"<{major + 1}" if runtime // 1000 > major else f"<{major}.{minor + 1}"
+    return (
+        f"is made for CUDA {version_name(runtime)}, the GPU's driver supports {version_name(driver)} at most:"
+        f" pip install 'cuda-bindings{pin}', or update the driver (CUDA 13 needs {CUDA_13_BRANCH} or later)"
+    )
 
 
 class CudaBindings:
@@ -86,15 +106,16 @@ class CudaBindings:
         driver = self._call("ask for the driver", self._cuda.cudaDriverGetVersion)
         if not driver:
             raise CudaError("there is no NVIDIA driver")
+        runtime = self._call("ask for its version", self._cuda.cudaRuntimeGetVersion)
+        self._versions = driver, runtime
         check_index(index, self._call("count the GPUs", self._cuda.cudaGetDeviceCount))
         gpu = self._call("describe the GPU", self._cuda.cudaGetDeviceProperties, index)
-        runtime_version = self._call("ask for its version", self._cuda.cudaRuntimeGetVersion)
         self.device = Device(
             name=gpu.name.decode(),
             compute_capability=f"{gpu.major}.{gpu.minor}",
             total_memory=gpu.totalGlobalMem,
             driver=version_name(driver),
-            runtime=version_name(runtime_version),
+            runtime=version_name(runtime),
             provider="cuda-bindings",
             index=index,
             integrated=bool(gpu.integrated),
@@ -120,6 +141,8 @@ class CudaBindings:
     def _call(self, what: str, function: Callable[..., tuple[Any, ...]], *arguments: object) -> Any:
         """Return the value or values of `function`; if it fails, raise an error that says `what` cannot be done."""
         error, *values = function(*arguments)
+        if error == self._cuda.cudaError_t.cudaErrorInsufficientDriver:
+            raise DriverTooOld(too_new(*self._versions))
         if error != self._cuda.cudaError_t.cudaSuccess:
             reason = self._cuda.cudaGetErrorString(error)[1].decode()
             if error == self._cuda.cudaError_t.cudaErrorMemoryAllocation:

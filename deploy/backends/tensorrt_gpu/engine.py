@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from deploy.backends.gpu_options import DEFAULT, MAX_CONTEXTS, GpuOptions
-from deploy.backends.tensorrt_gpu.builder import import_tensorrt
 from deploy.backends.tensorrt_gpu.compatibility import (
     UntrustedEngine,
     build_command,
@@ -29,6 +28,7 @@ from deploy.backends.tensorrt_gpu.execution_lane import Lane, first_error
 from deploy.backends.tensorrt_gpu.inspector import inspect_engine
 from deploy.backends.tensorrt_gpu.lane_pool import LanePool
 from deploy.backends.tensorrt_gpu.log import listen
+from deploy.backends.tensorrt_gpu.packages import check_cuda_major, import_tensorrt
 from deploy.backends.tensorrt_gpu.rtx_kernels import RtxKernels, captures_itself, kernel_file
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import RebuildNeeded, Sidecar, list_engines, read_engine, read_sidecar
@@ -65,7 +65,9 @@ def open_trt(
     """
     manifest = read_manifest(bundle)
     candidates = _candidates(bundle, backend, precision, engine)
-    cuda, library = open_cuda(provider, options.device), import_tensorrt(backend)
+    cuda = open_cuda(provider, options.device)
+    check_cuda_major(backend, cuda.device)
+    library = import_tensorrt(backend)
     refusals: list[tuple[Sidecar, str]] = []
     for path, side in candidates:
         try:

@@ -16,7 +16,7 @@ def gpu(monkeypatch):
         asked.append((backend, precision))
         return FakeEngine(f"{backend} fp32")
 
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: "a GPU")
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.why_not", lambda device: "")
     monkeypatch.setattr("deploy.backends.tensorrt_gpu.engine.open_trt", open_trt)
     return asked
 
@@ -37,14 +37,22 @@ def test_an_engine_of_another_precision_is_left_alone(bundle, machine, gpu):
 
 
 def test_without_engines_no_gpu_is_looked_for(bundle, machine, monkeypatch):
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: pytest.fail("probed"))
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.why_not", lambda device: pytest.fail("looked"))
     open_engine(bundle)  # leaves auto.json in engines/
     assert open_engine(bundle).name == "openvino fp32"
 
 
-def test_without_a_gpu_engines_are_left_alone(bundle, machine, gpu, monkeypatch):
-    add_engine(bundle)
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: None)
+def test_without_a_gpu_the_cpu_runs_and_the_reason_is_said_once(bundle, machine, gpu, monkeypatch):
+    add_engine(bundle, precision="fp16")
+    monkeypatch.setattr("deploy.errors._WARNED", set())
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.why_not", lambda device: "no driver; install it")
+    assert open_engine(bundle, precision="fp32").name == "openvino fp32"  # it has no engine of that precision
+    with pytest.warns(RuntimeWarning) as caught:
+        assert open_engine(bundle).name == "openvino fp32"
+    assert [str(warning.message) for warning in caught] == [
+        f"{bundle}: no usable NVIDIA GPU for its engine (no driver; install it); running on the CPU"
+        " (backend 'onnxruntime' does so without this warning)"
+    ]
     assert open_engine(bundle).name == "openvino fp32"
     assert gpu == []
 

@@ -116,7 +116,7 @@ def test_the_file_of_a_tensorrt_backend(tmp_path):
         model_file(folder, "tensorrt", "int8")
 
 
-def refuse(*_):
+def refuse(*_, **__):
     raise UserError("engines/x.engine: was built for another GPU; build it again")
 
 
@@ -135,7 +135,8 @@ def test_a_refusing_tensorrt_is_an_error_unless_one_asks_for_the_cpu(both, backe
 def test_fallback_changes_nothing_where_tensorrt_runs(both, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "deploy.backends.tensorrt_gpu.engine.open_trt", lambda *how: asked.append(how) or FakeEngine("trt")
+        "deploy.backends.tensorrt_gpu.engine.open_trt",
+        lambda *how, **_: asked.append(how) or FakeEngine("trt"),
     )
     assert deploy.load(both, "tensorrt-rtx", precision="fp32", fallback=True).engine.name == "trt"
     assert asked == [(both, "tensorrt-rtx", "fp32")]

@@ -2,9 +2,11 @@
 
 import pytest
 
+from deploy.backends.tensorrt_gpu import cuda, pycuda_provider
 from deploy.backends.tensorrt_gpu import engine as trt
 from deploy.bundle.bundle_files import write_bundle
 from deploy.bundle.manifest import MODEL
+from tests.deploy.backends.tensorrt_gpu.cuda_fakes import FakeDriver, FakePyCuda, FakeRuntime
 from tests.deploy.backends.tensorrt_gpu.engines import SOURCES
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import FakeTensorRT
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import library as library_like
@@ -27,4 +29,20 @@ def library(bundle, monkeypatch):
     fake = FakeTensorRT(library_like("tensorrt 11.4"), bundle / MODEL)
     monkeypatch.setattr(trt, "open_cuda", lambda provider, device: fake.cuda)
     monkeypatch.setattr(trt, "import_tensorrt", lambda backend: fake.module)
+    return fake
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    fake = FakeRuntime(pytest.importorskip("cuda.bindings.runtime"))
+    fake.driver = FakeDriver(pytest.importorskip("cuda.bindings.driver"))
+    modules = {"cuda.bindings.runtime": fake, "cuda.bindings.driver": fake.driver}
+    monkeypatch.setattr(cuda, "import_module", lambda name: modules[name])
+    return fake
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    fake = FakePyCuda()
+    monkeypatch.setattr(pycuda_provider, "import_module", lambda name: {"pycuda.driver": fake}[name])
     return fake

@@ -30,12 +30,15 @@ class Checked:
 
         def call(*arguments):
             signature.bind(*arguments)
-            if name in self.fail:
-                return self.fail[name], *[None] * 3
+            if error := self.fail.get(name) or self.refusal(name):
+                return error, *[None] * 3
             values = does(*arguments)
             return attrgetter(self.success)(self._real), *(() if values is None else values)
 
         return call
+
+    def refusal(self, name):
+        """The error of every call of this function, if there is one."""
 
 
 class FakeDriver(Checked):
@@ -79,12 +82,14 @@ class FakeDriver(Checked):
 class FakeRuntime(Checked):
     """`cuda.bindings.runtime` with memory of this process as GPU memory. Each call must fit the real signature.
 
-    `alive` maps unreleased handles to their kind.
+    `alive` maps unreleased handles to their kind. As cudart, it refuses all work if it was made for a later CUDA major
+    than the driver supports, or if there is no driver; minor versions do not matter.
     """
 
     def __init__(self, real):
         super().__init__(real)
         self.alive, self.work, self.capturing = {}, {}, None
+        self.supports, self.made_for = 12060, 12090
         self.device_memory = []
 
     def _keep(self, what):
@@ -100,11 +105,17 @@ class FakeRuntime(Checked):
     def _queue(self, stream, work):
         (self.capturing if self.capturing is not None else self.work[int(stream)]).append(work)
 
+    def refusal(self, name):
+        needs_driver = name not in ("cudaDriverGetVersion", "cudaRuntimeGetVersion")
+        if needs_driver and self.made_for // 1000 > self.supports // 1000:
+            return self._real.cudaError_t.cudaErrorInsufficientDriver
+        return None
+
     def _cudaDriverGetVersion(self):
-        return [12060]
+        return [self.supports]
 
     def _cudaRuntimeGetVersion(self):
-        return [13050]
+        return [self.made_for]
 
     def _cudaGetDeviceCount(self):
         return [2]

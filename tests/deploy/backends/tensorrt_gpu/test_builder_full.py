@@ -251,6 +251,9 @@ def test_builder_that_does_not_start(build):
 
 def test_full_tensorrt_needs_a_gpu_and_is_not_touched_without(bundle, monkeypatch):
     monkeypatch.setattr(trt_builder.cuda, "find", lambda index: None)
+    monkeypatch.setattr(trt_builder.cuda, "why_not", lambda index: "no driver; install it")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(UserError, match=r"no NVIDIA GPU can be used here .*--backend tensorrt-rtx"):
+    with pytest.raises(
+        UserError, match=r"no usable NVIDIA GPU \(no driver; install it\); .*--backend tensorrt-rtx"
+    ):
         build_engine(bundle, BuildOptions("tensorrt"))

@@ -61,7 +61,7 @@ def test_a_trusted_one_is_taken_instead(bundle, library):
 
 
 def test_auto_does_without(bundle, library, monkeypatch):
-    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device: library.cuda.device)
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.why_not", lambda device: "")
     monkeypatch.setattr(choice, "installed", lambda: ["onnxruntime"])
     add_foreign(bundle)
     with pytest.warns(RuntimeWarning, match="is native code that was neither built nor trusted"):

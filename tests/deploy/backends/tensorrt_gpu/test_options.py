@@ -7,17 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploy.backends.tensorrt_gpu import builder as trt_builder
-from deploy.backends.tensorrt_gpu.builder import BuildOptions, import_tensorrt
+from deploy.backends.tensorrt_gpu import packages
+from deploy.backends.tensorrt_gpu.builder import BuildOptions
+from deploy.backends.tensorrt_gpu.packages import import_tensorrt
+from deploy.backends.tensorrt_gpu.signs import Signs
 from deploy.errors import UserError
 
 
 @pytest.mark.parametrize(
     ("backend", "module", "extra"),
-    [("tensorrt", "tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")],
+    [("tensorrt", "tensorrt", "tensorrt-cu12"), ("tensorrt-rtx", "tensorrt_rtx", "rtx-cu12")],
 )
 def test_missing_package_names_its_extra(monkeypatch, backend, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(packages, "look", lambda: Signs(driver="550.54.15"))
     with pytest.raises(UserError, match=rf"is not installed; pip install 'edgedistill\[{extra}\]'"):
         import_tensorrt(backend)
 
@@ -29,7 +32,7 @@ def test_broken_or_old_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.6.1"))
     with pytest.raises(UserError, match=r"version 8\.6\.1 is too old"):
         import_tensorrt("tensorrt")
-    monkeypatch.setattr(trt_builder.importlib, "import_module", broken)
+    monkeypatch.setattr(packages.importlib, "import_module", broken)
     with pytest.raises(UserError, match=r"cannot be loaded \(libnvinfer.so.11: .* file\); install it again"):
         import_tensorrt("tensorrt")
 
