@@ -89,7 +89,7 @@ def test_there_are_more_than_thirty():
 @pytest.mark.parametrize(("command", "words"), MISTAKES)
 def test_one_helpful_line(command, words, capsys):
     arguments = command.split()
-    if arguments[0] == "run" and len(arguments) > 2 and "--precision" not in arguments:
+    if arguments[0] == "run" and len(arguments) > 1 and "--precision" not in arguments:
         arguments += [
             "--precision",
             "fp32",
