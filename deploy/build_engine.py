@@ -27,6 +27,7 @@ from deploy.build.steps import (
     verify_build,
 )
 from deploy.bundle.bundle_files import read_manifest, verify_files
+from deploy.bundle.manifest import INT8, INT8_CPU
 from deploy.errors import GateFailed, UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.heartbeat import working
@@ -69,6 +70,7 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
 
     if makes and data and precision == "int8":
         make_int8(bundle, data, command.int8.options(budget, "tensorrt" if compiler else "cpu"))
+        _tell_of_little_int8(bundle, backend)
     elif makes and data:
         make_fp16(bundle, data)
     engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)
@@ -90,6 +92,15 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
         over = f"{bundle.name}: over the budget: {', '.join(receipt.failed)}"
         raise GateFailed(f"{over}; {_remedy(precision, makes, manifest.threshold)}")
     return 0
+
+
+def _tell_of_little_int8(bundle: Path, backend: str) -> None:
+    from deploy.lint.coverage import little_int8  # optional dependency: onnx
+
+    target = {"tensorrt": "tensorrt-10", "auto": "onnxruntime"}.get(backend, backend)
+    model = bundle / (INT8 if backend in TENSORRT else INT8_CPU)
+    if warning := little_int8(model.read_bytes(), target):
+        print(f"int8: {warning}")
 
 
 def _remedy(precision: str, made_now: bool, threshold: float | None) -> str:

@@ -1,9 +1,15 @@
 """Predict how much of a network a compiler will run in INT8."""
 
+from collections import Counter
+
 import msgspec
 
-from deploy.lint.graph import Graph, Node
+from deploy.lint.graph import PRODUCTS, Graph, Node
 from deploy.lint.pairs import CLAMPS, MOVES, activations, is_weight, origin, runs_in_int8
+from deploy.lint.reading import read_graph
+
+ENOUGH = 0.5
+"""Share of the work in INT8 below which there is a warning."""
 
 
 class Int8Coverage(msgspec.Struct, frozen=True):
@@ -12,33 +18,52 @@ class Int8Coverage(msgspec.Struct, frozen=True):
     convolutions: int
     int8_convolutions: int
     macs: int
-    """Multiply-accumulates of all convolutions at batch 1; 0 where shapes are unknown."""
+    """Multiply-accumulates of all convolutions and matrix products at batch 1; 0 where shapes are unknown."""
     int8_share: float
-    """The share of the multiply-accumulates in INT8 convolutions, 0…1."""
+    """The share of the multiply-accumulates that are in INT8, 0…1."""
     pairs: int
     """Activations with a Q and a DQ; weights are not counted."""
     conversions: int
     """Q and DQ nodes that cannot fuse with an INT8 operator next to them."""
+    matrices: int = 0
+    """Matrix products, of weights or of two activations."""
+    int8_matrices: int = 0
 
     def __str__(self) -> str:
+        matrices = f" and {self.int8_matrices} of {self.matrices} matrix products" if self.matrices else ""
         return (
-            f"{self.int8_convolutions} of {self.convolutions} convolutions in INT8 "
+            f"{self.int8_convolutions} of {self.convolutions} convolutions{matrices} in INT8 "
             f"({self.int8_share:.1%} of {self.macs / 1e9:.3g} GMAC), {self.pairs} Q/DQ pairs, "
             f"{self.conversions} conversions between float and INT8"
         )
 
 
 def predict_int8_coverage(graph: Graph, target: str) -> Int8Coverage:
-    """Predict which convolutions the target will run in INT8, by the measured rules of `pairs`."""
-    convs = list(graph.of("Conv"))
-    int8 = [conv for conv in convs if runs_in_int8(graph, conv, target)]
+    """Predict which products the target will run in INT8, by the measured rules of `pairs`."""
+    products = list(graph.of(*PRODUCTS))
+    int8 = [product for product in products if runs_in_int8(graph, product, target)]
+    counts = Counter("conv" if one.op.startswith("Conv") else "matrix" for one in products)
+    int8_counts = Counter("conv" if one.op.startswith("Conv") else "matrix" for one in int8)
     return Int8Coverage(
-        convolutions=len(convs),
-        int8_convolutions=len(int8),
+        convolutions=counts["conv"],
+        int8_convolutions=int8_counts["conv"],
         macs=graph.total_macs,
         int8_share=sum(map(graph.share, int8)),
         pairs=sum(1 for _ in activations(graph)),
         conversions=_conversions(graph, target),
+        matrices=counts["matrix"],
+        int8_matrices=int8_counts["matrix"],
+    )
+
+
+def little_int8(model: bytes, target: str) -> str | None:
+    """A warning where less than half of a quantized network's work is in INT8, so that little speed can be gained."""
+    coverage = predict_int8_coverage(read_graph(model), target)
+    if coverage.int8_share >= ENOUGH or not coverage.macs:
+        return None
+    return (
+        f"only {coverage.int8_share:.0%} of the network's multiply-accumulates are in INT8 on {target} (products of two"
+        " activations, as in attention, and layers left in float are not); compare its speed with --precision fp16"
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that do nearly all of a network's work."""
 Shape = tuple[int | str, ...]
 """Sizes; a name or "?" is a size that the file leaves open."""
 STANDARD = ("", "ai.onnx")
@@ -128,22 +130,29 @@ class Graph:
             math.prod(tensor.dims) * dtype_of(tensor.data_type).itemsize for tensor in self.constants.values()
         )
 
-    def macs(self, conv: Node) -> int:
-        """Multiply-accumulates of a Conv at batch 1; 0 where shapes are unknown."""
-        out, weight = self.shape(conv.outputs[0]), self.shape(conv.inputs[1])
-        sizes = [*out[1:], *weight[1:]]
-        return (
-            math.prod(map(int, sizes)) if len(out) > 2 and all(isinstance(size, int) for size in sizes) else 0
-        )
+    def macs(self, product: Node) -> int:
+        """Multiply-accumulates of one of PRODUCTS at batch 1; 0 where shapes are unknown."""
+        made, (data, weight) = self.shape(product.outputs[0]), map(self.shape, product.inputs[:2])
+        if product.op == "Conv":
+            sizes = (*made[1:], *weight[1:]) if len(made) > 2 else ()
+        elif product.op == "ConvTranspose":
+            sizes = (*data[2:], *weight) if len(data) > 2 else ()
+        else:
+            rows = (
+                made[1:] if len(made) > 2 or isinstance(next(iter(made), 0), str) else made
+            )  # without the batch
+            depth = weight[-1 if product.attributes.get("transB", 0) else -2 :][:1]
+            sizes = (*rows, *depth) if made and depth else ()
+        return math.prod(map(int, sizes)) if sizes and all(isinstance(size, int) for size in sizes) else 0
 
     @cached_property
     def total_macs(self) -> int:
-        """Multiply-accumulates of all Convs at batch 1."""
-        return sum(self.macs(conv) for conv in self.of("Conv"))
+        """Multiply-accumulates of all products at batch 1."""
+        return sum(self.macs(product) for product in self.of(*PRODUCTS))
 
-    def share(self, conv: Node) -> float:
-        """The share of the multiply-accumulates of all Convs that this Conv has, 0…1."""
-        return self.macs(conv) / max(self.total_macs, 1)
+    def share(self, product: Node) -> float:
+        """The share of the multiply-accumulates of all products that this one has, 0…1."""
+        return self.macs(product) / max(self.total_macs, 1)
 
 
 def is_known_operator(name: str, domain: str) -> bool:

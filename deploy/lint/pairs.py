@@ -22,6 +22,8 @@ INT8_OPS = frozenset(
     ("Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "Mul")
 )
 """Operators that run faster on INT8 inputs on at least one target."""
+IN_FLOAT = {"ConvTranspose": ("tensorrt-rtx", "onnxruntime", "openvino")}
+"""Those of INT8_OPS that some targets run in float all the same."""
 
 
 def quantized_type(graph: Graph, node: Node) -> str:
@@ -88,7 +90,7 @@ class Obstacle(NamedTuple):
 
 
 def obstacle(graph: Graph, node: Node) -> Obstacle | None:
-    """Why ONNX Runtime leaves a Conv or an Add with INT8 inputs in float; None when it does not.
+    """Why ONNX Runtime leaves a Conv, an Add or a MatMul with INT8 inputs in float; None when it does not.
 
     It fuses DQ → operator → Q only where the only reader of the output is a Q. A Relu or a Clip in between is removed
     if the Q cannot represent the values that it cuts off; otherwise it stays in float, and so does the operator.
@@ -121,7 +123,8 @@ def runs_in_int8(graph: Graph, node: Node, target: str) -> bool:
     if target in TENSORRT and node.op == "Add" and (conv := fused_convolution(graph, node, target)):
         return runs_in_int8(graph, conv, target)
     operands = node.inputs if node.op == "Concat" else node.inputs[:2]
-    quantized = node.op in INT8_OPS and all(is_dequantized(graph, name, target) for name in operands)
+    able = node.op in INT8_OPS and target not in IN_FLOAT.get(node.op, ())
+    quantized = able and all(is_dequantized(graph, name, target) for name in operands)
     return quantized and (target != "onnxruntime" or obstacle(graph, node) is None)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from deploy.lint.finding import TENSORRT, Finding
-from deploy.lint.graph import Graph, Node
+from deploy.lint.graph import PRODUCTS, Graph, Node
 from deploy.lint.pairs import (
     CLAMPS,
     INT8_OPS,
@@ -135,7 +135,7 @@ def float32_products(graph: Graph, target: str) -> Iterator[Finding]:
     """
     if target not in TENSORRT or next(activations(graph), None) is None:
         return
-    for node in graph.of("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    for node in graph.of(*PRODUCTS):
         if graph.types.get(node.outputs[0]) == "float32" and not runs_in_int8(graph, node, target):
             message = "runs in float32 beside INT8, where float16 would be faster"
             remedy = "make what is not INT8 float16: make the INT8 model again (--precision int8 --redo)"
@@ -170,6 +170,28 @@ def unfused_pairs(graph: Graph, target: str) -> Iterator[Finding]:
             yield Finding(level, "unfused-pair", str(node), message, remedy)
 
 
+def scale_axes(graph: Graph, _: str) -> Iterator[Finding]:
+    """Scales per channel belong to the outputs of a product: a sum over inputs with different scales is no integer.
+
+    Source: NVIDIA, "Working with Quantized Types"; the ONNX specifications of the operators.
+    """
+    for node in graph.of(*PRODUCTS):
+        source = graph.producer.get(node.inputs[1])
+        scale = graph.value(source.inputs[1]) if source and source.op == "DequantizeLinear" else None
+        rank = len(graph.shape(node.inputs[1]))
+        if source is None or scale is None or scale.size == 1 or not rank:
+            continue
+        axis = source.attributes.get("axis", 1) % rank
+        outputs = {"Conv": 0, "Gemm": 1 - node.attributes.get("transB", 0)}.get(node.op, 1)
+        if axis != outputs:
+            message = (
+                f"its weights have a scale for each index of axis {axis}; its outputs are axis {outputs}"
+            )
+            yield Finding(
+                "warning", "scale-axis", str(node), message, f"quantize the weights along axis {outputs}"
+            )
+
+
 def per_tensor_weights(graph: Graph, _: str) -> Iterator[Finding]:
     """One scale per output channel keeps accuracy at no cost. Source: NVIDIA, "Working with Quantized Types"."""
     for conv in graph.of("Conv"):
@@ -190,6 +212,7 @@ RULES = (
     half_quantized,
     float32_products,
     unfused_pairs,
+    scale_axes,
     per_tensor_weights,
 )
 

@@ -30,6 +30,7 @@ def read_graph(model: bytes, folder: Path | None = None) -> Graph:
         proto = inliner.inline_local_functions(proto) if proto.functions else proto
         proto = shape_inference.infer_shapes(proto, data_prop=True)
     graphs = list(_with_bodies(proto.graph))
+    fresh = _inferred(proto)
     node_protos = [node for graph in graphs for node in graph.node]
     opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=None)
     nodes = _nodes(node_protos, opset or defs.onnx_opset_version())
@@ -37,6 +38,8 @@ def read_graph(model: bytes, folder: Path | None = None) -> Graph:
     constants |= {node.outputs[0]: tensor for node in nodes if (tensor := _constant(node)) is not None}
     values = [value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info)]
     tensors = {value.name: value.type.tensor_type for value in values if value.type.HasField("tensor_type")}
+    shapes = {name: _dims(kind.shape.dim) for name, kind in tensors.items() if kind.HasField("shape")}
+    shapes |= {name: shape for name, shape in fresh.items() if len(shape) == len(shapes.get(name, shape))}
     return Graph(
         nodes=nodes,
         inputs=tuple(value.name for value in proto.graph.input if value.name not in constants),
@@ -44,13 +47,23 @@ def read_graph(model: bytes, folder: Path | None = None) -> Graph:
         constants=constants,
         types={name: _type(kind.elem_type) for name, kind in tensors.items() if kind.elem_type}
         | {name: _type(tensor.data_type) for name, tensor in constants.items()},
-        shapes={name: _dims(kind.shape.dim) for name, kind in tensors.items() if kind.HasField("shape")}
-        | {name: tuple(tensor.dims) for name, tensor in constants.items()},
+        shapes=shapes | {name: tuple(tensor.dims) for name, tensor in constants.items()},
         opset=opset,
         ir_version=proto.ir_version,
         folder=folder,
         body_names=frozenset(value.name for graph in graphs[1:] for value in (*graph.input, *graph.output)),
     )
+
+
+def _inferred(proto: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of the main graph's tensors by inference alone: exporters leave sizes open that follow from others."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    del bare.graph.value_info[:]
+    with suppress(shape_inference.InferenceError, ValueError, RuntimeError):
+        bare = shape_inference.infer_shapes(bare, data_prop=True)
+    kinds = {value.name: value.type.tensor_type for value in bare.graph.value_info}
+    return {name: _dims(kind.shape.dim) for name, kind in kinds.items() if kind.HasField("shape")}
 
 
 def _parse(model: bytes) -> onnx.ModelProto:

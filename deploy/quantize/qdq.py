@@ -1,7 +1,7 @@
 """An INT8 model: the fp32 model with QuantizeLinear and DequantizeLinear around what runs in INT8.
 
-Every convolution and every sum of two activations reads its activations from a symmetric grid of signed bytes with one
-scale per tensor; weights of a convolution have one scale per output channel. The bias stays in float, as TensorRT
+Every convolution, matrix product and sum of two activations reads its activations from a symmetric grid of signed bytes
+with one scale per tensor; weights have one scale per output channel. The bias stays in float, as TensorRT
 requires, and so do the normalization of the image, constant matrices, concatenation, resizing and the logits. Compilers
 run the convolutions between these nodes in INT8: ONNX Runtime and OpenVINO with `cpu_form`, TensorRT with
 `deploy.quantize.tensorrt_form`. Scales are float16 numbers, so that both forms have the same grids.
@@ -16,7 +16,14 @@ from onnx import helper, numpy_helper
 from deploy.errors import UserError
 from deploy.quantize.calibrators import LEVELS
 from deploy.quantize.graph import constants, load, load_float, readers, rebuilt
-from deploy.quantize.structure import Layer, find_grids, find_layers, never_negative, starts_at_zero
+from deploy.quantize.structure import (
+    Layer,
+    find_grids,
+    find_layers,
+    never_negative,
+    starts_at_zero,
+    weight_axis,
+)
 
 SMALLEST_SCALE = 2.0**-24
 """The smallest float16 number above 0."""
@@ -67,14 +74,14 @@ def insert(model: bytes, ranges: Mapping[str, float], float_layers: Collection[s
     nodes = [node for image in graph.input for node in _grid_nodes(image.name, grids)]
     for node in graph.node:
         layer = chosen.get(node.output[0])
-        if layer and layer.kind == "Conv":
+        if layer and layer.kind != "Add":
             weight, *bias = (numpy_helper.to_array(values[name]) for name in node.input[1:] if name)
             bias_steps = bias[0] / scales[grids[node.input[0]]] if bias else 0.0
-            name = f"{layer.name}.weight"
-            added[_integers(name)], added[_scale(name)] = quantize_weight(weight, bias_steps)
+            name, axis = f"{layer.name}.weight", weight_axis(node)
+            added[_integers(name)], added[_scale(name)] = quantize_weight(weight, bias_steps, axis)
             # ONNX allows zero points to be omitted or shared, but some transformations of ONNX Runtime fail on either.
-            added[f"{name}.zero"] = np.zeros(len(weight), np.int8)
-            nodes.append(_dequantize(name, [_scale(name), f"{name}.zero"], axis=0))
+            added[f"{name}.zero"] = np.zeros(weight.shape[axis], np.int8)
+            nodes.append(_dequantize(name, [_scale(name), f"{name}.zero"], axis))
             node.input[1] = _values(name)
         if node.output[0] not in untouched:
             node.input[:] = [_values(name) if name in grids else name for name in node.input]
@@ -107,22 +114,26 @@ def cpu_form(s8: bytes) -> bytes:
     return rebuilt(proto, list(graph.node), {_LOW_ZERO: np.uint8(0), _MIDDLE_ZERO: np.uint8(128)})
 
 
-def quantize_weight(weight: np.ndarray, bias_steps: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Quantize the weights of a convolution.
+def quantize_weight(
+    weight: np.ndarray, bias_steps: np.ndarray | float, axis: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize the weights of a convolution or a matrix product.
 
     A scale is max |w| / 127, but large enough for the bias to fit an INT32 in units of scale × input scale, in which
     CPUs add it. This matters for channels that died in training: their weights are almost 0, so they output the bias.
 
     Args:
-        weight: float32 O×I×k×k.
+        weight: float32, O×I×k×k of a convolution, I×O or O×I of a matrix product.
         bias_steps: the bias [O] in units of the input scale.
+        axis: the axis of the weight that has the O outputs.
 
     Returns:
-        INT8 weights O×I×k×k in −127…127, and their float32 scales [O].
+        INT8 weights in −127…127, in the shape of `weight`, and their float32 scales [O].
     """
-    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / LEVELS
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    scale = np.abs(weight).max(axis=others) / LEVELS
     scale = scale_above(np.maximum(scale, np.abs(bias_steps) / LARGEST_BIAS))
-    steps = np.round(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
+    steps = np.round(weight / np.expand_dims(scale, others))
     return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import onnx
 from onnx import numpy_helper
@@ -24,51 +24,62 @@ _POSITIVE_IF_FIRST_INPUT_IS = {
 }  # fmt: skip
 
 
+_NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
+_ARRANGES = {"Reshape", "Transpose"}
+
+
 @dataclass(frozen=True)
 class Layer:
     """An operator that can run in INT8.
 
     Attributes:
-        name: of a convolution, the name of its weight: "backbone.layer1.0.conv1"; of a sum, "backbone.layer1.0.add".
-        kind: "Conv" or "Add".
+        name: of a product, the name of its weight: "backbone.layer1.0.conv1"; of a sum, "backbone.layer1.0.add".
+        kind: its operator: "Conv", "MatMul" or "Gemm" (the products), or "Add".
         block: the block that it belongs to: "backbone.layer1.0".
         tensors: the activations whose range it needs: its one or two inputs, and the result of a convolution that is
-            read by operators in float. Max pooling, pixel shuffle and a slice of it keep the grid of their input, so
-            the tensor before them is named instead of the one after.
+            read by operators in float, or of a matrix product. Max pooling, pixel shuffle and a slice of it keep the
+            grid of their input, so the tensor before them is named instead of the one after.
         output: the tensor that the operator computes.
     """
 
     name: str
-    kind: Literal["Conv", "Add"]
+    kind: Literal["Conv", "MatMul", "Gemm", "Add"]
     block: str
     tensors: tuple[str, ...]
     output: str
 
 
 def find_layers(graph: onnx.GraphProto) -> list[Layer]:
-    """Find convolutions with constant weights and sums of two activations, in the order of execution.
+    """Find products with trained weights and sums of two activations, in the order of execution.
 
-    A sum belongs to the block of the preceding layer.
+    A sum belongs to the block of the preceding layer. Sums of tokens, which are no maps N×C×H×W, and sums that a
+    normalization reads stay in float: they carry a transformer's features from block to block.
     """
     weights, made, read = constants(graph), producers(graph), readers(graph)
     outputs = {output.name for output in graph.output}
     features = downstream(graph, [node.output[0] for node in graph.node if node.op_type == "Conv"])
+    kinds = {value.name: value.type.tensor_type for value in graph.value_info}
+    tokens = {name for name, kind in kinds.items() if kind.HasField("shape") and len(kind.shape.dim) != 4}
     found: list[Layer] = []
     for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] in weights:
-            name = node.input[1].removesuffix(".weight").removeprefix("network.")
+        result = node.output[0]
+        if _is_product(node, weights):
+            name = _product_name(node, weights, read)
             block, tensors = _block(name), [node.input[0]]
-            result = _after_activation(node.output[0], read)
-            if result not in outputs and any(reader.op_type in _FLOAT_READERS for reader in read[result]):
-                tensors.append(result)
+            written = result if node.op_type != "Conv" else _after_activation(result, read)
+            in_float = node.op_type != "Conv" or any(one.op_type in _FLOAT_READERS for one in read[written])
+            if written not in outputs and in_float:
+                tensors.append(written)
         elif node.op_type == "Add" and found and features.issuperset(node.input):
+            if result in tokens or _normalized(result, read):
+                continue
             block, tensors = found[-1].block, list(node.input)
             name = f"{block}.add"
         else:
             continue
         tensors = tuple(_before_moves(tensor, made) for tensor in tensors)
-        kind = "Conv" if node.op_type == "Conv" else "Add"
-        found.append(Layer(_unique(name, found), kind, block, tensors, node.output[0]))
+        kind = cast(Literal["Conv", "MatMul", "Gemm", "Add"], node.op_type)
+        found.append(Layer(_unique(name, found), kind, block, tensors, result))
     return found
 
 
@@ -122,6 +133,53 @@ def starts_at_zero(tensor: str, positive: set[str], read: Readers) -> bool:
     users = [node for dequantize in values for node in read[dequantize.output[0]]]
     return bool(users) and all(
         node.op_type in ("Relu", "Clip") and node.output[0] in positive for node in users
+    )
+
+
+def weight_axis(node: onnx.NodeProto) -> int:
+    """The axis of a product's weight along which its outputs lie."""
+    if node.op_type == "Conv":
+        return 0
+    return 0 if _attributes(node).get("transB", 0) else 1
+
+
+def _is_product(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether the node multiplies an activation by trained weights.
+
+    A matrix that is never negative is none: those of pooling and upsampling, which round badly (a few small numbers)
+    and are cheap.
+    """
+    if node.op_type == "Conv":
+        return node.input[1] in weights
+    if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights or node.input[0] in weights:
+        return False
+    scaled = {"transA": 0, "alpha": 1.0, "beta": 1.0}
+    if any(_attributes(node).get(name, usual) != usual for name, usual in scaled.items()):
+        return False
+    matrix = weights[node.input[1]]
+    is_float = matrix.data_type == onnx.TensorProto.FLOAT and len(matrix.dims) == 2
+    return is_float and bool((numpy_helper.to_array(matrix) < 0).any())
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+def _product_name(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], read: Readers) -> str:
+    """The name of a product's weight. That of a transposed matrix is lost in the export, but not its bias's."""
+    name = node.input[1]
+    if node.op_type != "Conv" and not name.endswith(".weight"):
+        biases = [other for one in read[node.output[0]] if one.op_type == "Add" for other in one.input]
+        named = [other for other in biases if other in weights and other.endswith(".bias")]
+        name = named[0].removesuffix(".bias") if named else node.name or node.output[0]
+    return name.removesuffix(".weight").removeprefix("network.")
+
+
+def _normalized(tensor: str, read: Readers) -> bool:
+    """Whether a normalization reads the tensor, perhaps after its values were arranged in another order."""
+    return any(
+        reader.op_type in _NORMS or (reader.op_type in _ARRANGES and _normalized(reader.output[0], read))
+        for reader in read[tensor]
     )
 
 

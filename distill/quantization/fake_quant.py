@@ -123,6 +123,11 @@ convolution in float too. They are exported as `_FLOAT_READERS` of `deploy.quant
 """
 
 
+_NORMS = {"group_norm", "instance_norm", "layer_norm", "rms_norm"}
+"""A sum that one of them reads stays in float, as in `deploy.quantize.structure`."""
+_ARRANGES = {"flatten", "permute", "reshape", "transpose", "unflatten", "view"}
+
+
 class _Recorder(TorchFunctionMode):
     """Makes the plan of a network while it runs unchanged."""
 
@@ -138,6 +143,8 @@ class _Recorder(TorchFunctionMode):
         self._grids: dict[_Key, int] = {}
         self._sites: list[tuple[Literal["Conv", "Add"], str, list[int]]] = []
         self._written: dict[_Key, list[int]] = {}
+        self._sums: dict[_Key, int] = {}  # the site of each sum, also of its values in another order
+        self._normalized: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -148,6 +155,8 @@ class _Recorder(TorchFunctionMode):
         for key in inputs:
             if call[0] in _IN_FLOAT and key in self._written:
                 self._written.pop(key).append(self._grid(key))
+            if call[0] in _NORMS and key in self._sums:
+                self._normalized.add(self._sums[key])
         if not self._features.isdisjoint(inputs):
             self._features.update(map(self._key, _tensors([result])))
         return result
@@ -160,9 +169,11 @@ class _Recorder(TorchFunctionMode):
                 "quantization-aware training: the features of this network cannot be traced;"
                 " use post-training quantization"
             )
-        placed = {self._made[key]: grid for key, grid in self._grids.items()}
+        kept = [site for index, site in enumerate(self._sites) if index not in self._normalized]
+        numbers = {old: new for new, old in enumerate(sorted({grid for *_, grids in kept for grid in grids}))}
+        placed = {self._made[key]: numbers[grid] for key, grid in self._grids.items() if grid in numbers}
         steps = [Step(*call, placed.get(i)) for i, call in enumerate(self._calls)]
-        sites = [Site(kind, weight, tuple(grids)) for kind, weight, grids in self._sites]
+        sites = [Site(kind, weight, tuple(map(numbers.__getitem__, grids))) for kind, weight, grids in kept]
         return Plan(tuple(sites), tuple(steps), placed.get(-1))
 
     def _record(self, call: tuple[str, str], inputs: list[_Key], x: Tensor) -> Tensor:
@@ -173,7 +184,10 @@ class _Recorder(TorchFunctionMode):
             self._written[output] = grids
             self._features.add(output)
         elif function == "add" and len(inputs) == 2 and self._features.issuperset(inputs):
+            self._sums[output] = len(self._sites)
             self._sites.append(("Add", "", [self._grid(key) for key in inputs]))
+        elif function in _ARRANGES and inputs[0] in self._sums:
+            self._sums[output] = self._sums[inputs[0]]
         elif function in ("max_pool2d", "pixel_shuffle") or (
             function == "__getitem" and inputs[0] in self._shuffled
         ):  # rounding commutes with picking values

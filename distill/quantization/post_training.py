@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.build.steps import make_int8
+from deploy.bundle.manifest import INT8_CPU
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import DATA, INFO, DataInfo, write_image, write_info
 from deploy.evaluation.receipt import Budget, Receipt, Sample
 from deploy.files.staging import staged
+from deploy.lint.coverage import little_int8
 from deploy.quantize.options import Int8Options
 from distill.data.splits import Reader
 from distill.export.evaluate import spread
@@ -86,6 +88,8 @@ def quantize_bundle(
         receipt, report = make_int8(bundle, data, options, say, learned)
     except GateFailed as failure:
         return Outcome(failure=failure)
+    if warning := little_int8((bundle / INT8_CPU).read_bytes(), "onnxruntime"):
+        say(f"int8: {warning}")
     return Outcome(receipt, None, tuple(report.float_layers))
 
 

@@ -33,6 +33,8 @@ from distill.quantization.grids import HIGH, fake_quantize, fake_quantize_weight
 from student.device import folded
 from teacher.pspnet import Output
 
+SIMULATED = ("Conv", "Add")
+"""Kinds of layers that training simulates; matrix products of transformers are quantized after it."""
 RANGE_RATE = 10.0
 """How much faster ranges learn than weights: a step of Adam at rate r changes a range by a factor of e^(±10·r).
 
@@ -140,7 +142,7 @@ class QatNetwork(nn.Module):
         return copy.deepcopy(self.network).eval()
 
     def ranges(self, model: bytes) -> dict[str, float]:
-        """The learned ranges by tensor name, as input of `deploy.quantize.qdq.insert`.
+        """The learned ranges by tensor name, as input of `deploy.quantize.qdq.insert`; none of matrix products.
 
         Some values exceed a learned range, and training relies on clipping them. `cpu_form` does not clip where no
         value is negative, so its results differ slightly from those in training.
@@ -160,7 +162,7 @@ class QatNetwork(nn.Module):
             same = [ranges.setdefault(tensor, learned[grid]) == learned[grid] for tensor, grid in pairs]
             return named and layer.kind == site.kind and len(layer.tensors) == len(site.grids) and all(same)
 
-        found = layers(model)
+        found = [layer for layer in layers(model) if layer.kind in SIMULATED]
         if len(found) != len(self.sites) or not all(map(agree, found, self.sites)):
             raise UserError("the ONNX model is not that of the network trained in INT8; export it again")
         return ranges

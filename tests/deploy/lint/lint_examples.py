@@ -97,6 +97,12 @@ def beside(kind: str, dtype: type) -> bytes:
     return simple(nodes, scales | zeros | kernels, x=f"{kind}[1,4,16,16]", y=f"{kind}[]")
 
 
+def transposed(axis: int) -> bytes:
+    """A ConvTranspose with INT8 weights 4 × 8 × 3 × 3, scaled along an axis."""
+    nodes = f"wd = DequantizeLinear <axis={axis}> (w, ws) y = ConvTranspose(x, wd)"
+    return simple(nodes, {"w": weights(4, 8, dtype=np.int8), "ws": np.full((4, 8)[axis], 0.01, np.float32)})
+
+
 def external(model: bytes, shape: tuple[int, ...] = (8, 4, 3, 3)) -> bytes:
     """The model with the data of its first constant in the file `gone.bin`."""
 
@@ -285,6 +291,7 @@ EXAMPLES = (
     Example("unfused-residual", "warning", RTX, residual("d"), residual("d", False)),
     Example("float32-product", "warning", RTX, beside("float", np.float32), beside("float16", np.float16)),
     Example("unfused-pair", "warning", RTX, pair(), QUANTIZED),
+    Example("scale-axis", "warning", RTX, transposed(0), transposed(1)),
     Example("per-tensor-weights", "note", RTX, quantized(ws=np.float32(0.01), wz=np.int8(0)), QUANTIZED),
     # the accelerator of a Jetson
     Example("dla-layer", "warning", DLA, simple("y = Sin(x)"), RELU),

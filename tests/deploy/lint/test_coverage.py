@@ -10,7 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from deploy.lint import predict_int8_coverage, read_graph
-from tests.deploy.lint.lint_examples import CONV, SIGNED, quantized, residual, simple, weights
+from deploy.lint.coverage import little_int8
+from tests.deploy.lint.lint_examples import CONV, SIGNED, changed, quantized, residual, simple, weights
 from tests.deploy.lint.test_compilers import compile_on_tensorrt
 
 BETWEEN = {
@@ -59,15 +60,19 @@ def int8_on_tensorrt(model: bytes) -> int:
     return sum("Datatype: Int8" in part[0] and "Datatype: Int8" in part[1] for part in parts)
 
 
-def int8_on_onnxruntime(model: bytes, folder: Path) -> int:
-    """Number of QLinearConv in the model as ONNX Runtime optimizes it."""
+def optimized_on_onnxruntime(model: bytes, folder: Path) -> list[str]:
+    """The operators of the model as ONNX Runtime optimizes it."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(folder / "optimized.onnx").graph
-    return sum(node.op_type == "QLinearConv" for node in graph.node)
+    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
+
+
+def int8_on_onnxruntime(model: bytes, folder: Path) -> int:
+    """Number of QLinearConv in the model as ONNX Runtime optimizes it."""
+    return optimized_on_onnxruntime(model, folder).count("QLinearConv")
 
 
 def int8_on_openvino(model: bytes) -> int:
@@ -125,6 +130,101 @@ def test_openvino_as_predicted(name: str):
     for zero in ZEROS.values():
         model = between(name, zero)
         assert predicted(model, "openvino") == int8_on_openvino(model)
+
+
+def matrix(kind: str, zero: np.generic = SIGNED, bias: bool = True, output: bool = True) -> bytes:
+    """x → Q → DQ → MatMul or Gemm with INT8 weights, a scale a column → (Q → DQ) → (bias) → Softmax → y."""
+    product = "c = Gemm(d, wd, b) p = Identity(c)" if kind == "Gemm" else "p = MatMul(d, wd)"
+    pair = "pq = QuantizeLinear(p, ys, z) e = DequantizeLinear(pq, ys, z)" if output else "e = Identity(p)"
+    nodes = f"""
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear <axis=1> (w, ws, wz)
+        {product} {pair} {"t = Add(e, b)" if bias else "t = Identity(e)"} y = Softmax(t)
+    """
+    constants = {
+        "s": np.float32(0.05),
+        "z": zero,
+        "ys": np.float32(0.3),
+        "w": weights(32, 16, 1, dtype=np.int8).reshape(32, 16),
+        "ws": np.full(16, 0.01, np.float32),
+        "wz": np.zeros(16, np.int8),
+        "b": np.ones(16, np.float32),
+    }
+    return simple(nodes, constants, x="float[64,32]" if kind == "Gemm" else "float[1,64,32]")
+
+
+def int8_matrices(model: bytes, target: str) -> int:
+    return predict_int8_coverage(read_graph(model), target).int8_matrices
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Gemm"])
+def test_tensorrt_multiplies_matrices_as_predicted(kind: str):
+    model = matrix(kind)
+    refusal, messages = compile_on_tensorrt(model)
+    assert refusal is None
+    [layers] = [message for message in messages if message.startswith("Layers:")]
+    products = [layer for layer in layers.split("\nName:") if "LayerType: gemm" in layer]
+    assert (
+        int8_matrices(model, "tensorrt-rtx")
+        == sum("Datatype: Int8" in one.split("Constants")[0] for one in products)
+        == 1
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("output", [True, False])
+@pytest.mark.parametrize("kind", ["MatMul", "Gemm"])
+def test_onnxruntime_multiplies_matrices_as_predicted(kind: str, bias: bool, output: bool, tmp_path: Path):
+    """A product whose result is rounded before anything else; otherwise it may join its bias in float."""
+    model = matrix(kind, np.uint8(128), bias, output)
+    kinds = optimized_on_onnxruntime(model, tmp_path)
+    assert (
+        int8_matrices(model, "onnxruntime")
+        == int(output)
+        == len({"QLinearMatMul", "QGemm"}.intersection(kinds))
+    )
+
+
+def test_no_compiler_here_computes_transposed_convolutions_in_int8(tmp_path: Path):
+    nodes = """
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear <axis=1> (w, ws, wz)
+        c = ConvTranspose(d, wd) y = Sigmoid(c)
+    """
+    constants = {
+        "s": np.float32(0.05),
+        "z": SIGNED,
+        "w": weights(4, 8, dtype=np.int8),
+        "ws": np.full(8, 0.01, np.float32),
+        "wz": np.zeros(8, np.int8),
+    }
+    model = simple(nodes, constants)
+    refusal, messages = compile_on_tensorrt(model)
+    assert refusal is None
+    [layers] = [message for message in messages if message.startswith("Layers:")]
+    [convolution] = [layer for layer in layers.split("\nName:") if "LayerType: deconv" in layer]
+    assert "Datatype: Int8" not in convolution
+    assert "ConvTranspose" in optimized_on_onnxruntime(model, tmp_path)
+    for target in ("tensorrt-rtx", "onnxruntime", "openvino"):
+        assert predicted(model, target) == 0
+    assert predicted(model, "tensorrt-10") == 1
+
+
+def test_little_int8_is_warned_of():
+    """A product of two activations is never in INT8."""
+    attention = "a = MatMul(x, x) b = MatMul(a, x) y = MatMul(b, x)"
+    assert "only 0% of" in str(little_int8(simple(attention, x="float[1,64,64]"), "tensorrt-10"))
+    assert little_int8(matrix("MatMul"), "tensorrt-10") is None
+    assert little_int8(simple("y = Relu(x)"), "tensorrt-10") is None
+
+
+def test_sizes_that_exporters_leave_open_are_inferred():
+    """The file calls a size "unk", which follows from the others."""
+    nodes = "r = Reshape(x, k) a = MatMul(r, x) y = MatMul(a, a)"
+
+    def forget(proto: onnx.ModelProto) -> None:
+        proto.graph.value_info.append(onnx.helper.make_tensor_value_info("a", 1, [1, "unk", 8]))
+
+    model = changed(simple(nodes, {"k": np.array([1, 8, 8])}, x="float[1,8,8]"), forget)
+    assert predict_int8_coverage(read_graph(model), "tensorrt-11").macs == 2 * 8**3
 
 
 def test_figures():

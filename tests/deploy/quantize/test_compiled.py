@@ -149,3 +149,23 @@ def test_an_exported_student_runs_in_integers_everywhere(backbone, tmp_path):
     assert set(types(report, convolution=False)) == set(types(half_report, convolution=False)) == {"float16"}
     labels, half = run(model, batches)[0], run(to_fp16(model), batches)[0]
     assert (labels == half).mean() >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backbone", "products"), [("test_vit", 24), ("test_convnext", 18)])
+def test_a_transformer_multiplies_its_weights_in_integers(backbone, products):
+    """What is left are products of two activations, and matrices of pooling and upsampling."""
+    torch = pytest.importorskip("torch")
+    from deploy.bundle.manifest import InputSpec
+    from distill.export.parity import device_form
+    from distill.export.to_onnx import export_onnx
+    from teacher.pspnet import PSPNet
+
+    torch.manual_seed(0)
+    spec = InputSpec(("R", "G", "B"), 96, 144, "uint8", "NHWC", (110.0,) * 3, (60.0,) * 3)
+    model = export_onnx(device_form(PSPNet(backbone, 3, 11, head_channels=32), spec, fold=True), 20)
+    report = compiled(tensorrt_form(insert(model, ranges_of(model, images(2, size=(96, 144))))))
+    assert set(types(report)) == {"int8"}
+    matrices = types(report, convolution=False)
+    assert matrices["int8"] == products
+    assert set(matrices) == {"int8", "float16"}

@@ -10,6 +10,7 @@ from torch import nn
 
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
+from deploy.quantize import qdq
 from distill.export.deployable import Deployable
 from distill.export.to_onnx import export_onnx
 from distill.quantization.qat import to_qat
@@ -55,14 +56,14 @@ class TestSimulation:
         network = tiny_net().eval()
         network.backbone[1].running_mean += 0.3
         qat, x = tiny_qat(), images(seed=5)
-        first, second = (qat.log_ranges.detach() * 10).exp().numpy() / 127
+        first, second = qdq.scale_above((qat.log_ranges.detach() * 10).exp().numpy() / 127)
 
         def quantized(x, scale):
             return np.clip(np.rint(x / scale), -128, 127) * scale
 
         def convolve(x, module, stride):
             weight = module.weight.detach().numpy()
-            grid = np.abs(weight).max((1, 2, 3), keepdims=True) / 127
+            grid = qdq.scale_above(np.abs(weight).max((1, 2, 3), keepdims=True) / 127)
             blocks = x.reshape(len(x), x.shape[1], x.shape[2] // stride, stride, -1, stride)
             summed = np.einsum("nchiwj,kcij->nkhw", blocks, quantized(weight, grid))
             return summed + module.bias.detach().numpy()[:, None, None]

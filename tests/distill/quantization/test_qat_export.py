@@ -13,6 +13,7 @@ from distill.export.deployable import Deployable
 from distill.export.to_onnx import export_onnx
 from distill.quantization.qat import to_qat
 from teacher.fold import fold_pyramid
+from teacher.pspnet import PSPNet
 from tests.distill.quantization.test_qat import run, student
 
 
@@ -55,3 +56,19 @@ class TestExport:
         assert (int8.argmax(1) == simulated.argmax(1)).mean() >= 0.99
         # Where the last bit of a sum decides a rounding the two part, and random weights let that grow.
         assert np.abs(int8 - simulated).mean() < 0.5 * np.abs(simulated - expected).mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["test_convnext", "test_vit"])
+def test_a_transformer_learns_the_ranges_of_its_convolutions_and_sums(backbone):
+    """Its matrix products are quantized after training; sums that a normalization reads, and of tokens, never."""
+    torch.manual_seed(0)
+    raw = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), dtype=np.uint8))
+    normal = (raw.permute(0, 3, 1, 2).float() - 100) / 60
+    qat = to_qat(PSPNet(backbone, 3, 5, head_channels=16).eval(), normal[:2], [normal])
+    spec = InputSpec(("R", "G", "B"), 64, 96, "uint8", "NHWC", (100.0,) * 3, (60.0,) * 3)
+    model = export_onnx(Deployable(qat.plain(), spec), 20)
+    simulated = [layer for layer in layers(model) if layer.kind in ("Conv", "Add")]
+    assert [layer.kind for layer in simulated] == [site.kind for site in qat.sites]
+    assert len(layers(model)) > len(simulated)
+    assert len(qat.ranges(model)) == len(qat.log_ranges)
