@@ -2,10 +2,11 @@
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.errors import UserError
-from deploy.quantize.graph import PRODUCTS, QUANTIZED, constants, load, load_float, opset_of, rebuilt
+from deploy.quantize.graph import PRODUCTS, constants, load, load_float, opset_of, rebuilt
 
 LARGEST = float(np.finfo(np.float16).max)
 _SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool"}
@@ -38,14 +39,23 @@ def to_fp16(model: bytes) -> bytes:
 def half_beside_int8(model: bytes) -> bytes:
     """Convert what is not INT8 in a Q/DQ model to float16; otherwise as `to_fp16`.
 
-    The scales of Q and DQ become float16, too, where the opset allows it; they must be float16 numbers already
-    (`deploy.quantize.qdq.insert` makes no others), so that both precisions round to the same grid. A Q that reads the
-    normalized image keeps float32. An operator with a constant beyond ±65504 stays in float32.
+    The scales of Q and DQ become float16, too, for which the opset is raised if need be; they must be float16 numbers
+    already (`deploy.quantize.qdq.insert` makes no others), so that both precisions round to the same grid. A Q that
+    reads the normalized image keeps float32. An operator with a constant beyond ±65504 stays in float32.
 
     Raises:
-        UserError: a model that is damaged.
+        UserError: a model that is damaged, or whose opset is too old and cannot be raised.
     """
-    return _converted(load(model))
+    proto = load(model)
+    if (opset := opset_of(proto)) < HALF_SCALES:
+        try:
+            proto = onnx.version_converter.convert_version(proto, HALF_SCALES)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"the model has opset {opset}, and {HALF_SCALES} is needed ({reason}); export it again"
+            ) from error
+    return _converted(proto)
 
 
 def _converted(proto: onnx.ModelProto) -> bytes:
@@ -78,7 +88,6 @@ class _Halver:
         self._constants = {n: t for n, t in constants(graph).items() if t.data_type == TensorProto.FLOAT}
         self._outputs = {value.name for value in graph.output}
         self._before = _before_products(graph)
-        self._half_scales = opset_of(proto) >= HALF_SCALES
         self._casts: dict[str, str] = {}
         self.half: set[str] = set()
         self.added: dict[str, np.ndarray] = {}
@@ -101,8 +110,6 @@ class _Halver:
 
     def _runs_half(self, node: onnx.NodeProto) -> bool:
         if node.op_type in _SUMS or not all(map(self._fits_half, node.input)):
-            return False
-        if node.op_type in QUANTIZED and not self._half_scales:
             return False
         if node.op_type == "QuantizeLinear":
             return node.input[0] in self.half and self._is_normal(node.input[1])

@@ -148,18 +148,21 @@ def test_scales_that_float16_cannot_divide_by_stay_in_float32():
     assert np.mean(labels == run(form, images())[0]) > 0.9
 
 
-def test_scales_stay_in_float32_where_the_opset_has_no_half_ones():
+@pytest.mark.parametrize("opset", [17, 18])
+def test_an_opset_without_half_scales_is_raised(opset):
+    """Casts between DQ and convolution would keep them apart."""
     net = Net()
     x = net.op("Relu", net.conv(net.image(), "stem", 3, 8))
-    model = net.model(net.conv(x, "classifier", 8, 5, 1), opset=18)
+    mean = net.op("ReduceMean", x, axes=[2, 3]) if opset < 18 else net.op("GlobalAveragePool", x)
+    model = net.model(net.conv(net.op("Add", x, mean), "classifier", 8, 5, 1), opset=opset)
     form = tensorrt_form(insert(model, ranges_of(model, images(2))))
-    values = constants(onnx.load_model_from_string(form).graph)
-    assert {values[name].data_type for name in values if "scale" in name} == {TensorProto.FLOAT}
-    assert {name.split(": ")[1] for name in misplaced(form)} == {
-        "QuantizeLinear in float32",
-        "DequantizeLinear in float32",
-    }
-    run(form, images(1))
+    assert onnx.load_model_from_string(form).opset_import[0].version == 19
+    assert misplaced(form) == []
+    nodes = onnx.load_model_from_string(form).graph.node
+    made = {output: node.op_type for node in nodes for output in node.output}
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    assert {made[name] for node in convolutions for name in node.input[:2]} == {"DequantizeLinear"}
+    assert np.mean(run(form, images(2))[0] == run(model, images(2))[0]) > 0.9
 
 
 def test_a_constant_beyond_float16_leaves_its_operator_in_float32():
