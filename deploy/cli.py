@@ -24,6 +24,7 @@ OWN_PARSERS = {
         "deploy.build_engine:main",
         "quantize and compile a bundle for a device, and verify the result",
     ),
+    "doctor": ("deploy.doctor.command:main", "show what of this machine works, and how to mend the rest"),
     "keygen": ("deploy.signing.command:keygen", "make a key to sign bundles with"),
     "lint": ("deploy.lint:lint_command", "predict how compilers will handle a bundle or an ONNX file"),
     "measure": ("deploy.measure.command:main", "measure how fast candidates and bundles are on this device"),

@@ -33,6 +33,7 @@ before deployment
   threshold BUNDLE               choose the best threshold of two classes on val, and store it in the bundle
   lint BUNDLE|FILE               predict how compilers will handle a bundle or an ONNX file
 on the device
+  doctor                         what of this machine and its packages works, and how to mend the rest
   predict BUNDLE_OR_RUN SOURCE…  images, folders, patterns, stdin, a video, a camera or a stream
   predict-raster BUNDLE IN OUT   segment a GeoTIFF of any size, or a mosaic
   predict-many BUNDLE IN OUT     predict many images or rasters by several processes or machines (Dask)
@@ -50,7 +51,7 @@ on the device
 edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
 
 DEVICE_COMMANDS = (
-    *("build", "threshold", "lint", "predict", "predict-raster", "predict-many", "info"),
+    *("build", "doctor", "threshold", "lint", "predict", "predict-raster", "predict-many", "info"),
     *("measure", "verify"),
     *("serve", "triton", "card"),
     *("keygen", "sign", "trust", "sbom"),

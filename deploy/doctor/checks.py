@@ -1,0 +1,154 @@
+"""What `edgedistill doctor` looks at.
+
+Whatever may crash, such as a package compiled for another CPU or a broken driver, is tried in a process of its own.
+"""
+
+import json
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deploy.backends.engine import CPU, TENSORRT
+from deploy.backends.tensorrt_gpu.cuda_interface import Device
+from deploy.backends.tensorrt_gpu.packages import check_cuda_major, how_to_install
+from deploy.backends.tensorrt_gpu.signs import Signs, look
+from deploy.errors import UserError
+from deploy.fresh_python import python_command
+from deploy.measure.machine import describe
+
+SECONDS = 60
+"""How long one attempt may take."""
+EXTRAS = {
+    "onnx": ("quantize", "INT8 and FP16 models, lint"),
+    "rasterio": ("geo", "GeoTIFFs"),
+    "cryptography": ("sign", "signatures"),
+    "cv2": ("video", "videos and cameras"),
+    "torch": ("train", "training, on Python 3.11 or later"),
+}
+"""Optional packages by their module: the extra that installs each, and what it is for."""
+_ROOT = Path(__file__).resolve().parents[2]
+_GPUS = """
+import json
+from deploy.backends.tensorrt_gpu.cuda import probe, why_not
+gpus = []
+while gpu := probe(len(gpus)):
+    gpus.append(vars(gpu))
+print(json.dumps([gpus, "" if gpus else why_not()]))
+"""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Something that works, or why it does not."""
+
+    name: str
+    works: bool
+    detail: str
+    """Version, or the reason; one line."""
+    remedy: str = ""
+    """What to do, where something can be done."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything that was found."""
+
+    machine: dict[str, object]
+    """As `deploy.measure.machine.describe` says."""
+    nvidia: dict[str, object]
+    """What the system shows of NVIDIA: `deploy.backends.tensorrt_gpu.signs.Signs`."""
+    gpus: list[dict[str, Any]]
+    """GPUs that CUDA can use: `deploy.backends.tensorrt_gpu.cuda_interface.Device`."""
+    backends: list[Part]
+    packages: list[Part]
+
+
+def examine() -> Report:
+    """Look at everything; takes some seconds."""
+    signs = look()
+    gpus, why = _gpus()
+    return Report(
+        describe(),
+        asdict(signs),
+        gpus,
+        [
+            *(_cpu_backend(name) for name in CPU),
+            *(_tensorrt(name, signs, Device(**gpus[0]) if gpus else None, why) for name in TENSORRT),
+        ],
+        [_package(module, *EXTRAS[module]) for module in EXTRAS],
+    )
+
+
+def attempt(code: str, arguments: Sequence[str] = ()) -> tuple[bool, str]:
+    """Run Python code in a process of its own.
+
+    Returns:
+        Whether it ended well, and the last line that it printed, or why it failed.
+    """
+    try:
+        done = subprocess.run(
+            python_command(f"sys.path.insert(0, {str(_ROOT)!r})\n{code}", arguments),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"has not answered within {SECONDS} s"
+    if done.returncode < 0:
+        return False, f"crashes this Python ({signal.Signals(-done.returncode).name})"
+    told = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return done.returncode == 0, told[-1] if told else f"exit code {done.returncode}"
+
+
+def _gpus() -> tuple[list[dict[str, Any]], str]:
+    """The GPUs that CUDA can use, or why there is none."""
+    worked, told = attempt(_GPUS)
+    if not worked:
+        return [], f"CUDA: {told}"
+    gpus, why = json.loads(told)
+    return gpus, why
+
+
+def _cpu_backend(name: str) -> Part:
+    if find_spec(name) is None:
+        return Part(name, False, "not installed", f"pip install {name}")
+    shown = f"import {name}; print({name}.__version__)"
+    if name == "onnxruntime":
+        shown = f"import {name} as ort; print(ort.__version__, ', '.join(ort.get_available_providers()))"
+    worked, told = attempt(shown)
+    return Part(name, worked, told, "" if worked else f"pip install --force-reinstall {name}")
+
+
+def _tensorrt(name: str, signs: Signs, gpu: Device | None, why: str) -> Part:
+    """A TensorRT backend. That of RTX compiles for other machines even without a GPU."""
+    if find_spec(TENSORRT[name]) is None:
+        wanted = gpu is not None or signs.any or name == "tensorrt-rtx"
+        return Part(name, False, "not installed", how_to_install(name, signs) if wanted else "")
+    worked, told = attempt(
+        "from deploy.backends.tensorrt_gpu.packages import import_tensorrt\n"
+        "print(import_tensorrt(sys.argv[1]).__version__)",
+        [name],
+    )
+    if not worked:
+        return Part(name, False, told.removeprefix("deploy.errors.UserError: "), how_to_install(name, signs))
+    if gpu is not None:
+        try:
+            check_cuda_major(name, gpu)
+        except UserError as error:
+            return Part(name, False, f"{told}: {error}")
+        return Part(name, True, told)
+    compiles = name == "tensorrt-rtx"
+    here = "compiles for other machines, runs nothing here" if compiles else "cannot be used"
+    return Part(name, compiles, f"{told}: {here}: no usable NVIDIA GPU ({why})")
+
+
+def _package(module: str, extra: str, purpose: str) -> Part:
+    found = find_spec(module) is not None
+    detail = purpose if found else f"not installed ({purpose})"
+    return Part(module, found, detail, "" if found else f"pip install 'edgedistill[{extra}]'")

@@ -1,0 +1,91 @@
+"""checks.py: what crashes, hangs or does not fit is said, with the command that mends it."""
+
+import pytest
+
+from deploy.backends.tensorrt_gpu.signs import Signs
+from deploy.doctor import checks
+from deploy.doctor.checks import Part, attempt, examine
+from tests.deploy.backends.tensorrt_gpu.gpu_fakes import GPU
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("print('noise'); print(6 * 7)", (True, "42")),
+        ("import none_of_this_name", (False, "ModuleNotFoundError: No module named 'none_of_this_name'")),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", (False, "crashes this Python (SIGILL)")),
+        ("import sys; sys.exit(3)", (False, "exit code 3")),
+    ],
+)
+def test_attempts(code, told):
+    assert attempt(code) == told
+
+
+def test_an_attempt_that_hangs(monkeypatch):
+    monkeypatch.setattr(checks, "SECONDS", 1)
+    assert attempt("import time; time.sleep(60)") == (False, "has not answered within 1 s")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine as a test describes it: modules that are installed, what attempts answer, its GPU."""
+    state = {"installed": set(), "gpus": ([], "cuda-bindings: there is no NVIDIA driver"), "signs": Signs()}
+    monkeypatch.setattr(checks, "find_spec", lambda name: name if name in state["installed"] else None)
+    monkeypatch.setattr(checks, "attempt", lambda code, arguments=(): state.get("answer", (True, "1.2.3")))
+    monkeypatch.setattr(checks, "_gpus", lambda: state["gpus"])
+    monkeypatch.setattr(checks, "look", lambda: state["signs"])
+    return state
+
+
+def backends() -> dict[str, Part]:
+    return {part.name: part for part in examine().backends}
+
+
+def test_nothing_is_installed(machine):
+    found = backends()
+    assert not any(part.works for part in found.values())
+    assert found["onnxruntime"].remedy == "pip install onnxruntime"
+    assert found["tensorrt"].remedy == ""  # without a GPU it is not missed
+    assert "[rtx-cu13]" in found["tensorrt-rtx"].remedy
+    packages = {part.name: part.remedy for part in examine().packages}
+    assert packages["rasterio"] == "pip install 'edgedistill[geo]'"
+
+
+def test_a_jetson_without_its_tensorrt(machine):
+    machine["signs"] = Signs(l4t="36.4.3", nodes=("/dev/nvgpu",))
+    assert "--system-site-packages" in backends()["tensorrt"].remedy
+
+
+def test_a_gpu(machine, monkeypatch):
+    machine.update(installed={"tensorrt", "tensorrt_rtx"}, gpus=([vars(GPU)], ""))
+    monkeypatch.setattr(
+        "deploy.backends.tensorrt_gpu.packages.version", lambda name: {"tensorrt-cu14": "12.0"}[name]
+    )
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.packages.PackageNotFoundError", KeyError)
+    found = backends()
+    assert found["tensorrt-rtx"] == Part("tensorrt-rtx", True, "1.2.3")
+    assert not found["tensorrt"].works
+    assert (
+        "tensorrt-cu14 12.0 is made for CUDA 14, the GPU's driver supports 13.0" in found["tensorrt"].detail
+    )
+
+
+def test_without_a_gpu_rtx_compiles_and_tensorrt_says_why_not(machine):
+    machine["installed"] = {"tensorrt", "tensorrt_rtx"}
+    found = backends()
+    assert found["tensorrt-rtx"].works
+    assert "compiles for other machines, runs nothing here" in found["tensorrt-rtx"].detail
+    assert not found["tensorrt"].works
+    assert (
+        "cannot be used: no usable NVIDIA GPU (cuda-bindings: there is no NVIDIA driver)"
+        in found["tensorrt"].detail
+    )
+
+
+def test_what_cannot_be_imported(machine):
+    machine.update(installed={"openvino", "tensorrt"}, answer=(False, "crashes this Python (SIGILL)"))
+    found = backends()
+    assert found["openvino"] == Part(
+        "openvino", False, "crashes this Python (SIGILL)", "pip install --force-reinstall openvino"
+    )
+    assert not found["tensorrt"].works
