@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deploy.bundle.bundle_files import find_bundle, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import RECEIPT, Manifest
 from deploy.evaluation.receipt import Receipt, table
 from deploy.files.atomic import atomic_write

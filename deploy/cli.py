@@ -9,6 +9,7 @@ from pathlib import Path
 from deploy.backends.engine import CPU
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.engine_files import SUFFIX, Sidecar, engines_folder, read_sidecar
+from deploy.bundle.find import bundle_in
 from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
@@ -112,6 +113,7 @@ def _add_verify_options(verify: argparse.ArgumentParser) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
+    arguments.bundle = bundle_in(arguments.bundle)
     lines = [*describe_manifest(read_manifest(arguments.bundle)), *describe_engines(arguments.bundle)]
     print("\n".join(lines))
     return 0
@@ -185,6 +187,7 @@ def _describe_decision(manifest: Manifest) -> list[str]:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    arguments.bundle = bundle_in(arguments.bundle)
     if arguments.key is not None:
         for line in signature_lines(arguments.bundle, arguments.key, arguments.backend not in CPU):
             print(line)

@@ -11,6 +11,7 @@ from deploy.backends.engine import CPU, CPU_MODELS, cpu_precision
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_manifest, verify_files
+from deploy.bundle.find import bundle_in
 from deploy.bundle.manifest import KNOWN, Manifest
 from deploy.errors import UserError
 from deploy.signing.bundle import check_bundle
@@ -37,7 +38,7 @@ def load(
     """Open a bundle for inference. `model.engine.name` tells which backend and precision were chosen.
 
     Args:
-        path: folder of the bundle.
+        path: folder of the bundle, or of a run, which stands for its student.
         backend: "auto" (a TensorRT engine that fits this GPU, else what is fastest on this CPU, measured once and
             remembered beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
         threads: number of CPU threads of one call; None: the backend's choice.
@@ -63,7 +64,7 @@ def load(
         UserError: the bundle is incomplete, changed, of a newer schema, or not signed by a trusted key; or the bundle
             or this machine lacks what was asked for. The message names the file and the remedy.
     """
-    folder = Path(path)
+    folder = bundle_in(path)
     manifest, signed = _checked(folder, backend, threads, verify, precision, trusted_keys)
     gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed)
     engine = open_engine(folder, backend, threads, precision, fallback, gpu)

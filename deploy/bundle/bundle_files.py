@@ -27,9 +27,6 @@ from deploy.files.json_files import one_line, read_json
 from deploy.files.staging import staged
 from deploy.text import shown_lines
 
-STUDENT = "student.bundle"
-"""Name of the bundle that a run makes."""
-
 
 def write_bundle(
     folder: str | Path,
@@ -166,21 +163,6 @@ def set_decision(
             file.write(_manifest_bytes(manifest))
         warn_if_signed(folder, "the new threshold and temperature")
     return manifest
-
-
-def find_bundle(path: str | Path) -> Path:
-    """The bundle in a folder: the folder itself or, of a run, its student; it is not opened.
-
-    Raises:
-        UserError: the folder is neither.
-    """
-    path = Path(path)
-    if (path / MANIFEST).exists():
-        return path
-    if (path / STUDENT).is_dir():
-        return path / STUDENT
-    what = f"holds neither {MANIFEST} nor {STUDENT}" if path.is_dir() else "no such folder"
-    raise UserError(f"{path}: {what}; give the folder of a run or of a bundle")
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.bundle.bundle_files import find_bundle, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import ClassInfo, Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, did_you_mean, warnings_as_lines

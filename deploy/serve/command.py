@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from deploy.bundle.bundle_files import find_bundle, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.find import find_bundle
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.loading import load

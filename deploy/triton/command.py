@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.bundle.bundle_files import find_bundle
+from deploy.bundle.find import find_bundle
 from deploy.errors import UserError
 from deploy.triton.repository import INSTANCE, MODELS, Serving, write_repository
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.bundle.bundle_files import find_bundle, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.bundle.bundle_files import STUDENT, read_manifest
+from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.find import STUDENT
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.evaluation.metric import Metric

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deploy.analysis.by_class import NO_CLASS
-from deploy.bundle.bundle_files import STUDENT
+from deploy.bundle.find import STUDENT
 from deploy.cli import describe_engines
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import DATA
