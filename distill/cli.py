@@ -17,6 +17,8 @@ usage: edgedistill COMMAND …
 training
   run PRESET [--field value …]   train a teacher, distill a student, export it and verify the export
   presets                        list the presets
+  pretrain FOLDER… [--field value …]
+                                 pre-train a student's backbone on images without labels
   inspect PRESET [--field value …]
                                  statistics of the data that a run would use: tables, CSV, plots
   tiles SRC DST [--size 256]     cut large images and their masks into tiles to train on
@@ -24,6 +26,7 @@ training
   students [--size N]            list the students with parameters and multiply-accumulates
   students --ms 320x320          measure how fast they are here, or --export them to measure on a device
   losses                         list the losses against labels and against a teacher, with their options
+  label BUNDLE FOLDER            write predictions as masks to correct, and which images to label first
   compare RUN_OR_BUNDLE…         compare models on labeled images: tables, plots, the worst images
   report RUN…                    a page of a run, or of several: tables, curves, classes, images to look at
   evaluate BUNDLE_OR_RUN DATA…   score a bundle on labeled images: classes, confusion, each image, the worst ones
@@ -78,12 +81,14 @@ def main(argv: Sequence[str]) -> int:
     command, *rest = argv
     training: dict[str, Callable[[Sequence[str]], int]] = {
         "run": _run,
+        "pretrain": _pretrain,
         "presets": _presets,
         "inspect": _inspect,
         "tiles": _tiles,
         "masks": _masks,
         "students": _students,
         "losses": _losses,
+        "label": _label,
         "compare": _compare,
         "evaluate": _evaluate,
         "report": _report,
@@ -103,6 +108,13 @@ def _run(argv: Sequence[str]) -> int:
     from distill import run
 
     return run.main(argv)
+
+
+def _pretrain(argv: Sequence[str]) -> int:
+    _require_training("pretrain")
+    from distill.pretraining import command as pretraining
+
+    return pretraining.main(argv)
 
 
 def _inspect(argv: Sequence[str]) -> int:
@@ -147,6 +159,12 @@ def _losses(_: Sequence[str]) -> int:
 
     print(*loss_lines(), sep="\n")
     return 0
+
+
+def _label(argv: Sequence[str]) -> int:
+    from distill.labeling import command as labeling
+
+    return labeling.main(argv)
 
 
 def _compare(argv: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """Fields of a configuration by dotted name: list them, and copy a configuration with some of them changed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -22,6 +22,30 @@ def field_names(kind: type = RunConfig, prefix: str = "") -> list[str]:
         nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
         names += field_names(field.type, f"{name}.") if nested else [name]  # pyright: ignore[reportArgumentType]
     return names
+
+
+def check_fields(arguments: Sequence[str], kind: type, command: str) -> None:
+    """Raise `UserError` for the first of the flags on a command line that is no field, with the most similar one.
+
+    Args:
+        arguments: flags and values.
+        kind: the configuration.
+        command: whose `--help` lists the fields.
+    """
+    known = [name.replace("_", "-") for name in field_names(kind)]
+    for argument in arguments:
+        asked = argument.removeprefix("--").partition("=")[0].replace("_", "-")
+        is_known = asked == "help" or asked in known or without_no(asked) in known
+        if argument.startswith("--") and not is_known:
+            raise UserError(
+                f"unknown field --{asked}{did_you_mean(asked, known)}; {command} --help lists all"
+            )
+
+
+def without_no(name: str) -> str:
+    """`data.no-cache` is the off switch of `data.cache`."""
+    head, dot, last = name.rpartition(".")
+    return f"{head}{dot}{last.removeprefix('no-')}"
 
 
 def with_changes(config: Config, changes: Mapping[str, Any], where: str = "") -> Config:

@@ -17,7 +17,7 @@ from typing import Any
 from deploy.errors import UserError, did_you_mean, exit_with_one_line
 from distill.config import ModelConfig, RunConfig
 from distill.field_checks import FieldError
-from distill.overrides import field_names, with_changes
+from distill.overrides import check_fields, with_changes, without_no
 from distill.run_folder import require_resume
 from distill.tasks.registry import PRESETS
 
@@ -64,12 +64,7 @@ def parse(argv: Sequence[str], command: str = "edgedistill run") -> RunConfig:
     name, *fields = argv
     fields = _with_values([field.replace(*SPELLING) for field in fields])
     make = _preset_named(name)
-    known = [field.replace("_", "-") for field in field_names()]
-    for field in fields:
-        asked = field.removeprefix("--").partition("=")[0].replace("_", "-")
-        is_known = asked == "help" or asked in known or _without_no(asked) in known
-        if field.startswith("--") and not is_known:
-            raise UserError(f"unknown field --{asked}{did_you_mean(asked, known)}; {name} --help lists all")
+    check_fields(fields, RunConfig, name)
 
     def read(arguments: Sequence[str]) -> RunConfig:
         prog = f"{command} {name}"
@@ -173,8 +168,8 @@ def _with_values(fields: Sequence[str]) -> list[str]:
         name = field.removeprefix("--").replace("_", "-")
         if name in OPEN_SWITCHES and following.startswith("--"):
             full += [field, "True"]
-        elif name not in OPEN_SWITCHES and _without_no(name) in OPEN_SWITCHES:
-            full += [f"--{_without_no(name)}", "False"]
+        elif name not in OPEN_SWITCHES and without_no(name) in OPEN_SWITCHES:
+            full += [f"--{without_no(name)}", "False"]
         else:
             full.append(field)
     return full
@@ -199,12 +194,6 @@ def _given_architectures(changes: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(arch, str):
             archs[part] = arch
     return archs
-
-
-def _without_no(name: str) -> str:
-    """`data.no-cache` is the off switch of `data.cache`."""
-    head, dot, last = name.rpartition(".")
-    return f"{head}{dot}{last.removeprefix('no-')}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from deploy.files.atomic import named_write_errors, write_json
 from deploy.files.json_files import read_record
 from deploy.files.lock import acquire
 from deploy.files.staging import remove_leftovers
-from distill.config import DataConfig, DistillConfig, ModelConfig, RunConfig
+from distill.config import DataConfig, DistillConfig, ModelConfig
 from distill.data.fingerprint import Fingerprint, differences, fingerprint
 from distill.data.splits import Splits
 from distill.export_config import Int8Config
@@ -38,11 +38,12 @@ FREE = {
         "data.cache",
         "data.allow_absent_classes",
     ),
-    *("data.unlabeled", "distill.cache"),  # which images these are is compared in `check_origin`
+    *("data.unlabeled", "images"),  # which images these are is compared in `check_origin`
+    *("distill.cache", "cache"),
     *(f"int8.{field.name}" for field in fields(Int8Config)),
     *(
-        f"{stage}_train.{field}"
-        for stage in ("teacher", "student")
+        f"{stage}.{field}"
+        for stage in ("teacher_train", "student_train", "train")
         for field in ("workers", "log_every", "checkpoint_every")
     ),
 }
@@ -61,7 +62,21 @@ ADDED: dict[str, object] = {
 """Fields that runs of before do not have, with the values by which they were run."""
 
 
-def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
+class Configuration(Protocol):
+    """A frozen dataclass that describes a run, or other work that has a folder."""
+
+    @property
+    def out(self) -> Path:
+        """The folder."""
+        ...
+
+    @property
+    def resume(self) -> bool:
+        """Whether to continue what was begun there."""
+        ...
+
+
+def claim_folder(config: Configuration, computed: dict[str, object]) -> None:
     """Write `config.json` into the run's folder, or check that a resumed run has the same settings.
 
     Args:
@@ -75,7 +90,7 @@ def claim_folder(config: RunConfig, computed: dict[str, object]) -> None:
         write_json(config.out / SETTINGS, settings(config) | computed)
 
 
-def require_resume(config: RunConfig) -> None:
+def require_resume(config: Configuration) -> None:
     """Raise `UserError` if the run's folder holds a run that is not to be resumed."""
     if (config.out / SETTINGS).exists() and not config.resume:
         raise UserError(
@@ -83,7 +98,7 @@ def require_resume(config: RunConfig) -> None:
         )
 
 
-def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
+def holds_run(config: Configuration, computed: dict[str, object]) -> bool:
     """Whether the run's folder already holds this run, which is then to be resumed.
 
     Args:
@@ -97,8 +112,9 @@ def holds_run(config: RunConfig, computed: dict[str, object]) -> bool:
     if not path.exists():
         return False
     require_resume(config)
-    stored = ADDED | read_record(path, dict[str, Any], RESTART)
     asked = settings(config) | computed
+    added = {name: value for name, value in ADDED.items() if name in asked}
+    stored = added | read_record(path, dict[str, Any], RESTART)
     different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
     if different:
         name = different[0]
@@ -180,7 +196,7 @@ def in_use(folder: Path) -> Iterator[None]:
                 each.rmdir()
 
 
-def settings(config: RunConfig) -> dict[str, object]:
+def settings(config: Configuration) -> dict[str, object]:
     """The configuration as JSON values by dotted field name, without the fields in `FREE`."""
     nested = msgspec.to_builtins(config, enc_hook=_path)
     return {name: value for name, value in _flatten(nested) if name not in FREE}

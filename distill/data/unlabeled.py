@@ -22,11 +22,13 @@ class ImageReader:
     images: tuple[ImageFiles, ...]
     channels: int
     optical: bool
+    group: str = "unlabeled"
+    """Before the name of each image, beside those of other folders and images with labels."""
 
     @property
     def ids(self) -> Sequence[str]:
-        """The name of each image, beside those of images with labels."""
-        return [f"unlabeled/{image.name}" for image in self.images]
+        """The name of each image."""
+        return [f"{self.group}/{image.name}" for image in self.images]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -39,7 +41,7 @@ class ImageReader:
         files = self.images[index]
         image = read_files(files)
         check_image(image, files.paths[0], self.channels, self.optical)
-        return unlabeled_sample(image, self.ids[index])
+        return unlabeled_sample(image, f"{self.group}/{files.name}")
 
 
 def with_unlabeled(splits: Splits, config: DataConfig) -> Splits:

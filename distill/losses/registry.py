@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill.losses.common import cross_entropy
 from distill.losses.distillation.cirkd import cirkd
-from distill.losses.distillation.features import attention, feature, ifvd, pairwise
+from distill.losses.distillation.features import attention, cosine, feature, ifvd, pairwise
 from distill.losses.distillation.grasp import grasp_kl, maps
 from distill.losses.distillation.logits import boundary, cwd, dist, kl, mse
 from distill.losses.supervised import grasp
@@ -49,6 +49,7 @@ DISTILLATION_LOSSES: dict[str, Loss] = {
     "dist": Loss(dist, on="logits"),
     "boundary": Loss(boundary, on="logits"),
     "feature": Loss(feature, on="features", adapts=True),
+    "cosine": Loss(cosine, on="features", adapts=True),
     "at": Loss(attention, on="features"),
     "skd": Loss(pairwise, on="features"),
     "ifvd": Loss(ifvd, on="features"),

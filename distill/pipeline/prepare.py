@@ -43,7 +43,7 @@ def prepare(config: RunConfig) -> RunContext:
         UserError: a mistake in them. Only one that shows in the statistics of the training split, or in how a teacher
             fits them, is found after the folder has been claimed; all others before anything is written.
     """
-    accelerator = start_accelerator(config)
+    accelerator = start_accelerator(config.precision, config.tracker)
     check_config(config, accelerator.num_processes)
     terms = parse_distillation(config.distill.loss, config.distill.aux)
     splits = open_splits(config.data, config.seed)
@@ -73,17 +73,21 @@ def prepare(config: RunConfig) -> RunContext:
     return RunContext(config, data, input_spec(data, config.data), terms, accelerator)
 
 
-def start_accelerator(config: RunConfig) -> Accelerator:
+def start_accelerator(precision: str, tracker: str = "none") -> Accelerator:
     """Device, arithmetic, processes and tracker of a run.
+
+    Args:
+        precision: as in `RunConfig.precision`.
+        tracker: as in `RunConfig.tracker`.
 
     Raises:
         UserError: the tracker's package is missing, or the device cannot compute in the precision.
     """
-    require_tracker(config.tracker)
+    require_tracker(tracker)
     accelerator = Accelerator(
-        mixed_precision=_precision(config.precision),
+        mixed_precision=_precision(precision),
         cpu=not torch.accelerator.is_available(),  # set explicitly; otherwise accelerate ignores torchrun
-        log_with=None if config.tracker == "none" else config.tracker,
+        log_with=None if tracker == "none" else tracker,
         # the others wait while the main process exports
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )

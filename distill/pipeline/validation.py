@@ -53,8 +53,7 @@ def check_config(config: RunConfig, processes: int) -> None:
         )
     _check_latency_budget(config)
     for name, training in (("teacher-train", config.teacher_train), ("student-train", config.student_train)):
-        _check_options(name, training)
-        _check_batch(name, training, processes)
+        check_training(name, training, processes)
 
 
 def check_data(
@@ -125,6 +124,21 @@ def _check_latency_budget(config: RunConfig) -> None:
         raise UserError(
             "--student.weights: are those of one network, and --student.max-ms chooses among several; choose one"
         )
+
+
+def check_training(name: str, config: TrainConfig, processes: int) -> None:
+    """Check the settings of one training against one another.
+
+    Args:
+        name: of the training, as on the command line.
+        config: its settings.
+        processes: how many train together.
+
+    Raises:
+        UserError: naming the first field that does not go with another, or with that many processes.
+    """
+    _check_options(name, config)
+    _check_batch(name, config, processes)
 
 
 def _check_options(name: str, config: TrainConfig) -> None:

@@ -33,7 +33,7 @@ from distill.tasks.class_options import refuse_class_options
 from distill.tasks.segmentation import image_array
 from distill.tasks.task import Head, TaskEntry, TaskLoss
 
-DISTILLATION_LOSSES = ("grasp_kl", "maps", "mse", "feature", "at", "skd")
+DISTILLATION_LOSSES = ("grasp_kl", "maps", "mse", "feature", "cosine", "at", "skd")
 """Those of grasp maps, and those that compare any numbers."""
 
 

@@ -77,7 +77,7 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
     pair = splits["train"][0]
     first = read_image(pair.image, size=read_mask(pair.mask).shape[:2])
     optical = first.dtype == np.uint8
-    channels = _name_channels(
+    channels = name_channels(
         settings.channels if settings else None, first.shape[2], splits["train"][0].image
     )
     train, val, test = (
@@ -271,12 +271,20 @@ def _example(values: Sequence[int]) -> str:
     return f", such as [{', '.join(entries)}]"
 
 
-def _name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tuple[str, ...]:
+def name_channels(names: tuple[str, ...] | None, count: int, image: Path) -> tuple[str, ...]:
+    """Names of the channels of a data set.
+
+    Args:
+        names: as given; None: those of the bands of a TIFF, else R, G and B, or numbers.
+        count: channels of the first image.
+        image: its file.
+
+    Raises:
+        UserError: there are other numbers of names and channels.
+    """
     if names is not None:
         if len(names) != count:
-            raise UserError(
-                f"{image}: has {count} channels, but classes.json names {len(names)} ({', '.join(names)})"
-            )
+            raise UserError(f"{image}: has {count} channels, but names of {len(names)} ({', '.join(names)})")
         return names
     return (
         band_names(image)

@@ -35,6 +35,29 @@ def feature(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
     return mse(student, teacher, pixels)
 
 
+def cosine(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
+    """One minus the cosine of the angle between the features of a cell, mean over the pixels of an image.
+
+    As AM-RADIO (Ranzinger et al., CVPR 2024, arXiv:2312.06709) compares maps: unlike a squared difference, it does not
+    depend on the scale of the teacher's features. Computed as half the squared difference of unit vectors, which is
+    equal and exactly 0 where the two agree.
+
+    Args:
+        student: features, floating N×C×h×w, mapped to the teacher's channels; resized to its h×w if strides differ.
+        teacher: features, floating N×C×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
+
+    Returns:
+        N values from 0 to 2, float32 or float64; 0, with zero gradient, for an image without weight.
+
+    Raises:
+        UserError: student and teacher have different numbers of channels.
+    """
+    student, teacher = pair(student, teacher)
+    difference = 0.5 * (unit(student) - unit(teacher)).square().sum(1)
+    return image_mean(difference, cell_weight(pixels, difference.shape[-2:]).to(difference))
+
+
 def attention(student: Tensor, teacher: Tensor, pixels: Pixels, *, p: float = 2.0, mean: int = 0) -> Tensor:
     """Attention transfer: squared L2 distance between the L2-normalized maps of mean_c |x_c|^p.
 

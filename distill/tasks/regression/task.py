@@ -29,7 +29,7 @@ from distill.tasks.regression.losses import LOSSES
 from distill.tasks.segmentation import image_array
 from distill.tasks.task import Head, TaskEntry, TaskLoss
 
-DISTILLATION_LOSSES = ("mse", "feature", "at", "skd")
+DISTILLATION_LOSSES = ("mse", "feature", "cosine", "at", "skd")
 """Those that compare any numbers."""
 TOLERANCE = 0.05
 """Largest difference between the maps of two data sets: of means, in standard deviations; of deviations, relative."""

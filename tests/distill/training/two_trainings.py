@@ -39,7 +39,7 @@ CONFIGS = {
     "sgd, accumulated, masked": replace(SGD, accumulate=2, masked_norm=True),
     "sgd, accumulated, mixed": replace(SGD, accumulate=2),
 }
-LOSS = "kl(t=2) + feature(layer4) + at(layer4)"
+LOSS = "kl(t=2) + feature(layer4) + cosine(layer4) + at(layer4)"
 VAL_IMAGES = 5
 VOID = {0, 1, 2, 3, 4, 5, 7, 8}
 """Training images without a valid pixel, of 12 in batches of 4: sometimes one process has nothing, sometimes all."""

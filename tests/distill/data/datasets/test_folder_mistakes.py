@@ -106,7 +106,7 @@ def test_folder_mistakes_are_one_line_naming_the_file(spoil, message, tmp_path):
             '{"classes": ["a", "b"], "ignore": 1}',
             r"classes\.json: 1 is both the value of a class and ignored",
         ),
-        ('{"classes": ["a", "b"], "channels": ["VV"]}', r"has 3 channels, but classes\.json names 1 \(VV\)"),
+        ('{"classes": ["a", "b"], "channels": ["VV"]}', r"has 3 channels, but names of 1 \(VV\)"),
     ],
 )
 def test_mistakes_in_classes_json(text, message, tmp_path):

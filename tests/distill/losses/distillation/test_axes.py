@@ -8,7 +8,7 @@ from distill.losses.distillation.common import Pixels
 from distill.losses.registry import DISTILLATION_LOSSES
 from tests.distill.losses.dense import CLASSES, compute, make_memory, normal
 
-CHANNELS_CORRESPOND = ("kl", "cwd", "mse", "dist", "boundary", "feature", "cirkd")
+CHANNELS_CORRESPOND = ("kl", "cwd", "mse", "dist", "boundary", "feature", "cosine", "cirkd")
 """Losses that compare map i of the student with map i of the teacher, whatever i."""
 
 
@@ -63,7 +63,7 @@ class TestAxes:
         assert compute("cwd", student, student + normal(2, CLASSES, 1, 1, seed=5), pixels).max() <= 1e-12
         assert compute("cwd", student, student + normal(2, 1, 4, 6, seed=5), pixels).min() > 1e-3
 
-    @pytest.mark.parametrize("name", ["skd", "ifvd", "cirkd"])
+    @pytest.mark.parametrize("name", ["cosine", "skd", "ifvd", "cirkd"])
     def test_cosine_does_not_see_the_length_of_a_cell(self, scene, name):
         student, _, _ = scene
         pixels = Pixels(torch.ones(2, 4, 6), torch.zeros(2, 4, 6, dtype=torch.int64), CLASSES)

@@ -89,6 +89,15 @@ def test_mean_squares_are_those_of_torch(scene, name):
     )
 
 
+def test_cosine(scene, reference):
+    def expected(s, t, w, _):
+        each = (s * t).sum(0) / np.linalg.norm(s, axis=0) / np.linalg.norm(t, axis=0)
+        return 1 - np.average(each, weights=w)
+
+    # the least squared norm of 1e-8 is beside squared norms of about 4
+    reference.check("cosine", expected, scene, rel=1e-6)
+
+
 def correlation(x, y, w):
     covariance = np.cov(x, y, aweights=w, ddof=0)
     return covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
