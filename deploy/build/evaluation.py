@@ -9,6 +9,7 @@ from deploy.bundle.manifest import Manifest
 from deploy.evaluation.receipt import Sample, Scorer
 from deploy.quantize.options import Form
 from deploy.quantize.report import Figures
+from deploy.quantize.simulation import simulated
 from deploy.tasks.registry import model_of, task_of
 
 
@@ -21,7 +22,7 @@ class Evaluation:
         self._labels = [reference(image).labels for _, image, _, _ in samples]
 
     def __call__(self, model: bytes, form: Form | None) -> Figures:
-        candidate = model_of(self._manifest, OrtEngine(model, int8_kernels=form != "tensorrt"))
+        candidate = model_of(self._manifest, simulated(model) if form == "tensorrt" else OrtEngine(model))
         scorer = scorer_of(self._manifest)
         same = pixels = 0
         for (_, image, truth, valid), expected in zip(self._samples, self._labels, strict=True):

@@ -43,6 +43,7 @@ from deploy.files.json_files import read_json
 from deploy.heartbeat import working
 from deploy.quantize.options import Int8Options, Say
 from deploy.quantize.report import Report, sensitivity_svg
+from deploy.quantize.simulation import simulated
 from deploy.tasks.registry import model_of, task_of
 
 BUDGETS = {
@@ -107,7 +108,7 @@ def make_int8(
     files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: json_bytes(made.report)}
     if made.report.sensitivity:
         files[SENSITIVITY] = sensitivity_svg(made.report).encode()
-    engines = [OrtEngine(made.int8_cpu), OrtEngine(made.int8, int8_kernels=False)]
+    engines = [OrtEngine(made.int8_cpu), simulated(made.int8)]
     _extend(bundle, manifest, files, "int8", receipt, engines)
     say(f"int8: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
     return receipt, made.report
@@ -219,7 +220,8 @@ def _write_optional(path: Path, write: Callable[[], None]) -> None:
 def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None) -> Hop:
     """An ONNX file in ONNX Runtime; the one called "int8" is TensorRT's, with float16 scales."""
     size = len(model) if isinstance(model, bytes) else model.stat().st_size
-    return Hop(name, model_of(manifest, OrtEngine(model, int8_kernels=name != "int8")), size, budget)
+    engine = simulated(model) if name == "int8" else OrtEngine(model)
+    return Hop(name, model_of(manifest, engine), size, budget)
 
 
 def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:

@@ -9,6 +9,7 @@ from deploy.backends.onnxruntime_cpu import sums_overflow
 from deploy.quantize.calibrators import CALIBRATORS
 from deploy.quantize.qdq import layers
 from deploy.quantize.ranges import collect
+from deploy.quantize.simulation import computed_right
 
 HEIGHT, WIDTH, CLASSES = 32, 48, 5
 
@@ -143,6 +144,7 @@ def run(
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if b".scale.half" in model:  # as the gate of the form for TensorRT does
+        model = computed_right(model)
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if sums_overflow():  # as the runtime does, on CPUs whose u8 × s8 would overflow
         options.add_session_config_entry("session.x64quantprecision", "1")
