@@ -7,8 +7,8 @@ from deploy.backends.onnxruntime_cpu import OrtEngine, import_onnxruntime
 from deploy.errors import UserError
 
 ROUNDS = (1, 30)
-"""First ONNX Runtime whose QuantizeLinear rounds float16 values. Those before cut the fraction off, so that half of random
-values differ by 1: 1.29.0, and 1.23.2, the last for Python 3.10."""
+"""First ONNX Runtime whose QuantizeLinear rounds float16 values. Those before cut the fraction off, so that half of
+random values differ by 1: 1.29.0, and 1.23.2, the last for Python 3.10."""
 
 
 def simulated(model: bytes | Path) -> OrtEngine:
