@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from deploy.backends.engine import CPU
+from deploy.backends.engine import WITHOUT_ENGINES
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.engine_files import SUFFIX, Sidecar, engines_folder, read_sidecar
 from deploy.bundle.find import bundle_in
@@ -189,7 +189,9 @@ def _describe_decision(manifest: Manifest) -> list[str]:
 def _verify(arguments: argparse.Namespace) -> int:
     arguments.bundle = bundle_in(arguments.bundle)
     if arguments.key is not None:
-        for line in signature_lines(arguments.bundle, arguments.key, arguments.backend not in CPU):
+        for line in signature_lines(
+            arguments.bundle, arguments.key, arguments.backend not in WITHOUT_ENGINES
+        ):
             print(line)
     if arguments.sandbox:
         engine = ("--backend", arguments.backend, "--precision", arguments.precision)

@@ -7,7 +7,14 @@ from pathlib import Path
 import msgspec
 
 from deploy.backends.auto import files_to_open
-from deploy.backends.engine import CPU, CPU_MODELS, cpu_precision
+from deploy.backends.engine import (
+    CPU,
+    CPU_MODELS,
+    ORT_GPU,
+    WITHOUT_ENGINES,
+    cpu_precision,
+    model_file,
+)
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_manifest, verify_files
@@ -40,7 +47,8 @@ def load(
     Args:
         path: folder of the bundle, or of a run, which stands for its student.
         backend: "auto" (a TensorRT engine that fits this GPU, else what is fastest on this CPU, measured once and
-            remembered beside the bundle), "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
+            remembered beside the bundle), "onnxruntime", "openvino", "onnxruntime-cuda",
+            "onnxruntime-tensorrt" (see `deploy.backends.onnxruntime_gpu`), "tensorrt" or "tensorrt-rtx".
         threads: number of CPU threads of one call; None: the backend's choice.
         verify: check the checksums of the files to be opened. False starts faster; the manifest and engines are checked
             all the same. `deploy.bundle.bundle_files.verify_files` checks every file of the bundle.
@@ -87,8 +95,8 @@ def _checked(
     if trusted_keys is not None:
         if not verify:
             raise UserError("trusted_keys are of no use with verify=False: leave one of them out")
-        bundle = check_bundle(folder, read_trusted(trusted_keys), engines=backend not in CPU)
-        return bundle.manifest, None if backend in CPU else bundle.engines
+        bundle = check_bundle(folder, read_trusted(trusted_keys), engines=backend not in WITHOUT_ENGINES)
+        return bundle.manifest, None if backend in WITHOUT_ENGINES else bundle.engines
     manifest = read_manifest(folder)
     if verify:
         verify_files(folder, _needed(folder, manifest, backend, threads, precision))
@@ -102,6 +110,8 @@ def _needed(folder: Path, manifest: Manifest, backend: str, threads: int | None,
     with suppress(UserError, KeyError):
         if backend in CPU:
             names = {CPU_MODELS[cpu_precision(folder, precision)]}
+        elif backend in ORT_GPU:
+            names = {model_file(folder, backend, precision).name}
         else:
             names = files_to_open(folder, manifest, threads, precision)
         names |= manifest.files.keys() - KNOWN  # a model may keep its weights there

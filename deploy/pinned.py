@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from deploy.backends.cpu import open_cpu
-from deploy.backends.engine import CPU, TENSORRT, check_choice, cpu_precision, model_file
+from deploy.backends.engine import CPU, check_choice, cpu_precision, model_file
 from deploy.backends.setting import Setting
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.golden_file import read_golden
@@ -90,7 +90,7 @@ _LOCK = Lock()
 def _open(pin: Pin) -> Opened:
     folder = Path(pin.bundle)
     manifest = check_pin(pin)
-    if pin.backend in TENSORRT:
+    if pin.backend not in CPU:
         model = load(folder, pin.backend, precision=pin.precision)
     else:
         setting = Setting(pin.backend, pin.precision, pin.threads)

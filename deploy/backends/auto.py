@@ -17,7 +17,7 @@ from deploy.backends import race
 from deploy.backends.blobs import blob_file, keep_blob, read_blob
 from deploy.backends.choice import Choice, can_remember, key, recall, remember
 from deploy.backends.cpu import open_cpu
-from deploy.backends.engine import CPU, TENSORRT, Engine, cpu_precision
+from deploy.backends.engine import CPU, ORT_GPU, TENSORRT, Engine, cpu_precision
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.openvino_cpu import OvEngine
 from deploy.backends.proof import may_measure
@@ -55,10 +55,14 @@ def open_best(folder: Path, threads: int | None, precision: str, gpu: GpuOptions
 def open_or_fall_back(
     folder: Path, backend: str, threads: int | None, precision: str, gpu: GpuOptions
 ) -> Engine:
-    """Open a TensorRT backend or, with a warning that says why, the fastest CPU backend instead."""
-    from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
+    """Open the backend of a GPU or, with a warning that says why, the fastest CPU backend instead."""
+    # start-up time: most devices have no GPU
+    from deploy.backends.onnxruntime_gpu import open_ort_gpu
+    from deploy.backends.tensorrt_gpu.engine import open_trt
 
     try:
+        if backend in ORT_GPU:
+            return open_ort_gpu(folder, backend, precision, threads, gpu)
         return open_trt(folder, backend, precision, options=gpu)
     except UserError as refusal:
         warn(f"{refusal}; running on the CPU instead, as asked")

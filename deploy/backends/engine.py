@@ -14,7 +14,14 @@ CPU = ("onnxruntime", "openvino")
 """Backends that run the bundle's ONNX files; their packages have the same names."""
 TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Backends that run an engine compiled by `edgedistill build`, and the Python module of each."""
-BACKENDS = ("auto", *CPU, *TENSORRT)
+ORT_GPU = {
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+}
+"""Backends that run the bundle's ONNX files on a GPU, and the execution provider of ONNX Runtime that each is."""
+WITHOUT_ENGINES = (*CPU, *ORT_GPU)
+"""Backends that run no compiled engine of the bundle."""
+BACKENDS = ("auto", *CPU, *ORT_GPU, *TENSORRT)
 
 CPU_MODELS = {"int8": INT8_CPU, "fp16": FP16, "fp32": MODEL}
 """The bundle's ONNX file that a CPU runs in each precision, in the order in which "auto" tries them."""
@@ -66,6 +73,30 @@ def cpu_precision(folder: Path, precision: str) -> str:
     return precision
 
 
+def gpu_precision(folder: Path, backend: str, precision: str) -> str:
+    """Resolve "auto" to the lowest precision in which a backend of `ORT_GPU` runs this bundle.
+
+    Raises:
+        UserError: the bundle lacks the precision, or the backend does not compute in it.
+    """
+    if backend == "onnxruntime-cuda" and precision == "int8":
+        raise UserError(
+            "backend onnxruntime-cuda: computes INT8 models in float; give fp16, or onnxruntime-tensorrt"
+        )
+    files = read_manifest(folder).files
+    possible = {
+        name: file
+        for name, file in TENSORRT_MODELS.items()
+        if backend != "onnxruntime-cuda" or name != "int8"
+    }
+    if precision == "auto":
+        return next(name for name, file in possible.items() if file in files)
+    if possible[precision] not in files:
+        command = f"edgedistill build {folder} --precision {precision}"
+        raise UserError(f"{folder}: has no {precision} model ({possible[precision]}); make it: {command}")
+    return precision
+
+
 def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
     """The file that `backend` would run: one of the bundle's ONNX files, or the newest engine.
 
@@ -82,6 +113,8 @@ def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
     check_choice(backend, precision)
     if backend in CPU:
         return folder / CPU_MODELS[cpu_precision(folder, precision)]
+    if backend in ORT_GPU:
+        return folder / TENSORRT_MODELS[gpu_precision(folder, backend, precision)]
     engines = engine_files(folder, backend)
     lowest = next((one for one in CPU_MODELS if one in engines), precision)
     wanted = lowest if precision == "auto" else precision

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: the engine of every installation."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class OrtEngine:
             wants the cores.
         int8_kernels: False computes QuantizeLinear and DequantizeLinear as written and what is between them in float:
             for files made for TensorRT, whose float16 scales the INT8 kernels refuse.
+        providers: execution providers and their options, which are tried before the CPU.
 
     Raises:
         UserError: ONNX Runtime is not installed, or the model does not load or lacks the outputs `labels` and `logits`.
@@ -41,6 +42,7 @@ class OrtEngine:
         name: str = "onnxruntime",
         spinning: bool = True,
         int8_kernels: bool = True,
+        providers: Sequence[tuple[str, Mapping[str, str]]] = (),
     ) -> None:
         onnxruntime = import_onnxruntime()
         self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
@@ -60,7 +62,9 @@ class OrtEngine:
         source = model if isinstance(model, bytes) else str(model)
         what = self.file or "the model"
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                source, options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # its errors have no common public base
             version, reason = onnxruntime.__version__, str(error).splitlines()[0]
             raise UserError(
@@ -74,6 +78,11 @@ class OrtEngine:
         self._input = self._session.get_inputs()[0].name
         self._ort_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self._pools: dict[tuple[int, ...], OutputPool] = {}
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """The execution providers that ONNX Runtime has really loaded."""
+        return self._session.get_providers()
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """See `deploy.backends.engine.Engine.run`."""

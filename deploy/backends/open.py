@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deploy.backends.auto import open_best, open_or_fall_back
 from deploy.backends.cpu import open_cpu
-from deploy.backends.engine import TENSORRT, Engine, check_choice, cpu_precision
+from deploy.backends.engine import ORT_GPU, TENSORRT, Engine, check_choice, cpu_precision
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.setting import Setting
 from deploy.errors import UserError
@@ -27,7 +27,7 @@ def open_engine(
         precision: one of `PRECISIONS`. "auto" with the backend "auto" is the fastest on this CPU of those that passed
             their gate. With another backend nothing is measured: it is INT8 where the bundle has it, which means that
             it passed its gate, else fp32; for TensorRT the lowest precision that has an engine.
-        fallback: where a TensorRT backend cannot run, warn and use the fastest CPU backend.
+        fallback: where the backend of a GPU cannot run, warn and use the fastest CPU backend.
         gpu: how an engine of TensorRT is opened.
 
     Raises:
@@ -39,8 +39,12 @@ def open_engine(
         raise UserError(f"threads is {threads}; give at least 1, or leave it out for the backend's choice")
     if backend == "auto":
         return open_best(folder, threads, precision, gpu)
-    if backend in TENSORRT and fallback:
+    if (backend in TENSORRT or backend in ORT_GPU) and fallback:
         return open_or_fall_back(folder, backend, threads, precision, gpu)
+    if backend in ORT_GPU:
+        from deploy.backends.onnxruntime_gpu import open_ort_gpu  # start-up time: most devices have no GPU
+
+        return open_ort_gpu(folder, backend, precision, threads, gpu)
     if backend in TENSORRT:
         from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
 

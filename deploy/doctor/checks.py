@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ EXTRAS = {
     "torch": ("train", "training, on Python 3.11 or later"),
 }
 """Optional packages by their module: the extra that installs each, and what it is for."""
+ORT_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+"""Packages that hold the module `onnxruntime`; one of them at a time."""
 _ROOT = Path(__file__).resolve().parents[2]
 _GPUS = """
 import json
@@ -122,7 +125,22 @@ def _cpu_backend(name: str) -> Part:
     if name == "onnxruntime":
         shown = f"import {name} as ort; print(ort.__version__, ', '.join(ort.get_available_providers()))"
     worked, told = attempt(shown)
+    if name == "onnxruntime" and len(names := [one for one in ORT_PACKAGES if _has(one)]) > 1:
+        return Part(
+            name,
+            False,
+            f"{told}: {' and '.join(names)} are both installed, and overwrite each other's files",
+            f"pip uninstall -y {' '.join(names)}, then pip install one of them (onnxruntime-gpu for a GPU)",
+        )
     return Part(name, worked, told, "" if worked else f"pip install --force-reinstall {name}")
+
+
+def _has(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _tensorrt(name: str, signs: Signs, gpu: Device | None, why: str) -> Part:

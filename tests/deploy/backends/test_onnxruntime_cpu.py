@@ -77,7 +77,7 @@ def test_a_stray_file_is_not_of_the_bundle(plain, tmp_path):
     [
         (
             {"backend": "abacus"},
-            "unknown backend 'abacus'.*auto, onnxruntime, openvino, tensorrt, tensorrt-rtx",
+            "unknown backend 'abacus'.*auto, onnxruntime, openvino, onnxruntime-cuda",
         ),
         ({"precision": "int4"}, "unknown precision 'int4'.*fp32"),
         ({"threads": 0}, "threads is 0"),

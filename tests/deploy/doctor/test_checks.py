@@ -82,6 +82,17 @@ def test_without_a_gpu_rtx_compiles_and_tensorrt_says_why_not(machine):
     )
 
 
+def test_two_packages_of_onnx_runtime(machine, monkeypatch):
+    machine["installed"] = {"onnxruntime"}
+    monkeypatch.setattr(checks, "version", lambda name: "1.32.0")
+    found = backends()["onnxruntime"]
+    assert not found.works
+    assert "onnxruntime and onnxruntime-gpu are both installed" in found.detail
+    assert found.remedy.startswith(
+        "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install one of them"
+    )
+
+
 def test_what_cannot_be_imported(machine):
     machine.update(installed={"openvino", "tensorrt"}, answer=(False, "crashes this Python (SIGILL)"))
     found = backends()
