@@ -18,16 +18,16 @@ from deploy.backends.engine import TENSORRT
 from deploy.backends.gpu_options import GpuOptions
 from deploy.build.options import BuildCommand, parse
 from deploy.build.steps import (
+    FORMS,
     MADE,
     NEEDED,
     REPLACED,
     compare_golden,
     make_fp16,
-    make_int8,
+    make_quantized,
     verify_build,
 )
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.bundle.manifest import INT8, INT8_CPU
 from deploy.errors import GateFailed, UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.heartbeat import working
@@ -68,14 +68,15 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
         _check_can_make(bundle, precision)
     verify_files(bundle, manifest, REPLACED[precision] if makes else ())
 
-    if makes and data and precision == "int8":
-        make_int8(bundle, data, command.int8.options(budget, "tensorrt" if compiler else "cpu"))
-        _tell_of_little_int8(bundle, backend)
+    if makes and data and precision in FORMS:
+        form = "tensorrt" if compiler else "cpu"
+        make_quantized(bundle, data, command.int8.options(budget, form, precision))
+        _tell_of_little_int8(bundle / FORMS[precision][form], backend)
     elif makes and data:
         make_fp16(bundle, data)
     engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)
     if data:
-        limits = budget if precision == "int8" else None
+        limits = budget if precision in FORMS else None
         receipt = verify_build(
             bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=limits, gpu=gpu
         )
@@ -94,22 +95,21 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     return 0
 
 
-def _tell_of_little_int8(bundle: Path, backend: str) -> None:
+def _tell_of_little_int8(model: Path, backend: str) -> None:
     from deploy.lint.coverage import little_int8  # optional dependency: onnx
 
     target = {"tensorrt": "tensorrt-10", "auto": "onnxruntime"}.get(backend, backend)
-    model = bundle / (INT8 if backend in TENSORRT else INT8_CPU)
     if warning := little_int8(model.read_bytes(), target):
-        print(f"int8: {warning}")
+        print(f"{model.name}: {warning}")
 
 
 def _remedy(precision: str, made_now: bool, threshold: float | None) -> str:
     """What to do about a hop over its budget."""
-    if precision != "int8":
+    if precision not in FORMS:
         return "the engine does not compute what the bundle was measured with; rebuild it, or use another backend"
     limits = "--max-drop and --min-agreement set the budget"
     if made_now:
-        return f"{limits}, --float keeps layers out of INT8"
+        return f"{limits}, --float keeps layers out of {precision.upper()}"
     if threshold is None:
         return f"--redo quantizes again; {limits}"
     return f"the bundle has a threshold, and --redo quantizes for the labels that it decides; {limits}"
@@ -149,8 +149,10 @@ def _check_flags(command: BuildCommand, backend: str) -> None:
             f"{flags[0]}: is for TensorRT, but this builds for the CPU; leave it out,"
             " or give --backend tensorrt or tensorrt-rtx"
         )
-    if command.precision != "int8" and (flags := command.int8.given()):
+    if command.precision not in FORMS and (flags := command.int8.given()):
         raise UserError(f"{flags[0]}: is for INT8, not --precision {command.precision}; leave it out")
+    if command.precision == "fp8" and backend not in TENSORRT:
+        raise UserError("--precision fp8: no CPU computes in it; give --backend tensorrt or tensorrt-rtx")
     if command.redo and command.precision == "fp32":
         raise UserError("--redo: there is nothing to make again in fp32, the bundle was exported with it")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploy.backends.engine import WITHOUT_ENGINES
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.bundle.engine_files import SUFFIX, Sidecar, engines_folder, read_sidecar
+from deploy.bundle.engine_files import SUFFIX, LayerSummary, Sidecar, engines_folder, read_sidecar
 from deploy.bundle.find import bundle_in
 from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options, engine_options
@@ -140,11 +140,17 @@ def _describe_engine(sidecar: Sidecar, manifest: Manifest) -> str:
         sidecar.precision,
         f"for {device}",
         f"{sidecar.bytes / 1e6:.1f} MB",
-        f"{layers.int8_convolutions} of {layers.convolutions} convolutions in INT8" if layers else "",
+        _describe_layers(layers, sidecar.precision) if layers else "",
         "" if current else "of an older model",
         "FAILED its gate" if sidecar.passed is False else "",
     )
     return ", ".join(filter(None, parts))
+
+
+def _describe_layers(layers: LayerSummary, precision: str) -> str:
+    if precision == "fp8":
+        return f"{layers.fp8_convolutions} of {layers.convolutions} convolutions in FP8"
+    return f"{layers.int8_convolutions} of {layers.convolutions} convolutions in INT8"
 
 
 def describe_manifest(manifest: Manifest) -> list[str]:

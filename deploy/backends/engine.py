@@ -7,7 +7,7 @@ import numpy as np
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import list_engines
-from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL
+from deploy.bundle.manifest import FP8, FP16, INT8, INT8_CPU, MODEL
 from deploy.errors import UserError
 
 CPU = ("onnxruntime", "openvino")
@@ -25,11 +25,11 @@ BACKENDS = ("auto", *CPU, *ORT_GPU, *TENSORRT)
 
 CPU_MODELS = {"int8": INT8_CPU, "fp16": FP16, "fp32": MODEL}
 """The bundle's ONNX file that a CPU runs in each precision, in the order in which "auto" tries them."""
-TENSORRT_MODELS = CPU_MODELS | {"int8": INT8}
+TENSORRT_MODELS = {"int8": INT8, "fp8": FP8, "fp16": FP16, "fp32": MODEL}
 """The bundle's ONNX file that TensorRT compiles for each precision."""
 OUTPUTS = ("labels", "logits")
 """Outputs of every model: see `Engine.run`."""
-PRECISIONS = ("auto", *CPU_MODELS)
+PRECISIONS = ("auto", *TENSORRT_MODELS)
 
 
 class Engine(Protocol):
@@ -67,6 +67,8 @@ def cpu_precision(folder: Path, precision: str) -> str:
     files = read_manifest(folder).files
     if precision == "auto":
         return "int8" if INT8_CPU in files else "fp32"
+    if precision not in CPU_MODELS:
+        raise UserError(f"{folder}: no CPU computes in {precision}; choose one of {', '.join(CPU_MODELS)}")
     if precision != "fp32" and CPU_MODELS[precision] not in files:
         command = f"edgedistill build {folder} --precision {precision}"
         raise UserError(f"{folder}: has no {precision} model ({CPU_MODELS[precision]}); make it: {command}")
@@ -116,7 +118,7 @@ def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
     if backend in ORT_GPU:
         return folder / TENSORRT_MODELS[gpu_precision(folder, backend, precision)]
     engines = engine_files(folder, backend)
-    lowest = next((one for one in CPU_MODELS if one in engines), precision)
+    lowest = next((one for one in TENSORRT_MODELS if one in engines), precision)
     wanted = lowest if precision == "auto" else precision
     if wanted not in engines:
         command = f"edgedistill build {folder} --backend {backend}"

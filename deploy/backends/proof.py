@@ -11,7 +11,7 @@ from deploy.bundle.engine_files import engines_folder
 from deploy.bundle.manifest import Manifest, golden_metric
 from deploy.files.json_files import read_json
 
-MIN_AGREEMENT: Mapping[str, float] = {"fp32": 0.999, "fp16": 0.995, BF16: 0.995, "int8": 0.98}
+MIN_AGREEMENT: Mapping[str, float] = {"fp32": 0.999, "fp16": 0.995, BF16: 0.995, "int8": 0.98, "fp8": 0.98}
 """Smallest fraction of golden pixels with the expected label.
 
 The golden outputs are those of the fp32 network. Another precision may differ from them by as much as its gate allows

@@ -13,7 +13,7 @@ from deploy.build.steps import MADE
 from deploy.errors import UserError
 from deploy.evaluation.receipt import INT8_BUDGET, Budget
 from deploy.quantize.calibrators import CALIBRATORS
-from deploy.quantize.options import GRANULARITIES, Form, Int8Options
+from deploy.quantize.options import GRANULARITIES, Form, Int8Options, Precision, fp8_options
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Int8Flags:
             default.min_agreement if self.min_agreement is None else self.min_agreement,
         )
 
-    def options(self, budget: Budget, form: Form) -> Int8Options:
+    def options(self, budget: Budget, form: Form, precision: Precision = "int8") -> Int8Options:
         """The options of the quantization, with defaults for those that were not given."""
-        defaults = Int8Options()
+        defaults = fp8_options(budget) if precision == "fp8" else Int8Options()
         return Int8Options(
             budget=budget,
             calibrators=self.calibrators or defaults.calibrators,
@@ -68,6 +68,7 @@ class Int8Flags:
             sensitivity=self.sensitivity,
             keep_float=self.keep_float or defaults.keep_float,
             form=form,
+            precision=precision,
         )
 
 
@@ -117,7 +118,7 @@ class BuildCommand:
 
     bundle: Path
     backend: str
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "fp8"]
     data: Path | None
     redo: bool
     int8: Int8Flags

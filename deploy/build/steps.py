@@ -1,8 +1,8 @@
 """The steps of `edgedistill build`, which turns a bundle into what a device runs.
 
-    make_int8, make_fp16   add ONNX files of lower precision to the bundle if they pass their gate
-    verify_build           measures every hop from the fp32 ONNX to the engine on labeled images
-    compare_golden         checks an engine without labeled images
+    make_quantized, make_fp16   add ONNX files of lower precision to the bundle if they pass their gate
+    verify_build                measures every hop from the fp32 ONNX to the engine on labeled images
+    compare_golden              checks an engine without labeled images
 
 `deploy.build_engine` is the command that runs them.
 """
@@ -24,7 +24,17 @@ from deploy.build.opening import open_built
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from deploy.bundle.engine_files import engines_folder, record_verdict
 from deploy.bundle.golden_file import read_golden
-from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL, QUANTIZATION, RECEIPT, Manifest, golden_metric
+from deploy.bundle.manifest import (
+    FP8,
+    FP16,
+    INT8,
+    INT8_CPU,
+    MODEL,
+    QUANTIZATION,
+    RECEIPT,
+    Manifest,
+    golden_metric,
+)
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.golden import compare
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, require_data
@@ -41,7 +51,7 @@ from deploy.evaluation.receipt import (
 from deploy.files.atomic import json_bytes, write_json
 from deploy.files.json_files import read_json
 from deploy.heartbeat import working
-from deploy.quantize.options import Int8Options, Say
+from deploy.quantize.options import Form, Int8Options, Precision, Say
 from deploy.quantize.report import Report, sensitivity_svg
 from deploy.quantize.simulation import simulated
 from deploy.tasks.registry import model_of, task_of
@@ -50,26 +60,33 @@ BUDGETS = {
     "fp32": Budget(max_drop=0.001, min_agreement=0.995),
     "fp16": Budget(max_drop=0.001, min_agreement=0.995),
     "int8": INT8_BUDGET,
+    "fp8": INT8_BUDGET,
 }
 """Budget of each precision against the fp32 ONNX: of the ONNX file, and of engines, whose kernels round differently."""
 
-SENSITIVITY = "sensitivity.svg"
-MADE = {"int8": (INT8, INT8_CPU), "fp16": (FP16,), "fp32": ()}
+FORMS: Mapping[Precision, Mapping[Form, str]] = {
+    "int8": {"tensorrt": INT8, "cpu": INT8_CPU},
+    "fp8": {"tensorrt": FP8},
+}
+"""Model files of the forms of a quantized model."""
+RECORDS = {"int8": (QUANTIZATION, "sensitivity.svg"), "fp8": ("quantization.fp8.json", "sensitivity.fp8.svg")}
+"""How it was made, and the ranking of its layers."""
+MADE = {"int8": (INT8, INT8_CPU), "fp8": (FP8,), "fp16": (FP16,), "fp32": ()}
 """Model files of each precision, besides the one that the bundle was exported with."""
-REPLACED = {"int8": (*MADE["int8"], QUANTIZATION, SENSITIVITY), "fp16": MADE["fp16"], "fp32": ()}
+REPLACED = {name: (*files, *RECORDS.get(name, ())) for name, files in MADE.items()}
 """All files that are replaced when a precision is made again."""
-NEEDED = {"int8": ("calibration", "val", "test"), "fp16": ("test",), "fp32": ("test",)}
+NEEDED = {name: ("calibration", "val", "test") if name in FORMS else ("test",) for name in MADE}
 """Folders of labeled data needed to make a precision; verifying it needs only `test`."""
 
 
-def make_int8(
+def make_quantized(
     bundle: Path,
     data: Path,
     options: Int8Options,
     say: Say = print,
     learned: Mapping[str, float] | None = None,
 ) -> tuple[Receipt, Report]:
-    """Quantize the bundle's model, and add the result to the bundle if it is within the budget.
+    """Quantize the bundle's model to INT8 or FP8, and add the result to the bundle if it is within the budget.
 
     `data/calibration` determines the ranges and `data/val` the calibrator and the layers left in float; the result is
     measured on `data/test`, which has no part in these choices.
@@ -90,27 +107,30 @@ def make_int8(
     """
     from deploy.quantize.search import quantize  # optional dependency: onnx
 
-    manifest, start = read_manifest(bundle), time.perf_counter()
+    manifest, start, name = read_manifest(bundle), time.perf_counter(), options.precision
     task = task_of(manifest)
-    require_data(data, *NEEDED["int8"], truth=task.truth)
+    require_data(data, *NEEDED[name], truth=task.truth)
     model = (bundle / MODEL).read_bytes()
     calibration = CalibrationImages(data / "calibration" / "images", manifest.input)
     evaluate = Evaluation(manifest, model, list(task.read(data / "val", manifest)))
-    with working("int8: calibrating and choosing layers", say):
+    with working(f"{name}: calibrating and choosing layers", say):
         made = quantize(model, calibration, evaluate, options, learned=learned, metric=task.metric, say=say)
-    hops = [
-        _hop("onnx", manifest, model),
-        _hop("int8", manifest, made.int8, options.budget),
-        _hop("int8 cpu", manifest, made.int8_cpu, options.budget),
+    hops = [_hop("onnx", manifest, model)]
+    hops += [
+        _hop(f"{name} cpu" if form == "cpu" else name, manifest, made.models[form], options.budget)
+        for form in FORMS[name]
     ]
     receipt = _measure(bundle, manifest, data, hops)
     require_passed(receipt)
-    files = {INT8: made.int8, INT8_CPU: made.int8_cpu, QUANTIZATION: json_bytes(made.report)}
+    record, picture = RECORDS[name]
+    files = {file: made.models[form] for form, file in FORMS[name].items()} | {
+        record: json_bytes(made.report)
+    }
     if made.report.sensitivity:
-        files[SENSITIVITY] = sensitivity_svg(made.report).encode()
-    engines = [OrtEngine(made.int8_cpu), simulated(made.int8)]
-    _extend(bundle, manifest, files, "int8", receipt, engines)
-    say(f"int8: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
+        files[picture] = sensitivity_svg(made.report).encode()
+    engines = [OrtEngine(model) if form == "cpu" else simulated(model) for form, model in made.models.items()]
+    _extend(bundle, manifest, files, name, receipt, engines)
+    say(f"{name}: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
     return receipt, made.report
 
 
@@ -155,7 +175,7 @@ def verify_build(
         bundle: folder of the bundle.
         data: folder of labeled images.
         backend: name of the backend.
-        precision: "fp32", "fp16" or "int8".
+        precision: "fp32", "fp16", "int8" or "fp8".
         engine: file of the engine, if one was compiled; the verdict is written beside it.
         runs_here: False if the engine is for another machine: it is then listed but not run.
         budget: default: that of the precision.
@@ -218,9 +238,9 @@ def _write_optional(path: Path, write: Callable[[], None]) -> None:
 
 
 def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None) -> Hop:
-    """An ONNX file in ONNX Runtime; the one called "int8" is TensorRT's, with float16 scales."""
+    """An ONNX file in ONNX Runtime; those called "int8" and "fp8" are TensorRT's, with float16 scales."""
     size = len(model) if isinstance(model, bytes) else model.stat().st_size
-    engine = simulated(model) if name == "int8" else OrtEngine(model)
+    engine = simulated(model) if name in FORMS else OrtEngine(model)
     return Hop(name, model_of(manifest, engine), size, budget)
 
 

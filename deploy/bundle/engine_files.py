@@ -40,7 +40,9 @@ class LayerSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     conversions: int
     """Layers that only change the type or memory format."""
     float_layers: tuple[str, ...]
-    """Convolutions and matrix products that stayed in floating point, by their names in the ONNX."""
+    """Convolutions and matrix products in neither INT8 nor FP8, by their names in the ONNX."""
+    fp8_convolutions: int = 0
+    """Convolutions that read FP8 activations and FP8 weights."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,7 +60,7 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     backend: TensorRT
     version: str
     """Version of the library that built it, such as "10.3.0" or "1.7.1.116"."""
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "fp8"]
     gpu: str = ""
     """Name of the GPU that it was built on; empty when it was built ahead of time."""
     compute_capability: str = ""

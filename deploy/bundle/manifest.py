@@ -2,7 +2,7 @@
 
     manifest.json   this file's `Manifest`: task, classes, input, outputs, checksums, measured metrics, provenance
     model.onnx      the fp32 network, from raw pixels to labels: normalization and arg-max are in the graph
-    model.int8.onnx, model.int8-cpu.onnx, model.fp16.onnx, quantization.json
+    model.int8.onnx, model.int8-cpu.onnx, model.fp8.onnx, model.fp16.onnx, quantization.json
                     optional: the network in other precisions (`deploy.quantize`), and how they were made
     golden.npz      fixed `inputs` of the network and the `labels` and `logits` that they must produce
     receipt.json    how the export was verified
@@ -29,7 +29,9 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 FP16 = "model.fp16.onnx"
 INT8 = "model.int8.onnx"
-"""Signed symmetric Q/DQ, the form that TensorRT parses."""
+"""Signed symmetric Q/DQ with half precision beside it, the form that TensorRT parses."""
+FP8 = "model.fp8.onnx"
+"""Q/DQ of 8-bit floats, for TensorRT on GPUs from compute capability 8.9 on."""
 INT8_CPU = "model.int8-cpu.onnx"
 """The same quantization grid with unsigned activations, the form that CPUs run fast."""
 QUANTIZATION = "quantization.json"
@@ -39,7 +41,7 @@ ENGINES = "engines"
 RECEIPT = "receipt.json"
 SIGNATURE = "signature.json"
 """Signs the manifest (`deploy.signing`), so the manifest does not list it."""
-KNOWN = frozenset((MODEL, FP16, INT8, INT8_CPU, QUANTIZATION, GOLDEN, RECEIPT))
+KNOWN = frozenset((MODEL, FP16, INT8, FP8, INT8_CPU, QUANTIZATION, GOLDEN, RECEIPT))
 """Files that this package writes into bundles."""
 
 MOST_BYTES = 4 << 20

@@ -9,7 +9,7 @@ from typing import get_args
 import msgspec
 
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MANIFEST
+from deploy.bundle.manifest import FP8, FP16, INT8, INT8_CPU, MANIFEST
 from deploy.errors import UserError
 from deploy.lint.coverage import Int8Coverage, predict_int8_coverage
 from deploy.lint.finding import CPU, TARGETS, Finding, Level
@@ -18,7 +18,12 @@ from deploy.lint.rules import check
 
 COMPILED = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
 """Targets of a TensorRT file unless --target names another; the DLA is checked only on request."""
-MEANT_FOR: dict[str, tuple[str, ...]] = {FP16: COMPILED, INT8: COMPILED, INT8_CPU: CPU}
+MEANT_FOR: dict[str, tuple[str, ...]] = {
+    FP16: COMPILED,
+    INT8: COMPILED,
+    FP8: COMPILED,
+    INT8_CPU: CPU,
+}
 """Targets of the files in a bundle that are made for some targets only, by file name."""
 SHOWN = 3
 """Places printed for each rule; --json prints all."""

@@ -5,7 +5,7 @@ from collections import Counter
 import msgspec
 
 from deploy.lint.graph import PRODUCTS, Graph, Node
-from deploy.lint.pairs import CLAMPS, MOVES, activations, is_weight, origin, runs_in_int8
+from deploy.lint.pairs import CLAMPS, MOVES, activations, is_weight, origin, quantized_type, runs_in_int8
 from deploy.lint.reading import read_graph
 
 ENOUGH = 0.5
@@ -28,13 +28,15 @@ class Int8Coverage(msgspec.Struct, frozen=True):
     matrices: int = 0
     """Matrix products, of weights or of two activations."""
     int8_matrices: int = 0
+    format: str = "INT8"
+    """"FP8" in a file with 8-bit floats, which are then counted in place of INT8."""
 
     def __str__(self) -> str:
         matrices = f" and {self.int8_matrices} of {self.matrices} matrix products" if self.matrices else ""
         return (
-            f"{self.int8_convolutions} of {self.convolutions} convolutions{matrices} in INT8 "
+            f"{self.int8_convolutions} of {self.convolutions} convolutions{matrices} in {self.format} "
             f"({self.int8_share:.1%} of {self.macs / 1e9:.3g} GMAC), {self.pairs} Q/DQ pairs, "
-            f"{self.conversions} conversions between float and INT8"
+            f"{self.conversions} conversions between float and {self.format}"
         )
 
 
@@ -42,6 +44,7 @@ def predict_int8_coverage(graph: Graph, target: str) -> Int8Coverage:
     """Predict which products the target will run in INT8, by the measured rules of `pairs`."""
     products = list(graph.of(*PRODUCTS))
     int8 = [product for product in products if runs_in_int8(graph, product, target)]
+    kinds = {quantized_type(graph, node) for node in activations(graph)}
     counts = Counter("conv" if one.op.startswith("Conv") else "matrix" for one in products)
     int8_counts = Counter("conv" if one.op.startswith("Conv") else "matrix" for one in int8)
     return Int8Coverage(
@@ -53,6 +56,7 @@ def predict_int8_coverage(graph: Graph, target: str) -> Int8Coverage:
         conversions=_conversions(graph, target),
         matrices=counts["matrix"],
         int8_matrices=int8_counts["matrix"],
+        format="FP8" if any(kind.startswith("float8") for kind in kinds) else "INT8",
     )
 
 
@@ -61,9 +65,10 @@ def little_int8(model: bytes, target: str) -> str | None:
     coverage = predict_int8_coverage(read_graph(model), target)
     if coverage.int8_share >= ENOUGH or not coverage.macs:
         return None
+    share = f"only {coverage.int8_share:.0%} of the network's multiply-accumulates are in {coverage.format} on {target}"
     return (
-        f"only {coverage.int8_share:.0%} of the network's multiply-accumulates are in INT8 on {target} (products of two"
-        " activations, as in attention, and layers left in float are not); compare its speed with --precision fp16"
+        f"{share} (products of two activations, as in attention, and layers left in float are not); compare its speed"
+        " with --precision fp16"
     )
 
 

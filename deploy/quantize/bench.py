@@ -6,7 +6,8 @@ from typing import Protocol
 
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Budget
-from deploy.quantize.options import Form
+from deploy.quantize.formats import INT8, Format
+from deploy.quantize.options import Form, Precision
 from deploy.quantize.qdq import cpu_form, insert
 from deploy.quantize.report import Figures
 from deploy.quantize.tensorrt_form import tensorrt_form
@@ -20,8 +21,11 @@ class Evaluate(Protocol):
         ...
 
 
-FORMS: Mapping[Form, Callable[[bytes], bytes]] = {"cpu": cpu_form, "tensorrt": tensorrt_form}
-"""What makes each form of an INT8 model from the result of `deploy.quantize.qdq.insert`."""
+FORMS: Mapping[Precision, Mapping[Form, Callable[[bytes], bytes]]] = {
+    "int8": {"cpu": cpu_form, "tensorrt": tensorrt_form},
+    "fp8": {"tensorrt": tensorrt_form},
+}
+"""What makes each form of a precision from the result of `deploy.quantize.qdq.insert`."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,13 @@ class Bench:
     """Layers that every attempt leaves in float."""
     form: Form = "cpu"
     """The form that will run."""
+    format: Format = INT8
 
     def attempt(self, ranges: dict[str, float], float_layers: Sequence[str] = ()) -> Attempt:
         """Quantize and measure, with `float_layers` left in float."""
         in_float = (*self.always_float, *float_layers)
-        int8 = insert(self.model, ranges, in_float)
-        models: dict[Form, bytes] = {form: make(int8) for form, make in FORMS.items()}
+        rounded = insert(self.model, ranges, in_float, self.format)
+        models: dict[Form, bytes] = {form: make(rounded) for form, make in FORMS[self.format.name].items()}
         scores: dict[Form, Figures] = {self.form: self.evaluate(models[self.form], self.form)}
         if passed := self.meets_budget(scores[self.form]):
             scores |= {
@@ -91,8 +96,8 @@ class Bench:
 
     def figures(self, ranges: dict[str, float], float_layers: Sequence[str], form: Form) -> Figures:
         """Figures of one form, with `float_layers` left in float."""
-        int8 = insert(self.model, ranges, (*self.always_float, *float_layers))
-        return self.evaluate(FORMS[form](int8), form)
+        rounded = insert(self.model, ranges, (*self.always_float, *float_layers), self.format)
+        return self.evaluate(FORMS[self.format.name][form](rounded), form)
 
     def meets_budget(self, figures: Figures) -> bool:
         """Whether these figures are within the budget."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
@@ -60,6 +61,24 @@ def load_float(model: bytes) -> onnx.ModelProto:
 def opset_of(proto: onnx.ModelProto) -> int:
     """Version of the standard operators."""
     return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def with_opset(proto: onnx.ModelProto, needed: int) -> onnx.ModelProto:
+    """The model with at least this opset.
+
+    Raises:
+        UserError: it cannot be raised.
+    """
+    opset = opset_of(proto)
+    if opset >= needed:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, needed)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the model has opset {opset}, and {needed} is needed ({reason}); export it again"
+        ) from error
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

@@ -2,11 +2,10 @@
 
 import numpy as np
 import onnx
-import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.errors import UserError
-from deploy.quantize.graph import PRODUCTS, constants, load, load_float, opset_of, rebuilt
+from deploy.quantize.graph import PRODUCTS, constants, load, load_float, rebuilt, with_opset
 
 LARGEST = float(np.finfo(np.float16).max)
 _SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool"}
@@ -46,16 +45,7 @@ def half_beside_int8(model: bytes) -> bytes:
     Raises:
         UserError: a model that is damaged, or whose opset is too old and cannot be raised.
     """
-    proto = load(model)
-    if (opset := opset_of(proto)) < HALF_SCALES:
-        try:
-            proto = onnx.version_converter.convert_version(proto, HALF_SCALES)
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"the model has opset {opset}, and {HALF_SCALES} is needed ({reason}); export it again"
-            ) from error
-    return _converted(proto)
+    return _converted(with_opset(load(model), HALF_SCALES))
 
 
 def _converted(proto: onnx.ModelProto) -> bytes:

@@ -1,10 +1,11 @@
-"""An INT8 model: the fp32 model with QuantizeLinear and DequantizeLinear around what runs in INT8.
+"""An INT8 or FP8 model: the fp32 model with QuantizeLinear and DequantizeLinear around what runs in it.
 
-Every convolution, matrix product and sum of two activations reads its activations from a symmetric grid of signed bytes
-with one scale per tensor; weights have one scale per output channel. The bias stays in float, as TensorRT
-requires, and so do the normalization of the image, constant matrices, concatenation, resizing and the logits. Compilers
-run the convolutions between these nodes in INT8: ONNX Runtime and OpenVINO with `cpu_form`, TensorRT with
-`deploy.quantize.tensorrt_form`. Scales are float16 numbers, so that both forms have the same grids.
+In INT8 every convolution, matrix product and sum of two maps reads its activations from a symmetric grid of signed
+bytes with one scale per tensor; weights have one scale per output channel. (`deploy.quantize.formats` says what differs
+in FP8.) The bias stays in float, as TensorRT requires, and so do the normalization of the image, constant matrices,
+concatenation, resizing and the logits. Compilers run the products between these nodes in INT8: ONNX Runtime and
+OpenVINO with `cpu_form`, TensorRT with `deploy.quantize.tensorrt_form`. Scales are float16 numbers, so that both forms
+have the same grids.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,8 +15,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from deploy.errors import UserError
-from deploy.quantize.calibrators import LEVELS
-from deploy.quantize.graph import constants, load, load_float, readers, rebuilt
+from deploy.quantize.formats import INT8, Format
+from deploy.quantize.graph import constants, load, load_float, readers, rebuilt, with_opset
 from deploy.quantize.structure import (
     Layer,
     find_grids,
@@ -33,30 +34,34 @@ LARGEST_BIAS = 2**30
 _ZERO, _LOW_ZERO, _MIDDLE_ZERO = "zero.s8", "zero.u8", "middle.u8"
 
 
-def layers(model: bytes) -> list[Layer]:
-    """The operators of an fp32 model that can run in INT8, in the order of execution; see `Layer`.
+def layers(model: bytes, format: Format = INT8) -> list[Layer]:
+    """The operators of an fp32 model that can run in a format, in the order of execution; see `Layer`.
 
     Raises:
         UserError: a model that is damaged or not in fp32.
     """
-    return find_layers(load_float(model).graph)
+    return _layers(load_float(model).graph, format)
 
 
-def insert(model: bytes, ranges: Mapping[str, float], float_layers: Collection[str] = ()) -> bytes:
-    """Quantize an fp32 model: the signed form, from which the forms for CPUs and TensorRT are made.
+def insert(
+    model: bytes, ranges: Mapping[str, float], float_layers: Collection[str] = (), format: Format = INT8
+) -> bytes:
+    """Quantize an fp32 model: in INT8 the signed form, from which the forms for CPUs and TensorRT are made.
 
     Args:
         model: the fp32 model.
-        ranges: for each tensor of the quantized layers (`Layer.tensors`) the magnitude that 127 represents, above 0.
-            All nodes read such a tensor from its grid, except layers in `float_layers`.
+        ranges: for each tensor of the quantized layers (`Layer.tensors`) the magnitude that the largest number of the
+            format represents (127 of INT8), above 0. All nodes read such a tensor from its grid, except layers in
+            `float_layers`.
         float_layers: names of layers that stay unchanged.
+        format: what to round to.
 
     Raises:
         UserError: a model that is damaged or not in fp32, an unknown layer, or a missing range.
     """
-    proto = load_float(model)
+    proto = with_opset(load_float(model), format.opset)
     graph = proto.graph
-    found = find_layers(graph)
+    found = _layers(graph, format)
     if unknown := set(float_layers).difference(layer.name for layer in found):
         raise UserError(
             f"no layer is called {', '.join(sorted(unknown))}; the sensitivity table has the names"
@@ -68,25 +73,26 @@ def insert(model: bytes, ranges: Mapping[str, float], float_layers: Collection[s
         raise UserError(f"tensor {missing[0]} has no range above 0; calibrate all tensors of the layers")
 
     values = constants(graph)
-    scales = {root: scale_above(np.float32(ranges[root] / LEVELS)) for root in grids.values()}
+    scales = {root: scale_above(np.float32(ranges[root] / format.largest)) for root in grids.values()}
     added: dict[str, np.ndarray | np.generic] = {_scale(root): scale for root, scale in scales.items()}
-    added[_ZERO] = np.int8(0)
-    nodes = [node for image in graph.input for node in _grid_nodes(image.name, grids)]
+    added[_ZERO] = np.zeros((), format.dtype)
+    nodes = [node for image in graph.input for node in _grid_nodes(image.name, grids, format)]
     for node in graph.node:
         layer = chosen.get(node.output[0])
         if layer and layer.kind != "Add":
             weight, *bias = (numpy_helper.to_array(values[name]) for name in node.input[1:] if name)
             bias_steps = bias[0] / scales[grids[node.input[0]]] if bias else 0.0
-            name, axis = f"{layer.name}.weight", weight_axis(node)
-            added[_integers(name)], added[_scale(name)] = quantize_weight(weight, bias_steps, axis)
+            name, axis = f"{layer.name}.weight", weight_axis(node) if format.per_channel else None
+            numbers, scale = quantize_weight(weight, bias_steps, axis, format)
             # ONNX allows zero points to be omitted or shared, but some transformations of ONNX Runtime fail on either.
-            added[f"{name}.zero"] = np.zeros(weight.shape[axis], np.int8)
-            nodes.append(_dequantize(name, [_scale(name), f"{name}.zero"], axis))
+            zero = np.zeros(scale.shape, format.dtype)
+            added |= {f"{name}.{format.name}": numbers, _scale(name): scale, f"{name}.zero": zero}
+            nodes.append(_dequantize(name, [_scale(name), f"{name}.zero"], format, axis))
             node.input[1] = _values(name)
         if node.output[0] not in untouched:
             node.input[:] = [_values(name) if name in grids else name for name in node.input]
         nodes.append(node)
-        nodes += [new for output in node.output for new in _grid_nodes(output, grids)]
+        nodes += [new for output in node.output for new in _grid_nodes(output, grids, format)]
     return rebuilt(proto, nodes, added)
 
 
@@ -115,26 +121,30 @@ def cpu_form(s8: bytes) -> bytes:
 
 
 def quantize_weight(
-    weight: np.ndarray, bias_steps: np.ndarray | float, axis: int = 0
+    weight: np.ndarray, bias_steps: np.ndarray | float, axis: int | None = 0, format: Format = INT8
 ) -> tuple[np.ndarray, np.ndarray]:
     """Quantize the weights of a convolution or a matrix product.
 
-    A scale is max |w| / 127, but large enough for the bias to fit an INT32 in units of scale × input scale, in which
-    CPUs add it. This matters for channels that died in training: their weights are almost 0, so they output the bias.
+    A scale is max |w| / 127 (448 in FP8), but large enough for the bias to fit an INT32 in units of scale × input
+    scale, in which CPUs add it. This matters for channels that died in training: their weights are almost 0, so they
+    output the bias.
 
     Args:
         weight: float32, O×I×k×k of a convolution, I×O or O×I of a matrix product.
         bias_steps: the bias [O] in units of the input scale.
-        axis: the axis of the weight that has the O outputs.
+        axis: the axis of the weight that has the O outputs; None for one scale.
+        format: what to round to.
 
     Returns:
-        INT8 weights in −127…127, in the shape of `weight`, and their float32 scales [O].
+        The numbers, in the shape of `weight`, and their float32 scales, [O] or one.
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    scale = np.abs(weight).max(axis=others) / LEVELS
-    scale = scale_above(np.maximum(scale, np.abs(bias_steps) / LARGEST_BIAS))
-    steps = np.round(weight / np.expand_dims(scale, others))
-    return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
+    scale = np.abs(weight).max(axis=others) / format.largest
+    if axis is not None:
+        scale = np.maximum(scale, np.abs(bias_steps) / LARGEST_BIAS)
+    scale = scale_above(scale)
+    numbers = np.clip(weight / np.expand_dims(scale, others), -format.largest, format.largest)
+    return (np.round(numbers) if format.dtype.kind == "i" else numbers).astype(format.dtype), scale
 
 
 def scale_above(scale: np.ndarray | np.floating) -> np.ndarray:
@@ -150,22 +160,33 @@ def scale_above(scale: np.ndarray | np.floating) -> np.ndarray:
     return np.where(np.isfinite(half), half, exact)
 
 
-def _grid_nodes(name: str, grids: Mapping[str, str]) -> list[onnx.NodeProto]:
+def _layers(graph: onnx.GraphProto, format: Format) -> list[Layer]:
+    """The layers that the format allows."""
+    weights = constants(graph)
+    kernels = {
+        node.output[0]: max(weights[node.input[1]].dims[2:], default=1)
+        for node in graph.node
+        if node.op_type == "Conv" and node.input[1] in weights
+    }
+    return [
+        layer
+        for layer in find_layers(graph)
+        if (format.sums or layer.kind != "Add") and kernels.get(layer.output, 1) <= format.largest_kernel
+    ]
+
+
+def _grid_nodes(name: str, grids: Mapping[str, str], format: Format) -> list[onnx.NodeProto]:
     """The two nodes that round a tensor to its grid; none for a tensor without a grid."""
     if name not in grids:
         return []
-    grid = [_scale(grids[name]), _ZERO]
-    quantize = helper.make_node("QuantizeLinear", [name, *grid], [_integers(name)], name=f"{name}.quantize")
-    return [quantize, _dequantize(name, grid)]
+    grid, numbers = [_scale(grids[name]), _ZERO], f"{name}.{format.name}"
+    quantize = helper.make_node("QuantizeLinear", [name, *grid], [numbers], name=f"{name}.quantize")
+    return [quantize, _dequantize(name, grid, format)]
 
 
-def _dequantize(name: str, grid: list[str], axis: int | None = None) -> onnx.NodeProto:
-    inputs, outputs = [_integers(name), *grid], [_values(name)]
+def _dequantize(name: str, grid: list[str], format: Format, axis: int | None = None) -> onnx.NodeProto:
+    inputs, outputs = [f"{name}.{format.name}", *grid], [_values(name)]
     return helper.make_node("DequantizeLinear", inputs, outputs, name=f"{name}.dequantize", axis=axis)
-
-
-def _integers(name: str) -> str:
-    return f"{name}.int8"
 
 
 def _scale(name: str) -> str:
@@ -173,5 +194,5 @@ def _scale(name: str) -> str:
 
 
 def _values(name: str) -> str:
-    """Name of the tensor of values that the integers represent."""
+    """Name of the tensor of values that the numbers represent."""
     return f"{name}.rounded"

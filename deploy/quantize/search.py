@@ -1,5 +1,6 @@
 """Post-training quantization within a budget: choose the calibrator, and the layers that stay in float."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,8 +11,9 @@ from deploy.errors import GateFailed, UserError
 from deploy.evaluation.metric import MIOU, Metric
 from deploy.quantize.bench import Attempt, Bench, Evaluate
 from deploy.quantize.calibrators import CALIBRATORS, Histogram
+from deploy.quantize.formats import FORMATS, INT8
 from deploy.quantize.limits import ENOUGH_CALIBRATION_IMAGES, MIN_CALIBRATION_IMAGES
-from deploy.quantize.options import GRANULARITIES, Int8Options, Say
+from deploy.quantize.options import GRANULARITIES, Form, Int8Options, Say
 from deploy.quantize.qdq import Layer, layers
 from deploy.quantize.ranges import CalibrationSet, collect
 from deploy.quantize.report import Report, Sensitivity, sensitivity_table
@@ -19,12 +21,10 @@ from deploy.quantize.report import Report, Sensitivity, sensitivity_table
 
 @dataclass(frozen=True)
 class Quantized:
-    """An INT8 model in its two forms, and the report of the search."""
+    """An INT8 or FP8 model, and the report of the search."""
 
-    int8: bytes
-    """With signed activations and float16 beside them, for TensorRT."""
-    int8_cpu: bytes
-    """The same scales with unsigned activations, for CPUs."""
+    models: Mapping[Form, bytes]
+    """In its forms: for TensorRT with float16 beside it; of INT8 also for CPUs, with unsigned activations."""
     report: Report
 
 
@@ -64,7 +64,8 @@ def quantize(
     found = _checked_layers(model, options)
     always_float = _named(options.keep_float, found)
     histograms = _calibrated(model, found, calibration, say)
-    bench = Bench(model, evaluate, options.budget, evaluate(model, None), metric, always_float, options.form)
+    fp32, format = evaluate(model, None), FORMATS[options.precision]
+    bench = Bench(model, evaluate, options.budget, fp32, metric, always_float, options.form, format)
     attempts = _attempts(bench, histograms, options.calibrators, learned, say)
     images = next(iter(histograms.values())).images
     report, result = _report(bench, attempts, images, len(found))
@@ -83,9 +84,14 @@ def _checked_layers(model: bytes, options: Int8Options) -> list[Layer]:
         raise UserError(
             f"granularity: {options.granularity!r} is unknown; choose {' or '.join(GRANULARITIES)}"
         )
-    found = layers(model)
+    found = layers(model, FORMATS[options.precision])
     if not found:
-        raise UserError("the model has no convolution with constant weights, so there is nothing to quantize")
+        most = FORMATS[options.precision].largest_kernel
+        limit = f" with kernels of at most {most:.0f}×{most:.0f}" if most < math.inf else ""
+        raise UserError(
+            f"the model has no layer that {options.precision} can compute (convolutions{limit}, and matrix products,"
+            " with constant weights); choose another precision"
+        )
     return found
 
 
@@ -117,7 +123,7 @@ def _attempts(
     attempts: dict[str, Attempt] = {}
     for name, ranges in candidates.items():
         attempts[name] = bench.attempt(ranges)
-        say(f"int8, {name}: {bench.all_words(attempts[name])}")
+        say(f"{bench.format.name}, {name}: {bench.all_words(attempts[name])}")
     return attempts
 
 
@@ -157,14 +163,14 @@ def _ranked(
 ) -> Quantized:
     """Rank the units, print the ranking before anything can fail, and leave units in float where needed."""
     unit = "layers" if all(len(names) == 1 for names in units.values()) else "blocks"
-    say(f"int8, {report.calibrator}: measuring {len(units)} {unit}, each alone in float")
+    say(f"{bench.format.name}, {report.calibrator}: measuring {len(units)} {unit}, each alone in float")
     report = replace(report, sensitivity=tuple(_ranking(bench, result, units)))
     say(sensitivity_table(report))
     if not result.passed:
         result = _mixed(bench, result, report.sensitivity, most)
         mixed = f"{len(result.float_layers)} of {report.layers} layers in float"
-        say(f"int8, {report.calibrator}, {mixed}: {bench.all_words(result)}")
-        say(f"int8, in float: {', '.join(result.float_layers)}")
+        say(f"{bench.format.name}, {report.calibrator}, {mixed}: {bench.all_words(result)}")
+        say(f"{bench.format.name}, in float: {', '.join(result.float_layers)}")
         report = replace(
             report, int8=result.figures, forms=dict(result.scores), float_layers=result.float_layers
         )
@@ -172,7 +178,7 @@ def _ranked(
 
 
 def _quantized(result: Attempt, report: Report) -> Quantized:
-    return Quantized(result.models["tensorrt"], result.models["cpu"], report)
+    return Quantized(result.models, report)
 
 
 def _calibrated(
@@ -260,8 +266,9 @@ def _failure(bench: Bench, best: Attempt) -> str:
     drop = 100 * bench.budget.max_drop
     most = f"{drop:.3f} %" if bench.metric.relative else f"-{drop:.3f}"
     limits = f"{most} and {100 * bench.budget.min_agreement:.3f} %"
+    kept, figures = f"{len(best.float_layers)} layers left in float", bench.words(best.figures)
+    training = " continue with quantization-aware training (QAT)," if bench.format is INT8 else ""
     return (
-        f"int8 with {len(best.float_layers)} layers left in float: {bench.words(best.figures)} is over the budget of"
-        f" {limits}; give more calibration images, continue with quantization-aware training (QAT), or allow a larger"
-        " budget"
+        f"{bench.format.name} with {kept}: {figures} is over the budget of {limits}; give more calibration images,"
+        f"{training} or allow a larger budget"
     )

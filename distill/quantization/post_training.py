@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.build.steps import make_int8
+from deploy.build.steps import make_quantized
 from deploy.bundle.manifest import INT8_CPU
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import DATA, INFO, DataInfo, write_image, write_info
@@ -75,7 +75,7 @@ class Outcome:
 def quantize_bundle(
     bundle: Path, data: Path, config: Int8Config, learned: Mapping[str, float] | None = None
 ) -> Outcome:
-    """Add the INT8 model to a bundle if it meets the budget (see `deploy.build.steps.make_int8`).
+    """Add the INT8 model to a bundle if it meets the budget (see `deploy.build.steps.make_quantized`).
 
     Args:
         bundle: folder of the bundle.
@@ -85,7 +85,7 @@ def quantize_bundle(
     """
     options = Int8Options(budget=Budget(config.max_drop, config.min_agreement))
     try:
-        receipt, report = make_int8(bundle, data, options, say, learned)
+        receipt, report = make_quantized(bundle, data, options, say, learned)
     except GateFailed as failure:
         return Outcome(failure=failure)
     if warning := little_int8((bundle / INT8_CPU).read_bytes(), "onnxruntime"):

@@ -226,7 +226,7 @@ class TestBackend:
         assert build_engine.main([str(bundle), "--backend", "tensorrt-rtx", "--targets", "sm86"]) == 0
         out = capsys.readouterr().out
         assert re.search(r"convolutions +1 +(0 +)?1\n", out)
-        assert "int8: only" not in out  # its only convolution is in INT8
+        assert "onnx: only" not in out  # its only convolution is in INT8
         assert "not run here" in out
         assert "copy the bundle there" in out
         (engine,) = (bundle / "engines").glob("*.engine")

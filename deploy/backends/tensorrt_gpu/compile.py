@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.tensorrt_gpu import inspector
-from deploy.backends.tensorrt_gpu.errors import failure, not_int8, refusal
+from deploy.backends.tensorrt_gpu.errors import failure, not_quantized, refusal
 from deploy.backends.tensorrt_gpu.inspector import inspect_plan
 from deploy.backends.tensorrt_gpu.layer_report import HEADING, LayerReport, Work, operators, parse, summary
 from deploy.backends.tensorrt_gpu.log import Message, logger
@@ -80,7 +80,7 @@ def compile_network(
         raise error
     seconds = time.perf_counter() - start
     report = _read_layers(trt, memoryview(plan), messages, works, options)
-    if options.precision == "int8" and (error := not_int8(report, source, targets, title)):
+    if error := not_quantized(report, source, targets, title, options.precision):
         raise error
     measured = bytes(config.get_timing_cache().serialize()) if cache else None
     return Compiled(memoryview(plan), report, measured, seconds)

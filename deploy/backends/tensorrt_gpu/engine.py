@@ -34,7 +34,7 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import RebuildNeeded, Sidecar, list_engines, read_engine, read_sidecar
 from deploy.errors import UserError, warn
 
-PRECISIONS = ("int8", "fp16", "fp32")
+PRECISIONS = ("int8", "fp8", "fp16", "fp32")
 """In the order in which "auto" tries them."""
 OUTPUTS = {"labels": np.uint8, "logits": np.float32}
 """Outputs of `run` and their types, which do not depend on the engine's own types."""

@@ -67,22 +67,23 @@ def failure(messages: Sequence[Message], source: Path, workspace_mb: int | None,
     return Unexplained(f"{source}: {title} cannot build it ({last})")
 
 
-def not_int8(
-    report: LayerReport | None, source: Path, targets: Sequence[str], title: str
+def not_quantized(
+    report: LayerReport | None, source: Path, targets: Sequence[str], title: str, precision: str
 ) -> UserError | None:
-    """The error for an engine that should run in INT8 but has no INT8 convolution; None for any other engine."""
+    """The error for an INT8 or FP8 engine without a convolution in this precision; None for any other engine."""
     products = report.products if report and not report.unread else ()
     kinds = [product.precision for product in products if product.convolution]
-    if not kinds or {"int8", "?"} & set(kinds):
+    wanted = {"int8": "int8", "fp8": "float8"}.get(precision)
+    if not kinds or wanted is None or {wanted, "?"} & set(kinds):
         return None
     if TURING in targets:
         return UserError(
-            f"target {TURING}: {title} computes no convolution in INT8 in an engine for Turing;"
+            f"target {TURING}: {title} computes no convolution in {precision.upper()} in an engine for Turing;"
             f" leave {TURING} out of the targets, or choose another precision for it"
         )
     return UserError(
-        f"{source}: {title} computes none of its {len(kinds)} convolutions in INT8;"
-        " make the INT8 model again (--precision int8 --redo)"
+        f"{source}: {title} computes none of its {len(kinds)} convolutions in {precision.upper()};"
+        f" make the model again (--precision {precision} --redo)"
     )
 
 

@@ -19,6 +19,9 @@ HEADING = "Layers:"
 Work = Literal["convolution", "product", "conversion", "other"]
 
 
+EIGHT_BITS = ("int8", "float8")
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer of the engine. Types have numpy's names: "int8", "float32", …"""
@@ -115,7 +118,10 @@ def summary(report: LayerReport) -> LayerSummary:
         convolutions=len(convolutions),
         int8_convolutions=sum(product.precision == "int8" for product in convolutions),
         conversions=len(report.conversions),
-        float_layers=tuple(product.onnx for product in report.products if product.precision != "int8"),
+        float_layers=tuple(
+            product.onnx for product in report.products if product.precision not in EIGHT_BITS
+        ),
+        fp8_convolutions=sum(product.precision == "float8" for product in convolutions),
     )
 
 
@@ -133,7 +139,7 @@ def table(report: LayerReport, most: int = 6) -> str:
     lines = [format_table(("layers", "all", *precisions), rows)]
     stayed = summary(report).float_layers
     if stayed and len(stayed) < len(report.products):
-        lines.append(f"not in INT8: {_some(stayed, most)}")
+        lines.append(f"not in {'FP8' if 'float8' in precisions else 'INT8'}: {_some(stayed, most)}")
     if report.conversions:
         names = [layer.onnx[0] if layer.onnx else layer.name for layer in report.conversions]
         lines.append(f"converted at: {_some(names, most)}")

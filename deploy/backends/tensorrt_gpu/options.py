@@ -11,6 +11,9 @@ TURING = "sm75"
 """The only target that is never chosen by default: TensorRT-RTX 1.7.1 computes no convolution in INT8 for it, has no
 fp32 matrix products (which a folded pyramid needs), and disables both for the other targets of the same engine."""
 
+FP8_FROM = 89
+"""The first compute capability (Ada) with FP8, as in "sm89"."""
+
 CURRENT = "current"
 """Target: the GPU of this machine."""
 
@@ -25,7 +28,7 @@ class BuildOptions:
     """
 
     backend: TensorRT = "tensorrt"
-    precision: Literal["fp32", "fp16", "int8"] = "int8"
+    precision: Literal["fp32", "fp16", "int8", "fp8"] = "int8"
     batch: tuple[int, int, int] = (1, 1, 1)
     """Smallest, best and largest batch. All equal: a fixed batch, which compiles to fewer and faster kernels."""
     workspace_mb: int | None = None
@@ -50,7 +53,7 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         _one_of("backend", self.backend, ("tensorrt", "tensorrt-rtx"))
-        _one_of("precision", self.precision, ("fp32", "fp16", "int8"))
+        _one_of("precision", self.precision, ("fp32", "fp16", "int8", "fp8"))
         _one_of("hardware_compatible", self.hardware_compatible or "", ("", "ampere+", "same-cc"))
         if len(self.batch) != 3 or not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
             raise UserError(f"batch {self.batch}: give smallest ≤ best ≤ largest, from 1, such as (1, 4, 8)")
@@ -73,7 +76,11 @@ class BuildOptions:
             )
         if self.dla_core is not None and self.precision != "fp16":
             # Sources: deploy/lint/dla.py.
-            why = "takes INT8 by other means than Q and DQ" if self.precision == "int8" else "has no fp32"
+            why = (
+                "takes INT8 by other means than Q and DQ"
+                if self.precision == "int8"
+                else f"has no {self.precision}"
+            )
             raise UserError(f"dla_core: a DLA {why}; build with --precision fp16")
         if self.dla_core is not None and self.batch[0] != self.batch[2]:
             raise UserError(f"dla_core: a DLA needs a fixed batch, not {self.batch}; give one size")
@@ -114,18 +121,28 @@ def resolve_targets(trt: Any, options: BuildOptions, has_gpu: bool) -> tuple[str
         return (CURRENT,)
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     wanted = {target.strip().lower() for target in options.targets}
+    least = FP8_FROM if options.precision == "fp8" else 0
     if not wanted:
-        return (CURRENT,) if has_gpu else tuple(name for name in known if name != TURING)
+        usual = tuple(name for name in known if name != TURING and _number(name) >= least)
+        return (CURRENT,) if has_gpu else usual
     for target in sorted(wanted - {CURRENT}):
         if target not in known:
             raise UserError(
                 f"target {target}: TensorRT-RTX {trt.__version__} compiles for {', '.join(known)} or {CURRENT}"
+            )
+        if _number(target) < least:
+            raise UserError(
+                f"target {target}: has no fp8, which begins with sm{least}; choose another precision for it"
             )
     if CURRENT in wanted and len(wanted) > 1:
         raise UserError(f"targets {', '.join(sorted(wanted))}: {CURRENT} cannot be combined with others")
     if CURRENT in wanted and not has_gpu:
         raise UserError(f"target {CURRENT}: there is no NVIDIA GPU here; name targets: {', '.join(known)}")
     return tuple(sorted(wanted, key=known.index) if CURRENT not in wanted else wanted)
+
+
+def _number(target: str) -> int:
+    return int(target.removeprefix("sm"))
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

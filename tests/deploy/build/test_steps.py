@@ -10,7 +10,7 @@ pytest.importorskip("onnx")
 
 from deploy import build_engine
 from deploy.backends.tensorrt_gpu import cuda
-from deploy.build.steps import make_fp16, make_int8, verify_build
+from deploy.build.steps import make_fp16, make_quantized, verify_build
 from deploy.bundle.bundle_files import extend_bundle, read_manifest, verify_files
 from deploy.bundle.manifest import FP16, INT8, INT8_CPU, QUANTIZATION, RECEIPT
 from deploy.errors import GateFailed, UserError
@@ -48,7 +48,10 @@ class TestInt8:
         assert manifest.metrics["int8 miou"] > 0.97
         table = capsys.readouterr().out
         # the only convolution makes the logits, which nothing rounds
-        assert "int8: only 0% of the network's multiply-accumulates are in INT8 on onnxruntime" in table
+        assert (
+            "model.int8-cpu.onnx: only 0% of the network's multiply-accumulates are in INT8 on onnxruntime"
+            in table
+        )
         rows = [line.split("  ")[0] for line in table.splitlines()]
         assert [row for row in rows if row in ("onnx", "int8", "onnxruntime int8")] == [
             "onnx",
@@ -107,7 +110,7 @@ class TestInt8:
         make_hard(tmp_path / "data", bundle, "test")
         options = Int8Options(budget=Budget(max_drop=0.02, min_agreement=0.97))
         with pytest.raises(GateFailed, match=r"hop onnx → int8"):
-            make_int8(bundle, tmp_path / "data", options, say=lambda _: None)
+            make_quantized(bundle, tmp_path / "data", options, say=lambda _: None)
         assert contents(bundle) == before
 
     def test_an_impossible_budget_names_the_remedies(self, bundle, tmp_path):

@@ -9,14 +9,15 @@ from onnx import numpy_helper
 
 from deploy.backends.tensorrt_gpu import layer_report
 from deploy.backends.tensorrt_gpu.layer_report import LayerReport
+from deploy.quantize.formats import FP8
 from deploy.quantize.half import to_fp16
 from deploy.quantize.qdq import cpu_form, insert, layers
 from deploy.quantize.tensorrt_form import tensorrt_form
 from tests.deploy.quantize.nets import images, operators, ranges_of, residual_net, run
 
 
-def compiled(model: bytes) -> LayerReport:
-    """The layers of the engine for Ampere."""
+def compiled(model: bytes, target: str = "SM86") -> LayerReport:
+    """The layers of the engine for a compute capability."""
     trt = pytest.importorskip("tensorrt_rtx")
 
     class Log(trt.ILogger):
@@ -36,7 +37,7 @@ def compiled(model: bytes) -> LayerReport:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
     profile, image = builder.create_optimization_profile(), network.get_input(0)
     profile.set_shape(image.name, *[(1, *tuple(image.shape)[1:])] * 3)
     config.add_optimization_profile(profile)
@@ -92,6 +93,15 @@ def test_every_convolution_becomes_half(fp32):
     report = compiled(to_fp16(fp32))
     assert types(report) == {"float16": 10}
     assert types(report, convolution=False) == {"float16": 2}
+
+
+@pytest.mark.parametrize("target", ["SM89", "SM120"])
+def test_every_convolution_becomes_fp8_and_writes_half_precision(fp32, target):
+    report = compiled(tensorrt_form(insert(fp32, ranges_of(fp32, images()), format=FP8)), target)
+    assert types(report) == {"float8": 9, "float16": 1}  # the stem's kernel is too large
+    assert types(report, convolution=False) == {"float16": 2}
+    convolutions = [layer for layer in report.layers if layer.kind == "correlation"]
+    assert {layer.outputs for layer in convolutions} == {("float16",)}
 
 
 def test_a_pair_between_convolution_and_sum_keeps_them_apart(fp32):

@@ -7,7 +7,7 @@ import pytest
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.receipt import Budget
 from deploy.quantize.calibrators import CALIBRATORS
-from deploy.quantize.options import Int8Options
+from deploy.quantize.options import Int8Options, fp8_options
 from deploy.quantize.qdq import layers
 from deploy.quantize.report import Figures
 from deploy.quantize.search import quantize
@@ -91,8 +91,8 @@ def test_the_best_calibrator_in_the_form_that_will_run_is_taken_if_it_meets_the_
     assert all(f"int8, {name}: {form}: mIoU" in line for name, line in zip(CALIBRATORS, lines, strict=True))
     assert report.form == form
     assert report.forms == {
-        "cpu": evaluate(made.int8_cpu, "cpu"),
-        "tensorrt": evaluate(made.int8, "tensorrt"),
+        "cpu": evaluate(made.models["cpu"], "cpu"),
+        "tensorrt": evaluate(made.models["tensorrt"], "tensorrt"),
     }
     assert report.forms[form] == report.calibrators[report.calibrator] == report.all_int8
     assert report.int8.agreement == min(figures.agreement for figures in report.forms.values())
@@ -122,6 +122,28 @@ def test_layers_are_ranked_in_the_form_that_is_over_the_budget(model):
     assert made.report.float_layers == ("backbone.layer1.0.conv2",)
     assert made.report.all_int8.score == pytest.approx(0.7)
     assert len(made.report.sensitivity) == 13
+
+
+def test_fp8_has_one_form_and_is_searched_alike(model):
+    needed = {"pyramid.direct": 0.2}
+    made = quantize(
+        model,
+        calibration(images(32)),
+        Rule(model, needed),
+        fp8_options(Budget(0.05, 0.9)),
+        say=lambda _: None,
+    )
+    assert list(made.models) == list(made.report.forms) == ["tensorrt"]
+    assert list(made.report.calibrators) == ["min-max"]
+    assert made.report.float_layers == ("pyramid.direct",)
+    assert made.report.layers == 9  # sums, and the stem, stay in half precision
+
+
+def test_fp8_out_of_reach_is_not_sent_to_int8_training(model):
+    evaluate = Rule(model, {layer.name: 0.05 for layer in layers(model) if layer.kind == "Conv"})
+    options, quiet = fp8_options(Budget(0.05, 0.9)), lambda _: None
+    with pytest.raises(GateFailed, match=r"fp8 with .* calibration images, or allow a larger budget"):
+        quantize(model, calibration(images(32)), evaluate, options, say=quiet)
 
 
 def test_learned_ranges_are_one_more_candidate(model):
@@ -168,7 +190,7 @@ def test_the_smallest_set_of_layers_that_matter_stays_in_float(model):
     assert len(evaluate.models) < 1 + 2 + 13 + 2 * 6
     assert lines[-2].startswith("int8, min-max, 2 of 13 layers in float: cpu: mIoU 90.00 % (+0.000)")
     assert lines[-1] == "int8, in float: backbone.layer1.0.conv2, pyramid.direct"
-    assert {"network.pyramid.direct.weight", "classifier.weight.int8"} <= constants(made.int8)
+    assert {"network.pyramid.direct.weight", "classifier.weight.int8"} <= constants(made.models["tensorrt"])
 
 
 def test_a_layer_of_the_ranking_that_does_not_matter_is_not_kept(model):
@@ -295,5 +317,5 @@ def test_unknown_options_are_refused(model, options, message):
 def test_a_model_without_convolutions_is_refused():
     net = Net()
     model = net.model(net.image())
-    with pytest.raises(UserError, match="no convolution"):
+    with pytest.raises(UserError, match="no layer that int8 can compute"):
         search(model, Evaluation(model))

@@ -124,7 +124,7 @@ def test_a_run_trains_in_int8_where_quantizing_misses_and_resumes_it(tmp_path, m
     options = ["--no-baseline", "--int8.qat-steps=2", "--int8.val-images=1", "--int8.min-agreement=1"]
     config = parse([*RUN, *options, "--int8.max-drop=1", f"--out={tmp_path / 'run'}"])
     learned = []
-    make = int8.make_int8
+    make = int8.make_quantized
 
     def strict(bundle, data, options, say, ranges):
         learned.append(ranges)
@@ -132,7 +132,7 @@ def test_a_run_trains_in_int8_where_quantizing_misses_and_resumes_it(tmp_path, m
             raise GateFailed("int8 is over the budget")
         return make(bundle, data, options, say, ranges)
 
-    monkeypatch.setattr(int8, "make_int8", strict)
+    monkeypatch.setattr(int8, "make_quantized", strict)
     with pytest.raises(GateFailed, match="int8 is over the budget"):
         run(config)
 

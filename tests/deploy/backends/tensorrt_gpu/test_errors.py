@@ -132,7 +132,10 @@ def test_int8_that_is_none_is_refused(tmp_path):
     )
     assert build_ahead(folder)[0].sidecar.layers.int8_convolutions == 3
     folder = bundle_of(tmp_path / "float", model_int8=small_network("fp32"))
-    assert "computes none of its 3 convolutions in INT8; make the INT8 model again" in refused(folder)
+    assert (
+        "computes none of its 3 convolutions in INT8; make the model again (--precision int8 --redo)"
+        in refused(folder)
+    )
 
 
 def test_unexplained_failure_keeps_the_log(bundle, monkeypatch):
