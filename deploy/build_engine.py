@@ -68,7 +68,7 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
         _check_can_make(bundle, precision)
     verify_files(bundle, manifest, REPLACED[precision] if makes else ())
 
-    if makes and data and precision in FORMS:
+    if makes and data and precision in ("int8", "fp8"):
         form = "tensorrt" if compiler else "cpu"
         make_quantized(bundle, data, command.int8.options(budget, form, precision))
         _tell_of_little_int8(bundle / FORMS[precision][form], backend)
