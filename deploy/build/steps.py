@@ -122,16 +122,18 @@ def make_quantized(
     ]
     receipt = _measure(bundle, manifest, data, hops)
     require_passed(receipt)
-    record, picture = RECORDS[name]
-    files = {file: made.models[form] for form, file in FORMS[name].items()} | {
-        record: json_bytes(made.report)
-    }
-    if made.report.sensitivity:
-        files[picture] = sensitivity_svg(made.report).encode()
+    files = {file: made.models[form] for form, file in FORMS[name].items()} | _records(name, made.report)
     engines = [OrtEngine(model) if form == "cpu" else simulated(model) for form, model in made.models.items()]
     _extend(bundle, manifest, files, name, receipt, engines)
     say(f"{name}: quantized in {time.perf_counter() - start:.0f} s, added to {bundle}")
     return receipt, made.report
+
+
+def _records(precision: Precision, report: Report) -> dict[str, bytes]:
+    """The files that tell how a model was quantized."""
+    record, picture = RECORDS[precision]
+    files = {record: json_bytes(report)}
+    return files | {picture: sensitivity_svg(report).encode()} if report.sensitivity else files
 
 
 def make_fp16(bundle: Path, data: Path, say: Say = print) -> Receipt:

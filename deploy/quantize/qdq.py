@@ -71,7 +71,6 @@ def insert(
     grids = find_grids(graph, chosen.values())
     if missing := [root for root in grids.values() if not ranges.get(root, 0) > 0]:
         raise UserError(f"tensor {missing[0]} has no range above 0; calibrate all tensors of the layers")
-
     values = constants(graph)
     scales = {root: scale_above(np.float32(ranges[root] / format.largest)) for root in grids.values()}
     added: dict[str, np.ndarray | np.generic] = {_scale(root): scale for root, scale in scales.items()}
@@ -85,8 +84,8 @@ def insert(
             name, axis = f"{layer.name}.weight", weight_axis(node) if format.per_channel else None
             numbers, scale = quantize_weight(weight, bias_steps, axis, format)
             # ONNX allows zero points to be omitted or shared, but some transformations of ONNX Runtime fail on either.
-            zero = np.zeros(scale.shape, format.dtype)
-            added |= {f"{name}.{format.name}": numbers, _scale(name): scale, f"{name}.zero": zero}
+            added |= {f"{name}.{format.name}": numbers, _scale(name): scale}
+            added[f"{name}.zero"] = np.zeros(scale.shape, format.dtype)
             nodes.append(_dequantize(name, [_scale(name), f"{name}.zero"], format, axis))
             node.input[1] = _values(name)
         if node.output[0] not in untouched:
