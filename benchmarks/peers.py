@@ -31,6 +31,7 @@ OURS = (
     "edge-nano",
     "edge-small",
     "edge-medium",
+    "edge-small:depths=(2,2,2,2)",
     "pspnet/tf_efficientnet_lite0:output_stride=16,head_channels=128",
     "pspnet/resnet18:output_stride=16,head_channels=128",
     "pspnet/resnet50",
@@ -44,6 +45,10 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     if options.rounds < 1:
         raise UserError(f"--rounds {options.rounds}: must be 1 or more")
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads {options.threads}: must be 1 or more")
+    if not 0 <= options.quantile <= 1:
+        raise UserError(f"--quantile {options.quantile:g}: must be in 0..1")
     missing = missing_peers()
     names = [name for name in options.names or (*OURS, *PEERS) if name not in missing]
     absent = {name: missing[name] for name in options.names or PEERS if name in missing}
@@ -54,12 +59,13 @@ def main(argv: Sequence[str]) -> int:
     )
     if options.only_export:
         return 0
-    rows = measure(index, options.folder, options.rounds, options.cold and not index.alone)
+    cold = options.cold and not index.alone
+    rows = measure(index, options.folder, options.rounds, cold, options.threads, options.quantile)
     about = machine.describe()
     print(machine.summary(about), latency_table(rows, absent), cost_table(rows), sep="\n\n")
     if options.json:
         report = {"machine": about, "size": index.size, "classes": index.classes, "alone": index.alone}
-        report |= {"missing": absent} | {
+        report |= {"threads": options.threads, "quantile": options.quantile, "missing": absent} | {
             "peak": peak(rows),
             "rows": [asdict(row) for row in rows],
             "ratios": ratios(rows),
@@ -139,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=320, help="side of the square input in pixels (320)")
     parser.add_argument("--classes", type=int, default=11, help="classes (11)")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each engine, of 30 ms or more (20)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the engines (their own choice)")
+    parser.add_argument(
+        "--quantile", type=float, default=0.5, help="of the milliseconds; 0: the least disturbed (0.5)"
+    )
     parser.add_argument(
         "--alone", action="store_true", help="networks without upsampling and full-size labels"
     )

@@ -31,7 +31,7 @@ class Row:
     bytes: Mapping[str, int]
     """Size of the ONNX file by precision."""
     ms: Mapping[str, float]
-    """Median of one inference by backend and precision, such as "openvino int8"."""
+    """One inference by backend and precision, such as "openvino int8": the median, or another quantile."""
     p90: Mapping[str, float]
     first_result_s: Mapping[str, float]
     """Seconds from the start of a fresh process to its first labels, in the faster backend of each precision."""
@@ -51,7 +51,9 @@ Form = tuple[str, str]
 """A network's name, and the backend and precision that run it, such as "openvino int8"."""
 
 
-def measure(index: Index, folder: Path, rounds: int, cold: bool) -> list[Row]:
+def measure(
+    index: Index, folder: Path, rounds: int, cold: bool, threads: int | None = None, quantile: float = 0.5
+) -> list[Row]:
     """Time the bundles of a folder.
 
     Args:
@@ -59,17 +61,19 @@ def measure(index: Index, folder: Path, rounds: int, cold: bool) -> list[Row]:
         folder: the folder.
         rounds: turns of each network, backend and precision.
         cold: also start each network in a fresh process, in the faster backend of each precision.
+        threads: of the engines; None: their own choice.
+        quantile: of the milliseconds that `Row.ms` reports; a low one is little disturbed by other load.
     """
     image = noise_image(color_spec(index.size), 0)
     opened = engine_of if index.alone else open_cpu  # alone, labels have the stride of the scores
     calls = {
         (entry.name, setting.name): partial(opened(folder / entry.bundle, setting).run, image[None])
         for entry in index.networks
-        for setting in settings()
+        for setting in settings(threads)
     }
     times = in_turns(calls, rounds, seconds=TURN)
     calls.clear()  # the engines' threads and memory, before the fresh processes
-    rows = [_row(entry, folder / entry.bundle, times) for entry in index.networks]
+    rows = [_row(entry, folder / entry.bundle, times, quantile) for entry in index.networks]
     if not cold:
         return rows
     return [
@@ -77,20 +81,20 @@ def measure(index: Index, folder: Path, rounds: int, cold: bool) -> list[Row]:
     ]
 
 
-def settings() -> list[Setting]:
+def settings(threads: int | None = None) -> list[Setting]:
     """The backends and precisions of this machine: fp32 and INT8 on all, bf16 where CPU and OpenVINO have it."""
     backends = installed()
-    found = [Setting(backend, precision) for precision in PRECISIONS for backend in backends]
+    found = [Setting(backend, precision, threads) for precision in PRECISIONS for backend in backends]
     if "openvino" in backends and computes_bf16():
-        found.append(Setting("openvino", BF16))
+        found.append(Setting("openvino", BF16, threads))
     return found
 
 
-def _row(entry: Entry, bundle: Path, times: Mapping[Form, Sequence[float]]) -> Row:
+def _row(entry: Entry, bundle: Path, times: Mapping[Form, Sequence[float]], quantile: float) -> Row:
     own = {form: values for (name, form), values in times.items() if name == entry.name}
-    p50, p90 = ({form: float(np.percentile(v, q)) for form, v in own.items()} for q in (50, 90))
+    ms, p90 = ({form: float(np.quantile(v, q)) for form, v in own.items()} for q in (quantile, 0.9))
     sizes = {precision: (bundle / CPU_MODELS[precision]).stat().st_size for precision in PRECISIONS}
-    return Row(entry.name, entry.parameters, entry.macs, sizes, p50, p90, {}, {})
+    return Row(entry.name, entry.parameters, entry.macs, sizes, ms, p90, {}, {})
 
 
 def _started(row: Row, bundle: Path, image: np.ndarray) -> Row:

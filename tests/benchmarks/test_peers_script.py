@@ -72,6 +72,13 @@ def test_export_then_time_again(tmp_path, capsys, monkeypatch):
     assert f"{REFERENCE}: not measured, needs pip install ultralytics" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no edge/5; run without --again"):
         main(["edge/5", *common])
+    main([*common, "--rounds", "3", "--threads", "1", "--quantile", "0", "--json", str(report)])
+    fastest = json.loads(report.read_text())
+    assert (fastest["threads"], fastest["quantile"], written["threads"]) == (1, 0, None)
+    assert all(ms < fastest["rows"][1]["p90"][form] for form, ms in fastest["rows"][1]["ms"].items())
+    for mistake in (["--threads", "0"], ["--quantile", "1.5"], ["--rounds", "0"]):
+        with pytest.raises(UserError, match=f"{mistake[0]} {mistake[1]}: must be"):
+            main([*common, *mistake])
 
 
 def test_networks_alone_predict_at_their_own_stride(tmp_path):
