@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from deploy.errors import UserError
-from student.edge import EdgeNet
+from student.edge import DEPTHS, EdgeNet
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Layout:
     """A layout; the fields are options of `student.edge.EdgeNet`."""
 
     width: int
-    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    depths: tuple[int, ...] = DEPTHS
     stride: int = 32
     channels: int | None = None
     """Channels of the decoder; None = those that the network takes by default."""
@@ -20,7 +20,7 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """Short text, such as `w24 2-2-2-2 s32 2×48 to 8`: width, depths, last stride, decoder, output's stride."""
+        """Short text, such as `w24 1-1-1-1 s32 2×48 to 8`: width, depths, last stride, decoder, output's stride."""
         depths = "-".join(map(str, self.depths))
         return f"w{self.width} {depths} s{self.stride} {self.convolutions}×{self._channels} to {self.output_stride}"
 
@@ -52,15 +52,18 @@ LAYOUTS = (
     Layout(24),
     Layout(16),
     Layout(32),
-    Layout(24, (1, 2, 3, 2)),
-    Layout(24, (1, 1, 1, 1)),
+    Layout(20),
     Layout(24, convolutions=1),
+    Layout(24, channels=24),
+    Layout(16, convolutions=1),
+    Layout(24, stride=16),
+    Layout(24, channels=24, output_stride=4),
+    Layout(16, (2, 2, 2, 2)),
+    Layout(24, (2, 2, 2, 2)),
+    Layout(32, (2, 2, 2, 2)),
+    Layout(24, (1, 2, 3, 2)),
     Layout(16, (1, 2, 4, 1)),
-    Layout(32, (1, 1, 1, 1), channels=48),
-    Layout(16, stride=16),
     Layout(24, (1, 2, 4, 1)),
-    Layout(24, convolutions=1, channels=24, output_stride=4),
-    Layout(16, (1, 2, 3, 2), convolutions=1, channels=48),
 )
 """The listed sizes first, then one change after another."""
 

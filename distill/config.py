@@ -31,6 +31,8 @@ class ModelConfig:
     """Finer outputs for small objects and maps: of PSPNet at half of the image size, of EdgeNet at a quarter.
     Default: this, or EdgeNet's `output_stride` 2, where the training labels ask for it (see
     `distill.pipeline.resolution`)."""
+    depths: tuple[int, int, int, int] | None = None
+    """Residual blocks of EdgeNet's four stages. Default: those of its weights file, or else 1 1 1 1."""
     align_corners: bool = False
     """Upsample the averages of PSPNet's pyramid with aligned corners, as semseg's published networks do."""
     contract_dilation: bool = True
@@ -49,6 +51,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         # "student" stands for both networks in messages
         at_least(1, "student", "head-channels", self.head_channels)
+        at_least(1, "student", "depths", min(self.depths or (1,)))
         require(
             0 <= self.dropout < 1, "student", "dropout", f"{self.dropout}: must be at least 0 and below 1"
         )

@@ -19,6 +19,7 @@ from distill.config import DataConfig, DistillConfig, ModelConfig
 from distill.data.fingerprint import Fingerprint, differences, fingerprint
 from distill.data.splits import Splits
 from distill.export_config import Int8Config
+from student.zoo import unrecorded_depths
 
 SETTINGS = "config.json"
 ORIGIN = "origin.json"
@@ -59,7 +60,7 @@ ADDED: dict[str, object] = {
     )
     for field in fields
 }
-"""Fields that runs of before do not have, with the values by which they were run."""
+"""Fields that runs of before do not have, with the values by which they were run; `stored_settings` adds the depths."""
 
 
 class Configuration(Protocol):
@@ -108,13 +109,11 @@ def holds_run(config: Configuration, computed: dict[str, object]) -> bool:
     Raises:
         UserError: as `claim_folder` does.
     """
-    path = config.out / SETTINGS
-    if not path.exists():
+    if not (config.out / SETTINGS).exists():
         return False
     require_resume(config)
     asked = settings(config) | computed
-    added = {name: value for name, value in ADDED.items() if name in asked}
-    stored = added | read_record(path, dict[str, Any], RESTART)
+    stored = {name: value for name, value in ADDED.items() if name in asked} | stored_settings(config)
     different = [name for name in sorted({*asked, *stored}) if asked.get(name) != stored.get(name)]
     if different:
         name = different[0]
@@ -123,6 +122,24 @@ def holds_run(config: Configuration, computed: dict[str, object]) -> bool:
             f" ({name} was {stored.get(name)}, is {asked.get(name)}); use the same, or another --out"
         )
     return True
+
+
+def stored_settings(config: Configuration) -> dict[str, Any]:
+    """The settings of a run that is resumed, by dotted field name, with the depths of networks of before these existed.
+
+    Empty for a new run.
+
+    Raises:
+        UserError: their file is damaged.
+    """
+    path = config.out / SETTINGS
+    if not (config.resume and path.exists()):
+        return {}
+    stored = read_record(path, dict[str, Any], RESTART)
+    for part in ("teacher", "student"):
+        if arch := stored.get(f"{part}.arch"):
+            stored.setdefault(f"{part}.depths", list(unrecorded_depths(arch)))
+    return stored
 
 
 class Origin(msgspec.Struct, frozen=True):

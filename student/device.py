@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from student.edge import EdgeNet, fold_branches
+from student.branches import fold_branches
+from student.edge import EdgeNet
 from student.subpixel import subpixel_form
 from teacher.fold import fold_pyramid
 from teacher.pspnet import PSPNet, PyramidPooling

@@ -2,90 +2,34 @@
 
 Residual blocks (He et al., CVPR 2016, arXiv:1512.03385) down to stride 32, global context from a few pooled cells, and
 a light top-down decoder (Lin et al., CVPR 2017, arXiv:1612.03144) to stride 8, or to stride 4 or 2 for details. In
-training each 3×3 convolution has a 1×1 branch beside it, each with its own batch norm (Ding et al., CVPR 2021,
-arXiv:2101.03697, without the identity branch, whose batch norm quantizes badly: Chu et al., AAAI 2024,
-arXiv:2212.01593). `fold_branches` makes one convolution with a bias of them.
+training each 3×3 convolution has a 1×1 branch beside it (`student.branches`).
 """
 
-import copy
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deploy.errors import UserError
+from student.branches import Branches, Pointwise
 from teacher.pooling import exact_adaptive_avg_pool
 from teacher.pspnet import Output, aux_head
 
 CONTEXT_BINS = (1, 3)
 """Cells along each axis of the pooled context."""
 STAGES = 4
+DEPTHS = (1, 1, 1, 1)
+"""Residual blocks of each stage by default: layers take time in INT8 even where they have few operations."""
+FORMER_DEPTHS = (2, 2, 2, 2)
+"""Blocks of each stage in the networks of files that do not record them: those written while this was the default."""
 STRIDES = (2, 4, 8)
 """Strides that the output can have: of the stem and of the first two stages."""
-
-
-class Pointwise(nn.Module):
-    """A 1×1 convolution and a batch norm: N×C×h×w → N×O×⌈h/s⌉×⌈w/s⌉.
-
-    The stride is a slice: in channels-last memory, the weight gradient of a strided 1×1 convolution of fewer than 16
-    channels writes beyond its memory on some CPUs (torch 2.14.1).
-
-    Args:
-        in_channels: C.
-        out_channels: O.
-        stride: s, 1 or 2.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.stride = stride
-        self.convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        return self.norm(self.convolution(x))
-
-    def folded(self) -> nn.Conv2d:
-        """One strided 1×1 convolution that computes the same in evaluation mode."""
-        point = fuse_conv_bn_eval(self.convolution.eval(), self.norm.eval())
-        point.stride = (self.stride, self.stride)
-        return point
-
-
-class Branches(nn.Module):
-    """A 3×3 and a 1×1 convolution, each with a batch norm, added up: N×C×h×w → N×O×⌈h/s⌉×⌈w/s⌉.
-
-    Args:
-        in_channels: C.
-        out_channels: O.
-        stride: s, 1 or 2.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.wide = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.wide_norm = nn.BatchNorm2d(out_channels)
-        self.point = Pointwise(in_channels, out_channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.wide_norm(self.wide(x)) + self.point(x)
-
-    def folded(self) -> nn.Conv2d:
-        """One 3×3 convolution that computes the same in evaluation mode."""
-        wide = fuse_conv_bn_eval(self.wide.eval(), self.wide_norm.eval())
-        point = self.point.folded()
-        assert wide.bias is not None
-        assert point.bias is not None
-        with torch.no_grad():
-            wide.weight += F.pad(point.weight, (1, 1, 1, 1))
-            wide.bias += point.bias
-        return wide
+BLOCK = re.compile(r"(?:backbone\.)?stages\.(\d+)\.(\d+)\.")
+"""Stage and block in the name of a tensor."""
 
 
 class Block(nn.Module):
@@ -206,7 +150,7 @@ class EdgeNet(nn.Module):
         aux: bool = True,
         output_stride: int = 8,
         detail: bool = False,
-        depths: Sequence[int] = (2, 2, 2, 2),
+        depths: Sequence[int] = DEPTHS,
         stride: int = 32,
         channels: int | None = None,
         convolutions: int = 2,
@@ -251,14 +195,11 @@ def edge_net(width: str, in_channels: int, num_outputs: int, **options: Any) -> 
     return EdgeNet(in_channels, num_outputs, width=int(width), **options)
 
 
-def fold_branches(network: EdgeNet) -> EdgeNet:
-    """Return a copy of a network for inference that computes the same, each `Branches` as one convolution."""
-    folded = copy.deepcopy(network).eval()
-    for kind in (Branches, Pointwise):  # the outer ones first
-        for name, module in list(folded.named_modules()):
-            if isinstance(module, kind):
-                folded.set_submodule(name, module.folded())
-    return folded
+def depths_of(names: Iterable[str]) -> tuple[int, ...] | None:
+    """Residual blocks of each stage of the EdgeNet whose tensors have these names; None for other networks."""
+    blocks = {match.groups() for name in names if (match := BLOCK.match(name))}
+    counts = Counter(int(stage) for stage, _ in blocks)
+    return tuple(counts[stage] for stage in range(STAGES)) if counts.keys() == {*range(STAGES)} else None
 
 
 class Size(NamedTuple):

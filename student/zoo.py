@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deploy.errors import UserError
 from student.deeplab import DeepLabV3Plus
-from student.edge import SIZES, EdgeNet, edge_net
+from student.edge import DEPTHS, FORMER_DEPTHS, SIZES, EdgeNet, edge_net
 from student.ggcnn import GGCNN, GGCNN2
 from student.grconvnet import GRConvNet
 from student.unet import UNet
@@ -107,8 +107,9 @@ COMMON: Mapping[str, object] = {
     "pretrained": False,
     "align_corners": False,
     "contract_dilation": True,
+    "depths": DEPTHS,
 }
-"""Options that a configuration sets for every network, with their defaults, which are those of PSPNet."""
+"""Options that a configuration sets for every network, with their defaults: those of PSPNet, and EdgeNet's `depths`."""
 
 
 def build_network(arch: str, in_channels: int, num_outputs: int, **options: object) -> nn.Module:
@@ -156,6 +157,15 @@ def has_option(arch: str, option: str) -> bool:
         UserError: no network has this name.
     """
     return option in _network(arch).options
+
+
+def unrecorded_depths(arch: str) -> tuple[int, ...]:
+    """The `depths` of the network called `arch` in a run, checkpoint or measurement that does not record them.
+
+    Raises:
+        UserError: no network has this name.
+    """
+    return FORMER_DEPTHS if has_option(arch, "depths") else DEPTHS
 
 
 def finer_outputs(arch: str) -> tuple[Mapping[str, Any], ...]:

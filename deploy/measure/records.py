@@ -15,7 +15,8 @@ from deploy.errors import UserError
 from deploy.files.json_files import one_line, read_json
 
 CANDIDATES = "candidates.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2: `edge` networks without the option `depths` have one residual block a stage. Before, they had two."""
 
 Option = bool | int | float | str | tuple
 """A value of a network's option; a tuple is of whole numbers, such as depths=(2, 2, 2, 2)."""
@@ -157,6 +158,26 @@ def _read(path: Path, kind: type[Record], command: str) -> Record:
             f"{path}: has schema version {version}, this edgedistill reads {SCHEMA_VERSION}; upgrade edgedistill"
         )
     try:
-        return msgspec.convert(raw, kind)
+        found = msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {one_line(error)}; make it again: {command}") from error
+    return found if found.schema_version == SCHEMA_VERSION else _of_version_1(found)
+
+
+def _of_version_1(found: Record) -> Record:
+    """A record of version 1 as version 2 writes it."""
+
+    def renewed(one: Candidate) -> Candidate:
+        if not one.arch.startswith("edge"):
+            return one
+        return msgspec.structs.replace(one, options={"depths": (2, 2, 2, 2), **one.options})
+
+    if isinstance(found, Candidates):
+        listed = tuple(renewed(one) for one in found.candidates)
+        return msgspec.structs.replace(found, candidates=listed, schema_version=SCHEMA_VERSION)
+    rows = []
+    for row in found.rows:
+        candidate = row.candidate and renewed(row.candidate)
+        name = row.name if candidate is None else candidate.name
+        rows.append(msgspec.structs.replace(row, name=name, candidate=candidate))
+    return msgspec.structs.replace(found, rows=tuple(rows), schema_version=SCHEMA_VERSION)

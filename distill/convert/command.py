@@ -3,16 +3,14 @@
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from deploy.errors import UserError
 from distill.config import ModelConfig
 from distill.data.datasets.folder import ClassEntry, read_classes
 from distill.data.datasets.pairs import RGB_CHANNELS
 from distill.training.checkpoint import Meta, pack, save_checkpoint
-from distill.training.checkpoint_metadata import FIELDS
+from distill.training.checkpoint_metadata import recorded_options
 from student.zoo import build_network
 from teacher.mmseg_config import Described, described
 from teacher.published import Project, Published, load_published, read_published
@@ -42,10 +40,12 @@ def main(argv: Sequence[str]) -> int:
     model, origins = _model(published, options, says)
     mean, std = _normalization(options, says)
     classes = _classes(options.classes, says, published.outputs, source)
-    network = build_network(num_outputs=len(classes), in_channels=3, aux=published.aux, **_options(model))
+    network = build_network(
+        num_outputs=len(classes), in_channels=3, aux=published.aux, **recorded_options(model)
+    )
     count = load_published(network, published, name)
     meta: Meta = {
-        "model": _options(model) | {"aux": published.aux},
+        "model": recorded_options(model) | {"aux": published.aux},
         "channels": list(RGB_CHANNELS),
         "classes": list(classes),
         "mean": list(mean),
@@ -78,10 +78,6 @@ def _model(
 
 def _usual(project: Project) -> str:
     return f"usual for {project}"
-
-
-def _options(model: ModelConfig) -> dict[str, Any]:
-    return {name: value for name, value in asdict(model).items() if name in FIELDS}
 
 
 def _normalization(

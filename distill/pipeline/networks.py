@@ -5,6 +5,7 @@ from torch import nn
 from distill.config import ModelConfig, RunConfig
 from distill.data.splits import Splits
 from distill.tasks.task import TrainingTask
+from student.edge import DEPTHS
 from student.zoo import build_network
 from teacher.weights import load_weights
 
@@ -14,7 +15,8 @@ def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: Tra
 
     Args:
         config: configuration of the run.
-        model: the network's part of it; an open `detail` counts as False, `prepare` has decided on it before.
+        model: the network's part of it; an open `detail` counts as False and open `depths` as the
+            default; `prepare` has decided on both before.
         splits: the data set.
         task: what the network is for.
 
@@ -34,6 +36,7 @@ def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: Tra
         pretrained=model.pretrained,
         align_corners=model.align_corners,
         contract_dilation=model.contract_dilation,
+        depths=model.depths or DEPTHS,
     )
     if model.weights is not None:
         load_weights(network, model.weights, channels)

@@ -15,6 +15,7 @@ from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
+from distill.pipeline.depths import with_depths
 from distill.pipeline.initial_weights import check_initial_weights, check_whole, with_normalization
 from distill.pipeline.networks import new_network
 from distill.pipeline.resolution import with_detail
@@ -50,6 +51,7 @@ def prepare(config: RunConfig) -> RunContext:
     task = task_of(config, splits)
     check_data(config, splits, task, terms)
     config, adjusted = fit_crop(config)
+    config, kept = with_depths(config)
     config, lines = with_detail(config, splits, task)
     check_initial_weights(config, splits)
     check_networks(config, splits, task, terms)
@@ -60,7 +62,7 @@ def prepare(config: RunConfig) -> RunContext:
             check_networks(with_student(config, choice), splits, task, terms)
         claim_folder(config, computed_by(accelerator))
         with working("comparing the data", say):
-            lines = [*adjusted, *lines, *check_origin(config.out, splits)]
+            lines = [*adjusted, *kept, *lines, *check_origin(config.out, splits)]
         write_choice(config, choice)
         for line in lines:
             say(line)

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig
 from distill.data.splits import Splits
 from distill.data.structures import Ceiling, Structures
-from distill.run_folder import RESTART, SETTINGS
+from distill.run_folder import stored_settings
 from distill.tasks.task import TrainingTask
 from distill.training.checkpoint_metadata import find_metadata
 from distill.training.log import say
@@ -226,10 +225,7 @@ def _in_form(model: ModelConfig, form: Mapping[str, Any] | None) -> ModelConfig:
 
 def _decided_before(config: RunConfig) -> dict[str, Mapping[str, Any]]:
     """What a run that is resumed has decided, by network."""
-    path = config.out / SETTINGS
-    if not (config.resume and path.exists()):
-        return {}
-    stored = read_record(path, dict[str, Any], RESTART)
+    stored = stored_settings(config)
     fields = ("detail", "output_stride")
     found = {name: {one: stored.get(f"{name}.{one}") for one in fields} for name in ("teacher", "student")}
     return {name: form for name, form in found.items() if isinstance(form["detail"], bool)}

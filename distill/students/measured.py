@@ -15,6 +15,7 @@ from deploy.measure.machine import summary
 from deploy.measure.timing import measure_bundles
 from distill import run as command
 from distill.export_config import ExportConfig
+from distill.pipeline.depths import with_depths
 from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import candidates_of, target_of
 from distill.selection.untrained import Target, Untrained, segmentation_target, write_candidates
@@ -71,8 +72,9 @@ def of_run(argv: Sequence[str]) -> Found:
     config = command.parse(argv, "edgedistill students --run")
     splits = open_splits(config.data, config.seed)
     task = task_of(config, splits)
+    config, kept = with_depths(config)
     config, lines = with_detail(config, splits, task)
-    for line in lines:
+    for line in (*kept, *lines):
         say(line)
     return candidates_of(config, splits, task), target_of(config, splits, task)
 

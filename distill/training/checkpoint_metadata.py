@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,7 +13,8 @@ from distill.config import ModelConfig
 from distill.data.stats import Stats
 from distill.tasks.task import PreparedData
 from distill.training.checkpoint import Meta, load_network, read_meta
-from student.zoo import build_network
+from student.edge import DEPTHS
+from student.zoo import build_network, has_option, unrecorded_depths
 
 FIELDS = ("arch", "output_stride", "head_channels", "detail", "align_corners", "contract_dilation")
 TOLERANCE = 0.05
@@ -29,8 +31,7 @@ def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Me
     """
     splits, stats = data.splits, data.stats
     return {
-        "model": {name: value for name, value in asdict(model).items() if name in FIELDS}
-        | {"detail": bool(model.detail), "aux": aux},
+        "model": recorded_options(model) | {"aux": aux},
         "channels": list(splits.channels),
         "classes": [info.name for info in splits.classes],
         "mean": list(stats.mean),
@@ -38,6 +39,15 @@ def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Me
         "normalize": stats.normalize,
         **data.task.metadata(stats),
     }
+
+
+def recorded_options(model: ModelConfig) -> dict[str, Any]:
+    """The architecture of a network and those of its options that shape it, as `build_network` takes them."""
+    found = {name: value for name, value in asdict(model).items() if name in FIELDS}
+    found["detail"] = bool(model.detail)
+    if has_option(model.arch, "depths"):
+        found["depths"] = model.depths or DEPTHS
+    return found
 
 
 def check_metadata(path: Path, meta: Meta, data: PreparedData) -> None:
@@ -121,7 +131,9 @@ def network_from(path: Path, data: PreparedData) -> nn.Module:
     meta = require_metadata(path)
     check_metadata(path, meta, data)
     outputs, channels = data.task.outputs, len(data.splits.channels)
-    network = build_network(num_outputs=outputs, in_channels=channels, **meta["model"])
+    options = dict(meta["model"])
+    options["depths"] = tuple(options.get("depths", unrecorded_depths(options["arch"])))
+    network = build_network(num_outputs=outputs, in_channels=channels, **options)
     load_network(network, path)
     return network
 

@@ -58,7 +58,7 @@ def test_layouts_begin_with_the_listed_sizes_and_have_names():
 
 @pytest.mark.slow
 def test_trains_for_equal_cpu_time_and_resumes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("benchmarks.design_layouts.LAYOUTS", (Layout(4), Layout(4, (1, 1, 1, 1))))
+    monkeypatch.setattr("benchmarks.design_layouts.LAYOUTS", (Layout(4), Layout(4, (1, 1, 2, 1))))
     monkeypatch.setattr("benchmarks.design_costs.TURNS", 1)
     monkeypatch.setattr("benchmarks.design_costs.find_spec", lambda _: None)
     command = [*RUN, "--data.synthetic-counts", "8", "2", "2", "--minutes", "0.01", "--size", "64"]

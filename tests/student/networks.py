@@ -37,3 +37,15 @@ def settled(network: nn.Module, images: Tensor) -> nn.Module:
     with torch.no_grad():
         network.train()(images)
     return network.eval()
+
+
+def unsettled(network: nn.Module) -> nn.Module:
+    """The network in float64, with arbitrary statistics and affine weights in all batch norms."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            ranges = ((module.weight, 0.5, 1.5), (module.running_var, 0.5, 2))
+            for tensor, low, high in (*ranges, (module.bias, -1, 1), (module.running_mean, -1, 1)):
+                assert tensor is not None
+                tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+    return network.double().eval()

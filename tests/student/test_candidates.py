@@ -59,8 +59,9 @@ def test_families_and_options_are_read():
     assert members_named("edge-small:detail=True") == [("edge-small", {"detail": True})]
     assert members_named("edge:detail=True") == [(arch, {"detail": True}) for arch in FAMILIES["edge"]]
     assert members_named("unet") == [("unet", {})]
-    text = "edge/16:depths=(1, 1, 1, 1),stride=16"
-    assert members_named(text) == [("edge-nano", {"depths": (1, 1, 1, 1), "stride": 16})]
+    text = "edge/16:depths=(2, 2, 2, 2),stride=16"
+    assert members_named(text) == [("edge-nano", {"depths": (2, 2, 2, 2), "stride": 16})]
+    assert members_named("edge/16:depths=(1, 1, 1, 1)") == [("edge-nano", {})]  # the default
 
 
 def test_options_at_their_defaults_are_left_out():

@@ -5,31 +5,11 @@ import torch
 from torch import nn
 
 from deploy.errors import UserError
+from student.branches import Branches, fold_branches
 from student.device import folded
-from student.edge import SIZES, Branches, Context, EdgeNet, fold_branches
+from student.edge import DEPTHS, FORMER_DEPTHS, SIZES, Context, EdgeNet, depths_of
 from student.zoo import build_network, count_macs, count_parameters
-
-
-def unsettled(network: nn.Module) -> nn.Module:
-    """The network in float64, with arbitrary statistics and affine weights in all batch norms."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            ranges = ((module.weight, 0.5, 1.5), (module.running_var, 0.5, 2))
-            for tensor, low, high in (*ranges, (module.bias, -1, 1), (module.running_mean, -1, 1)):
-                assert tensor is not None
-                tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
-    return network.double().eval()
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [(8, 8), (9, 12), (1, 1)])
-def test_two_branches_are_one_convolution(stride, size):
-    branches = unsettled(Branches(3, 5, stride))
-    image = torch.randn(2, 3, *size, dtype=torch.float64)
-    assert isinstance(branches, Branches)
-    torch.testing.assert_close(branches.folded()(image), branches(image), rtol=0, atol=1e-12)
-
+from tests.student.networks import unsettled
 
 LAYOUTS = [
     {},
@@ -67,7 +47,7 @@ def test_context_is_a_convolution_of_the_concatenated_pyramid():
 
 @pytest.mark.parametrize(
     ("name", "parameters", "macs"),
-    [("edge-nano", 0.734e6, 0.262e9), ("edge-small", 1.649e6, 0.581e9), ("edge-medium", 2.931e6, 1.025e9)],
+    [("edge-nano", 0.3415e6, 0.144e9), ("edge-small", 0.767e6, 0.315e9), ("edge-medium", 1.362e6, 0.553e9)],
 )
 def test_parameters_and_operations_are_those_documented(name, parameters, macs):
     network = fold_branches(build_network(name, 3, 11))  # pyright: ignore[reportArgumentType]
@@ -117,6 +97,13 @@ def test_options_set_strides_and_channels_of_the_maps(options, finest, deepest, 
     assert output.features["layer4"].shape == (2, 48, -(-height // deepest), -(-width // deepest))
     assert output.aux is not None
     assert output.aux.shape == (2, 5, 19, 19)
+
+
+@pytest.mark.parametrize("depths", [DEPTHS, FORMER_DEPTHS, (3, 1, 2, 11)])
+def test_depths_are_read_from_the_names_of_the_tensors(depths):
+    assert depths_of(EdgeNet(3, 2, width=1, depths=depths).state_dict()) == depths
+    assert depths_of(build_network("unet", 3, 2).state_dict()) is None
+    assert depths_of([]) is None
 
 
 def test_depths_are_residual_blocks_of_the_stages():

@@ -8,7 +8,7 @@ import torch
 
 from deploy.errors import UserError
 from distill.config import ModelConfig
-from student.edge import EdgeNet
+from student.edge import DEPTHS, EdgeNet
 from student.unet import UNet
 from student.zoo import (
     COMMON,
@@ -94,7 +94,8 @@ class TestOptions:
         config = ModelConfig("unet")
         assert config.detail is None  # open: a run decides
         assert {name: getattr(config, name) for name in self.COMMON} == self.COMMON | {"detail": None}
-        assert self.COMMON == COMMON
+        assert config.depths is None  # open as well
+        assert COMMON == self.COMMON | {"depths": DEPTHS}
 
     @pytest.mark.parametrize("network", [*FAMILIES.values(), *STUDENTS.values()], ids=[*FAMILIES, *STUDENTS])
     def test_listed_options_are_the_keywords_of_the_constructor(self, network):

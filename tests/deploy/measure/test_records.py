@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from deploy.errors import UserError
@@ -53,10 +54,27 @@ def test_the_fastest_form_is_looked_for_in_the_precisions_asked_for():
     assert one.fastest(("fp32",)) is None
 
 
+def test_edge_networks_of_version_1_have_two_blocks_a_stage(tmp_path):
+    former = (2, 2, 2, 2)
+    deep = row("edge/20", 0.4, timed(2.0), options={"depths": (1, 1, 1, 1)})
+    other = row("unet", 0.4, timed(2.0), options={"width": 4})
+    write_json(
+        tmp_path / "old.json", msgspec.structs.replace(measurement(*EDGE.rows, deep, other), schema_version=1)
+    )
+    *edge, given, unet = read_measurement(tmp_path / "old.json").rows
+    assert [one.candidate and one.candidate.options for one in edge] == [{"depths": former}] * 3
+    assert edge[0].name == "edge-medium:depths=(2, 2, 2, 2)"
+    assert (given, unet) == (deep, other)
+    listed = (Candidate("edge/20", {"detail": True}, 10, 20, "a.bundle"),)
+    write_json(tmp_path / CANDIDATES, Candidates(listed, schema_version=1))
+    [one] = read_candidates(tmp_path).candidates
+    assert one.options == {"depths": former, "detail": True}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda raw: raw.update(schema_version=2), "schema version 2, this edgedistill reads 1; upgrade"),
+        (lambda raw: raw.update(schema_version=3), "schema version 3, this edgedistill reads 2; upgrade"),
         (
             lambda raw: raw.update(rows=[]),
             r"`array` of length >= 1 - at `\$.rows`; make it again: edgedistill",

@@ -25,6 +25,7 @@ from distill.training.checkpoint_metadata import (
     network_from,
     require_metadata,
 )
+from student.edge import FORMER_DEPTHS
 from student.zoo import build_network
 from tests.distill.tiny import prepared_data
 
@@ -55,6 +56,17 @@ def test_a_checkpoint_is_enough_to_build_its_network(checkpoint, splits):
     assert again.state_dict().keys() == network.state_dict().keys()
     image = torch.randn(1, 2, 64, 64)
     assert torch.equal(again.eval()(image).logits, network.eval()(image).logits)
+
+
+def test_a_checkpoint_from_before_depths_were_recorded_has_two_blocks_a_stage(tmp_path, splits):
+    data = prepared_data(splits, STATS)
+    model = ModelConfig("edge/4", depths=FORMER_DEPTHS)
+    network, path = build_network(model.arch, 2, 2, depths=FORMER_DEPTHS), tmp_path / "best.safetensors"
+    meta = checkpoint_metadata(model, True, data)
+    assert meta["model"]["depths"] == FORMER_DEPTHS
+    del meta["model"]["depths"]
+    save_checkpoint(path, pack("model", network.state_dict()), {"step": 1, **meta})
+    assert network_from(path, data).state_dict().keys() == network.state_dict().keys()
 
 
 @pytest.mark.parametrize(
