@@ -1,16 +1,14 @@
-"""What `auto` chooses: a TensorRT engine that fits this machine, else the fastest way to run on the CPU that is right.
+"""What `auto` chooses: the fastest TensorRT engine that fits this machine, else the fastest way to run on the CPU.
 
-On the CPU every backend is measured once in every precision that passed its gate (`deploy.backends.proof`), then with
-other numbers of threads (`deploy.backends.race`). The choice is remembered (`deploy.backends.choice`) for this machine,
-these packages and these settings. INT8 is not taken for its name: on CPUs without VNNI it may be slower than fp32.
+Engines are measured by `deploy.backends.auto_gpu`. On the CPU every backend is measured once in every precision that
+passed its gate (`deploy.backends.proof`), then with other numbers of threads (`deploy.backends.race`). The choice is
+remembered (`deploy.backends.choice`) for this machine, these packages and these settings. INT8 is not taken for its
+name: on CPUs without VNNI it may be slower than fp32.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
 
 from deploy import host
 from deploy.backends import race
@@ -26,12 +24,8 @@ from deploy.backends.setting import BF16, Setting, computes_bf16, variants
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import SUFFIX, engines_folder, list_engines
-from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, Manifest
 from deploy.errors import UserError, warn, warn_once
-
-GOLDEN_IMAGES = 4
-"""Golden images that a backend is checked on, at most."""
 
 
 def open_best(folder: Path, threads: int | None, precision: str, gpu: GpuOptions = DEFAULT) -> Engine:
@@ -40,13 +34,11 @@ def open_best(folder: Path, threads: int | None, precision: str, gpu: GpuOptions
     A TensorRT engine that exists but cannot be used is skipped with a warning that says why.
     """
     damaged: list[str] = []
-    for backend in tensorrt_here(folder, precision, damaged, gpu.device):
-        from deploy.backends.tensorrt_gpu.engine import open_trt  # start-up time: most devices have no GPU
+    if backends := tensorrt_here(folder, precision, damaged, gpu.device):
+        from deploy.backends.auto_gpu import open_fastest  # start-up time: most devices have no GPU
 
-        try:
-            return open_trt(folder, backend, precision, options=gpu)
-        except UserError as refusal:
-            warn(f"{refusal}; running without it")
+        if engine := open_fastest(folder, backends, precision, gpu):
+            return engine
     for reason in damaged[:1]:
         warn(f"{reason}; running on the CPU")
     return open_best_cpu(folder, threads, precision)
@@ -117,7 +109,7 @@ def open_best_cpu(folder: Path, threads: int | None, precision: str) -> Engine:
     tune = can_remember(folder) and len(engines) == len(settings)  # a backend that failed may be repaired
     if len(engines) == 1 and not (tune and variants(settings[0])):
         return next(iter(engines.values()))
-    choice, engine = choose(folder, engines, _golden(folder, manifest), tune)
+    choice, engine = choose(folder, engines, race.read_golden_of(folder, manifest), tune)
     if len(engines) == len(settings):
         remember(folder, manifest, wanted, choice)
         if isinstance(engine, OvEngine) and can_remember(folder):
@@ -218,14 +210,3 @@ def _open_all(folder: Path, settings: Iterable[Setting]) -> dict[Setting, Engine
     for reason in dict.fromkeys(map(str, errors)):
         warn(f"{reason}; running without it")
     return engines
-
-
-def _golden(folder: Path, manifest: Manifest) -> Golden:
-    """The golden inputs and labels; zeros and no labels if no golden file fits."""
-    spec = manifest.input
-    size, channels = (spec.height, spec.width), len(spec.channels)
-    zeros = np.zeros((1, *size, channels) if spec.layout == "NHWC" else (1, channels, *size), spec.dtype)
-    with suppress(UserError):
-        golden = read_golden(folder, manifest)
-        return Golden(golden["inputs"][:GOLDEN_IMAGES], golden["labels"][:GOLDEN_IMAGES])
-    return Golden(zeros, None)

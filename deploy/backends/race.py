@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -9,7 +11,9 @@ import numpy as np
 from deploy.backends.engine import Engine
 from deploy.backends.proof import passes
 from deploy.backends.setting import Setting
+from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import Manifest
+from deploy.errors import UserError
 
 SECONDS = 1.0
 """About how long to measure, not counting the warm-up runs."""
@@ -23,6 +27,9 @@ NEAR = 1.03
 """Times the smallest time within which fewer threads are preferred: they leave cores to the program, or save power."""
 CONTENDER = 1.3
 """Times the smallest time within which the fastest setting of another backend is tuned, too."""
+
+GOLDEN_IMAGES = 4
+"""Golden images that a backend is checked on, at most."""
 
 K = TypeVar("K")
 
@@ -42,6 +49,17 @@ class Golden(NamedTuple):
             return None
         pairs = ((self.inputs[one : one + 1], self.labels[one]) for one in range(len(self.inputs)))
         return float(np.mean([np.mean(engine.run(image)["labels"][0] == labels) for image, labels in pairs]))
+
+
+def read_golden_of(folder: Path, manifest: Manifest) -> Golden:
+    """The golden inputs and labels; zeros and no labels if no golden file fits."""
+    spec = manifest.input
+    size, channels = (spec.height, spec.width), len(spec.channels)
+    zeros = np.zeros((1, *size, channels) if spec.layout == "NHWC" else (1, channels, *size), spec.dtype)
+    with suppress(UserError):
+        golden = read_golden(folder, manifest)
+        return Golden(golden["inputs"][:GOLDEN_IMAGES], golden["labels"][:GOLDEN_IMAGES])
+    return Golden(zeros, None)
 
 
 def time_in_turns(engines: Mapping[K, Engine], batch: np.ndarray, seconds: float) -> dict[K, float]:

@@ -27,7 +27,13 @@ def make_precisions(folder: Path, *precisions: str) -> Path:
     return folder
 
 
-def add_engine(folder: Path, backend: str = "tensorrt", precision: str = "fp32", name: str = "") -> Path:
+def add_engine(
+    folder: Path,
+    backend: str = "tensorrt",
+    precision: str = "fp32",
+    name: str = "",
+    content: bytes = b"an engine",
+) -> Path:
     """Add a file that looks like an engine of the bundle but cannot be opened."""
     sidecar = Sidecar(
         source="model.onnx",
@@ -43,7 +49,7 @@ def add_engine(folder: Path, backend: str = "tensorrt", precision: str = "fp32",
         key="key",
         build_seconds=1.0,
     )
-    return write_engine(folder, name or f"{backend}-{precision}", b"an engine", sidecar)
+    return write_engine(folder, name or f"{backend}-{precision}", content, sidecar)
 
 
 class FakeEngine:
@@ -54,6 +60,10 @@ class FakeEngine:
     ) -> None:
         self.name, self.file, self._label, self._wait = name, file, label, wait
         self.runs = 0
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         self.runs += 1

@@ -1,8 +1,13 @@
-"""`auto`: a TensorRT engine that fits this machine comes first, and says why it cannot."""
+"""`auto`: the fastest TensorRT engine that fits this machine comes first, and says why it cannot."""
 
+import json
+
+import numpy as np
 import pytest
 
 from deploy.backends.open import open_engine
+from deploy.backends.race import Golden
+from deploy.bundle.engine_files import record_verdict
 from deploy.errors import UserError
 from tests.deploy.precisions import FakeEngine, add_engine
 
@@ -17,6 +22,7 @@ def gpu(monkeypatch):
         return FakeEngine(f"{backend} fp32")
 
     monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.why_not", lambda device: "")
+    monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.probe", lambda device=0: None)
     monkeypatch.setattr("deploy.backends.tensorrt_gpu.engine.open_trt", open_trt)
     return asked
 
@@ -26,7 +32,7 @@ def test_an_engine_for_the_gpu_comes_first(bundle, machine, gpu, backend):
     add_engine(bundle, backend)
     assert open_engine(bundle).name == f"{backend} fp32"
     assert open_engine(bundle, precision="fp32").name == f"{backend} fp32"
-    assert gpu == [(backend, "auto"), (backend, "fp32")]
+    assert gpu == [(backend, "fp32"), (backend, "fp32")]
     assert machine.opened == []
 
 
@@ -73,3 +79,74 @@ def test_a_damaged_sidecar_does_not_keep_the_cpu_from_running(bundle, machine, g
     add_engine(bundle).with_suffix(".json").write_text("{")
     with pytest.warns(RuntimeWarning, match=r"tensorrt-fp32\.json: is not an engine's sidecar"):
         assert open_engine(bundle).name == "openvino fp32"
+
+
+class TestFastest:
+    """The engines of a bundle, measured."""
+
+    @pytest.fixture
+    def opened(self, monkeypatch, gpu, bundle):
+        """Engines whose speed and labels depend on the precision."""
+        milliseconds = {"int8": 4.0, "fp16": 1.0, "fp32": 8.0}
+        labels = dict.fromkeys(milliseconds, 0)
+        engines = {}
+
+        def open_trt(folder, backend, precision, options):
+            engines[precision] = FakeEngine(f"{backend} {precision}", labels[precision])
+            return engines[precision]
+
+        monkeypatch.setattr("deploy.backends.tensorrt_gpu.engine.open_trt", open_trt)
+        golden = Golden(np.zeros((1, 32, 48, 3), np.uint8), np.zeros((1, 32, 48), np.uint8))
+        monkeypatch.setattr("deploy.backends.race.read_golden_of", lambda *_: golden)
+        monkeypatch.setattr(
+            "deploy.backends.race.time_in_turns",
+            lambda engines, *_: {setting: milliseconds[setting.precision] for setting in engines},
+        )
+        for precision in milliseconds:
+            add_engine(bundle, precision=precision)
+        engines["labels"] = labels
+        return engines
+
+    def test_is_taken_whatever_its_precision(self, bundle, opened):
+        assert open_engine(bundle).name == "tensorrt fp16"
+        assert (opened["fp16"].closed, opened["int8"].closed, opened["fp32"].closed) == (False, True, True)
+
+    def test_is_remembered_until_an_engine_changes(self, bundle, opened):
+        open_engine(bundle)
+        (choice,) = json.loads((bundle / "engines" / "auto.json").read_text())["choices"].values()
+        assert choice["setting"]["precision"] == "fp16"
+        assert choice["milliseconds"] == {"tensorrt int8": 4.0, "tensorrt fp16": 1.0, "tensorrt fp32": 8.0}
+        opened.pop("int8")
+        assert open_engine(bundle).name == "tensorrt fp16"
+        assert "int8" not in opened
+        add_engine(bundle, precision="int8", content=b"another engine")
+        open_engine(bundle)
+        assert "int8" in opened
+
+    def test_must_be_right(self, bundle, opened):
+        opened["labels"]["fp16"] = 1
+        assert open_engine(bundle).name == "tensorrt int8"
+
+    def test_a_precision_that_is_named_is_not_measured_against_others(self, bundle, opened):
+        assert open_engine(bundle, precision="fp32").name == "tensorrt fp32"
+        assert "int8" not in opened
+
+    def test_an_engine_that_failed_its_gate_is_none(self, bundle, opened):
+        record_verdict(bundle / "engines" / "tensorrt-fp16.engine", False)
+        assert open_engine(bundle).name == "tensorrt int8"
+        assert "fp16" not in opened
+
+    def test_one_that_cannot_be_opened_is_named_and_nothing_is_remembered(self, bundle, opened, monkeypatch):
+        from deploy.backends.tensorrt_gpu import engine
+
+        real = engine.open_trt
+
+        def open_trt(folder, backend, precision, options):
+            if precision == "fp16":
+                raise UserError("x.engine: is not trusted; run edgedistill trust")
+            return real(folder, backend, precision, options)
+
+        monkeypatch.setattr(engine, "open_trt", open_trt)
+        with pytest.warns(RuntimeWarning, match="is not trusted"):
+            assert open_engine(bundle).name == "tensorrt int8"
+        assert not (bundle / "engines" / "auto.json").exists()
