@@ -13,6 +13,7 @@ from distill.losses.distillation_loss import DistillationLoss, DistillationTerms
 from distill.losses.pseudo_labels import PseudoLabels, pseudo_label_weights
 from distill.run_context import RunContext
 from distill.training.checkpoint_metadata import network_from
+from distill.training.distributed import require_same
 from distill.training.log import say
 from distill.training.stage import Stage
 from distill.training.step_module import Distillation
@@ -48,7 +49,7 @@ def build_distillation(
     distillation_loss = build_distillation_loss(distill, terms, teacher, student, counts).to(
         accelerator.device
     )
-    networks = [teacher, *(network_from(path, context.data) for path in distill.teachers)]
+    networks = _networks(teacher, context)
     channels_last = config.student_train.channels_last
     teach = online_teacher(
         networks,
@@ -60,14 +61,23 @@ def build_distillation(
     if stage.view.views:
         folder = distill.cache or config.out / "teacher-cache"
         identity = identity_of(networks, distill.combine)
-        if (
-            distill.cache is not None
-        ):  # may be another run's; the data of a run itself are compared when it resumes
+        # may be another run's; the data of a run itself are compared when it resumes
+        if distill.cache is not None:
             identity["data"] = digest_of(stage.view.reader)
         teach = cached_teacher(
             teach, stage, folder, distill.cache_dtype, accelerator, identity, channels_last
         )
     return Distillation(teach, distillation_loss, distill.weight, distill.schedule)
+
+
+def _networks(teacher: nn.Module, context: RunContext) -> list[nn.Module]:
+    """The teacher and those of the configuration, the same in all processes."""
+    distill, accelerator = context.config.distill, context.accelerator
+    networks = [teacher, *(network_from(path, context.data) for path in distill.teachers)]
+    if accelerator.num_processes > 1:
+        problem = "the weights of the teachers differ; give all processes the same files"
+        require_same(identity_of(networks, distill.combine), accelerator, problem)
+    return networks
 
 
 def init_student(teacher: nn.Module, student: nn.Module, distill: DistillConfig) -> None:

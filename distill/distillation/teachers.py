@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,6 +21,7 @@ from distill.data.view import View
 from distill.distillation.teacher_cache import Layout, TeacherCache, filling_alone
 from distill.losses.distillation_loss import TeacherOutput, label_probability
 from distill.training.checkpoint import digest
+from distill.training.distributed import is_on_main_machine, main_alone, wait_for_all
 from distill.training.log import console, say
 from distill.training.stage import Stage
 from distill.training.step_module import DistillationTeacher, normalized
@@ -113,7 +115,7 @@ def cached_teacher(
     Args:
         teacher: computes the outputs that are not in the cache.
         stage: its view has a fixed number of `views`.
-        folder: folder of the cache; all processes fill it together, and later runs reuse it.
+        folder: folder of the cache; the processes of one machine fill it together, and later runs reuse it.
         numbers: data type of the stored outputs (see `distill.distillation.teacher_cache`).
         accelerator: device, precision and processes.
         identity: values by name that distinguish this teacher from others (see `identity_of`).
@@ -133,13 +135,7 @@ def cached_teacher(
     maps = {name: tuple(m.shape[1:]) for name, m in {"logits": sample.logits, **sample.features}.items()}
     layout = Layout(view.views * len(view), maps, numbers)  # pyright: ignore[reportArgumentType]
     identity = {**identity, "views": fingerprint(view), "arithmetic": accelerator.mixed_precision}
-    with filling_alone(folder, _wait) if accelerator.is_main_process else nullcontext():
-        with accelerator.main_process_first():
-            cache = TeacherCache(folder, layout, identity)
-        missing = cache.missing()
-        accelerator.wait_for_everyone()  # all processes have listed the missing chunks before any writes
-        _fill(cache, missing[accelerator.process_index :: accelerator.num_processes], ask)
-        accelerator.wait_for_everyone()
+    cache = _filled(folder, layout, identity, ask, accelerator)
 
     def recall(batch: Batch, _: Tensor) -> TeacherOutput:
         target = cache.read([(epoch % view.views) * len(view) + index for epoch, index in batch.keys])
@@ -148,6 +144,26 @@ def cached_teacher(
         )
 
     return recall
+
+
+def _filled(
+    folder: Path,
+    layout: Layout,
+    identity: Mapping[str, str],
+    ask: Callable[[Sequence[int]], TeacherOutput],
+    accelerator: Accelerator,
+) -> TeacherCache:
+    """The cache in a folder, with all its rows, which the processes of one machine compute."""
+    with filling_alone(folder, _wait) if accelerator.is_main_process else nullcontext():
+        main_alone(lambda: TeacherCache(folder, layout, identity), accelerator)
+        cache = TeacherCache(folder, layout, identity)
+        missing = cache.missing()
+        wait_for_all(accelerator)  # all processes have listed the missing chunks before any writes
+        if is_on_main_machine():  # network file systems lose rows where two machines write to the same page
+            beside = int(os.environ.get("LOCAL_WORLD_SIZE", str(accelerator.num_processes)))
+            _fill(cache, missing[accelerator.local_process_index :: beside], ask)
+        wait_for_all(accelerator)
+    return TeacherCache(folder, layout, identity)  # opened anew: another machine sees what has been written
 
 
 def _wait() -> None:

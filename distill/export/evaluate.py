@@ -1,6 +1,7 @@
 """Score any model on any reader, with the preprocessing and postprocessing of the device."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from distill.data.sample import IGNORE
 from distill.data.splits import Reader
 from distill.export.deployable import Deployable, TorchEngine
 from distill.tasks.task import PreparedData
-from distill.training.distributed import sum_over_processes
+from distill.training.distributed import sum_over_processes, sum_unless_stopped
+from distill.training.signals import pending_request
 
 
 def eval_samples(
@@ -80,18 +82,24 @@ def evaluate(
 
     Raises:
         UserError: an image cannot be read or scored, in this or another process.
+        StoppedSafely: with several processes, one has been asked to stop.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    scorer, failure = new_scorer(data), None
-    try:
-        for _, image, truth, valid in eval_samples(reader, data, limit, rank, world):
-            scorer.update(model(image), truth, valid)
-    except UserError as error:
-        failure = error  # raised after the other processes know; they wait for these counts
-    if accelerator is not None:
-        _merge(scorer, failure, accelerator)
-    if failure is not None:
-        raise failure
+    scorer = new_scorer(data)
+    samples = eval_samples(reader, data, limit, rank, world)
+    if accelerator is None or world == 1:
+        for sample in samples:
+            _score(model, sample, scorer)
+        return scorer
+    for _ in range(-(-len(range(len(reader))[:limit]) // world)):
+        problem = pending_request()
+        try:
+            for sample in islice(samples, 1):
+                _score(model, sample, scorer)
+        except UserError as error:
+            problem = error  # raised once the others know
+        sum_unless_stopped([], accelerator, problem)
+    _merge(scorer, accelerator)
     return scorer
 
 
@@ -100,13 +108,15 @@ def new_scorer(data: PreparedData) -> Scorer:
     return data.task.device.scorer([info.name for info in data.splits.classes])
 
 
-def _merge(scorer: Scorer, failure: UserError | None, accelerator: Accelerator) -> None:
+def _score(model: Model, sample: EvalSample, scorer: Scorer) -> None:
+    _, image, truth, valid = sample
+    scorer.update(model(image), truth, valid)
+
+
+def _merge(scorer: Scorer, accelerator: Accelerator) -> None:
     """Add the counts of all other processes to those of this one."""
     counts = scorer.counts()
-    numbers = [int(failure is not None), *(number for array in counts for number in array.flat)]
-    failed, *merged = sum_over_processes(numbers, accelerator)
-    if failed and failure is None:
-        raise UserError("another process could not score its part of the images; see its message")
+    merged = sum_over_processes([int(number) for array in counts for number in array.flat], accelerator)
     pieces = np.split(np.array(merged, np.int64), np.cumsum([array.size for array in counts])[:-1])
     for array, piece in zip(counts, pieces, strict=True):
         array[...] = piece.reshape(array.shape)

@@ -37,7 +37,7 @@ from distill.quantization.qat import QatNetwork
 from distill.reporting.run_report import Form, Row, bundles_of, latency_of, write_pictures, write_report
 from distill.run_context import RunContext
 from distill.run_folder import in_use
-from distill.training.distributed import any_process
+from distill.training.distributed import any_process, by_main, main_alone, named_losses
 from distill.training.log import say
 from distill.training.stage import Interrupted
 from distill.training.tracking import stop_tracker
@@ -51,7 +51,7 @@ def run(config: RunConfig) -> Path:
         UserError: a mistake in the configuration or the data.
         GateFailed: a hop over its budget, after everything has been written.
     """
-    with in_use(config.out):
+    with named_losses(), in_use(config.out):
         try:
             context = prepare(config)
             try:
@@ -70,15 +70,18 @@ def run_pipeline(context: RunContext) -> Path:
     config, accelerator = context.config, context.accelerator
     networks = train_all(context)
     teacher, student = networks.teacher, networks.student.network
-    result = to_device(context, student) if accelerator.is_main_process else None
+    result = main_alone(lambda: to_device(context, student), accelerator)
     misses = result is not None and config.int8.enabled and not result.int8.complete
+    qat = None
     if config.int8.qat_steps and any_process(misses, accelerator):
         qat = train_qat(context, student, None if teacher is None else teacher.network)
-        if result is not None and qat is not None:
-            result = to_device_by_qat(context, student, qat, result)
-    if result is None:
-        return config.out
-    return finish(context, networks, result)
+
+    def conclude() -> Path:
+        assert result is not None  # in the main process
+        best = result if qat is None else to_device_by_qat(context, student, qat, result)
+        return finish(context, networks, best)
+
+    return by_main(conclude, accelerator)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From a configuration to a run that can start: validate it, open the data, claim the folder, take the statistics."""
 
-from datetime import timedelta
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -17,6 +17,7 @@ from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
 from distill.pipeline.depths import with_depths
 from distill.pipeline.initial_weights import check_initial_weights, check_whole, with_normalization
+from distill.pipeline.machines import check_alike, check_restarts, check_shared
 from distill.pipeline.networks import new_network
 from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
@@ -31,7 +32,7 @@ from distill.training.checkpoint_metadata import (
     network_from,
     require_metadata,
 )
-from distill.training.distributed import warn_of_a_lone_process
+from distill.training.distributed import SILENCE, by_main, main_alone, together, warn_of_a_lone_process
 from distill.training.log import say
 from distill.training.sync_norm import check_norms
 from distill.training.tracking import require_tracker, start_tracker
@@ -44,7 +45,36 @@ def prepare(config: RunConfig) -> RunContext:
         UserError: a mistake in them. Only one that shows in the statistics of the training split, or in how a teacher
             fits them, is found after the folder has been claimed; all others before anything is written.
     """
+    check_restarts(config.resume)
     accelerator = start_accelerator(config.precision, config.tracker)
+    check_shared(config.out, accelerator)
+    opened = together(lambda: open_checked(config, accelerator), accelerator)
+    check_alike(opened.config, computed_by(accelerator), opened.splits, accelerator)
+    for line in main_alone(lambda: claim(opened, accelerator), accelerator) or ():
+        say(line)
+    stats = by_main(lambda: measured(opened.config, opened.splits, opened.task), accelerator)
+    config = by_main(lambda: with_recorded_choice(opened.config), accelerator)
+    data = PreparedData(opened.splits, stats, opened.task)
+    together(lambda: check_teachers(config, data), accelerator)
+    # the tracker last, so that a refused run leaves no tracker run open
+    main_alone(lambda: start_tracker(accelerator, config), accelerator)
+    return RunContext(config, data, input_spec(data, config.data), opened.terms, accelerator)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A configuration that has been checked as far as this goes without the run's folder, and its data."""
+
+    config: RunConfig
+    splits: Splits
+    task: TrainingTask
+    terms: DistillationTerms
+    lines: list[str]
+    """What was adjusted, to be printed."""
+
+
+def open_checked(config: RunConfig, accelerator: Accelerator) -> Opened:
+    """Check the configuration, and open the data; nothing is written."""
     check_config(config, accelerator.num_processes)
     terms = parse_distillation(config.distill.loss, config.distill.aux)
     splits = open_splits(config.data, config.seed)
@@ -55,24 +85,21 @@ def prepare(config: RunConfig) -> RunContext:
     config, lines = with_detail(config, splits, task)
     check_initial_weights(config, splits)
     check_networks(config, splits, task, terms)
-    if accelerator.is_main_process:
-        resumes = holds_run(config, computed_by(accelerator))
-        choice = choose_student(config, splits, task, resumes)
-        if choice is not None:
-            check_networks(with_student(config, choice), splits, task, terms)
-        claim_folder(config, computed_by(accelerator))
-        with working("comparing the data", say):
-            lines = [*adjusted, *kept, *lines, *check_origin(config.out, splits)]
-        write_choice(config, choice)
-        for line in lines:
-            say(line)
-    stats = measured(config, splits, task, accelerator)
-    config = with_recorded_choice(config)
-    data = PreparedData(splits, stats, task)
-    check_teachers(config, data)
-    if accelerator.is_main_process:
-        start_tracker(accelerator, config)  # last, so that a refused run leaves no tracker run open
-    return RunContext(config, data, input_spec(data, config.data), terms, accelerator)
+    return Opened(config, splits, task, terms, [*adjusted, *kept, *lines])
+
+
+def claim(opened: Opened, accelerator: Accelerator) -> list[str]:
+    """Claim the run's folder, or compare the settings and data of a resumed run with it; returns lines to print."""
+    config, splits, task = opened.config, opened.splits, opened.task
+    resumes = holds_run(config, computed_by(accelerator))
+    choice = choose_student(config, splits, task, resumes)
+    if choice is not None:
+        check_networks(with_student(config, choice), splits, task, opened.terms)
+    claim_folder(config, computed_by(accelerator))
+    with working("comparing the data", say):
+        origin = check_origin(config.out, splits)
+    write_choice(config, choice)
+    return [*opened.lines, *origin]
 
 
 def start_accelerator(precision: str, tracker: str = "none") -> Accelerator:
@@ -90,8 +117,7 @@ def start_accelerator(precision: str, tracker: str = "none") -> Accelerator:
         mixed_precision=_precision(precision),
         cpu=not torch.accelerator.is_available(),  # set explicitly; otherwise accelerate ignores torchrun
         log_with=None if tracker == "none" else tracker,
-        # the others wait while the main process exports
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=SILENCE)],
     )
     warn_of_a_lone_process(accelerator)
     return accelerator
@@ -117,8 +143,8 @@ def computed_by(accelerator: Accelerator) -> dict[str, object]:
     return {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
 
 
-def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator: Accelerator) -> Stats:
-    """The statistics of the training split, computed once by the main process and read from `stats.json` by all.
+def measured(config: RunConfig, splits: Splits, task: TrainingTask) -> Stats:
+    """The statistics of the training split, computed once and kept in `stats.json`.
 
     Mean and deviation are those of the teacher's weights file where it describes them.
 
@@ -126,7 +152,7 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
         UserError: no training image has a valid pixel, a class has none, or an image without labels cannot be read.
     """
     path = config.out / "stats.json"
-    if accelerator.is_main_process and not path.exists():
+    if not path.exists():
         with working("statistics of the training split", say):
             stats = task.statistics(config, splits)
         if splits.unlabeled is not None and not config.no_teacher:
@@ -138,7 +164,6 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask, accelerator:
         for line in lines:
             say(line)
         write_json(path, stats)
-    accelerator.wait_for_everyone()
     return read_record(path, Stats, "delete it, and it is computed again")
 
 

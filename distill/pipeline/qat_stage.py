@@ -10,13 +10,12 @@ from distill.data.loader import train_batches
 from distill.distillation.build import build_distillation
 from distill.losses.distillation_loss import DistillationTerms
 from distill.losses.expression import parse_terms
-from distill.pipeline.stages import load_finished, training_stage, validate
+from distill.pipeline.stages import finished_before, load_finished, training_stage, validate
 from distill.quantization.qat import QatNetwork, to_qat
 from distill.run_context import RunContext
 from distill.training.log import say
 from distill.training.loop import train
 from distill.training.step_module import normalized
-from distill.training.train_state import finished
 
 CALIBRATION_BATCHES = 4
 """Batches from which the ranges of activations are initialized; training then learns them."""
@@ -51,7 +50,7 @@ def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module | None
     except UserError as error:
         say(str(error))
         return None
-    if config.resume and finished(folder, steps) is not None:
+    if finished_before(context, folder, steps) is not None:
         load_finished(qat, folder, context)
     else:
         distillation = None

@@ -17,6 +17,7 @@ from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 from distill.training.checkpoint import load_network
 from distill.training.checkpoint_metadata import check_metadata, checkpoint_metadata, find_metadata
+from distill.training.distributed import by_main
 from distill.training.loop import train
 from distill.training.stage import Stage
 from distill.training.train_state import BEST, finished
@@ -82,7 +83,7 @@ def train_network(
         raise UserError(
             f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
         )
-    seconds = finished(folder, training.steps) if config.resume else None
+    seconds = finished_before(context, folder, training.steps)
     if seconds is None and training.steps:
         seconds = _train_new(context, name, model, training, teacher)
     if training.steps:  # into a fresh network, so that one just trained and one trained before are alike
@@ -94,16 +95,23 @@ def train_network(
     return Trained(name, model.arch, network.to(context.accelerator.device).eval(), seconds or 0.0)
 
 
+def finished_before(context: RunContext, folder: Path, steps: int) -> float | None:
+    """The seconds of a stage if this is a resumed run that has finished it, else None."""
+    if not context.config.resume:
+        return None
+    return by_main(lambda: finished(folder, steps), context.accelerator)
+
+
 def load_finished(network: nn.Module, folder: Path, context: RunContext) -> None:
     """Load the best weights of a finished stage, which must fit the data as a teacher from elsewhere must.
 
     Raises:
         UserError: they were trained on other data, or the checkpoint cannot be read.
     """
-    metadata = find_metadata(folder / BEST)
+    metadata = by_main(lambda: find_metadata(folder / BEST), context.accelerator)
     if metadata is not None:
         check_metadata(folder / BEST, metadata, context.data)
-    load_network(network, folder / BEST)
+    load_network(network, folder / BEST, context.accelerator)
 
 
 def _train_new(

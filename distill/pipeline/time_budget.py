@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from distill.pipeline.estimate import PlannedTraining, Speed, measure_speeds, pl
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 from distill.run_folder import RESTART
-from distill.training.distributed import shared
+from distill.training.distributed import by_main, shared
 from distill.training.log import say
 from student.zoo import count_parameters
 from teacher.imagenet import where_found
@@ -44,8 +45,9 @@ def fit_to_time(context: RunContext) -> RunContext:
     """
     config, path, trainings = context.config, context.config.out / SCHEDULE, None
     steps = config.student_train.steps + (0 if config.no_teacher else config.teacher_train.steps)
-    if config.resume and path.exists():
-        context = _with_changes(context, read_record(path, dict[str, object], RESTART))
+    recorded = by_main(lambda: _recorded(path) if config.resume else None, context.accelerator)
+    if recorded is not None:
+        context = _with_changes(context, recorded)
     elif config.max_minutes or steps >= FEW_STEPS:
         say("timing a training step of each network …")
         with working("timing", say):
@@ -59,6 +61,10 @@ def fit_to_time(context: RunContext) -> RunContext:
         for line in summary_lines(context, trainings):
             say(line)
     return context
+
+
+def _recorded(path: Path) -> dict[str, object] | None:
+    return read_record(path, dict[str, object], RESTART) if path.exists() else None
 
 
 def _fitted(context: RunContext, speeds: Mapping[str, Speed]) -> dict[str, object]:

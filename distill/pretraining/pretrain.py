@@ -22,6 +22,7 @@ from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teachers import online_teacher
 from distill.losses.distillation_loss import TeacherOutput, features_of, parse_distillation
+from distill.pipeline.machines import check_alike, check_restarts, check_shared
 from distill.pipeline.prepare import computed_by, start_accelerator
 from distill.pipeline.validation import check_training
 from distill.pretraining.config import PretrainConfig
@@ -29,6 +30,7 @@ from distill.pretraining.images import open_images
 from distill.pretraining.networks import FeatureMaps, pixel_normalization, student_maps, teacher_maps
 from distill.run_folder import check_origin, claim_folder, in_use
 from distill.training.checkpoint import load_network, pack, save_checkpoint
+from distill.training.distributed import by_main, main_alone, named_losses, together
 from distill.training.log import say
 from distill.training.loop import train
 from distill.training.stage import Stage
@@ -48,39 +50,40 @@ def pretrain(config: PretrainConfig) -> Path:
             image after the first.
         Interrupted: a signal stopped the training; it can be resumed.
     """
-    with in_use(config.out):
+    with named_losses(), in_use(config.out):
         return _pretrain(config)
 
 
 def _pretrain(config: PretrainConfig) -> Path:
+    check_restarts(config.resume)
     accelerator = start_accelerator(config.precision)
+    check_shared(config.out, accelerator)
     check_training("train", config.train, accelerator.num_processes)
     terms = parse_distillation(config.loss)
-    splits = open_images(config.images, config.channels)
+    splits = together(lambda: open_images(config.images, config.channels), accelerator)
+    check_alike(config, computed_by(accelerator), splits, accelerator)
     channels, loss = len(splits.channels), DistillConfig(loss=config.loss)
     torch.manual_seed(config.seed)
     network = student_maps(config.student, channels)
     teacher = teacher_maps(config.teacher, channels, terms)
     comparison = build_distillation_loss(loss, terms, teacher, network)
     check_norms("train", config.train, network)
-    _claim(config, splits, accelerator)
-    stats = _statistics(config, splits, accelerator)
+    main_alone(lambda: _claim(config, splits, accelerator), accelerator)
+    stats = by_main(lambda: _statistics(config, splits), accelerator)
     stage = _stage(config, splits, stats)
-    if not (config.resume and finished(stage.folder, config.train.steps) is not None):
+    seconds = by_main(lambda: finished(stage.folder, config.train.steps), accelerator)
+    if not config.resume or seconds is None:
         lesson = online_teacher([teacher], accelerator, features=features_of(terms.main))
         teach = _by_own_normalization(lesson, config, splits, stage)
         distillation = Distillation(teach, comparison.to(accelerator.device))
         train(network, stage, config.train, accelerator, distillation=distillation, resume=config.resume)
-    load_network(network, stage.folder / BEST)
-    if accelerator.is_main_process:
-        _write_result(network, config, splits, stats)
+    load_network(network, stage.folder / BEST, accelerator)
+    main_alone(lambda: _write_result(network, config, splits, stats), accelerator)
     return config.out / RESULT
 
 
 def _claim(config: PretrainConfig, splits: Splits, accelerator: Accelerator) -> None:
     """Claim the folder, or check that what is resumed has the same settings and images."""
-    if not accelerator.is_main_process:
-        return
     claim_folder(config, computed_by(accelerator))
     with working("comparing the images", say):
         lines = check_origin(config.out, splits)
@@ -89,13 +92,12 @@ def _claim(config: PretrainConfig, splits: Splits, accelerator: Accelerator) -> 
     say(f"{len(splits.train)} images; {config.student} learns from {config.teacher}: {config.loss}")
 
 
-def _statistics(config: PretrainConfig, splits: Splits, accelerator: Accelerator) -> Stats:
+def _statistics(config: PretrainConfig, splits: Splits) -> Stats:
     """Mean and deviation of the images, computed once; every image is read for them, before the training."""
     path = config.out / "stats.json"
-    if accelerator.is_main_process and not path.exists():
+    if not path.exists():
         with working("statistics of the images", say):
             write_json(path, compute_stats(splits.train, 0))
-    accelerator.wait_for_everyone()
     return read_record(path, Stats, "delete it, and it is computed again")
 
 

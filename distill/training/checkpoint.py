@@ -7,16 +7,19 @@ of the step, so they are not stored.
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
+from distill.training.distributed import by_main
 
 Meta = dict[str, Any]
 """JSON values by name."""
@@ -123,8 +126,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
                 slots[slot] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def load_network(network: nn.Module, path: Path) -> Meta:
+def load_network(network: nn.Module, path: Path, accelerator: Accelerator | None = None) -> Meta:
     """Load the `model.` tensors of a checkpoint into `network`, strictly.
+
+    Args:
+        network: to be changed in place.
+        path: of the checkpoint.
+        accelerator: its main process reads the file for all, which all must call; None = this process reads it.
 
     Returns:
         The `meta` of the checkpoint.
@@ -132,7 +140,8 @@ def load_network(network: nn.Module, path: Path) -> Meta:
     Raises:
         UserError: the checkpoint cannot be read, or holds another network.
     """
-    tensors, meta = load_checkpoint(path)
+    read = partial(load_checkpoint, path)
+    tensors, meta = read() if accelerator is None else by_main(read, accelerator)
     try:
         network.load_state_dict(unpack("model", tensors))
     except RuntimeError as error:

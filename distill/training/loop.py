@@ -5,7 +5,6 @@ dropout are functions of (seed, step), like the learning rate, and the checkpoin
 bit-exact on a CPU; on a GPU the order of atomic additions varies.
 """
 
-import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from distill.data.loader import Shard, train_batches
 from distill.data.sample import Batch
 from distill.data.seeding import generator
 from distill.training.activation_checkpointing import checkpointed
-from distill.training.distributed import any_process
+from distill.training.distributed import sum_unless_stopped, wait_for_all
 from distill.training.log import TrainLog
 from distill.training.optim import build_optimizer, learning_rate, set_learning_rate
-from distill.training.parts import Part, counted
+from distill.training.parts import Part, loaded
 from distill.training.signals import StoppedSafely, StopRequests, stop_requests
 from distill.training.stage import Interrupted, Stage
 from distill.training.step_module import Distillation, TrainStepModule, normalized
@@ -58,8 +57,8 @@ def train(
 
     Raises:
         UserError: the loss is not finite (the message names the images), or the settings do not fit the checkpoint.
-        Interrupted: a signal requested a stop, which ends a step, but interrupts loading and evaluation; the state is
-            saved.
+        Interrupted: a signal requested a stop, in this process or another; it ends a step, but interrupts loading and
+            evaluation; the state is saved.
         Stopped: a second signal; the state is that of the last checkpoint.
     """
     training = prepared(network, stage, config, accelerator, distillation)
@@ -67,7 +66,7 @@ def train(
     start = state.restore() if resume else 0
     with (
         training.open_log(start) as log,
-        stop_requests(interrupts=accelerator.num_processes == 1) as stop,
+        stop_requests() as stop,
         checkpointed(network, config.checkpoint_activations),
     ):
         if log is not None and resume:
@@ -123,14 +122,16 @@ class Training:
         Returns:
             The detached loss terms with the same weights: their sum over all processes is the loss of the batch. Empty
             if no pixel is valid in any process; then no weight, momentum or norm has changed.
+
+        Raises:
+            StoppedSafely: a process has been asked to stop before all had their images; nothing has changed.
         """
         config = self.config
         seed = generator("dropout", self.stage.seed, step, self.accelerator.process_index).integers(2**63)
         torch.manual_seed(int(seed))
         set_learning_rate(self.optimizer, self.rate(step))
         self.model.train()
-        micro = [next(batches) for _ in range(config.accumulate)]
-        parts = counted(micro, self.accelerator)
+        parts = loaded(batches, config.accumulate, self.accelerator)
         if not parts:
             return {}
         sums: dict[str, Tensor] = {}
@@ -197,11 +198,13 @@ class Training:
         """Evaluate if that is due after `done` steps: all processes compute, the main process writes.
 
         Raises:
-            StoppedSafely: a signal came before the end of the evaluation; nothing has changed.
+            StoppedSafely: a signal came before the end of the evaluation, here or elsewhere; nothing has changed.
         """
         config, state = self.config, self.state
+        # alone, at any moment; several processes agree after each image (`distill.export.evaluate`)
+        interruptible = stop.at_once() if self.accelerator.num_processes == 1 else nullcontext()
         if done == config.steps or (config.eval_every and done % config.eval_every == 0):
-            with stop.at_once():
+            with interruptible:
                 scores = self.stage.evaluate(state.evaluated) if self.stage.evaluate else {}
             if scores and config.schedule == "plateau" and done > config.warmup:
                 state.plateau.observe(next(iter(scores.values())), config)
@@ -212,29 +215,26 @@ class Training:
 
 def _run(training: Training, start: int, log: TrainLog | None, stop: StopRequests) -> None:
     """Take the steps from `start` on; a stop request saves the state and raises `Interrupted`."""
-    state = training.state
+    state, accelerator, config = training.state, training.accelerator, training.config
     batches, done, scored = stop.interruptible(training.batches(start)), start, not state.unscored
     try:
         if not scored:
             training.score(log, done, stop)
             scored = True
             state.save(done)
-        for step in range(start, training.config.steps):
+        for step in range(start, config.steps):
             terms = training.step(step, batches)
             done, scored = step + 1, False
-            stopping = any_process(stop.received is not None, training.accelerator)
             training.record(log, done, terms)
             training.score(log, done, stop)
             scored = True
-            saving = stopping or done == training.config.steps or done % training.config.checkpoint_every == 0
-            if saving and training.accelerator.is_main_process:
+            if done == config.steps or done % config.checkpoint_every == 0:
                 state.save(done)
-            if stopping:
-                training.accelerator.wait_for_everyone()
-                raise StoppedSafely(stop.received or signal.SIGTERM)
+        sum_unless_stopped([], accelerator, stop.pending)
     except StoppedSafely as stopped:
-        if (not scored or done > start) and training.accelerator.is_main_process:
+        if not scored or done > start:
             state.save(done, scored=scored)
+        wait_for_all(accelerator)  # a process that ends first may take the others with it
         message = f"stopped after step {done} of {training.stage.name}; continue with --resume"
         raise Interrupted(message, stopped.number) from None
 

@@ -23,6 +23,7 @@ from distill.training.checkpoint import (
     save_checkpoint,
     unpack,
 )
+from distill.training.distributed import by_main
 from distill.training.optim import Plateau, moving_average
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -101,12 +102,14 @@ class TrainState:
         )
 
     def save(self, step: int, *, scored: bool = True) -> None:
-        """Write `last.safetensors`; after the final step only the weights, as there is nothing to resume.
+        """Write `last.safetensors` in the main process; after the final step only the weights: all that is needed.
 
         Args:
             step: number of finished steps.
             scored: False if the evaluation after that step was interrupted.
         """
+        if not self.accelerator.is_main_process:
+            return
         tensors = pack("model", self.network.state_dict())
         meta: Meta = {"step": step, "seconds": self.seconds, **{f"best_{k}": v for k, v in self.best.items()}}
         if not scored:
@@ -132,9 +135,10 @@ class TrainState:
             UserError: the checkpoint is damaged, or the stage is complete except for its best checkpoint.
         """
         path = self.folder / LAST
-        if not path.exists():
+        found = by_main(lambda: load_checkpoint(path) if path.exists() else None, self.accelerator)
+        if found is None:
             return 0
-        tensors, meta = load_checkpoint(path)
+        tensors, meta = found
         try:
             step, self._spent = int(meta["step"]), float(meta["seconds"])
             self.unscored = bool(meta.get("unscored", False))
@@ -161,8 +165,7 @@ class TrainState:
 
     def finish(self) -> float:
         """Load the best weights into the network, and return the seconds that the stage took."""
-        self.accelerator.wait_for_everyone()
-        load_network(self.network, self.folder / BEST)
+        load_network(self.network, self.folder / BEST, self.accelerator)
         self.network.eval()
         return self.seconds
 

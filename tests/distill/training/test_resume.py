@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.signals import Stopped
 from distill.config import TrainConfig
 from distill.data.loader import train_batches
 from distill.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
@@ -195,17 +194,6 @@ def test_a_signal_interrupts_waiting_for_a_batch(stage, accelerator, monkeypatch
     assert caught.value.exit_code == 143
     monkeypatch.undo()
     assert torch.equal(trained(stage, SGD, accelerator, resume=True), straight)
-
-
-def test_a_second_signal_stops_at_once_and_saves_nothing(stage, accelerator, monkeypatch):
-    def twice(parameters, norm):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(type(accelerator), "clip_grad_norm_", lambda _, *given: twice(*given))
-    with pytest.raises(Stopped):
-        trained(stage, replace(SGD, clip=1e9), accelerator)
-    assert not (stage.folder / "last.safetensors").exists()
 
 
 def test_the_best_score_survives_a_resume(stage, accelerator, monkeypatch):

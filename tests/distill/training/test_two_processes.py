@@ -97,5 +97,5 @@ def test_one_cache_is_filled_by_both(two, context):
 
 
 def test_a_bad_image_stops_all_processes(two):
-    assert two[0]["failing"] == "another process could not score its part of the images; see its message"
+    assert two[0]["failing"] == "another process failed; see its message"
     assert two[1]["failing"] == "image 3 is damaged"
