@@ -180,7 +180,10 @@ class TestPipeline:
 
     def test_a_loss_for_two_classes(self):
         config = script.parse([*RUN, "--loss.task", "ce + lovasz_hinge"])
-        three, two = (SimpleNamespace(train=range(99), classes=range(n), task="segmentation") for n in (3, 2))
+        three, two = (
+            SimpleNamespace(train=range(99), classes=range(n), task="segmentation", unlabeled=None)
+            for n in (3, 2)
+        )
         check_against_data(config, two)
         with pytest.raises(UserError, match=r"loss.task: lovasz_hinge is for two classes, the data has 3"):
             check_against_data(config, three)
