@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from deploy.backends.setting import Setting
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, KNOWN, Manifest
-from deploy.errors import UserError
+from deploy.errors import PACKAGE, UserError
 from deploy.loading import load
 from deploy.tasks.registry import model_of
 from deploy.tasks.task import Model
@@ -33,7 +33,9 @@ class Pin(msgspec.Struct, frozen=True):
     """Of its manifest, which has the checksums of its files."""
     backend: str
     precision: str
-    threads: int | None = None
+    threads: int | None
+    code: str
+    """Digest of this package's source: versions may be equal while clones differ."""
 
     @property
     def engine(self) -> str:
@@ -70,14 +72,14 @@ def pin(bundle: Path, backend: str, precision: str, threads: int | None) -> Pin:
         precision = cpu_precision(bundle, precision)
     elif precision == "auto":
         model_file(bundle, backend, precision)  # refuses a bundle without an engine
-    return Pin(str(bundle.absolute()), manifest.digest, backend, precision, threads)
+    return Pin(str(bundle.absolute()), manifest.digest, backend, precision, threads, code_digest())
 
 
 def open_pinned(pin: Pin) -> Opened:
     """Open a network, once per process: further calls, of any thread, return the same one.
 
     Raises:
-        UserError: the bundle is missing here, or another one; or as `deploy.loading.load`.
+        UserError: as `check_pin`, or as `deploy.loading.load`.
     """
     with _LOCK:
         return _open(pin)
@@ -105,14 +107,28 @@ def check_pin(pin: Pin) -> Manifest:
     """The manifest of a pinned bundle, as it is on this machine.
 
     Raises:
-        UserError: it is missing, damaged, or that of another bundle.
+        UserError: it is missing, damaged, or that of another bundle; or the code of this package is another one.
     """
+    if pin.code != code_digest():
+        raise UserError(
+            f"{PACKAGE}: is other code of edgedistill than that of the client; install the same on both"
+        )
     manifest = read_manifest(pin.bundle)
     if manifest.digest != pin.digest:
         raise UserError(
             f"{pin.bundle}: is another bundle here (digest {manifest.digest[:12]}, not {pin.digest[:12]})"
         )
     return manifest
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of this package's source."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)} ".encode() + content)
+    return digest.hexdigest()
 
 
 def _numbers(folder: Path, manifest: Manifest, model: Model) -> str:

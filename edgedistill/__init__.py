@@ -7,6 +7,7 @@
     edgedistill.build("runs/first/student.bundle", precision="fp16")
     model = edgedistill.load("runs/first/student.bundle")  # without torch
     labels = model(image).labels
+    labels = edgedistill.raster(stack, "runs/first/student.bundle")  # of an xarray.DataArray
 
 Importing this package imports nothing else: each name is loaded when it is first used.
 """
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploy import load
+    from deploy.raster.dataarray import predict_dataarray as raster
     from distill.pipeline.pipeline import run
     from distill.run import preset
     from edgedistill.building import build
 
     __version__: str
 
-__all__ = ["__version__", "build", "load", "preset", "run"]
+__all__ = ["__version__", "build", "load", "preset", "raster", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds this package and its neighbors."""
@@ -34,8 +36,11 @@ _MODULES = {
     "build": "edgedistill.building",
     "load": "deploy",
     "preset": "distill.run",
+    "raster": "deploy.raster.dataarray",
     "run": "distill.pipeline.pipeline",
 }
+_NAMES = {"raster": "predict_dataarray"}
+"""Names in those modules, where they differ."""
 
 
 def __getattr__(name: str) -> object:
@@ -44,7 +49,7 @@ def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import_neighbors()
-    return getattr(import_module(_MODULES[name]), name)
+    return getattr(import_module(_MODULES[name]), _NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 from tests.conftest import ROOT
 from tests.deploy.cluster.runs import contents
@@ -47,3 +49,11 @@ def test_commands(tmp_path: Path):
     assert contents(tmp_path / "again") == contents(tmp_path / "predictions")
     assert len(contents(tmp_path / "labels")) == 2
     assert (tmp_path / "whole.tif").exists()
+    [program] = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, timeout=120)
+    with (
+        rasterio.open(tmp_path / "labels.tif") as lazy,
+        rasterio.open(tmp_path / "labels" / "part-0-0.tif") as file,
+    ):
+        np.testing.assert_array_equal(lazy.read(), file.read())
+        assert (lazy.crs, lazy.transform, lazy.nodata) == (file.crs, file.transform, file.nodata)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.cluster.connect import SECONDS, connected, import_distributed
-from deploy.cluster.fitness import Job, check_workers, code_digest
+from deploy.cluster.fitness import Job, check_workers
 from deploy.cluster.inputs import Inputs, find_images, find_mosaic, find_rasters
 from deploy.cluster.predict import check_outputs, predict_images, predict_scenes
 from deploy.cluster.report import Report
@@ -62,7 +62,7 @@ def _predict(inputs: Inputs, work: Work, pinned: Pin, arguments: argparse.Namesp
     if not (images or scenes):
         return report
     sample, run, out = (str(path.absolute()) for path in (inputs.sample, work.run, inputs.out))
-    job = Job(pinned, code_digest(), sample, run, out, arguments.probabilities)
+    job = Job(pinned, sample, run, out, arguments.probabilities)
     with connected(arguments.scheduler, arguments.workers, arguments.timeout) as client:
         check_workers(client, job)
         if images:

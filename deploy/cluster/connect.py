@@ -1,5 +1,6 @@
 """The Dask cluster that predicts: an existing one, or processes of this machine."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -102,7 +103,7 @@ _NO_PAGES = {f"distributed.{role}.http.routes": [] for role in ("scheduler", "wo
 def _wait_for_worker(client: Any, scheduler: str, seconds: float) -> None:
     try:
         client.wait_for_workers(1, timeout=seconds)
-    except TimeoutError as error:
+    except (TimeoutError, asyncio.TimeoutError) as error:  # the same from Python 3.11 on
         raise UserError(
             f"--scheduler {scheduler}: has no worker after {seconds:g} s; start some (dask worker {scheduler}), or "
             "wait longer with --timeout"

@@ -1,6 +1,5 @@
 """Whether a worker may take part: the same code, the same bundle, the same folders as the client."""
 
-import hashlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from deploy.errors import PACKAGE, UserError, warn
+from deploy.errors import UserError, warn
 from deploy.pinned import Pin, check_pin
 from deploy.text import shown
 
@@ -20,8 +19,6 @@ class Job(msgspec.Struct, frozen=True):
     """What all tasks of a run share."""
 
     pin: Pin
-    code: str
-    """Digest of this package's code on the client."""
     sample: str
     """An input file: a worker that does not see it would see none."""
     work: str
@@ -47,27 +44,15 @@ def answer(job: Job) -> Answer:
 
 def refusal(job: Job) -> str | None:
     """Why this process may not take part in a job; None: it may."""
-    if code_digest() != job.code:
-        return f"runs other code of edgedistill ({_version()}, {PACKAGE}) than the client; install the same on both"
+    try:
+        check_pin(job.pin)
+    except UserError as error:
+        return f"is not fit: {error}"
     for path, what in ((job.sample, "INPUT"), (job.work, "OUT")):
         if not Path(path).exists():
             shared = path if what == "INPUT" else job.out
             return f"does not see {what}, {shared}; give a folder that all machines share under this name"
-    try:
-        check_pin(job.pin)
-    except UserError as error:
-        return f"refuses the bundle: {error}"
     return None
-
-
-@cache
-def code_digest() -> str:
-    """SHA-256 of this package's source: versions may be equal while clones differ."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)} ".encode() + content)
-    return digest.hexdigest()
 
 
 @cache
@@ -107,10 +92,6 @@ def _failure(error: object) -> str:
     ):  # it lacks the package or, in an older version, this function
         return f"has no edgedistill with predict-many ({text}); install the client's version on it"
     return f"cannot be asked ({type(error).__name__}: {text})"
-
-
-def _version() -> str:
-    return f"version {_installed('edgedistill') or 'of a clone'}"
 
 
 def _installed(name: str) -> str | None:

@@ -13,9 +13,9 @@ from deploy.cluster.work import FOLDER
 from deploy.errors import UserError
 from deploy.files.images import list_images
 from deploy.inference.image_files import output_names
-from deploy.raster.command import notes
+from deploy.raster.command import check_raster
 from deploy.raster.opening import find_raster, list_rasters
-from deploy.raster.predict import Options, check_fit, plan
+from deploy.raster.predict import Options, plan
 from deploy.text import shown
 
 
@@ -105,9 +105,9 @@ def _scene(
     """Plan a raster; also notes for the user."""
     raster = find_raster(path.absolute(), bands)
     with closing(raster.open()) as source:
-        check_fit(manifest.input, source)
+        told = check_raster(manifest, source)
         grid, stamp = plan(manifest, source, options), stamp_of(source.fingerprint())
-        return Scene(raster, name, stamp, grid, options, len(manifest.classes)), notes(manifest, source)
+        return Scene(raster, name, stamp, grid, options, len(manifest.classes)), told
 
 
 def _check_folders(folder: Path, out: Path) -> None:

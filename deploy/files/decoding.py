@@ -137,6 +137,28 @@ def check_channels(path: Path, found: int, wanted: Sequence[str] | None) -> None
         )
 
 
+def check_order(path: Path, names: Sequence[str], wanted: Sequence[str] | None) -> None:
+    """Check that bands with the names of the bundle's channels are in their order.
+
+    Args:
+        path: for messages.
+        names: descriptions of the bands, "" where one has none.
+        wanted: names of the channels; None: any.
+
+    Raises:
+        UserError: they have the same names in another order.
+    """
+    if wanted is None or set(names) != set(wanted) or len(names) != len(wanted):
+        return  # other descriptions are free text
+    order = [names.index(one) + 1 for one in wanted]
+    if order != sorted(order):
+        raise UserError(
+            f"{path}: its bands are {', '.join(names)} in this order, the bundle wants {', '.join(wanted)}; choose "
+            f"them (--bands {','.join(map(str, order))}) or write them so (gdal_translate -b "
+            f"{' -b '.join(map(str, order))})"
+        )
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence Pillow's warnings about odd metadata and lift its limit on the size, which `MAX_PIXELS` replaces.

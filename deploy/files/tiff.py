@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.files.decoding import check_channels, check_size, quiet
+from deploy.files.decoding import check_channels, check_order, check_size, quiet
 from deploy.files.pillow_tiff import pillow_lacks, read_by_pillow
 from deploy.files.tiff_header import JPEG, WHITE_IS_ZERO, TiffHeader, read_header
 from deploy.files.tiff_values import Values, interpret
@@ -69,6 +69,7 @@ def read_values(path: Path, channels: Sequence[str] | None = None) -> Values:
     """
     header = _header(path)
     check_channels(path, header.bands, channels)
+    check_order(path, header.names, channels)
     samples, mask = read_stored(path, header)
     order = [*header.channels, *([] if header.alpha is None else [header.alpha])]
     return interpret(samples[..., order], mask, header, header.channels, path)

@@ -6,13 +6,14 @@ together are those of `deploy.raster.predict.predict_raster`, bit by bit.
 """
 
 from contextlib import closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from deploy.raster.grid import Grid
 from deploy.raster.predict import Options, Summary, finished
-from deploy.raster.sources import NODATA, Source
+from deploy.raster.sources import NODATA, ArraySource, Source
 from deploy.tasks.segmentation.model import SegmentationModel
 
 
@@ -40,6 +41,40 @@ class Region(NamedTuple):
     def width(self) -> int:
         """Columns."""
         return self.right - self.left
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedSource:
+    """The pixels of a region of a raster, which are all that a chunk reads, as the raster."""
+
+    pixels: ArraySource
+    region: Region
+    grid: Grid
+    """Tells the size of the raster."""
+
+    @property
+    def height(self) -> int:
+        """Rows of the raster."""
+        return self.grid.height
+
+    @property
+    def width(self) -> int:
+        """Columns of the raster."""
+        return self.grid.width
+
+    @property
+    def bands(self) -> int:
+        """Channels."""
+        return self.pixels.bands
+
+    @property
+    def dtype(self) -> np.dtype:
+        """dtype of the array."""
+        return self.pixels.dtype
+
+    def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `deploy.raster.sources.Source.read_window`; the window lies in the region."""
+        return self.pixels.read_window(row - self.region.top, col - self.region.left, height, width)
 
 
 def chunks_of(grid: Grid, rows: int) -> tuple[Chunk, ...]:

@@ -12,6 +12,7 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
+from deploy.files.decoding import check_order
 from deploy.files.journal import Fingerprint
 from deploy.loading import load
 from deploy.raster.geo import GeoRaster
@@ -38,8 +39,7 @@ def main(argv: Sequence[str]) -> int:
     if options.probabilities and second.exists() and not arguments.resume:
         raise UserError(f"{second}: exists; remove it or choose another name")
     with closing(find_raster(arguments.raster, arguments.bands).open()) as source:
-        check_fit(manifest.input, source)
-        for line in notes(manifest, source):
+        for line in check_raster(manifest, source):
             print(f"note: {line}", file=sys.stderr)
         model = load(
             arguments.bundle,
@@ -83,8 +83,17 @@ def option_fingerprint(options: Options) -> Fingerprint:
     return {f"--{name}".replace("_", "-"): value for name, value in msgspec.to_builtins(options).items()}
 
 
-def notes(manifest: Manifest, source: GeoRaster) -> list[str]:
-    """What the user should know of a raster and a bundle before they are used together."""
+def check_raster(manifest: Manifest, source: GeoRaster) -> list[str]:
+    """Check that a bundle can read a raster.
+
+    Returns:
+        What the user should know before the two are used together.
+
+    Raises:
+        UserError: it cannot; or the bands have the names of its channels in another order.
+    """
+    check_fit(manifest.input, source)
+    check_order(source.path, source.names, manifest.input.channels)
     lines = []
     if source.place.crs is None:
         lines.append(f"{source.path}: has no CRS, so the output has none")

@@ -74,6 +74,11 @@ class GeoRaster(Source, Protocol):
         ...
 
     @property
+    def names(self) -> Sequence[str]:
+        """Descriptions of the bands, "" where one has none."""
+        ...
+
+    @property
     def place(self) -> Place:
         """Where it lies."""
         ...
@@ -138,6 +143,15 @@ class GeoSource:
     def masked(self) -> bool:
         """Whether something in the file says where data is missing."""
         return self.header.masked
+
+    @property
+    def names(self) -> list[str]:
+        """Descriptions of the bands, "" where one has none."""
+        return (
+            [""] * self.bands
+            if self.header.colors
+            else [self.header.metadata.names[i] for i in self._channels]
+        )
 
     @property
     def place(self) -> Place:

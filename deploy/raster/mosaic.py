@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.files.decoding import check_order
 from deploy.files.journal import Fingerprint
 from deploy.raster.geo import GeoSource, Place, file_fingerprint
 
@@ -59,7 +60,8 @@ class Mosaic:
     """In the order of painting."""
     height: int
     width: int
-    channels: int
+    names: tuple[str, ...]
+    """Descriptions of the channels, "" where one has none."""
     dtype: np.dtype
     place: Place
 
@@ -83,7 +85,7 @@ class MosaicSource:
     def __init__(self, mosaic: Mosaic) -> None:
         self.mosaic, self.path, self.place = mosaic, mosaic.path, mosaic.place
         self.height, self.width, self.dtype = mosaic.height, mosaic.width, mosaic.dtype
-        self.bands = mosaic.channels
+        self.bands, self.names = len(mosaic.names), mosaic.names
         self._open: OrderedDict[tuple[Path, tuple[int, ...] | None], GeoSource] = OrderedDict()
 
     def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +169,7 @@ def mosaic_of(path: Path, files: Sequence[Path], bands: Sequence[int] | None) ->
     place = first.place
     if (top, left) != (0, 0):
         place = place._replace(transform=_shifted(place.transform, top, left))
-    return Mosaic(path, tuple(members), *extent(members), first.bands, first.dtype, place)
+    return Mosaic(path, tuple(members), *extent(members), first.names, first.dtype, place)
 
 
 class _Seen(NamedTuple):
@@ -176,14 +178,14 @@ class _Seen(NamedTuple):
     path: Path
     height: int
     width: int
-    bands: int
+    names: tuple[str, ...]
     dtype: np.dtype
     place: Place
 
 
 def _look(path: Path, bands: Sequence[int] | None) -> _Seen:
     with closing(GeoSource(path, bands)) as source:
-        return _Seen(path, source.height, source.width, source.bands, source.dtype, source.place)
+        return _Seen(path, source.height, source.width, tuple(source.names), source.dtype, source.place)
 
 
 def extent(members: Iterable[Member]) -> tuple[int, int]:
@@ -240,11 +242,12 @@ def _same_pixels(one: Any, other: Any, side: int) -> bool:
 
 
 def _check_alike(source: _Seen, first: _Seen) -> None:
-    if (source.bands, source.dtype) != (first.bands, first.dtype):
+    if (len(source.names), source.dtype) != (len(first.names), first.dtype):
         raise UserError(
-            f"{source.path}: has {source.bands} band(s) of {source.dtype}, {first.path.name} {first.bands} of "
-            f"{first.dtype}; convert it with gdal_translate"
+            f"{source.path}: has {len(source.names)} band(s) of {source.dtype}, {first.path.name} {len(first.names)} "
+            f"of {first.dtype}; convert it with gdal_translate"
         )
+    check_order(source.path, source.names, first.names)
 
 
 def _name(crs: Any) -> str:

@@ -4,7 +4,7 @@ That one would read any file or address that a VRT names, and has rules of its o
 which GeoTIFFs lie where: each is read as everywhere (`docs/reading.md`), and what cannot be meant by that is refused.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -68,8 +68,11 @@ def read_vrt(path: Path, bands: Sequence[int] | None) -> Mosaic:
     for one in members:
         if one.row < 0 or one.col < 0 or one.row + one.height > height or one.col + one.width > width:
             raise UserError(f"{path}: {one.path} reaches beyond it; make it again with gdalbuildvrt")
+    names = tuple(
+        _name(every[band - 1], found, headers) for band, found in zip(chosen, channels, strict=True)
+    )
     dtype = dtype_of(headers[members[0].path])
-    return Mosaic(path, members, height, width, len(chosen), dtype, _place(root, path))
+    return Mosaic(path, members, height, width, names, dtype, _place(root, path))
 
 
 def _root(path: Path) -> Element:
@@ -86,6 +89,12 @@ def _root(path: Path) -> Element:
     if root.find("MaskBand") is not None:
         raise UserError(f"{path}: has a mask band; {_REMEDY}")
     return root
+
+
+def _name(band: Element, pieces: Sequence[_Piece], headers: Mapping[Path, TiffHeader]) -> str:
+    """Description of a band, or of that of its first file; "" without one."""
+    own = [headers[one.path].metadata.names[one.band - 1] for one in pieces[:1]]
+    return band.findtext("Description") or "".join(own)
 
 
 def _pieces(band: Element, path: Path, headers: dict[Path, TiffHeader]) -> Iterator[_Piece]:

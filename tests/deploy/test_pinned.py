@@ -11,7 +11,7 @@ from deploy import pinned
 from deploy.backends.setting import BF16
 from deploy.errors import UserError
 from deploy.loading import load
-from deploy.pinned import open_pinned, pin
+from deploy.pinned import code_digest, open_pinned, pin
 from tests.deploy.tiny import make_bundle, make_image
 
 
@@ -80,3 +80,23 @@ def test_a_bundle_without_an_engine_for_the_backend(tiny):
         pin(tiny, "tensorrt", "auto", None)
     with pytest.raises(UserError, match="has no int8 model"):
         pin(tiny, "onnxruntime", "int8", None)
+
+
+def test_code_is_compared_by_its_content(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("x = 1")
+    monkeypatch.setattr(pinned, "PACKAGE", tmp_path)
+    first = code_digest.__wrapped__()
+    (tmp_path / "a.py").write_text("x = 2")
+    assert code_digest.__wrapped__() != first
+    (tmp_path / "a.py").write_text("x = 1")
+    (tmp_path / "notes.txt").write_text("")
+    assert code_digest.__wrapped__() == first
+
+
+def test_other_code_is_refused(tiny):
+    chosen = pin(tiny, "onnxruntime", "auto", 1)
+    assert chosen.code == code_digest()
+    with pytest.raises(
+        UserError, match="is other code of edgedistill than that of the client; install the same"
+    ):
+        open_pinned(msgspec.structs.replace(chosen, code="0"))

@@ -32,11 +32,13 @@ def test_import_is_light():
 
 def test_names_are_those_of_the_packages_below():
     from deploy import load
+    from deploy.raster.dataarray import predict_dataarray
     from distill.pipeline.pipeline import run
     from distill.run import preset
 
     assert (edgedistill.load, edgedistill.run, edgedistill.preset) == (load, run, preset)
     assert callable(edgedistill.build)
+    assert edgedistill.raster is predict_dataarray
     assert dir(edgedistill) == sorted(edgedistill.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'lode'"):
         edgedistill.lode  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]

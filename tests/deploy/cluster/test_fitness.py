@@ -6,14 +6,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from deploy.bundle.bundle_files import read_manifest
+from deploy import pinned
 from deploy.cluster import command, fitness
 from deploy.cluster.connect import connected
-from deploy.cluster.fitness import Answer, Job, answer, check_workers, code_digest, packages, refusal
+from deploy.cluster.fitness import Answer, Job, answer, check_workers, packages, refusal
 from deploy.cluster.tasks import Item, predict_image
 from deploy.errors import UserError
 from deploy.files.images import write_png
-from deploy.pinned import Pin, pin
+from deploy.pinned import pin
 from tests.deploy.cluster.runs import many, write_images
 from tests.deploy.tiny import make_bundle, make_image
 
@@ -23,7 +23,7 @@ def job(bundles: Path, tmp_path: Path) -> Job:
     write_png(tmp_path / "a.png", make_image())
     (tmp_path / "out" / "run").mkdir(parents=True)
     paths = (tmp_path / "a.png", tmp_path / "out" / "run", tmp_path / "out")
-    return Job(pin(bundles / "rgb", "onnxruntime", "auto", 1), code_digest(), *map(str, paths))
+    return Job(pin(bundles / "rgb", "onnxruntime", "auto", 1), *map(str, paths))
 
 
 def change(job: Job, **fields: object) -> Job:
@@ -38,14 +38,15 @@ def test_a_process_like_the_client_is_fit(job):
 def test_every_reason_is_said(job, bundles):
     other = msgspec.structs.replace(job.pin, bundle=str(bundles / "sar"))
     missing = msgspec.structs.replace(job.pin, bundle="/none/bundle")
+    code = msgspec.structs.replace(job.pin, code="0")
     cases = {
-        "runs other code of edgedistill": change(job, code="0"),
+        "is other code of edgedistill than that of the client": change(job, pin=code),
         "does not see INPUT, /none/a.png; give a folder that all machines share": change(
             job, sample="/none/a.png"
         ),
         f"does not see OUT, {job.out}; give a folder that all machines share": change(job, work="/none/run"),
         "is another bundle here (digest ": change(job, pin=other),
-        "refuses the bundle: /none/bundle: no such folder": change(job, pin=missing),
+        "is not fit: /none/bundle: no such folder": change(job, pin=missing),
     }
     for text, bad in cases.items():
         why = refusal(bad)
@@ -58,9 +59,9 @@ def test_every_reason_is_said(job, bundles):
 
 def test_the_cluster_is_asked_before_anything_is_predicted(bundles, scheduler, tmp_path, monkeypatch):
     given, out = write_images(tmp_path / "images", 3), tmp_path / "out"
-    monkeypatch.setattr(command, "code_digest", lambda: "of another version")
+    monkeypatch.setattr(pinned, "code_digest", lambda: "of another version")
     with pytest.raises(
-        UserError, match=r"worker tcp://\S+ runs other code of edgedistill \(version .*install"
+        UserError, match=r"worker tcp://\S+ is not fit: \S+ is other code of edgedistill than .*install"
     ) as caught:
         many(bundles / "rgb", given, out, "--scheduler", scheduler)
     assert "\n" not in str(caught.value)
@@ -72,7 +73,7 @@ def test_a_bundle_that_changed_after_the_check_ends_the_run(scheduler, tmp_path,
     given = write_images(tmp_path / "images", 3)
     make_bundle(tmp_path / "bundle")
     monkeypatch.setattr(command, "check_workers", lambda *_: make_bundle(tmp_path / "bundle", resize="tile"))
-    with pytest.raises(UserError, match=r"worker \S+ refuses the bundle: .*is another bundle here.*--resume"):
+    with pytest.raises(UserError, match=r"worker \S+ is not fit: .*is another bundle here.*--resume"):
         many(tmp_path / "bundle", given, tmp_path / "out", "--scheduler", scheduler)
 
 
@@ -95,20 +96,3 @@ def test_other_versions_of_packages_are_warned_of(job, scheduler, monkeypatch):
             RuntimeWarning, match=r"workers have numpy \S+, the client has 1\.0: results may differ"
         ):
             check_workers(client, job)
-
-
-def test_code_is_compared_by_its_content(tmp_path, monkeypatch):
-    (tmp_path / "a.py").write_text("x = 1")
-    monkeypatch.setattr(fitness, "PACKAGE", tmp_path)
-    first = code_digest.__wrapped__()
-    (tmp_path / "a.py").write_text("x = 2")
-    assert code_digest.__wrapped__() != first
-    (tmp_path / "a.py").write_text("x = 1")
-    (tmp_path / "notes.txt").write_text("")
-    assert code_digest.__wrapped__() == first
-
-
-def test_job_is_pinned_to_the_manifest(job, bundles):
-    assert job.pin == Pin(
-        str(bundles / "rgb"), read_manifest(bundles / "rgb").digest, "onnxruntime", "fp32", 1
-    )

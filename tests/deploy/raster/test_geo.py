@@ -1,6 +1,7 @@
 """GeoTIFFs: what is read as data, what is written, and the command from end to end."""
 
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -118,6 +119,25 @@ def test_bands_are_chosen_in_order(bundles, tmp_path):
     np.testing.assert_array_equal(
         read(tmp_path / "out.tif")[0][0], predict(image, model=load(bundles / "sar", "onnxruntime")).labels
     )
+
+
+def test_bands_with_the_names_of_the_channels_in_another_order(bundles, tmp_path):
+    image = sar(70, 90)
+    path = write_tif(tmp_path / "in.tif", image[..., ::-1])
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("VH", "VV")
+    message = (
+        r"in\.tif: its bands are VH, VV in this order, the bundle wants VV, VH; choose them \(--bands 2,1\)"
+    )
+    with pytest.raises(UserError, match=message):
+        command(bundles / "sar", path, tmp_path / "out.tif")
+    command(bundles / "sar", path, tmp_path / "out.tif", "--bands", "2,1")
+    wanted = predict(image, model=load(bundles / "sar", "onnxruntime")).labels
+    np.testing.assert_array_equal(read(tmp_path / "out.tif")[0][0], wanted)
+    (tmp_path / "mosaic").mkdir()
+    shutil.copy(path, tmp_path / "mosaic")
+    with pytest.raises(UserError, match="its bands are VH, VV in this order"):
+        command(bundles / "sar", tmp_path / "mosaic", tmp_path / "mosaic.tif")
 
 
 def test_without_crs_it_works_and_says_so(bundles, tmp_path, capsys):
