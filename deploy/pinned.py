@@ -7,7 +7,7 @@ import hashlib
 from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,6 +36,8 @@ class Pin(msgspec.Struct, frozen=True):
     threads: int | None
     code: str
     """Digest of this package's source: versions may be equal while clones differ."""
+    gpu: tuple[tuple[str, Any], ...] = ()
+    """Further arguments of `deploy.loading.load`, for TensorRT."""
 
     @property
     def engine(self) -> str:
@@ -52,7 +54,7 @@ class Opened(NamedTuple):
     other last digits."""
 
 
-def pin(bundle: Path, backend: str, precision: str, threads: int | None) -> Pin:
+def pin(bundle: Path, backend: str, precision: str, threads: int | None, **gpu: Any) -> Pin:
     """Choose the network of a bundle for all processes.
 
     Args:
@@ -60,6 +62,7 @@ def pin(bundle: Path, backend: str, precision: str, threads: int | None) -> Pin:
         backend: as `deploy.loading.load` takes it; "auto" measures on this machine.
         precision: as `deploy.loading.load` takes it.
         threads: CPU threads of one call; None: the backend's choice.
+        gpu: further arguments of `load`, for TensorRT.
 
     Raises:
         UserError: as `load` does.
@@ -67,12 +70,13 @@ def pin(bundle: Path, backend: str, precision: str, threads: int | None) -> Pin:
     check_choice(backend, precision)
     manifest = read_manifest(bundle)
     if backend == "auto":
-        backend, precision = load(bundle, backend, threads, precision=precision).engine.name.split()
+        backend, precision = load(bundle, backend, threads, precision=precision, **gpu).engine.name.split()
     elif backend in CPU:
         precision = cpu_precision(bundle, precision)
     elif precision == "auto":
         model_file(bundle, backend, precision)  # refuses a bundle without an engine
-    return Pin(str(bundle.absolute()), manifest.digest, backend, precision, threads, code_digest())
+    chosen = (backend, precision, threads, code_digest(), tuple(sorted(gpu.items())))
+    return Pin(str(bundle.absolute()), manifest.digest, *chosen)
 
 
 def open_pinned(pin: Pin) -> Opened:
@@ -93,7 +97,7 @@ def _open(pin: Pin) -> Opened:
     folder = Path(pin.bundle)
     manifest = check_pin(pin)
     if pin.backend not in CPU:
-        model = load(folder, pin.backend, precision=pin.precision)
+        model = load(folder, pin.backend, precision=pin.precision, **dict(pin.gpu))
     else:
         setting = Setting(pin.backend, pin.precision, pin.threads)
         names = {setting.file(folder).name, *(manifest.files.keys() - KNOWN)}

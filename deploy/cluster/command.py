@@ -4,20 +4,31 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.find import find_bundle
+from deploy.bundle.manifest import Manifest
 from deploy.cluster.connect import SECONDS, connected, import_distributed
 from deploy.cluster.fitness import Job, check_workers
 from deploy.cluster.inputs import Inputs, find_images, find_mosaic, find_rasters
 from deploy.cluster.predict import check_outputs, predict_images, predict_scenes
 from deploy.cluster.report import Report
 from deploy.cluster.work import Work, claimed
-from deploy.engine_options import add_engine_options
+from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.files.journal import Fingerprint
-from deploy.pinned import Pin, pin
+from deploy.pinned import pin
+from deploy.predict.command import (
+    RESULT_OPTIONS,
+    add_result_options,
+    drawing_words,
+    formats_of,
+    look_of,
+)
 from deploy.raster.command import RASTER_OPTIONS, add_raster_options, option_fingerprint, raster_options
 from deploy.raster.predict import Options
-from deploy.tasks.registry import require_classes
+from deploy.tasks.registry import require_classes, task_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,12 +41,17 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
     import_distributed()
-    options = raster_options(arguments)
-    inputs = _find(arguments, options)
-    pinned = pin(arguments.bundle, arguments.backend, arguments.precision, arguments.threads)
-    fingerprint = _fingerprint(pinned, inputs.kind, arguments, options)
+    bundle, options = find_bundle(arguments.bundle), raster_options(arguments)
+    manifest = read_manifest(bundle)
+    inputs = _find(arguments, manifest, options)
+    formats = formats_of(arguments, task_of(manifest)) if inputs.images else ()
+    look, classes = look_of(arguments, manifest)
+    pinned = pin(bundle, threads=arguments.threads, **engine_options(arguments))
+    sample, out = (str(path.absolute()) for path in (inputs.sample, inputs.out))
+    job = Job(pinned, sample, out, formats, look, classes)
+    fingerprint = _fingerprint(job, inputs.kind, arguments, options)
     with claimed(inputs.work, inputs.out, fingerprint, arguments.resume) as work:
-        report = _predict(inputs, work, pinned, arguments)
+        report = _predict(inputs, work, job, arguments)
         if not report.failures:
             work.remove()
     print(report.line(inputs.kind, pinned.engine, arguments.out))
@@ -43,8 +59,8 @@ def main(argv: Sequence[str]) -> int:
     return 1 if report.failures else 0
 
 
-def _find(arguments: argparse.Namespace, options: Options) -> Inputs:
-    path, out, manifest = arguments.input, arguments.out, read_manifest(arguments.bundle)
+def _find(arguments: argparse.Namespace, manifest: Manifest, options: Options) -> Inputs:
+    path, out = arguments.input, arguments.out
     if not (arguments.rasters or arguments.mosaic):
         return find_images(path, out)
     require_classes(manifest, arguments.bundle, "predict-many of rasters")
@@ -52,7 +68,7 @@ def _find(arguments: argparse.Namespace, options: Options) -> Inputs:
     return find(path, out, arguments.bands, options, manifest)
 
 
-def _predict(inputs: Inputs, work: Work, pinned: Pin, arguments: argparse.Namespace) -> Report:
+def _predict(inputs: Inputs, work: Work, job: Job, arguments: argparse.Namespace) -> Report:
     """Predict what an earlier run has not done."""
     images = [one for one in inputs.images if not work.is_done(one)]
     scenes = [one for one in inputs.scenes if not work.is_done(one)]
@@ -61,8 +77,7 @@ def _predict(inputs: Inputs, work: Work, pinned: Pin, arguments: argparse.Namesp
     check_outputs(work, scenes)
     if not (images or scenes):
         return report
-    sample, run, out = (str(path.absolute()) for path in (inputs.sample, work.run, inputs.out))
-    job = Job(pinned, sample, run, out, arguments.probabilities)
+    job = msgspec.structs.replace(job, work=str(work.run.absolute()))
     with connected(arguments.scheduler, arguments.workers, arguments.timeout) as client:
         check_workers(client, job)
         if images:
@@ -72,16 +87,16 @@ def _predict(inputs: Inputs, work: Work, pinned: Pin, arguments: argparse.Namesp
     return report
 
 
-def _fingerprint(pinned: Pin, what: str, arguments: argparse.Namespace, options: Options) -> Fingerprint:
-    return {
-        "bundle": pinned.digest,
-        "backend": pinned.engine,
+def _fingerprint(job: Job, kind: str, arguments: argparse.Namespace, options: Options) -> Fingerprint:
+    started = {
+        "bundle": job.pin.digest,
+        "backend": job.pin.engine,
         "INPUT": str(arguments.input.absolute()),
-        "kind of inputs": what,
-        "--probabilities": arguments.probabilities,
-        "--bands": arguments.bands,
-        **option_fingerprint(options),
+        "kind of inputs": kind,
     }
+    if kind == "images":
+        return {**started, "--save": job.formats, "drawing": drawing_words(job.look, arguments.palette)}
+    return {**started, "--bands": arguments.bands, **option_fingerprint(options)}
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -90,10 +105,11 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     Raises:
         UserError: there is one.
     """
-    if not (arguments.rasters or arguments.mosaic):
-        for name in RASTER_OPTIONS:
-            if getattr(arguments, name) != parser.get_default(name):
-                raise UserError(f"--{name.replace('_', '-')} is for --rasters and --mosaic")
+    rasters = arguments.rasters or arguments.mosaic
+    for name in RESULT_OPTIONS if rasters else RASTER_OPTIONS:
+        if getattr(arguments, name) != parser.get_default(name):
+            option = {"legend": "no-legend"}.get(name, name.replace("_", "-"))
+            raise UserError(f"--{option} is for {'images' if rasters else '--rasters and --mosaic'}")
     if arguments.scheduler is not None and arguments.workers is not None:
         raise UserError(
             "--workers is for processes of this machine; a cluster with a --scheduler has its own"
@@ -110,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Predict many inputs by several processes or machines, with the results of one.",
     )
     add = parser.add_argument
-    add("bundle", type=Path, metavar="BUNDLE")
+    add("bundle", type=Path, metavar="BUNDLE_OR_RUN")
     add("input", type=Path, metavar="INPUT", help="folder of images or, with an option below, of GeoTIFFs")
     add("out", type=Path, metavar="OUT", help="folder of the results; with --mosaic the GeoTIFF")
     kinds = parser.add_mutually_exclusive_group()
@@ -136,16 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--resume", action="store_true", help="continue an interrupted run, or one after inputs were mended")
     add(
-        "--probabilities",
-        action="store_true",
-        help="also write the probabilities: of images as .npy, of rasters as GeoTIFF",
-    )
-    add(
         "--threads",
         type=int,
         default=1,
         help="CPU threads of the engine for each task (default: %(default)s)",
     )
     add_engine_options(parser)
-    add_raster_options(parser)
+    add_result_options(parser.add_argument_group("results of images (--probabilities: of rasters, too)"))
+    add_raster_options(parser.add_argument_group("rasters"))
     return parser

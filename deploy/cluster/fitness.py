@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError, warn
+from deploy.look import Look
 from deploy.pinned import Pin, check_pin
 from deploy.text import shown
 
@@ -21,11 +23,15 @@ class Job(msgspec.Struct, frozen=True):
     pin: Pin
     sample: str
     """An input file: a worker that does not see it would see none."""
-    work: str
-    """Folder of this run, with a random name, inside the output: a worker that sees it shares the output."""
     out: str
     """Folder of the results."""
-    probabilities: bool = False
+    formats: tuple[str, ...] = ()
+    """In which the results of images are written (`deploy.tasks.task.Task.formats`)."""
+    look: Look = Look()
+    classes: tuple[ClassInfo, ...] = ()
+    """With the colors to draw in."""
+    work: str = ""
+    """Folder of this run, with a random name, inside the output: a worker that sees it shares the output."""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -96,7 +96,8 @@ def _image(job: Job, item: Item, opened: Opened) -> Done:
     task = task_of(read_manifest(job.pin.bundle))
     image, result = predict_file(model, Path(item.path))
     with _publishing(job, Path(job.out)) as (folder, files):
-        task.save(folder / item.name, image, result, model.classes, job.probabilities)
+        for name in job.formats:
+            task.formats[name](folder / item.name, image, result, job.classes, job.look)
     return Done(item.input, item.stamp, item.name, files)
 
 

@@ -45,8 +45,10 @@ def main(argv: Sequence[str]) -> int:
     with TemporaryDirectory(prefix="edgedistill-") as scratch:
         sources = sources_of(options.sources, Path(scratch))
         _check_out(options.out, sources)
-        formats = _formats(options, task)
-        look, classes = _look(options, manifest)
+        if options.frames is not None and options.frames < 1:
+            raise UserError(f"--frames {options.frames}: give at least 1, the number of frames to stop after")
+        formats = formats_of(options, task)
+        look, classes = look_of(options, manifest)
         model = load(bundle, threads=options.threads, fallback=options.fallback, **engine_options(options))
         if sources.moving is not None:
             return _video(model, sources.moving, options, look, classes)
@@ -66,7 +68,7 @@ def _images(
         "bundle": manifest.digest,
         "engine": model.engine.name,
         "--save": ",".join(output.formats),
-        "drawing": f"{options.opacity:g} {options.legend} {options.palette}",
+        "drawing": drawing_words(output.look, options.palette),
     }
     say = (lambda _: None) if options.quiet else print
     with closing(Record(output.folder, made_by, options.resume)) as record:
@@ -116,7 +118,35 @@ def _check_out(out: Path, sources: Sources) -> None:
             )
 
 
-def _formats(options: argparse.Namespace, task: Task) -> tuple[str, ...]:
+RESULT_OPTIONS = ("save", "opacity", "palette", "legend")
+"""Names of the options of `add_result_options`, but for `--probabilities`."""
+
+
+def add_result_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say what is written of an image's result, and how it is drawn."""
+    add = parser.add_argument
+    add(
+        "--save",
+        metavar="FORMATS",
+        help="with commas between: mask, overlay, beside, probabilities, npz, json, coco, geojson (mask,overlay); "
+        "of grasps csv, overlay, maps, json; of regression values, overlay",
+    )
+    add(
+        "--probabilities",
+        action="store_true",
+        help="also write the probabilities or maps, float32 .npy K×H×W",
+    )
+    add("--opacity", type=float, default=Look.opacity, help="weight of the class colors in overlays (0.5)")
+    add("--palette", choices=("bundle", "safe"), default="bundle", help="safe: for color-blind people, too")
+    add("--no-legend", dest="legend", action="store_false", help="leave the legend out of overlays")
+
+
+def formats_of(options: argparse.Namespace, task: Task) -> tuple[str, ...]:
+    """The formats that the options ask for, of a task.
+
+    Raises:
+        UserError: the task has no such format.
+    """
     names = tuple(options.save.split(",")) if options.save else task.usual
     for name in names:
         if name not in task.formats:
@@ -127,13 +157,21 @@ def _formats(options: argparse.Namespace, task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, *([task.raw] if options.probabilities else []))))
 
 
-def _look(options: argparse.Namespace, manifest: Manifest) -> tuple[Look, Sequence[ClassInfo]]:
+def look_of(options: argparse.Namespace, manifest: Manifest) -> tuple[Look, tuple[ClassInfo, ...]]:
+    """How results are drawn, and the classes with the colors to draw in.
+
+    Raises:
+        UserError: an option is out of range.
+    """
     if not 0 <= options.opacity <= 1:
         raise UserError(f"--opacity {options.opacity:g}: give a weight of the colors from 0 to 1")
-    if options.frames is not None and options.frames < 1:
-        raise UserError(f"--frames {options.frames}: give at least 1, the number of frames to stop after")
     classes = safe_colors(manifest.classes) if options.palette == "safe" else manifest.classes
-    return Look(options.legend, options.opacity), classes
+    return Look(options.legend, options.opacity), tuple(classes)
+
+
+def drawing_words(look: Look, palette: str) -> str:
+    """How results are drawn, to be compared when a folder is continued."""
+    return f"{look.opacity:g} {look.legend} {palette}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -153,20 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         help="images, folders, patterns, - (an image from stdin); or one video, URL (rtsp://) or camera number",
     )
     add("--out", type=Path, default=Path("predictions"), help="folder for the results (predictions)")
-    add(
-        "--save",
-        metavar="FORMATS",
-        help="with commas between: mask, overlay, beside, probabilities, npz, json, coco, geojson (mask,overlay); "
-        "of grasps csv, overlay, maps, json; of regression values, overlay",
-    )
-    add(
-        "--probabilities",
-        action="store_true",
-        help="also write the probabilities or maps, float32 .npy K×H×W",
-    )
-    add("--opacity", type=float, default=Look.opacity, help="weight of the class colors in overlays (0.5)")
-    add("--palette", choices=("bundle", "safe"), default="bundle", help="safe: for color-blind people, too")
-    add("--no-legend", dest="legend", action="store_false", help="leave the legend out of overlays")
+    add_result_options(parser)
     add("--resume", action="store_true", help="leave out images that are done and unchanged")
     add("--frames", type=int, metavar="N", help="stop a video or stream after N frames")
     add("--quiet", action="store_true", help="print only the last lines")

@@ -109,7 +109,7 @@ RASTER_OPTIONS = ("overlap", "batch", "bands", "probabilities_dtype", "min_valid
 """Names of the options of `add_raster_options`."""
 
 
-def add_raster_options(parser: argparse.ArgumentParser) -> None:
+def add_raster_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that say how rasters are processed."""
     add = parser.add_argument
     add("--overlap", type=int, help="pixels that neighboring tiles share (default: a quarter of the tile)")

@@ -6,6 +6,7 @@ import numpy as np
 
 from deploy.cli import main
 from deploy.files.images import write_png
+from deploy.predict.record import NAME as RECORD
 from tests.deploy.tiny import make_image
 
 ENGINE = ("--backend", "onnxruntime", "--threads", "1")
@@ -16,6 +17,7 @@ def many(bundle: Path, given: Path, out: Path, *more: str) -> int:
 
 
 def one_by_one(bundle: Path, given: Path, out: Path, *more: str) -> int:
+    """By `predict`, whose exit code is 1 if some of the images cannot be read."""
     return main(["predict", str(bundle), str(given), "--out", str(out), *ENGINE, *more])
 
 
@@ -41,5 +43,6 @@ def write_scenes(folder: Path, count: int, size: tuple[int, int] = (30, 50)) -> 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder and its subfolders, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file of a folder and its subfolders, hidden ones too, but for the record that `predict` leaves."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -26,11 +26,11 @@ def test_images_have_the_bytes_of_predict(bundles, scheduler, tmp_path, capsys):
 
 def test_arrays_and_probabilities(bundles, scheduler, tmp_path):
     given = write_scenes(tmp_path / "scenes", 5)
-    options = ("--probabilities",)
+    options = ("--save", "mask,coco,geojson", "--probabilities", "--palette", "safe")
     many(bundles / "sar", given, tmp_path / "many", "--scheduler", scheduler, *options)
     one_by_one(bundles / "sar", given, tmp_path / "one", *options)
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
-    assert len(contents(tmp_path / "one")) == 15
+    assert len(contents(tmp_path / "one")) == 20
 
 
 def test_rasters_have_the_bytes_of_predict_raster(bundles, scheduler, tmp_path, capsys):
@@ -118,7 +118,7 @@ def test_another_run_is_not_resumed(bundles, scheduler, tmp_path):
     given, out = write_images(tmp_path / "images", 3), tmp_path / "many"
     (given / "000.png").write_bytes(b"")
     assert many(bundles / "rgb", given, out, "--scheduler", scheduler) == 1
-    with pytest.raises(UserError, match="cannot be resumed, because --probabilities changed"):
+    with pytest.raises(UserError, match="cannot be resumed, because --save changed"):
         many(bundles / "rgb", given, out, "--scheduler", scheduler, "--resume", "--probabilities")
     make_bundle(tmp_path / "other", resize="stretch")
     with pytest.raises(UserError, match="cannot be resumed, because bundle changed"):
@@ -156,6 +156,10 @@ def test_existing_rasters_are_not_replaced(bundles, tmp_path):
     [
         (("--overlap", "3"), "--overlap is for --rasters and --mosaic"),
         (("--bands", "1"), "--bands is for --rasters and --mosaic"),
+        (("--rasters", "--save", "mask"), "--save is for images"),
+        (("--mosaic", "--no-legend"), "--no-legend is for images"),
+        (("--save", "mas"), r"--save mas: no such format \(did you mean mask\?\)"),
+        (("--opacity", "2"), "--opacity 2: give a weight"),
         (("--workers", "0"), "--workers 0: give at least 1"),
         (
             ("--workers", "2", "--scheduler", "tcp://127.0.0.1:1"),

@@ -22,8 +22,9 @@ from tests.deploy.tiny import make_bundle, make_image
 def job(bundles: Path, tmp_path: Path) -> Job:
     write_png(tmp_path / "a.png", make_image())
     (tmp_path / "out" / "run").mkdir(parents=True)
-    paths = (tmp_path / "a.png", tmp_path / "out" / "run", tmp_path / "out")
-    return Job(pin(bundles / "rgb", "onnxruntime", "auto", 1), *map(str, paths))
+    paths = (tmp_path / "a.png", tmp_path / "out")
+    pinned = pin(bundles / "rgb", "onnxruntime", "auto", 1)
+    return Job(pinned, *map(str, paths), work=str(tmp_path / "out" / "run"))
 
 
 def change(job: Job, **fields: object) -> Job:
