@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from deploy.errors import UserError
@@ -38,3 +39,24 @@ def test_a_network_of_bytes(folder):
 def test_other_channels_are_refused(folder):
     with pytest.raises(UserError, match=r"a\.tif: image has 3 channels, the bundle wants 2 \(VV, VH\)"):
         read_input(folder / "images" / "a.tif", SPECS["sar"])
+
+
+@pytest.mark.parametrize("names", [("VV", "VH"), ("VH", "VV"), ("first", "second")])
+def test_bands_named_like_the_channels_are_in_their_order(tmp_path, names):
+    """Other names are free text."""
+    items = "".join(
+        f'<Item name="DESCRIPTION" sample="{i}" role="description">{name}</Item>'
+        for i, name in enumerate(names)
+    )
+    tag = (42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)
+    image = make_image("sar").transpose(2, 0, 1)
+    tifffile.imwrite(
+        tmp_path / "a.tif", image, photometric="minisblack", planarconfig="separate", extratags=[tag]
+    )
+    if names == ("VH", "VV"):
+        with pytest.raises(
+            UserError, match=r"a\.tif: its bands are VH, VV in this order, the bundle wants VV, VH"
+        ):
+            read_input(tmp_path / "a.tif", SPECS["sar"])
+    else:
+        np.testing.assert_array_equal(read_input(tmp_path / "a.tif", SPECS["sar"])[0], make_image("sar"))

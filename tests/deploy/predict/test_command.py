@@ -282,24 +282,3 @@ def test_mistakes(bundle, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         main(["predict", str(bundle), *arguments])
-
-
-def test_predict_refuses_bands_in_another_order_than_the_channels(tmp_path):
-    make_bundle(tmp_path / "sar", "sar")
-    image = make_image("sar").transpose(2, 0, 1)
-    for names, code in ((("VV", "VH"), 0), (("VH", "VV"), 2), (("first", "second"), 0)):
-        path = tmp_path / f"{names[0]}.tif"
-        items = "".join(
-            f'<Item name="DESCRIPTION" sample="{i}" role="description">{name}</Item>'
-            for i, name in enumerate(names)
-        )
-        tag = (42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)
-        tifffile.imwrite(path, image, photometric="minisblack", planarconfig="separate", extratags=[tag])
-        arguments = ["predict", str(tmp_path / "sar"), str(path), "--out", str(tmp_path / "out")]
-        if code:
-            with pytest.raises(
-                UserError, match=r"VH\.tif: its bands are VH, VV in this order, the bundle wants"
-            ):
-                main(arguments)
-        else:
-            assert main(arguments) == 0
