@@ -6,7 +6,7 @@ import numpy as np
 
 from deploy.pinned import Pin, open_pinned
 from deploy.raster.chunks import Chunk, PlacedSource, chunks_of, predict_chunk, region, region_read
-from deploy.raster.grid import Grid
+from deploy.raster.grid import Grid, make_grid
 from deploy.raster.predict import Options, predict_raster
 from deploy.raster.sources import ArraySink, ArraySource
 from deploy.tasks.segmentation.model import SegmentationModel
@@ -16,10 +16,11 @@ class Task(NamedTuple):
     """What all chunks share."""
 
     pinned: Pin
-    grid: Grid
     options: Options
     nodata: float | None
     """Value of pixels without data."""
+    tile: tuple[int, int]
+    """Height and width of the network's input."""
     classes: int
 
 
@@ -35,26 +36,29 @@ def predict_lazily(task: Task, side: int, pixels: Any) -> Any:
     from dask import array  # optional dependency
     from dask.delayed import delayed
 
-    grid, predict = task.grid, delayed(_predict_chunk, pure=False)
+    height, width = pixels.shape[:2]
+    grid = make_grid(height, width, task.tile, task.options.overlap, side)
+    predict = delayed(_predict_chunk, pure=False)
     leading = () if task.options.probabilities is None else (task.classes,)
 
     def lazy(chunk: Chunk) -> Any:
         read, where = region_read(grid, chunk), region(grid, chunk)
         part = pixels[read.top : read.bottom, read.left : read.right]
         shape = (*leading, where.height, where.width)
-        return array.from_delayed(predict(task, part, chunk), shape, task.options.probabilities or np.uint8)
+        return array.from_delayed(
+            predict(task, grid, part, chunk), shape, task.options.probabilities or np.uint8
+        )
 
     chunks = chunks_of(grid, max(1, side // (grid.window[0] - grid.overlap[0])))
     rows = len(chunks) // len(grid.blocks)
     return array.block([[lazy(one) for one in chunks[row::rows]] for row in range(rows)])
 
 
-def _predict_chunk(task: Task, pixels: np.ndarray, chunk: Chunk) -> np.ndarray:
+def _predict_chunk(task: Task, grid: Grid, pixels: np.ndarray, chunk: Chunk) -> np.ndarray:
     """The result of a chunk; `pixels` are those of its `region_read`."""
-    source = PlacedSource(
-        ArraySource(np.asarray(pixels), task.nodata), region_read(task.grid, chunk), task.grid
-    )
-    labels, probabilities = predict_chunk(_model(task), source, task.grid, chunk, task.options)
+    array = ArraySource(np.asarray(pixels), task.nodata)
+    source = PlacedSource(array, region_read(grid, chunk), grid)
+    labels, probabilities = predict_chunk(_model(task), source, grid, chunk, task.options)
     return labels if probabilities is None else probabilities
 
 

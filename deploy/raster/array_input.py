@@ -12,6 +12,33 @@ _SCALING = {"scale_factor": 1, "add_offset": 0, "scales": None, "offsets": None}
 """Attributes of values that are not in their units yet, and what they are where that means nothing."""
 
 
+def rasters_of(
+    data: "xarray.DataArray", channels: Sequence[str], bands: Sequence[Hashable] | None, dim: Hashable
+) -> tuple[Any, list[Hashable]]:
+    """The values of the data for a bundle.
+
+    Args:
+        data: see `deploy.raster.dataarray.predict_dataarray`.
+        channels: names of the bundle's channels.
+        bands: the bands that are these, or None.
+        dim: dimension of the bands.
+
+    Returns:
+        An array …×H×W×C as `data` holds it, of numpy or Dask; and the dimensions before C.
+
+    Raises:
+        UserError: dimensions or bands are missing, scale or offset is still to be applied, or there are no values.
+    """
+    y, x = spatial_dims(data)
+    check_units(data)
+    planes = channels_of(data, channels, bands, dim)
+    dims = [*(one for one in planes.dims if one not in (y, x, dim)), y, x]
+    array = planes.transpose(*dims, dim).data
+    if array.size == 0:
+        raise UserError(f"the data are empty: {dict(data.sizes)}")
+    return array, dims
+
+
 def spatial_dims(data: "xarray.DataArray") -> tuple[Hashable, Hashable]:
     """The dimensions of rows and columns.
 
@@ -58,13 +85,7 @@ def check_units(data: "xarray.DataArray") -> None:
 def channels_of(
     data: "xarray.DataArray", channels: Sequence[str], bands: Sequence[Hashable] | None, dim: Hashable
 ) -> "xarray.DataArray":
-    """The data with the bands that are the channels of a bundle, in their order.
-
-    Args:
-        data: see `deploy.raster.dataarray.predict_dataarray`.
-        channels: names of the bundle's channels.
-        bands: the bands that are these, or None.
-        dim: dimension of the bands.
+    """The data with the bands that are the channels of a bundle, in their order; arguments as `rasters_of`.
 
     Raises:
         UserError: there is no such dimension or band, their number is another one, or their names leave the order open.

@@ -19,8 +19,7 @@ from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.pinned import pin
 from deploy.raster.array_chunks import Task, predict_lazily, predict_now
-from deploy.raster.array_input import channels_of, check_units, nodata_of, spatial_dims
-from deploy.raster.grid import make_grid
+from deploy.raster.array_input import nodata_of, rasters_of
 from deploy.raster.predict import Options, check_fit
 from deploy.raster.sources import NODATA, PROBABILITY_STEPS, ArraySource
 from deploy.tasks.registry import require_classes
@@ -47,19 +46,16 @@ def predict_dataarray(
     """Segment a raster as `deploy.raster.predict.predict_raster` does: the same labels for the same pixels.
 
     Args:
-        data: its dimensions are rows and columns as rioxarray finds them (y and x, or latitude and longitude),
-            `band_dim` (which may be missing if the bundle reads one channel), and any others, such as time, along which
-            each raster is predicted by itself. Values are in raw units. No data is what rioxarray says
-            (`data.rio.nodata`), NaN and infinities; a uint8 pixel has no data where all its bands have that value.
+        data: its dimensions are rows and columns as rioxarray finds them, `band_dim` (unless the bundle reads one
+            channel), and any others, such as time, along which each raster is predicted by itself. No data is what
+            rioxarray says (`data.rio.nodata`, in uint8 where all bands have it), NaN and infinities.
         bundle: folder of a segmentation bundle; it must be there, under the same path, where a lazy result is computed.
         bands: the bands that are the bundle's channels, in their order, as the coordinate of `band_dim` has them, or
-            numbered from 1 where there is none. None: those with the channels' names; without names all bands, which
-            must be as many as the channels.
+            numbered from 1 where there is none. None: those with the channels' names; without names all bands.
         band_dim: name of the dimension of the bands.
-        options: overlap, least share of valid pixels, and the dtype of probabilities, which are returned instead of
-            labels if it is set. The limit of memory does not apply to lazy data.
-        chunk: approximate side of the chunks of a lazy result in pixels; None: eight tiles. The smaller they are, the
-            more tiles are run for two of them.
+        options: with a dtype of probabilities, these are returned instead of labels. The limit of memory does not
+            apply to lazy data.
+        chunk: approximate side of the chunks of a lazy result in pixels; None: eight tiles. Small ones cost more.
         backend: as `deploy.load` takes it; "auto" chooses here, for all processes that compute.
         precision: as `deploy.load` takes it.
         threads: CPU threads of the engine; None: one for each chunk of a lazy result, else the backend's choice.
@@ -75,22 +71,15 @@ def predict_dataarray(
     import_rioxarray()
     manifest, options = read_manifest(bundle), options or Options()
     require_classes(manifest, bundle, "edgedistill.raster")
-    y, x = spatial_dims(data)
-    check_units(data)
-    planes = channels_of(data, manifest.input.channels, bands, band_dim)
-    others = [dim for dim in planes.dims if dim not in (y, x, band_dim)]
-    array = planes.transpose(*others, y, x, band_dim).data
-    if array.size == 0:
-        raise UserError(f"the data are empty: {dict(data.sizes)}")
+    array, dims = rasters_of(data, manifest.input.channels, bands, band_dim)
     check_fit(manifest.input, ArraySource(np.empty((1, 1, array.shape[-1]), array.dtype)))
-    tile = (manifest.input.height, manifest.input.width)
-    side = chunk or _TILES * max(tile)
-    grid = make_grid(array.shape[-3], array.shape[-2], tile, options.overlap, side)
     lazy = hasattr(array, "dask")
     pinned = pin(Path(bundle), backend, precision, 1 if lazy and threads is None else threads)
-    task = Task(pinned, grid, options, nodata_of(data), len(manifest.classes))
+    tile = (manifest.input.height, manifest.input.width)
+    task = Task(pinned, options, nodata_of(data), tile, len(manifest.classes))
+    side = chunk or _TILES * max(tile)
     result = _each(array, partial(predict_lazily, task, side) if lazy else partial(predict_now, task))
-    return _described(result, data, [*others, y, x], manifest, options)
+    return _described(result, data, dims, manifest, options)
 
 
 def import_rioxarray() -> Any:
