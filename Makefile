@@ -42,7 +42,7 @@ DEV := $(VENV)/.dev-$(KEY)
 DEVICE := $(VENV)/device
 DEVICE_DEV := $(DEVICE)/.dev-$(KEY)
 
-.PHONY: help demo fast test device-test extras chaos lint spelling format bench clean
+.PHONY: help demo fast test device-test extras chaos lint spelling format site bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,6 +54,7 @@ help:
 	@echo 'make chaos    50 killed runs and 1000 damaged bundles, an hour'
 	@echo 'make lint     ruff, codespell, basedpyright, import-linter'
 	@echo 'make format   let ruff rewrite what it can'
+	@echo 'make site     the documents as a site, in $(VENV)/site'
 	@echo 'make bench    latency of the bundles under runs/ (or BUNDLES="path ...")'
 	@echo 'make clean    remove $(VENV) and caches; runs/ stays'
 
@@ -93,6 +94,9 @@ spelling: $(DEV)
 format: $(DEV)
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+site: $(DEV)
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs/site -b html docs $(VENV)/site
 
 bench: $(TRAIN)
 	@bundles="$(BUNDLES)"; \

@@ -73,7 +73,7 @@ class Calls(Staged[R]):
         the device is released within a second, except that a network stream may finish a read of up to 5 s.
 
         Args:
-            source: a video file, an image, a folder of images or a pattern such as "shots/*.png"; a URL (rtsp://,
+            source: a video file, an image, a folder of images or a pattern such as `shots/*.png`; a URL (rtsp://,
                 http://); the number of a camera; or an iterable of images H×W×C, which may be a generator. It runs
                 ahead of the results, so each image must be an array of its own: one that is filled again and again
                 would change under the network. Videos need OpenCV: `pip install 'edgedistill[video]'`.
