@@ -106,7 +106,11 @@ def _tell_of_little_int8(model: Path, backend: str) -> None:
 def _remedy(precision: str, made_now: bool, threshold: float | None) -> str:
     """What to do about a hop over its budget."""
     if precision not in FORMS:
-        return "the engine does not compute what the bundle was measured with; rebuild it, or use another backend"
+        full = " with --no-tf32" if precision == "fp32" else ""
+        return (
+            f"the engine does not compute what the bundle was measured with; rebuild it{full},"
+            " or use another backend"
+        )
     limits = "--max-drop and --min-agreement set the budget"
     if made_now:
         return f"{limits}, --float keeps layers out of {precision.upper()}"
@@ -213,6 +217,7 @@ def _compiler_options(command: BuildCommand, backend: str) -> "BuildOptions":
         dla_core=flags.dla,
         allow_gpu_fallback=not flags.no_gpu_fallback,
         optimization_level=flags.optimization_level,
+        tf32=not flags.no_tf32,
         device=flags.device or 0,
     )
 

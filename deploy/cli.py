@@ -8,7 +8,14 @@ from pathlib import Path
 
 from deploy.backends.engine import WITHOUT_ENGINES
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.bundle.engine_files import SUFFIX, LayerSummary, Sidecar, engines_folder, read_sidecar
+from deploy.bundle.engine_files import (
+    SUFFIX,
+    LayerSummary,
+    Sidecar,
+    computes_in_tf32,
+    engines_folder,
+    read_sidecar,
+)
 from deploy.bundle.find import bundle_in
 from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options, engine_options
@@ -137,7 +144,7 @@ def _describe_engine(sidecar: Sidecar, manifest: Manifest) -> str:
     current = source is not None and source.sha256 == sidecar.source_sha256
     parts = (
         f"{sidecar.backend} {sidecar.version}",
-        sidecar.precision,
+        sidecar.precision + (" in TF32 from Ampere on" if computes_in_tf32(sidecar) else ""),
         f"for {device}",
         f"{sidecar.bytes / 1e6:.1f} MB",
         _describe_layers(layers, sidecar.precision) if layers else "",

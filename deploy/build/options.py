@@ -92,6 +92,7 @@ class TensorRTFlags:
     device: int | None
     """Number of the GPU."""
     cuda_graph: bool
+    no_tf32: bool
 
     def given(self) -> list[str]:
         """The options that were given, as they are typed."""
@@ -108,6 +109,7 @@ class TensorRTFlags:
                 "--no-gpu-fallback": self.no_gpu_fallback,
                 "--device": self.device,
                 "--cuda-graph": self.cuda_graph,
+                "--no-tf32": self.no_tf32,
             }
         )
 
@@ -158,6 +160,7 @@ def parse(argv: Sequence[str], prog: str) -> BuildCommand:
             no_gpu_fallback=line.no_gpu_fallback,
             device=line.device,
             cuda_graph=line.cuda_graph,
+            no_tf32=line.no_tf32,
         ),
     )
 
@@ -264,5 +267,6 @@ def _add_tensorrt(group: argparse._ArgumentGroup) -> None:
     add("--optimization-level", type=int, metavar="0..5", help="how thoroughly to search for kernels")
     add("--dla", type=int, metavar="CORE", help="run on this DLA core of a Jetson")
     add("--no-gpu-fallback", action="store_true", help="fail if the DLA cannot run every layer")
+    add("--no-tf32", action="store_true", help="fp32 in full, not in TF32 as GPUs from Ampere on compute it")
     add("--device", type=int, metavar="N", help="number of the GPU, from 0 (CUDA_VISIBLE_DEVICES hides some)")
     add("--cuda-graph", action="store_true", help="verify the engine as load(…, cuda_graph=True) runs it")

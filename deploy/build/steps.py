@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.build.evaluation import Evaluation, scorer_of
 from deploy.build.opening import open_built
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
-from deploy.bundle.engine_files import engines_folder, record_verdict
+from deploy.bundle.engine_files import computes_in_tf32, engines_folder, read_sidecar, record_verdict
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import (
     FP8,
@@ -197,6 +198,7 @@ def verify_build(
         name, file = model.engine.name, model.engine.file
         hops.append(Hop(name, model, file.stat().st_size if file else 0, budget))
     elif engine:
+        hops += _emulated(bundle, manifest, engine, budget)
         not_run = [(name, engine.stat().st_size)]
     receipt = _measure(bundle, manifest, data, hops)
     say(table(receipt, not_run))
@@ -205,6 +207,15 @@ def verify_build(
     if engine and runs_here:
         _write_optional(engine, lambda: record_verdict(engine, receipt.passed))
     return receipt
+
+
+def _emulated(bundle: Path, manifest: Manifest, engine: Path, budget: Budget) -> list[Hop]:
+    """What an fp32 engine that does not run here will compute in TF32; nothing without onnx, or where it does not."""
+    if not computes_in_tf32(read_sidecar(engine)) or find_spec("onnx") is None:
+        return []
+    from deploy.quantize.tf32 import as_tf32  # optional dependency
+
+    return [_hop("tf32, emulated", manifest, as_tf32((bundle / MODEL).read_bytes()), budget)]
 
 
 def compare_golden(

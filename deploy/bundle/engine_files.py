@@ -163,6 +163,12 @@ def _newest_first(bundle: Path) -> list[Path]:
     return sorted(times, key=lambda path: (times[path], path.name), reverse=True)
 
 
+def computes_in_tf32(sidecar: Sidecar) -> bool:
+    """Whether an fp32 engine computes in TF32, as it does by default on GPUs from Ampere on."""
+    turing = sidecar.targets == ("sm75",) or sidecar.compute_capability == "7.5"
+    return sidecar.precision == "fp32" and bool(sidecar.options.get("tf32", True)) and not turing
+
+
 def list_engines(
     bundle: Path, backend: str, precision: str | None = None, refusals: list[str] | None = None
 ) -> list[tuple[Path, Sidecar]]:

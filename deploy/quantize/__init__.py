@@ -12,6 +12,7 @@ Needs `onnx`, which the runtime does not, so other packages import these modules
     tensorrt_form the form for TensorRT: fewer Q/DQ pairs, and half precision beside INT8
     search        finds the calibrator, and the layers left in float, that meet an accuracy budget
     bench         makes candidates and measures them
+    tf32          what GPUs from Ampere on compute of an fp32 model
     simulation    runs the form for TensorRT on a CPU
     rounding      the same values with versions of ONNX Runtime that cut float16 off instead of rounding it
     half          converts a model, or what is not INT8 in one, to half precision

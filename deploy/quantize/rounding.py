@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.quantize.graph import constants, load
+from deploy.quantize.graph import constants, load, rebuilt
 
 
 def rounded_in_float32(model: bytes) -> bytes:
@@ -16,18 +16,14 @@ def rounded_in_float32(model: bytes) -> bytes:
         UserError: the bytes are not a model.
     """
     proto = load(model)
-    known, nodes = constants(proto.graph), []
+    known, nodes = constants(proto.graph), list[onnx.NodeProto]()
+    added: dict[str, np.ndarray | np.generic] = {}
     for node in proto.graph.node:
         scale = known.get(node.input[1]) if node.op_type == "QuantizeLinear" else None
         if scale is not None and scale.data_type == TensorProto.FLOAT16:
             data, wide = f"{node.output[0]}.data", f"{node.output[0]}.scale"
             nodes.append(helper.make_node("Cast", [node.input[0]], [data], to=TensorProto.FLOAT))
-            value = numpy_helper.to_array(scale).astype(np.float32)
-            proto.graph.initializer.append(numpy_helper.from_array(value, wide))
+            added[wide] = numpy_helper.to_array(scale).astype(np.float32)
             node.input[0], node.input[1] = data, wide
         nodes.append(node)
-    rebuilt = onnx.ModelProto()
-    rebuilt.CopyFrom(proto)
-    del rebuilt.graph.node[:]
-    rebuilt.graph.node.extend(nodes)
-    return rebuilt.SerializeToString()
+    return rebuilt(proto, nodes, added)

@@ -237,6 +237,20 @@ class TestBackend:
         build_engine.main([str(bundle), "--backend", "tensorrt-rtx", "--targets", "sm86"])
         assert "built in" not in capsys.readouterr().out  # found in place
 
+    def test_fp32_for_another_machine_is_judged_as_tf32(self, bundle, capsys):
+        pytest.importorskip("tensorrt_rtx")
+        rtx = ["--backend", "tensorrt-rtx", "--precision", "fp32"]
+        assert build_engine.main([str(bundle), *rtx, "--targets", "sm86"]) == 0
+        out = capsys.readouterr().out
+        assert "in TF32 on GPUs from Ampere on (--no-tf32: in full float32)" in out
+        assert re.search(r"^tf32, emulated .* passed$", out, re.MULTILINE)
+        assert cli.main(["info", str(bundle)]) == 0
+        assert "fp32 in TF32 from Ampere on, for sm86" in capsys.readouterr().out
+        assert build_engine.main([str(bundle), *rtx, "--targets", "sm86", "--no-tf32"]) == 0
+        assert "tf32" not in capsys.readouterr().out.lower()
+        with pytest.raises(UserError, match="tf32: is for fp32, not for int8"):
+            build_engine.main([str(bundle), "--backend", "tensorrt-rtx", "--no-tf32"])
+
 
 class TestRemedies:
     """A gate that fails says what to do, and its figures once, in the table."""

@@ -39,6 +39,8 @@ from deploy.signing.trust_store import trust, why_untrusted
 
 __all__ = ["BuildOptions", "Built", "build_engine"]
 
+TF32 = "in TF32 on GPUs from Ampere on (--no-tf32: in full float32)"
+
 _one_at_a_time = threading.Lock()  # concurrent builds would receive each other's messages
 
 
@@ -94,7 +96,8 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
 
     _check_writable(path.parent)
     where = ", ".join(targets) if CURRENT not in targets else sidecar.gpu
-    say(f"{name_of(trt, options)}: compiling {source} for {where}, batch {_batch(options)}")
+    said_tf32 = f", {TF32}" if options.precision == "fp32" and options.tf32 else ""
+    say(f"{name_of(trt, options)}: compiling {source} for {where}, batch {_batch(options)}{said_tf32}")
     bar = Progress(sys.stderr if progress and sys.stderr.isatty() else None)
     compiled, said = _compile(trt, model, bundle / source, options, targets, log, bar, gpu, say)
     sidecar = _write(bundle, name, compiled, sidecar, said)

@@ -204,6 +204,8 @@ def _configure(trt: Any, builder: Any, config: Any, options: BuildOptions, targe
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # otherwise the log has no types
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.backend == "tensorrt-rtx":

@@ -48,6 +48,8 @@ class BuildOptions:
     """With a DLA: layers that it cannot run go to the GPU instead of failing the build."""
     optimization_level: int | None = None
     """`tensorrt`: how long to search for fast kernels, 0..5; None: TensorRT's default, 3."""
+    tf32: bool = True
+    """fp32: let GPUs from Ampere on compute in TF32, whose mantissa has 10 bits; False: in full float32, slower."""
     device: int = 0
     """Number of the GPU to compile on, among those that the driver shows."""
 
@@ -63,6 +65,8 @@ class BuildOptions:
             )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise UserError(f"optimization_level {self.optimization_level}: give 0 (quick) to 5 (thorough)")
+        if not self.tf32 and self.precision != "fp32":
+            raise UserError(f"tf32: is for fp32, not for {self.precision}; leave it out")
         if self.backend == "tensorrt":
             self._check_full()
         else:
@@ -100,6 +104,8 @@ class BuildOptions:
     def deciding(self) -> dict[str, str | int | float | bool | None]:
         """The options that determine the engine, apart from backend, precision, batch and device."""
         apart = ("backend", "precision", "batch", "targets", "timing_cache", "device")
+        if self.precision != "fp32":
+            apart = (*apart, "tf32")
         return {name: value for name, value in asdict(self).items() if name not in apart}
 
 

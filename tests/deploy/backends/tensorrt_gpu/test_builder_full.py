@@ -95,6 +95,15 @@ def test_options_reach_the_builder(build):
     new.last.config.set_flag.assert_not_called()
 
 
+@pytest.mark.parametrize("version", ["10.3.0", "11.4"])
+def test_tf32_can_be_left_out(build, version):
+    as_usual, full = Fake(version), Fake(version)
+    build(as_usual, precision="fp32")
+    as_usual.last.config.clear_flag.assert_not_called()
+    build(full, precision="fp32", tf32=False)
+    full.last.config.clear_flag.assert_called_once_with(full.BuilderFlag.TF32)
+
+
 @pytest.mark.parametrize(
     ("cores", "expected"),
     [(0, "this machine has no DLA"), (2, "this machine has cores 0 to 1; leave it out")],

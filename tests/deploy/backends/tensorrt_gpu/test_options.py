@@ -47,6 +47,7 @@ def test_broken_or_old_package(monkeypatch):
         ({"workspace_mb": 0}, "workspace_mb 0: give at least 1"),
         ({"optimization_level": 6}, "optimization_level 6: give 0"),
         ({"hardware_compatible": "all"}, "hardware_compatible 'all': choose one of ampere+, same-cc"),
+        ({"tf32": False, "precision": "fp16"}, "tf32: is for fp32, not for fp16; leave it out"),
         ({"targets": ("sm86",)}, "targets sm86: tensorrt compiles for the GPU that it runs on"),
         ({"dla_core": 0, "precision": "fp32"}, "a DLA has no fp32; build with --precision fp16"),
         ({"dla_core": 0}, "a DLA takes INT8 by other means than Q and DQ; build with --precision fp16"),
