@@ -1,8 +1,8 @@
 """What is gained by the form of Q/DQ? `python benchmarks/int8_forms.py BUNDLE … [--target sm86] [--json FILE]`.
 
 Takes bundles with an INT8 model and the labeled images of their runs beside them. Scores each form of the same grids,
-the complete one (Q and DQ on both terms of every sum, the rest in fp32) and the two of the bundle, on the test images in
-ONNX Runtime, compiles it with TensorRT-RTX, which needs no GPU, and counts its layers. The fp32 and half-precision
+the complete one (Q and DQ on both terms of every sum, the rest in fp32) and the two of the bundle, in ONNX Runtime on
+the test images, compiles it with TensorRT-RTX, which needs no GPU, and counts its layers. The fp32 and half-precision
 networks, and FP8 if the bundle has it, stand beside them.
 """
 
