@@ -16,7 +16,8 @@ import numpy as np
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.tensorrt_gpu.builder import BuildOptions, build_engine
 from deploy.backends.tensorrt_gpu.cuda_interface import Cuda
-from deploy.backends.tensorrt_gpu.engine import TrtEngine, open_trt
+from deploy.backends.tensorrt_gpu.engine import open_trt
+from deploy.backends.tensorrt_gpu.trt_engine import TrtEngine
 from deploy.bundle.engine_files import Sidecar
 from deploy.bundle.golden_file import read_golden
 from deploy.errors import UserError

@@ -27,6 +27,7 @@ def load(
     cuda_graph: bool = False,
     trust_engines: bool = False,
     allow_host_code: bool = False,
+    logits: bool = True,
 ) -> "Model":
     """Open the bundle in folder `path` for inference; see `deploy.loading.load`."""
     from deploy import loading  # start-up time: numpy and ONNX Runtime load with the first bundle
@@ -44,4 +45,5 @@ def load(
         cuda_graph=cuda_graph,
         trust_engines=trust_engines,
         allow_host_code=allow_host_code,
+        logits=logits,
     )

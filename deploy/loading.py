@@ -23,7 +23,7 @@ from deploy.bundle.manifest import KNOWN, Manifest
 from deploy.errors import UserError
 from deploy.signing.bundle import check_bundle
 from deploy.signing.bundle import trusted_keys as read_trusted
-from deploy.tasks.registry import model_of
+from deploy.tasks.registry import model_of, require_labels_alone
 from deploy.tasks.task import Model
 
 
@@ -41,6 +41,7 @@ def load(
     cuda_graph: bool = False,
     trust_engines: bool = False,
     allow_host_code: bool = False,
+    logits: bool = True,
 ) -> Model:
     """Open a bundle for inference. `model.engine.name` tells which backend and precision were chosen.
 
@@ -50,23 +51,21 @@ def load(
             remembered beside the bundle), "onnxruntime", "openvino", "onnxruntime-cuda",
             "onnxruntime-tensorrt" (see `deploy.backends.onnxruntime_gpu`), "tensorrt" or "tensorrt-rtx".
         threads: number of CPU threads of one call; None: the backend's choice.
-        verify: check the checksums of the files to be opened. False starts faster; the manifest and engines are checked
-            all the same. `deploy.bundle.bundle_files.verify_files` checks every file of the bundle.
+        verify: check the checksums of the files to be opened; the manifest and engines are checked all the same.
         precision: "auto", "fp32", "fp16" or "int8". With the backend "auto", "auto" is the fastest of those that passed
             their gate; with another one INT8 where the bundle has it, which means that it passed, else fp32.
         fallback: where the requested TensorRT backend cannot run, use the CPU and warn.
         trusted_keys: public keys, as PEM files or their content: refuse a bundle that none of them has signed (see
-            `deploy.signing`). All its files are then checked, and its engines unless the backend is one of the CPU.
-            None: signatures are not looked at.
+            `deploy.signing`); all its files are checked, and engines unless the backend is one of the CPU.
         device: number of the GPU. These and the following are for TensorRT: see `deploy.backends.gpu_options`.
         max_contexts: most calls that run at a time on the GPU; the others wait. None: 4.
         cuda_graph: start the whole network in one call, which is faster for a small network.
-        trust_engines: load any engine beside the bundle; else only those that this user has built or trusted on this
-            machine (`edgedistill trust`), or with `trusted_keys` those that are signed. Engines are native code.
+        trust_engines: load engines, which are native code, that are not built or trusted here (`edgedistill trust`).
         allow_host_code: load engines that carry code for the CPU, too, as `--version-compatible` builds them.
+        logits: False leaves the logits on the GPU: faster, and segmentation then has labels but no probabilities.
 
     Returns:
-        The model of the bundle's task, for example a `deploy.tasks.segmentation.model.SegmentationModel`.
+        The model of the bundle's task, such as a `deploy.tasks.segmentation.model.SegmentationModel`.
 
     Raises:
         UserError: the bundle is incomplete, changed, of a newer schema, or not signed by a trusted key; or the bundle
@@ -74,7 +73,9 @@ def load(
     """
     folder = bundle_in(path)
     manifest, signed = _checked(folder, backend, threads, verify, precision, trusted_keys)
-    gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed)
+    gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed, logits)
+    if not logits:
+        require_labels_alone(manifest)
     engine = open_engine(folder, backend, threads, precision, fallback, gpu)
     return model_of(manifest, engine)
 

@@ -1,6 +1,7 @@
 """An engine whose outputs are checked: whatever a network declares, what it returns is compared with the manifest."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,19 +41,34 @@ class CheckedEngine:
             UserError: an output has another type or shape than a model of the bundle returns, or a label is no class.
         """
         outputs = self._engine.run(batch)
-        labels, logits = outputs["labels"], outputs["logits"]
+        labels, logits = outputs["labels"], outputs.get("logits")
         if labels.dtype != np.uint8 or labels.shape != (len(batch), *self._size):
             raise self._refusal("labels", labels, f"uint8 {(len(batch), *self._size)}")
-        if logits.dtype != np.float32 or logits.ndim != 4 or logits.shape[:2] != (len(batch), self._maps):
-            raise self._refusal("logits", logits, f"float32 {(len(batch), self._maps, 'h', 'w')}")
-        if not logits.size:
-            raise self._refusal("logits", logits, "at least one value per map")
+        if logits is not None:
+            self._check_logits(logits, len(batch))
         if labels.max() >= self._classes:
             raise UserError(
                 f"{self._what}: returned label {labels.max()}, the bundle has {self._classes} classes (0.."
                 f"{self._classes - 1}); export it again"
             )
         return outputs
+
+    def run_on_device(self, batch: Any) -> dict[str, Any]:
+        """See `deploy.backends.tensorrt_gpu.trt_engine.TrtEngine.run_on_device`; the outputs are not checked.
+
+        Raises:
+            UserError: the engine runs on the CPU.
+        """
+        run = getattr(self._engine, "run_on_device", None)
+        if run is None:
+            raise UserError(f"{self.name}: runs on the CPU; give run() a numpy array")
+        return run(batch)
+
+    def _check_logits(self, logits: np.ndarray, images: int) -> None:
+        if logits.dtype != np.float32 or logits.ndim != 4 or logits.shape[:2] != (images, self._maps):
+            raise self._refusal("logits", logits, f"float32 {(images, self._maps, 'h', 'w')}")
+        if not logits.size:
+            raise self._refusal("logits", logits, "at least one value per map")
 
     @property
     def _what(self) -> str:

@@ -29,6 +29,8 @@ class GpuOptions:
     signed: frozenset[str] | None = None
     """SHA-256 of the engines that a trusted key has signed: only these are loaded. None: those that this user has built
     or trusted on this machine (`deploy.signing.trust_store`)."""
+    logits: bool = True
+    """Copy the logits back to the CPU, besides the labels."""
     eager: bool = False
     """TensorRT-RTX: compile the kernels for a batch size before its first run, which then takes longer, instead of in
     the background: for measurements."""

@@ -102,3 +102,18 @@ def require_classes(manifest: Manifest, name: str | Path, purpose: str) -> None:
     """
     if task_of(manifest).decide is None:
         raise UserError(f"{name}: its task is {manifest.task}; {purpose} is for segmentation bundles")
+
+
+def require_labels_alone(manifest: Manifest) -> None:
+    """Check that the labels of a bundle are the network's own, so that its logits are not needed.
+
+    Raises:
+        UserError: a threshold decides them, tiles are blended, or the task decodes them from the logits.
+    """
+    reasons = {
+        f"its task, {manifest.task}, reads them": task_of(manifest).decide is None,
+        "its threshold is applied to them": manifest.threshold is not None,
+        "tiles are blended by them": manifest.input.resize == "tile",
+    }
+    if why := next((reason for reason, applies in reasons.items() if applies), ""):
+        raise UserError(f"{manifest.name}: logits=False: {why}; leave it out")

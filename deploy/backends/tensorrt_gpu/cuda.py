@@ -119,6 +119,7 @@ class CudaBindings:
             provider="cuda-bindings",
             index=index,
             integrated=bool(gpu.integrated),
+            pci=f"{gpu.pciDomainID:04x}:{gpu.pciBusID:02x}:{gpu.pciDeviceID:02x}.0",
         )
 
     @cached_property
@@ -173,6 +174,10 @@ class CudaBindings:
         owner.callback(self._call, "free page-locked memory", self._cuda.cudaFreeHost, address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype).reshape(shape)
 
+    def mapped(self, array: np.ndarray) -> int:
+        here = array.ctypes.data
+        return int(self._call("map page-locked memory", self._cuda.cudaHostGetDevicePointer, here, 0))
+
     def to_device(self, address: int, array: np.ndarray, stream: int) -> None:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         source = array.ctypes.data
@@ -183,6 +188,10 @@ class CudaBindings:
         to = array.ctypes.data
         self._call("copy from the GPU", self._cuda.cudaMemcpyAsync, to, address, array.nbytes, kind, stream)
 
+    def on_device(self, target: int, source: int, size: int, stream: int) -> None:
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDefault  # memory that GPU and CPU share may be either's
+        self._call("copy on the GPU", self._cuda.cudaMemcpyAsync, target, source, size, kind, stream)
+
     def stream(self, owner: ExitStack) -> int:
         flags = self._cuda.cudaStreamNonBlocking
         stream = int(self._call("create a stream", self._cuda.cudaStreamCreateWithFlags, flags))
@@ -192,6 +201,12 @@ class CudaBindings:
     def sync(self, stream: int) -> None:
         self._call("finish the work of a stream", self._cuda.cudaStreamSynchronize, stream)
 
+    def after(self, stream: int, other: int) -> None:
+        with ExitStack() as owner:  # an event may be destroyed as soon as it is waited for
+            event = self.event(owner)
+            self.record(event, other)
+            self._call("wait for a stream", self._cuda.cudaStreamWaitEvent, stream, event, 0)
+
     def event(self, owner: ExitStack) -> int:
         event = int(self._call("create an event", self._cuda.cudaEventCreate))
         owner.callback(self._call, "destroy an event", self._cuda.cudaEventDestroy, event)
@@ -199,6 +214,9 @@ class CudaBindings:
 
     def record(self, event: int, stream: int) -> None:
         self._call("record an event", self._cuda.cudaEventRecord, event, stream)
+
+    def wait(self, event: int) -> None:
+        self._call("wait for an event", self._cuda.cudaEventSynchronize, event)
 
     def elapsed(self, start: int, end: int) -> float:
         return self._call("measure a time", self._cuda.cudaEventElapsedTime, start, end)

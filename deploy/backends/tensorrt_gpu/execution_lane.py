@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, CudaError
+from deploy.backends.tensorrt_gpu.device_arrays import Seen
 from deploy.backends.tensorrt_gpu.log import ERROR, listen
 from deploy.errors import UserError
 
@@ -50,10 +52,15 @@ class Lane:
         self._cuda, self._library, self._context = cuda, library, context
         self._input, *self._outputs = tensors
         self._batch, self._start = 0, self._enqueue
+        # A GPU that shares the CPU's memory works there: nothing to copy, and no second buffer.
+        self._shared = cuda.device.integrated
         with ExitStack() as owner:
             self.stream = cuda.stream(owner)
             self._here = {t.name: cuda.host_empty(owner, (capacity, *t.shape), t.dtype) for t in tensors}
-            self._there = {name: cuda.malloc(owner, array.nbytes) for name, array in self._here.items()}
+            self._there = {
+                name: cuda.mapped(array) if self._shared else cuda.malloc(owner, array.nbytes)
+                for name, array in self._here.items()
+            }
             # Released in reverse order: first wait for the GPU, then release the context, then the memory it uses.
             owner.callback(setattr, self, "_context", None)
             owner.callback(cuda.sync, self.stream)
@@ -74,20 +81,43 @@ class Lane:
         here[len(images) : batch] = images[-1]
         self._resize(batch)
 
-    def queue(self, copies: bool = True) -> None:
-        """Start a run, with or without the copies to the GPU and back."""
+    def fill_from(self, seen: Seen, batch: int) -> None:
+        """Queue a copy of images that are on the GPU; of a larger `batch` the rest is what earlier runs left there."""
+        if seen.stream is not None:
+            self._cuda.after(self.stream, seen.stream)
+        target, size = self._there[self._input.name], prod(seen.shape) * seen.dtype.itemsize
+        self._cuda.on_device(target, seen.address, size, self.stream)
+        self._resize(batch)
+
+    def queue(self, copies: bool = True, outputs: Sequence[str] | None = None) -> None:
+        """Start a run.
+
+        Args:
+            copies: copy the input to the GPU and outputs back.
+            outputs: those that are copied back; None: all.
+        """
+        copies = copies and not self._shared
         if copies:
             source = self._input.name
             self._cuda.to_device(self._there[source], self._here[source][: self._batch], self.stream)
         self._start()
-        for output in self._outputs if copies else ():
-            here = self._here[output.name][: self._batch]
-            self._cuda.to_host(here, self._there[output.name], self.stream)
+        names = [output.name for output in self._outputs] if outputs is None else outputs
+        for name in names if copies else ():
+            self._cuda.to_host(self._here[name][: self._batch], self._there[name], self.stream)
 
-    def take(self, name: str, images: int, dtype: type[np.generic]) -> np.ndarray:
+    def take(self, name: str, images: int, dtype: type[np.generic] | np.dtype) -> np.ndarray:
         """Wait for the run and return an output for its first `images` images, as a new array."""
         self._cuda.sync(self.stream)
         return np.array(self._here[name][:images], dtype)
+
+    def copy_out(self, name: str, target: int, size: int) -> None:
+        """Queue a copy of an output's first `size` bytes to another place on the GPU."""
+        self._cuda.on_device(target, self._there[name], size, self.stream)
+
+    def profile(self, profiler: object) -> None:
+        """Report the time of each layer of the following runs to an `IProfiler`."""
+        self._context.profiler = profiler
+        self._context.enqueue_emits_profile = True
 
     def _resize(self, batch: int) -> None:
         if batch != self._batch:

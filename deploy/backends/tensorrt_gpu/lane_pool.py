@@ -20,7 +20,7 @@ class LanePool:
     """
 
     def __init__(self, name: str, make: Callable[[int], Lane], most: int) -> None:
-        self._name, self._make, self._most = name, make, most
+        self._name, self._make, self.most = name, make, most
         self._idle: dict[int, list[Lane]] = defaultdict(list)
         self._count = 0
         self._short = False
@@ -82,7 +82,7 @@ class LanePool:
                     raise UserError(f"{self._name}: was closed; load the bundle again")
                 if self._idle[capacity]:
                     return self._idle[capacity].pop(), True
-                if self._count < self._most:
+                if self._count < self.most:
                     self._count += 1
                     return None, False
                 for others in self._idle.values():
@@ -97,7 +97,7 @@ class LanePool:
             self._change.notify_all()
             if not self._count:
                 return False
-            self._most = self._count
+            self.most = self._count
             first, self._short = not self._short, True
         if first:
             warn(

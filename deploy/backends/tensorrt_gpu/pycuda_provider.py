@@ -35,7 +35,8 @@ class PyCuda:
         driver = version_name(self._cuda.get_driver_version())
         versions = driver, ".".join(map(str, self._cuda.get_version()[:2]))
         shares = bool(gpu.get_attribute(self._cuda.device_attribute.INTEGRATED))
-        self.device = Device(gpu.name(), capability, gpu.total_memory(), *versions, "pycuda", index, shares)
+        memory, pci = gpu.total_memory(), gpu.pci_bus_id()
+        self.device = Device(gpu.name(), capability, memory, *versions, "pycuda", index, shares, pci)
 
     @cached_property
     def _context(self) -> Any:
@@ -67,15 +68,22 @@ class PyCuda:
         return self._keep(owner, int(memory), memory)
 
     def host_empty(self, owner: ExitStack, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        array = self._cuda.pagelocked_empty(tuple(shape), dtype)
+        flags = self._cuda.host_alloc_flags.DEVICEMAP if self.device.integrated else 0
+        array = self._cuda.pagelocked_empty(tuple(shape), dtype, mem_flags=flags)
         owner.callback(array.base.free)
         return array
+
+    def mapped(self, array: np.ndarray) -> int:
+        return int(array.base.get_device_pointer())  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
 
     def to_device(self, address: int, array: np.ndarray, stream: int) -> None:
         self._cuda.memcpy_htod_async(address, array, self._kept[stream])
 
     def to_host(self, array: np.ndarray, address: int, stream: int) -> None:
         self._cuda.memcpy_dtoh_async(array, address, self._kept[stream])
+
+    def on_device(self, target: int, source: int, size: int, stream: int) -> None:
+        self._cuda.memcpy_dtod_async(target, source, size, self._kept[stream])
 
     def stream(self, owner: ExitStack) -> int:
         stream = self._cuda.Stream(1)  # CU_STREAM_NON_BLOCKING
@@ -84,12 +92,18 @@ class PyCuda:
     def sync(self, stream: int) -> None:
         self._kept[stream].synchronize()
 
+    def after(self, stream: int, other: int) -> None:
+        raise UserError("pycuda cannot wait for the streams of other libraries; pip install cuda-bindings")
+
     def event(self, owner: ExitStack) -> int:
         event = self._cuda.Event()
         return self._keep(owner, id(event), event)
 
     def record(self, event: int, stream: int) -> None:
         self._kept[event].record(self._kept[stream])
+
+    def wait(self, event: int) -> None:
+        self._kept[event].synchronize()
 
     def elapsed(self, start: int, end: int) -> float:
         return self._kept[start].time_till(self._kept[end])

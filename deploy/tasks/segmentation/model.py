@@ -30,8 +30,8 @@ class SegmentationResult:
     valid: np.ndarray
     """bool, shaped as `labels`: pixels with data."""
     timings: Timings
-    _logits: np.ndarray = field(repr=False)
-    """float32 N×K×h×w."""
+    _logits: np.ndarray | None = field(repr=False)
+    """float32 N×K×h×w; None where they stayed on the GPU."""
     _network_size: tuple[int, int] = field(repr=False)
     classes: tuple[ClassInfo, ...] = ()
     """The meaning of the label ids."""
@@ -42,7 +42,12 @@ class SegmentationResult:
 
         The softmax of the scores, which are resized bilinearly to the image. Pixels without data (see `valid`) have
         meaningless values.
+
+        Raises:
+            UserError: the bundle was loaded with `logits=False`.
         """
+        if self._logits is None:
+            raise UserError("the scores were left on the GPU; load the bundle without logits=False")
         size = self.labels.shape[-2:]
         stacked = stack([probabilities(logits, self._network_size, size) for logits in self._logits])
         return stacked if self.labels.ndim == 3 else stacked[0]
@@ -125,10 +130,9 @@ class SegmentationModel(Calls[SegmentationResult]):
         if len(images) > 1 and any(self._is_tiled(one.image) for one in images):
             return [result for one in images for result in self.predict([one])]
         labels, logits, size, timings = self._run(images)
+        scores = [None if logits is None else logits[index : index + 1] for index in range(len(images))]
         return [
-            SegmentationResult(
-                labels[index], one.valid, timings, logits[index : index + 1], size, self.classes
-            )
+            SegmentationResult(labels[index], one.valid, timings, scores[index], size, self.classes)
             for index, one in enumerate(images)
         ]
 
@@ -148,8 +152,8 @@ class SegmentationModel(Calls[SegmentationResult]):
 
     def _run(
         self, images: Sequence[Prepared]
-    ) -> tuple[list[np.ndarray], np.ndarray, tuple[int, int], Timings]:
-        """Labels H×W at the size of each image, logits N×K×h×w, the size of the network's labels, and timings.
+    ) -> tuple[list[np.ndarray], np.ndarray | None, tuple[int, int], Timings]:
+        """Labels H×W at the size of each image, logits N×K×h×w or None, the size of the network's labels, and timings.
 
         If one of the images is tiled, all of them are, and of the same size.
         """
@@ -159,12 +163,12 @@ class SegmentationModel(Calls[SegmentationResult]):
             watch.lap()
         else:
             outputs, watch = run_prepared(images, self.engine)
-            raw_labels, logits = outputs["labels"], outputs["logits"]
-        logits = self.calibrated(logits)
+            raw_labels, logits = outputs["labels"], outputs.get("logits")
+        logits = None if logits is None else self.calibrated(logits)
         size = (raw_labels.shape[1], raw_labels.shape[2])
         decided = (
             raw_labels
-            if self.threshold is None
+            if self.threshold is None or logits is None
             else [self._decide(one, size, image.valid) for one, image in zip(logits, images, strict=True)]
         )
         pairs = zip(decided, images, strict=True)

@@ -1,4 +1,4 @@
-"""A bundle with every precision, on a machine with TensorRT and a GPU that are both fake."""
+"""Machines with fakes: TensorRT and a GPU with a bundle of every precision, or the libraries below CUDA's providers."""
 
 import pytest
 
@@ -46,3 +46,10 @@ def driver(monkeypatch):
     fake = FakePyCuda()
     monkeypatch.setattr(pycuda_provider, "import_module", lambda name: {"pycuda.driver": fake}[name])
     return fake
+
+
+@pytest.fixture(params=["cuda-bindings", "pycuda"])
+def provider(request):
+    """Either provider, and the fake below it."""
+    fake = request.getfixturevalue("runtime" if request.param == "cuda-bindings" else "driver")
+    return cuda.PROVIDERS[request.param](0), fake

@@ -90,7 +90,7 @@ class FakeRuntime(Checked):
         super().__init__(real)
         self.alive, self.work, self.capturing = {}, {}, None
         self.supports, self.made_for = 12060, 12090
-        self.device_memory = []
+        self.device_memory, self.waiting = [], []
 
     def _keep(self, what):
         memory = (
@@ -122,7 +122,8 @@ class FakeRuntime(Checked):
 
     def _cudaGetDeviceProperties(self, device):
         name = b"Orin" if device == 0 else b"Another"
-        return [SimpleNamespace(name=name, major=8, minor=7, totalGlobalMem=8 << 30, integrated=1)]
+        pci = {"pciDomainID": 0, "pciBusID": 10, "pciDeviceID": 0}
+        return [SimpleNamespace(name=name, major=8, minor=7, totalGlobalMem=8 << 30, integrated=1, **pci)]
 
     def _cudaMemGetInfo(self):
         return 5 << 30, 8 << 30
@@ -145,12 +146,26 @@ class FakeRuntime(Checked):
         return [self._real.cudaEvent_t(*self._keep("event"))]
 
     def _cudaMemcpyAsync(self, dst, src, count, kind, stream):
-        assert kind == self._real.cudaMemcpyKind(1 if dst in self.device_memory else 2)
+        # 1: to the GPU, 2: from it, 4: the driver finds out
+        kinds = {(False, True): 1, (True, False): 2, (True, True): 4}
+        assert kind == self._real.cudaMemcpyKind(kinds[src in self.device_memory, dst in self.device_memory])
         self._queue(stream, lambda: ctypes.memmove(dst, src, count))
 
     def _cudaStreamSynchronize(self, stream):
         while self.work[stream]:
             self.work[stream].pop(0)()
+
+    def _cudaHostGetDevicePointer(self, host, flags):
+        assert flags == 0
+        return [host]
+
+    def _cudaStreamWaitEvent(self, stream, event, flags):
+        assert int(event) in self.alive
+        self.waiting.append(int(stream))
+
+    def _cudaEventSynchronize(self, event):
+        for stream in self.work:
+            self._cudaStreamSynchronize(stream)
 
     def _cudaEventRecord(self, event, stream):
         self._queue(stream, lambda: None)
@@ -194,15 +209,16 @@ class Thing:
             self.work.pop(0)()
 
     def record(self, stream):
-        stream.work.append(lambda: None)
+        self.work = stream.work
 
     def time_till(self, event):
         return 1.5
 
 
 class PagelockedHostAllocation(Thing):
-    def __init__(self, driver, shape, dtype):
+    def __init__(self, driver, shape, dtype, flags):
         super().__init__(driver, int(np.prod(shape)) * dtype.itemsize)
+        self.flags = flags
         data, kind = (self.handle, False), dtype.str
         self.__array_interface__ = {"shape": shape, "typestr": kind, "data": data, "version": 3}
         self.freed = False
@@ -210,6 +226,10 @@ class PagelockedHostAllocation(Thing):
     def free(self):
         self.driver.in_context()
         self.freed = True
+
+    def get_device_pointer(self):
+        assert self.flags == FakePyCuda.host_alloc_flags.DEVICEMAP
+        return self.handle
 
     def __del__(self):
         assert self.freed
@@ -236,10 +256,12 @@ class FakePyCuda(ModuleType):
         self.initialized = True
 
     device_attribute = SimpleNamespace(INTEGRATED=18)
+    host_alloc_flags = SimpleNamespace(DEVICEMAP=2)
 
     def Device(self, number):
         return SimpleNamespace(
             name=lambda: "Orin" if number == 0 else "Another",
+            pci_bus_id=lambda: "0000:0a:00.0",
             get_attribute=lambda attribute: {18: 1}[attribute],
             compute_capability=lambda: (8, 7),
             total_memory=lambda: 8 << 30,
@@ -266,7 +288,7 @@ class FakePyCuda(ModuleType):
         return 5 << 30, 8 << 30
 
     def pagelocked_empty(self, shape, dtype, order="C", mem_flags=0):
-        return np.asarray(PagelockedHostAllocation(self, shape, dtype))
+        return np.asarray(PagelockedHostAllocation(self, shape, dtype, mem_flags))
 
     def mem_alloc(self, bytes):
         return Thing(self, bytes)
@@ -280,6 +302,9 @@ class FakePyCuda(ModuleType):
 
     def memcpy_htod_async(self, dest, src, stream=None):
         stream.work.append(lambda: ctypes.memmove(dest, src.ctypes.data, src.nbytes))
+
+    def memcpy_dtod_async(self, dest, src, size, stream=None):
+        stream.work.append(lambda: ctypes.memmove(dest, src, size))
 
     def memcpy_dtoh_async(self, dest, src, stream=None):
         stream.work.append(lambda: ctypes.memmove(dest.ctypes.data, src, dest.nbytes))

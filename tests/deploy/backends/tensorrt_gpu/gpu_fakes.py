@@ -24,6 +24,8 @@ class MemoryCuda:
         self.calls: list[str] = []
         self.alive: dict[int, Any] = {}
         self.streams: dict[int, list[Callable[[], None]]] = {}
+        self.recorded: dict[int, set[int]] = {}
+        self.waited: list[tuple[int, int]] = []
         self.fail: str | None = None
         """Name of the method that is to fail."""
         self._numbers = itertools.count(1000)
@@ -74,6 +76,30 @@ class MemoryCuda:
         self._called("to_device")
         self.queue(stream, lambda: self.write(address, array))
 
+    def mapped(self, array):
+        self._called("mapped")
+        assert self.device.integrated
+        return next(number for number, thing in self.alive.items() if thing is array)
+
+    def on_device(self, target, source, size, stream):
+        self._called("on_device")
+
+        def copy():
+            found = self.read(source, (size,), np.dtype(np.uint8))
+            self.write(target, found)
+
+        self.queue(stream, copy)
+
+    def after(self, stream, other):
+        self._called("after")
+        self.waited.append((stream, other))
+
+    def wait(self, event):
+        self._called("wait")
+        for stream in self.streams:
+            if event in self.recorded.get(stream, ()):
+                self.sync(stream)
+
     def to_host(self, array, address, stream):
         self._called("to_host")
         self.queue(stream, lambda: np.copyto(array, self.read(address, array.shape, array.dtype)))
@@ -96,6 +122,7 @@ class MemoryCuda:
 
     def record(self, event, stream):
         self._called("record")
+        self.recorded.setdefault(stream, set()).add(event)
         self.queue(stream, lambda: self.alive[event].append(len(self.calls)))
 
     def elapsed(self, start, end):
@@ -118,10 +145,13 @@ class MemoryCuda:
     def write(self, address: int, array: np.ndarray) -> None:
         """Copy to "GPU" memory."""
         assert array.flags.c_contiguous
-        self.alive[address][: array.nbytes] = array.reshape(-1).view(np.uint8)
+        self._bytes(address)[: array.nbytes] = array.reshape(-1).view(np.uint8)
 
     def read(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Copy from "GPU" memory."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         assert size <= self.alive[address].nbytes, "reads beyond its buffer"
-        return self.alive[address][:size].view(dtype).reshape(shape).copy()
+        return self._bytes(address)[:size].view(dtype).reshape(shape).copy()
+
+    def _bytes(self, address: int) -> np.ndarray:
+        return self.alive[address].reshape(-1).view(np.uint8)

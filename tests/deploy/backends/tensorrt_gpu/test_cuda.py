@@ -13,21 +13,16 @@ from deploy.backends.tensorrt_gpu.cuda_interface import CudaError, Device, OutOf
 from deploy.errors import UserError
 
 
-@pytest.fixture(params=["cuda-bindings", "pycuda"])
-def provider(request):
-    """Either provider, and the fake below it."""
-    fake = request.getfixturevalue("runtime" if request.param == "cuda-bindings" else "driver")
-    return cuda.PROVIDERS[request.param](0), fake
-
-
 def test_device(runtime, driver):
     pycuda = PyCuda()
-    assert pycuda.device == Device("Orin", "8.7", 8 << 30, "12.6", "12.6", "pycuda", 0, True)
+    assert pycuda.device == Device("Orin", "8.7", 8 << 30, "12.6", "12.6", "pycuda", 0, True, "0000:0a:00.0")
     assert driver.initialized
 
 
 def test_device_by_the_bindings(runtime):
-    assert CudaBindings().device == Device("Orin", "8.7", 8 << 30, "12.6", "12.9", "cuda-bindings", 0, True)
+    assert CudaBindings().device == Device(
+        "Orin", "8.7", 8 << 30, "12.6", "12.9", "cuda-bindings", 0, True, "0000:0a:00.0"
+    )
 
 
 def round_trip(gpu, values):

@@ -47,7 +47,7 @@ def test_options_of_load_reach_the_engine(bundle, library, monkeypatch):
     model(make_image())
     assert asked == [1]
     assert "launch" in library.cuda.calls
-    assert model.engine._engine._lanes._most == 2
+    assert model.engine._engine._lanes.most == 2
 
 
 def test_sixteen_threads_have_four_contexts(bundle, library):

@@ -94,7 +94,7 @@ def test_where_memory_is_short_calls_wait_for_the_lanes_there_are():
         with pool.lane(1), pool.lane(1):
             for thread in others:
                 thread.start()
-            while pool._most > 2:
+            while pool.most > 2:
                 time.sleep(0.01)
         for thread in others:
             thread.join(timeout=20)

@@ -15,8 +15,8 @@ import pytest
 
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
-from deploy.backends.tensorrt_gpu.engine import TrtEngine
 from deploy.backends.tensorrt_gpu.log import logger
+from deploy.backends.tensorrt_gpu.trt_engine import TrtEngine
 from deploy.bundle.engine_files import Sidecar, write_engine
 from deploy.bundle.manifest import MODEL
 from tests.deploy.backends.tensorrt_gpu.documented import VERSIONS, documented_tensorrt
@@ -33,6 +33,10 @@ TENSORS = {
     "logits": ("FLOAT", (-1, 3, 4, 6), False),
 }
 """Tensors of the bundle of `tiny.make_bundle`: type, shape with the batch axis (-1 or its size), whether an input."""
+
+
+LAYERS = {"conv1 + relu": 0.75, "argmax": 0.25}
+"""Layers of the fake engine, and the milliseconds that they take."""
 
 
 def library(name: str) -> ModuleType:
@@ -208,6 +212,9 @@ class FakeTensorRT:
             assert state.busy.acquire(blocking=False), "two threads in one execution context"
             self.runs.append(shape[0])
             self._compile_kernels(state, shape[0])
+            if state.context.profiler is not None and state.context.enqueue_emits_profile is True:
+                for name, ms in LAYERS.items():
+                    state.context.profiler.report_layer_time(name, ms)
             (source,) = (name for name, tensor in self.tensors.items() if tensor[2])
             image = self.cuda.read(address[source], shape, self._dtype(source))
             for name, value in self.network(image).items():
@@ -220,6 +227,7 @@ class FakeTensorRT:
             set_tensor_address=set_tensor_address,
             execute_async_v3=execute_async_v3,
         )
+        context.profiler, state.context = None, context
         self.contexts.append(state)
         return context
 
