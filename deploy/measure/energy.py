@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -15,6 +15,9 @@ from deploy.measure.nvml import Nvml
 
 INTERVAL = 0.05
 """Seconds between two readings."""
+
+
+T = TypeVar("T")
 
 
 class Gpu(Protocol):
@@ -82,10 +85,9 @@ class Meter:
     def __init__(self, gpu: Gpu, root: Path = jetson.ROOT) -> None:
         self._root, self._nvml = root, None
         self.why_not = ""
-        """Why nothing is measured; "" if something is."""
-        if jetson.rails(root) or gpu.integrated:
-            if not jetson.rails(root):
-                self.why_not = "this board shows no power monitors in /sys"
+        """Why power is not measured; "" if it is."""
+        if gpu.integrated:
+            self.why_not = "" if jetson.rails(root) else "this board shows no power monitors in /sys"
             return
         try:
             self._nvml = Nvml(gpu.pci)
@@ -109,45 +111,43 @@ class Meter:
         heat = [degrees for name, degrees in zones.items() if "gpu" in name.lower()]
         return Reading(jetson.watts(self._root), max(heat, default=None), jetson.gpu_mhz(self._root))
 
-    @contextmanager
-    def measure(self) -> Iterator[Callable[[], Energy]]:
-        """Measure while the block runs.
+    def measure(self, work: Callable[[], T]) -> tuple[T, Energy]:
+        """Do some work, and measure what it takes.
 
-        Yields:
-            A function that returns what the block took, once it has ended.
+        Args:
+            work: a function; some tenths of a second at least, since power is read 20 times a second.
+
+        Returns:
+            What it returned, and what it took.
         """
         readings: list[tuple[float, Reading]] = []
-        end = threading.Event()
+        ended = threading.Event()
 
         def sample() -> None:
-            while True:
+            while not ended.wait(INTERVAL):
                 readings.append((time.perf_counter(), self.read()))
-                if end.wait(INTERVAL):
-                    return
 
-        counter, events = self._nvml.joules() if self._nvml else None, jetson.throttle_events(self._root)
+        readings.append((time.perf_counter(), self.read()))
+        before = self._counters()
         thread = threading.Thread(target=sample, name="power", daemon=True)
-        start = time.perf_counter()
         thread.start()
-        seconds: list[float] = []
-
-        def result() -> Energy:
-            assert seconds, "the block has not ended"
-            return found[0]
-
-        found: list[Energy] = []
+        start = time.perf_counter()
         try:
-            yield result
+            result = work()
+            seconds = time.perf_counter() - start
+            after = self._counters()
         finally:
-            seconds.append(time.perf_counter() - start)
-            end.set()
+            ended.set()
             thread.join()
-            readings.append((time.perf_counter(), self.read()))
-            later = self._nvml.joules() if self._nvml else None
-            joules = later - counter if later is not None and counter is not None else None
-            more = jetson.throttle_events(self._root)
-            over = more is not None and events is not None and more > events
-            found.append(summarize(readings, seconds[0], joules, ("over-current",) if over else ()))
+        readings.append((time.perf_counter(), self.read()))
+        joules, events = (
+            None if one is None or two is None else two - one for one, two in zip(before, after, strict=True)
+        )
+        return result, summarize(readings, seconds, joules, ("over-current",) if events else ())
+
+    def _counters(self) -> tuple[float | None, float | None]:
+        """Joules since the driver was loaded, and how often a Jetson has reduced its clocks."""
+        return self._nvml.joules() if self._nvml else None, jetson.throttle_events(self._root)
 
 
 def summarize(
@@ -183,8 +183,8 @@ def summarize(
 
 def _mean(known: list[tuple[float, float]]) -> float:
     """Mean over time, by the trapezoidal rule; readings are not evenly spaced on a busy machine."""
-    pairs = list(zip(known, known[1:], strict=False))
     span = known[-1][0] - known[0][0]
     if not span:
         return known[0][1]
-    return sum((later - when) * (one + other) / 2 for (when, one), (later, other) in pairs) / span
+    areas = ((later - when) * (one + other) / 2 for (when, one), (later, other) in pairwise(known))
+    return sum(areas) / span

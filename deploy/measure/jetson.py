@@ -1,7 +1,7 @@
 """Power, clocks and temperatures of a Jetson, as the kernel shows them in /sys: without root, and without its tools.
 
-Sources: NVIDIA, Jetson Linux developer guide r36, "Jetson Orin Nano, NX and AGX Orin" (power monitors INA3221, over-current
-events, thermal zones, devfreq); the service nvpmodel, which writes /var/lib/nvpmodel/status. Not run on a Jetson here.
+Sources: kernel.org, hwmon/ina3221; NVIDIA, Jetson Linux developer guide r36, on the power of Orin modules (rails,
+over-current events, thermal zones, devfreq); nvpmodel, which writes /var/lib/nvpmodel/status. Not run on a Jetson here.
 """
 
 import re
@@ -10,20 +10,21 @@ from pathlib import Path
 
 ROOT = Path("/")
 INPUT = "VDD_IN"
-"""The rail that feeds a module of the Orin Nano and NX; AGX modules have none, but the sum of all."""
-_SUM = "sum"
-"""In the name of a channel that adds the others up, in their shunts' voltage."""
+"""The rail that feeds an Orin Nano or NX module. AGX modules have none, only the sum of their rails."""
 
 
 def rails(root: Path = ROOT) -> dict[str, float]:
-    """Watts of each rail that the power monitors measure, by name; empty where there are none, as on a PC."""
+    """Watts of each rail that the power monitors measure, by name; empty where there are none, as on a PC.
+
+    The channel "sum of shunt voltages" has no current and is left out.
+    """
     found: dict[str, float] = {}
     for monitor in _monitors(root):
         for label in sorted(monitor.glob("in*_label")):
             name, number = _text(label), label.name[2:-6]
             volts = _number(monitor / f"in{number}_input")
             amperes = _number(monitor / f"curr{number}_input")
-            if name and _SUM not in name.lower() and volts is not None and amperes is not None:
+            if name and volts is not None and amperes is not None:
                 found[name] = volts * amperes / 1e6  # mV · mA
     return found
 
