@@ -26,8 +26,7 @@ def main(argv: Sequence[str]) -> int:
     require_resume(config)
     from distill.pretraining.pretrain import pretrain  # start-up time: torch
 
-    result = pretrain(config)
-    print(f"{result}: start from it with --student.arch {config.student} --student.weights {result}")
+    pretrain(config)
     return 0
 
 

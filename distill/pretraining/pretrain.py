@@ -150,4 +150,6 @@ def _write_result(network: FeatureMaps, config: PretrainConfig, splits: Splits, 
         "mean": list(stats.mean),
         "std": list(stats.std),
     }
-    save_checkpoint(config.out / RESULT, pack("model", network.backbone.state_dict()), meta)
+    path = config.out / RESULT
+    save_checkpoint(path, pack("model", network.backbone.state_dict()), meta)
+    say(f"{path}: start from it with --student.arch {config.student} --student.weights {path}")
