@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from deploy.backends.engine import TENSORRT
 from deploy.backends.gpu_options import GpuOptions
+from deploy.build.golden_check import compare_golden
 from deploy.build.options import BuildCommand, parse
 from deploy.build.steps import (
     FORMS,
     MADE,
     NEEDED,
     REPLACED,
-    compare_golden,
     make_fp16,
     make_quantized,
     verify_build,

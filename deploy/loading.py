@@ -48,8 +48,8 @@ def load(
     Args:
         path: folder of the bundle, or of a run, which stands for its student.
         backend: "auto" (a TensorRT engine that fits this GPU, else what is fastest on this CPU, measured once and
-            remembered beside the bundle), "onnxruntime", "openvino", "onnxruntime-cuda",
-            "onnxruntime-tensorrt" (see `deploy.backends.onnxruntime_gpu`), "tensorrt" or "tensorrt-rtx".
+            remembered beside the bundle), "onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt" (see
+            `deploy.backends.onnxruntime_gpu`), "tensorrt" or "tensorrt-rtx".
         threads: number of CPU threads of one call; None: the backend's choice.
         verify: check the checksums of the files to be opened; the manifest and engines are checked all the same.
         precision: "auto", "fp32", "fp16" or "int8". With the backend "auto", "auto" is the fastest of those that passed
@@ -68,16 +68,15 @@ def load(
         The model of the bundle's task, such as a `deploy.tasks.segmentation.model.SegmentationModel`.
 
     Raises:
-        UserError: the bundle is incomplete, changed, of a newer schema, or not signed by a trusted key; or the bundle
-            or this machine lacks what was asked for. The message names the file and the remedy.
+        UserError: the bundle is incomplete, changed, of a newer schema or not signed by a trusted key, or it or this
+            machine lacks what was asked for. The message names the file and the remedy.
     """
     folder = bundle_in(path)
     manifest, signed = _checked(folder, backend, threads, verify, precision, trusted_keys)
     gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed, logits)
     if not logits:
         require_labels_alone(manifest)
-    engine = open_engine(folder, backend, threads, precision, fallback, gpu)
-    return model_of(manifest, engine)
+    return model_of(manifest, open_engine(folder, backend, threads, precision, fallback, gpu))
 
 
 def _checked(

@@ -2,14 +2,12 @@
 
     make_quantized, make_fp16   add ONNX files of lower precision to the bundle if they pass their gate
     verify_build                measures every hop from the fp32 ONNX to the engine on labeled images
-    compare_golden              checks an engine without labeled images
 
 `deploy.build_engine` is the command that runs them.
 """
 
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +19,7 @@ from deploy.backends.engine import TENSORRT_MODELS
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.build.evaluation import Evaluation, scorer_of
+from deploy.build.golden_check import write_optional
 from deploy.build.opening import open_built
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from deploy.bundle.engine_files import computes_in_tf32, engines_folder, read_sidecar, record_verdict
@@ -36,8 +35,6 @@ from deploy.bundle.manifest import (
     Manifest,
     golden_metric,
 )
-from deploy.errors import GateFailed, UserError
-from deploy.evaluation.golden import compare
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, require_data
 from deploy.evaluation.receipt import (
     INT8_BUDGET,
@@ -203,9 +200,9 @@ def verify_build(
     receipt = _measure(bundle, manifest, data, hops)
     say(table(receipt, not_run))
     path = engines_folder(bundle) / f"{name.replace(' ', '-')}.receipt.json"
-    _write_optional(path, lambda: write_json(path, receipt))
+    write_optional(path, lambda: write_json(path, receipt))
     if engine and runs_here:
-        _write_optional(engine, lambda: record_verdict(engine, receipt.passed))
+        write_optional(engine, lambda: record_verdict(engine, receipt.passed))
     return receipt
 
 
@@ -216,38 +213,6 @@ def _emulated(bundle: Path, manifest: Manifest, engine: Path, budget: Budget) ->
     from deploy.quantize.tf32 import as_tf32  # optional dependency
 
     return [_hop("tf32, emulated", manifest, as_tf32((bundle / MODEL).read_bytes()), budget)]
-
-
-def compare_golden(
-    bundle: Path,
-    backend: str,
-    precision: str,
-    *,
-    engine: Path | None = None,
-    gpu: GpuOptions = DEFAULT,
-    say: Say = print,
-) -> None:
-    """Compare a backend with the golden outputs of the bundle: the check that needs no labeled data.
-
-    The verdict is written beside `engine`, if one was compiled.
-
-    Raises:
-        GateFailed: the outputs differ by more than the precision allows.
-    """
-    comparison = compare(bundle, open_built(bundle, backend, precision, engine, gpu).engine)
-    say(comparison.text)
-    if engine:
-        _write_optional(engine, lambda: record_verdict(engine, comparison.passed))
-    if not comparison.passed:
-        raise GateFailed(f"{comparison.text}; the engine does not compute what the bundle was measured with")
-
-
-def _write_optional(path: Path, write: Callable[[], None]) -> None:
-    """Write an optional file: warn where it cannot be written, as in a read-only bundle."""
-    try:
-        write()
-    except (UserError, OSError) as error:
-        warnings.warn(f"{path.name} not written: {error}", RuntimeWarning, stacklevel=3)
 
 
 def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None) -> Hop:

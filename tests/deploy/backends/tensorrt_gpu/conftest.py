@@ -6,8 +6,9 @@ from deploy.backends.tensorrt_gpu import cuda, pycuda_provider
 from deploy.backends.tensorrt_gpu import engine as trt
 from deploy.bundle.bundle_files import write_bundle
 from deploy.bundle.manifest import MODEL
-from tests.deploy.backends.tensorrt_gpu.cuda_fakes import FakeDriver, FakePyCuda, FakeRuntime
+from tests.deploy.backends.tensorrt_gpu.cuda_fakes import FakeDriver, FakeRuntime
 from tests.deploy.backends.tensorrt_gpu.engines import SOURCES
+from tests.deploy.backends.tensorrt_gpu.pycuda_fakes import FakePyCuda
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import FakeTensorRT
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import library as library_like
 from tests.deploy.tiny import make_bundle

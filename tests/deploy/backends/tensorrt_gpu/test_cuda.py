@@ -7,7 +7,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from deploy.backends.tensorrt_gpu import cuda
 from deploy.backends.tensorrt_gpu.cuda import CudaBindings, PyCuda
 from deploy.backends.tensorrt_gpu.cuda_interface import CudaError, Device, OutOfGpuMemory
 from deploy.errors import UserError
