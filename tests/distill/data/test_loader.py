@@ -240,10 +240,11 @@ def test_tile_keeps_full_resolution():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_reader_arrives_unchanged(workers):
+    before = multiprocessing.active_children()  # of other tests
     batches = train_batches(view(broken=5), 4, seed=0, start_step=0, steps=6, workers=workers)
     with pytest.raises(UserError, match=r"^scene\.png: corrupt image$"):
         list(batches)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def test_unequal_sizes_are_named():

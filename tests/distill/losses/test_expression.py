@@ -82,7 +82,7 @@ def test_whole_numbers_stay_whole():
         ("at(layer3, layer4)", r"at\(layer3, layer4\): name one feature"),
         ("at(*layers)", "name one feature"),
         ("cwd(4)", "name one feature"),
-        ("kl(layer4)", r"kl\(layer4\): kl takes no feature; .* compared by cwd, mse, feature, at"),
+        ("kl(layer4)", r"kl\(layer4\): kl takes no feature; .* compared by cwd, mse, feature, cosine, at"),
         ("kl(4)", "options as name=number"),
         ("kl - mse", "kl - mse is not a loss; write a sum, with weights above 0"),
         ("mse + -kl", "-kl is not a loss"),
