@@ -25,14 +25,12 @@ def to_fp16(model: bytes) -> bytes:
     Raises:
         UserError: a model that is damaged, not in fp32, or has a weight beyond ±65504.
     """
-    proto = load_float(model)
-    for name, tensor in constants(proto.graph).items():
-        value = numpy_helper.to_array(tensor)
-        if value.dtype == np.float32 and not _fits(value):
-            raise UserError(
-                f"tensor {name} has values beyond ±{LARGEST:.0f}, too large for fp16; use fp32 or int8"
-            )
-    return _converted(proto)
+    half, too_large = _converted(load_float(model))
+    if too_large:
+        raise UserError(
+            f"tensor {too_large[0]} has values beyond ±{LARGEST:.0f}, too large for fp16; use fp32 or int8"
+        )
+    return half
 
 
 def half_beside_int8(model: bytes) -> bytes:
@@ -45,10 +43,11 @@ def half_beside_int8(model: bytes) -> bytes:
     Raises:
         UserError: a model that is damaged, or whose opset is too old and cannot be raised.
     """
-    return _converted(with_opset(load(model), HALF_SCALES))
+    return _converted(with_opset(load(model), HALF_SCALES))[0]
 
 
-def _converted(proto: onnx.ModelProto) -> bytes:
+def _converted(proto: onnx.ModelProto) -> tuple[bytes, list[str]]:
+    """The model in half precision, and the constants that keep operators of it in float32, as they are too large."""
     halver = _Halver(proto)
     nodes = [new for node in proto.graph.node for new in halver.converted(node)]
     for value in proto.graph.value_info:
@@ -60,7 +59,7 @@ def _converted(proto: onnx.ModelProto) -> bytes:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the model cannot be converted to fp16 ({reason}); use fp32 or int8") from error
-    return half
+    return half, halver.too_large
 
 
 def _fits(value: np.ndarray) -> bool:
@@ -80,6 +79,7 @@ class _Halver:
         self._before = _before_products(graph)
         self._casts: dict[str, str] = {}
         self.half: set[str] = set()
+        self.too_large: list[str] = []
         self.added: dict[str, np.ndarray] = {}
 
     def converted(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -99,7 +99,14 @@ class _Halver:
         return nodes
 
     def _runs_half(self, node: onnx.NodeProto) -> bool:
-        if node.op_type in _SUMS or not all(map(self._fits_half, node.input)):
+        if not self._may_be_half(node):
+            return False
+        too_large = [name for name in node.input if not self._fits_half(name)]
+        self.too_large += too_large
+        return not too_large
+
+    def _may_be_half(self, node: onnx.NodeProto) -> bool:
+        if node.op_type in _SUMS:
             return False
         if node.op_type == "QuantizeLinear":
             return node.input[0] in self.half and self._is_normal(node.input[1])

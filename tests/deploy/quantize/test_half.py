@@ -90,6 +90,19 @@ def test_a_weight_beyond_fp16_is_named():
             to_fp16(proto.SerializeToString())
 
 
+def test_a_normalization_in_large_units_stays_in_float32():
+    """Raw values of sensors go beyond ±65504; only what runs in half precision has to fit."""
+    net = Net()
+    model = net.model(net.conv(net.image(), "classifier", 3, 5))
+    proto = onnx.load_model_from_string(model)
+    mean = next(t for t in proto.graph.initializer if t.name == "mean")
+    mean.CopyFrom(numpy_helper.from_array(np.array([1e5, 0, 0], np.float32), "mean"))
+    values = {
+        t.name: t for t in onnx.load_model_from_string(to_fp16(proto.SerializeToString())).graph.initializer
+    }
+    assert values["mean"].data_type == TensorProto.FLOAT
+
+
 def test_a_model_that_is_not_fp32_is_refused(fp32):
     with pytest.raises(UserError, match="half precision already"):
         to_fp16(to_fp16(fp32))
