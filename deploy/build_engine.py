@@ -17,12 +17,9 @@ from typing import TYPE_CHECKING
 from deploy.backends.engine import TENSORRT
 from deploy.backends.gpu_options import GpuOptions
 from deploy.build.golden_check import compare_golden
+from deploy.build.made_files import FORMS, MADE, NEEDED, REPLACED
 from deploy.build.options import BuildCommand, parse
 from deploy.build.steps import (
-    FORMS,
-    MADE,
-    NEEDED,
-    REPLACED,
     make_fp16,
     make_quantized,
     verify_build,

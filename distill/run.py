@@ -121,7 +121,7 @@ def _check_folders(config: RunConfig) -> None:
     for part, model in (("teacher", config.teacher), ("student", config.student)):
         if model.weights is not None and not model.weights.is_file():
             raise UserError(
-                f"--{part}.weights {model.weights}: no such file; give a checkpoint (.safetensors)"
+                f"--{part}.weights {model.weights}: no such weights file; give a checkpoint (.safetensors)"
             )
     require_resume(config)
 

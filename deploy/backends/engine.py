@@ -81,15 +81,16 @@ def gpu_precision(folder: Path, backend: str, precision: str) -> str:
     Raises:
         UserError: the bundle lacks the precision, or the backend does not compute in it.
     """
-    if backend == "onnxruntime-cuda" and precision == "int8":
+    if backend == "onnxruntime-cuda" and precision in ("int8", "fp8"):
         raise UserError(
-            "backend onnxruntime-cuda: computes INT8 models in float; give fp16, or onnxruntime-tensorrt"
+            f"backend onnxruntime-cuda: computes {precision.upper()} models in float; give fp16,"
+            " or onnxruntime-tensorrt"
         )
     files = read_manifest(folder).files
     possible = {
         name: file
         for name, file in TENSORRT_MODELS.items()
-        if backend != "onnxruntime-cuda" or name != "int8"
+        if backend != "onnxruntime-cuda" or name not in ("int8", "fp8")
     }
     if precision == "auto":
         return next(name for name, file in possible.items() if file in files)

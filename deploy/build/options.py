@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.backends.engine import CPU, TENSORRT
-from deploy.build.steps import MADE
+from deploy.build.made_files import MADE
 from deploy.errors import UserError
 from deploy.evaluation.receipt import INT8_BUDGET, Budget
 from deploy.quantize.calibrators import CALIBRATORS

@@ -15,22 +15,19 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from deploy.backends.engine import TENSORRT_MODELS
+from deploy.backends.engine import CPU, CPU_MODELS, TENSORRT_MODELS
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.build.evaluation import Evaluation, scorer_of
 from deploy.build.golden_check import write_optional
+from deploy.build.made_files import FORMS, MADE, NEEDED, RECORDS, REPLACED
 from deploy.build.opening import open_built
 from deploy.bundle.bundle_files import extend_bundle, read_manifest
 from deploy.bundle.engine_files import computes_in_tf32, engines_folder, read_sidecar, record_verdict
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import (
-    FP8,
     FP16,
-    INT8,
-    INT8_CPU,
     MODEL,
-    QUANTIZATION,
     RECEIPT,
     Manifest,
     golden_metric,
@@ -61,20 +58,6 @@ BUDGETS = {
     "fp8": INT8_BUDGET,
 }
 """Budget of each precision against the fp32 ONNX: of the ONNX file, and of engines, whose kernels round differently."""
-
-FORMS: Mapping[Precision, Mapping[Form, str]] = {
-    "int8": {"tensorrt": INT8, "cpu": INT8_CPU},
-    "fp8": {"tensorrt": FP8},
-}
-"""Model files of the forms of a quantized model."""
-RECORDS = {"int8": (QUANTIZATION, "sensitivity.svg"), "fp8": ("quantization.fp8.json", "sensitivity.fp8.svg")}
-"""How it was made, and the ranking of its layers."""
-MADE = {"int8": (INT8, INT8_CPU), "fp8": (FP8,), "fp16": (FP16,), "fp32": ()}
-"""Model files of each precision, besides the one that the bundle was exported with."""
-REPLACED = {name: (*files, *RECORDS.get(name, ())) for name, files in MADE.items()}
-"""All files that are replaced when a precision is made again."""
-NEEDED = {name: ("calibration", "val", "test") if name in FORMS else ("test",) for name in MADE}
-"""Folders of labeled data needed to make a precision; verifying it needs only `test`."""
 
 
 def make_quantized(
@@ -115,8 +98,7 @@ def make_quantized(
         made = quantize(model, calibration, evaluate, options, learned=learned, metric=task.metric, say=say)
     hops = [_hop("onnx", manifest, model)]
     hops += [
-        _hop(f"{name} cpu" if form == "cpu" else name, manifest, made.models[form], options.budget)
-        for form in FORMS[name]
+        _hop(_form(name, form), manifest, made.models[form], options.budget, "onnx") for form in FORMS[name]
     ]
     receipt = _measure(bundle, manifest, data, hops)
     require_passed(receipt)
@@ -188,7 +170,8 @@ def verify_build(
     manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
     if precision != "fp32":
-        hops.append(_hop(precision, manifest, bundle / TENSORRT_MODELS[precision], budget))
+        form, files = ("cpu", CPU_MODELS) if backend in ("auto", *CPU) else ("tensorrt", TENSORRT_MODELS)
+        hops.append(_hop(_form(precision, form), manifest, bundle / files[precision], budget))
     name, not_run = f"{backend} {precision}", []
     if runs_here:
         model = open_built(bundle, backend, precision, engine, gpu)
@@ -215,11 +198,18 @@ def _emulated(bundle: Path, manifest: Manifest, engine: Path, budget: Budget) ->
     return [_hop("tf32, emulated", manifest, as_tf32((bundle / MODEL).read_bytes()), budget)]
 
 
-def _hop(name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None) -> Hop:
-    """An ONNX file in ONNX Runtime; those called "int8" and "fp8" are TensorRT's, with float16 scales."""
+def _form(precision: str, form: Form) -> str:
+    """The name of a hop: "int8" is TensorRT's form, with float16 scales."""
+    return f"{precision} cpu" if form == "cpu" and precision == "int8" else precision
+
+
+def _hop(
+    name: str, manifest: Manifest, model: bytes | Path, budget: Budget | None = None, source: str = ""
+) -> Hop:
+    """An ONNX file in ONNX Runtime."""
     size = len(model) if isinstance(model, bytes) else model.stat().st_size
     engine = simulated(model) if name in FORMS else OrtEngine(model)
-    return Hop(name, model_of(manifest, engine), size, budget)
+    return Hop(name, model_of(manifest, engine), size, budget, source)
 
 
 def _measure(bundle: Path, manifest: Manifest, data: Path, hops: Sequence[Hop]) -> Receipt:

@@ -74,6 +74,8 @@ class Hop:
     """Size of the model's file; 0 if it has none."""
     budget: Budget | None = None
     """Budget of this hop (a lossy hop such as INT8 needs one); default: that of the run."""
+    source: str = ""
+    """Name of the earlier hop that it was made from, and is compared with; default: the previous one."""
 
 
 class HopReceipt(msgspec.Struct, frozen=True):
@@ -143,8 +145,9 @@ def run_hops(
 ) -> Receipt:
     """Run every hop on every sample and compare them.
 
-    A hop is gated against the previous hop by its own budget. It is also gated against the first hop, by the loosest
-    budget so far, so that small drops cannot accumulate; but not after a failed hop, whose drop it would repeat.
+    A hop is gated against the hop that it was made from, usually the previous one, by its own budget. It is also gated
+    against the first hop, by the loosest budget so far, so that small drops cannot accumulate; but not after a failed
+    hop, whose drop it would repeat.
 
     Args:
         hops: the forms of the model, in the order of conversion.
@@ -174,7 +177,7 @@ def run_hops(
     receipts: list[HopReceipt] = []
     for hop, tally in zip(hops, tallies, strict=True):
         receipt = _measured(hop, tally, pixels, hop.budget or budget or Budget())
-        reasons = _reasons(receipts, receipt, metric)
+        reasons = _reasons(receipts, receipt, hop.source, metric)
         receipts.append(msgspec.structs.replace(receipt, passed=not reasons, reasons=reasons))
     failed = tuple(receipt.name for receipt in receipts if not receipt.passed)
     return Receipt(
@@ -190,16 +193,8 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
         not_run: names and bytes of further forms of the model that this machine cannot run.
     """
     detail = next(iter(receipt.hops[0].details), "–")
-    header = (
-        "hop",
-        receipt.shown.header,
-        "agreement %",
-        "vs first %",
-        f"{detail} %",
-        "ms/image",
-        "MB",
-        "verdict",
-    )
+    columns = ("agreement %", "vs first %", f"{detail} %", "ms/image", "MB", "verdict")
+    header = ("hop", receipt.shown.header, *columns)
     rows = [
         (
             hop.name,
@@ -240,7 +235,7 @@ def require_passed(receipt: Receipt) -> None:
 def _run_sample(hops: Sequence[Hop], tallies: Sequence[_Tally], sample: Sample) -> None:
     """Run all hops on one sample, and count the results in their tallies."""
     name, image, truth, valid = sample
-    first = previous = None
+    seen: dict[str, np.ndarray] = {}
     for hop, tally in zip(hops, tallies, strict=True):
         try:
             start = time.perf_counter()
@@ -250,11 +245,11 @@ def _run_sample(hops: Sequence[Hop], tallies: Sequence[_Tally], sample: Sample) 
         except UserError as error:
             raise UserError(f"hop {hop.name}, sample {name}: {error}") from None
         labels = result.labels
-        first = labels if first is None else first
-        previous = labels if previous is None else previous
-        tally.same_as_previous += int(np.count_nonzero((labels == previous) & valid))
-        tally.same_as_first += int(np.count_nonzero((labels == first) & valid))
-        previous = labels
+        earlier = list(seen.values()) or [labels]
+        source = seen[hop.source] if hop.source else earlier[-1]
+        tally.same_as_previous += int(np.count_nonzero((labels == source) & valid))
+        tally.same_as_first += int(np.count_nonzero((labels == earlier[0]) & valid))
+        seen[hop.name] = labels
 
 
 def _measured(hop: Hop, tally: _Tally, pixels: int, budget: Budget) -> HopReceipt:
@@ -273,11 +268,12 @@ def _measured(hop: Hop, tally: _Tally, pixels: int, budget: Budget) -> HopReceip
     )
 
 
-def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, metric: Metric) -> tuple[str, ...]:
+def _reasons(before: Sequence[HopReceipt], hop: HopReceipt, source: str, metric: Metric) -> tuple[str, ...]:
     """Why the hop is over budget, given the gated hops before it; empty if it passes."""
     if not before:
         return ()
-    reasons = _over_budget(before[-1], hop, hop.agreement_previous, hop.budget, metric)
+    reference = next((one for one in before if one.name == source), before[-1])
+    reasons = _over_budget(reference, hop, hop.agreement_previous, hop.budget, metric)
     if reasons or not all(earlier.passed for earlier in before):
         return reasons
     budgets = [receipt.budget for receipt in (*before[1:], hop)]

@@ -268,7 +268,7 @@ class TestRemedies:
         make_hard(bundle.parent / "data", bundle, "test")
         message, out = self.failure(bundle, capsys)
         assert message.startswith(
-            "tiny.bundle: over the budget: int8; --redo quantizes again; --max-drop and"
+            "tiny.bundle: over the budget: int8 cpu; --redo quantizes again; --max-drop and"
         )
         assert "label agreement" in out
         assert "label agreement" not in message

@@ -51,7 +51,7 @@ MISTAKES = [
     ("run quick --distill.loss kll", "kll"),
     ("run quick --loss.task dicee", "dicee"),
     ("run quick --precision fp16", "--precision fp16 needs a GPU"),
-    ("run quick --student.weights missing.safetensors", "missing.safetensors"),
+    ("run quick --student.weights missing.safetensors", "missing.safetensors: no such weights file"),
     ("run quick --student.max-ms -3", "--student.max-ms -3"),
     ("inspect folder-cpu --data.root nowhere", "nowhere: no such folder"),
     ("predict nowhere photo.png", "nowhere: no such folder"),

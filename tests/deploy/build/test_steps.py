@@ -53,9 +53,9 @@ class TestInt8:
             in table
         )
         rows = [line.split("  ")[0] for line in table.splitlines()]
-        assert [row for row in rows if row in ("onnx", "int8", "onnxruntime int8")] == [
+        assert [row for row in rows if row in ("onnx", "int8", "int8 cpu", "onnxruntime int8")] == [
             "onnx",
-            "int8",
+            "int8 cpu",
             "onnxruntime int8",
         ]
         receipt = json.loads((bundle / "engines" / "onnxruntime-int8.receipt.json").read_text())

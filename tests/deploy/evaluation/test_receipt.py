@@ -108,6 +108,26 @@ def test_hop_with_its_own_budget():
     assert [hop.budget for hop in receipt.hops] == [Budget(), lossy, Budget()]
 
 
+def test_forms_of_one_model_are_compared_with_it_and_not_with_each_other():
+    """Each errs in 5 % of the pixels, but in other ones."""
+
+    def other(image):
+        labels = image[..., 0].copy()
+        labels[:, 95:] = (labels[:, 95:] + 1) % 3
+        return SimpleNamespace(labels=labels)
+
+    loose = Budget(max_drop=0.2, min_agreement=0.93)
+    forms = [("int8", flipping(0.05), loose), ("int8 cpu", other, loose)]
+    assert run(("onnx", perfect), *forms).failed == ("int8 cpu",)
+    receipt = run(("onnx", perfect), *[(*form, "onnx") for form in forms])
+    assert receipt.passed
+    assert receipt.hops[2].agreement_previous == receipt.hops[2].agreement_first > 0.93
+    strict = Budget(max_drop=0.2, min_agreement=0.99)
+    receipt = run(("onnx", perfect), ("int8", perfect, strict, "onnx"), ("int8 cpu", other, strict, "onnx"))
+    assert receipt.failed == ("int8 cpu",)
+    assert "hop onnx → int8 cpu" in receipt.hops[2].reasons[0]
+
+
 def test_small_losses_that_add_up_fail_against_the_first_hop():
     chain = [("torch", perfect), *((f"hop{n}", flipping(n / 90)) for n in range(1, 4))]
     receipt = run(*chain, budget=Budget(max_drop=1, min_agreement=0.975))
