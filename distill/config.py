@@ -12,55 +12,7 @@ from typing import Literal
 from distill.data_config import AugmentConfig, DataConfig
 from distill.export_config import ExportConfig, Int8Config
 from distill.field_checks import at_least, not_negative, require
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Architecture and initial weights of a network."""
-
-    arch: str
-    """`pspnet/<timm backbone>`, or a name from `edgedistill students`. Options it lacks must keep their defaults."""
-    output_stride: Literal[2, 4, 8, 16, 32] = 8
-    """Output stride of the backbone of PSPNet and DeepLabV3+ (8, 16, 32), or of EdgeNet's outputs (8, 4, 2); that of
-    other architectures is fixed."""
-    head_channels: int = 512
-    """Width of PSPNet's 3×3 head convolution (512 in the paper), or of DeepLabV3+'s pyramid and decoder (256)."""
-    dropout: float = 0.1
-    """Dropout rate in the head."""
-    detail: bool | None = None
-    """Finer outputs for small objects and maps: of PSPNet at half of the image size, of EdgeNet at a quarter.
-    Default: this, or EdgeNet's `output_stride` 2, where the training labels ask for it (see
-    `distill.pipeline.resolution`)."""
-    depths: tuple[int, int, int, int] | None = None
-    """Residual blocks of EdgeNet's four stages. Default: those of its weights file, or else 1 1 1 1."""
-    align_corners: bool = False
-    """Upsample the averages of PSPNet's pyramid with aligned corners, as semseg's published networks do."""
-    contract_dilation: bool = True
-    """The first block of a dilated stage of PSPNet's ResNet keeps the dilation of the stage before, as in timm and
-    MMSegmentation; off for semseg's published networks, which dilate it as well."""
-    pretrained: bool = False
-    """Initialize the backbone with timm's ImageNet weights (needs network access or a filled cache)."""
-    weights: Path | None = None
-    """Local file of weights (.safetensors, or .pth read with weights_only) for the backbone or the whole network."""
-    max_ms: float = 0.0
-    """For the student: train the largest network of the family of `arch` whose inference takes at most so many
-    milliseconds (median, engine alone), measured untrained before the training. 0 = train `arch`."""
-    on: Path | None = None
-    """Where `max_ms` holds: a file that `edgedistill measure` wrote on the device. Default: the CPU of this machine."""
-
-    def __post_init__(self) -> None:
-        # "student" stands for both networks in messages
-        at_least(1, "student", "head-channels", self.head_channels)
-        at_least(1, "student", "depths", min(self.depths or (1,)))
-        require(
-            0 <= self.dropout < 1, "student", "dropout", f"{self.dropout}: must be at least 0 and below 1"
-        )
-        require(
-            0 <= self.max_ms < math.inf,
-            "student",
-            "max-ms",
-            f"{self.max_ms:g}: must be above 0, or 0 for no budget",
-        )
+from distill.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ SPELLING = ("--data.unlabelled", "--data.unlabeled")  # codespell:ignore unlabel
 WITH_DETAIL = ("pspnet/", "edge")
 """How the names of networks with the option `detail` begin."""
 
-WITH_BACKBONE = ("pspnet/", "deeplabv3plus/")
+WITH_BACKBONE = ("pspnet/", "deeplabv3plus/", "smp/", "torchvision/", "hf/")
 """The same for the option `pretrained`."""
 
 

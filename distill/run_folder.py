@@ -53,8 +53,8 @@ FREE = {
 ADDED: dict[str, object] = {
     f"{part}.{field}": getattr(section, field)
     for part, section, fields in (
-        ("teacher", ModelConfig, ("align_corners", "contract_dilation")),
-        ("student", ModelConfig, ("align_corners", "contract_dilation")),
+        ("teacher", ModelConfig, ("align_corners", "contract_dilation", "head")),
+        ("student", ModelConfig, ("align_corners", "contract_dilation", "head")),
         ("data", DataConfig, ("unlabeled_share", "labels")),
         ("distill", DistillConfig, ("min_confidence", "class_weights")),
     )

@@ -16,6 +16,10 @@ from student.edge import DEPTHS, FORMER_DEPTHS, SIZES, EdgeNet, edge_net
 from student.ggcnn import GGCNN, GGCNN2
 from student.grconvnet import GRConvNet
 from student.unet import UNet
+from teacher.external.hf_networks import hf_network
+from teacher.external.own_network import is_own, own_network
+from teacher.external.smp_networks import SmpNetwork
+from teacher.external.torchvision_networks import TorchvisionNetwork
 from teacher.own_stride import is_columnar
 from teacher.pspnet import PSPNet
 
@@ -65,15 +69,28 @@ EDGE_OPTIONS = frozenset(
     {"width", "dropout", "aux", "output_stride", "detail", "depths", "stride", "channels", "convolutions"}
 )
 EDGE_FINER: tuple[Mapping[str, Any], ...] = ({"detail": True}, {"output_stride": 2})
+HF_OPTIONS = frozenset({"pretrained", "head", "head_channels", "dropout", "aux"})
 NO_OPTIONS: frozenset[str] = frozenset()
 
 FAMILIES: Mapping[str, Network] = {
     "pspnet": Network(PSPNet, PSPNET_OPTIONS, ({"detail": True},)),
     "deeplabv3plus": Network(DeepLabV3Plus, DEEPLAB_OPTIONS),
     "edge": Network(edge_net, EDGE_OPTIONS - {"width"}, EDGE_FINER),
+    "smp": Network(SmpNetwork, frozenset({"pretrained"})),
+    "torchvision": Network(TorchvisionNetwork, frozenset({"pretrained", "aux"})),
+    "hf": Network(hf_network, HF_OPTIONS),
 }
-"""Families of networks: their constructors take what follows the family's name first, a timm backbone or a width."""
-MEMBERS: Mapping[str, str] = {"pspnet": "timm name", "deeplabv3plus": "timm name", "edge": "width"}
+"""Families of networks: their constructors take what follows the family's name first, such as a timm backbone."""
+EXTERNAL = ("smp", "torchvision", "hf")
+"""Families of other packages."""
+MEMBERS: Mapping[str, str] = {
+    "pspnet": "timm name",
+    "deeplabv3plus": "timm name",
+    "edge": "width",
+    "smp": "Architecture/encoder",
+    "torchvision": "name",
+    "hf": "folder or id",
+}
 """What follows the name of each family."""
 
 
@@ -97,7 +114,8 @@ STUDENTS: Mapping[str, Network] = {
     "grconvnet": Network(GRConvNet, GRCONVNET_OPTIONS),
 }
 """The listed students. Any other backbone that timm has and can dilate can be built too, as `pspnet/<timm name>` (such
-as the teacher, `pspnet/resnet101`) or `deeplabv3plus/<timm name>`, and any width as `edge/<width>`."""
+as the teacher, `pspnet/resnet101`) or `deeplabv3plus/<timm name>`, and any width as `edge/<width>`. Networks of other
+packages are in the families `smp`, `torchvision` and `hf`; `package.module:function` is one of the user's own."""
 
 COMMON: Mapping[str, object] = {
     "output_stride": 8,
@@ -108,8 +126,10 @@ COMMON: Mapping[str, object] = {
     "align_corners": False,
     "contract_dilation": True,
     "depths": DEPTHS,
+    "head": "pyramid",
 }
-"""Options that a configuration sets for every network, with their defaults: those of PSPNet, and EdgeNet's `depths`."""
+"""Options that a configuration sets for every network, with their defaults: those of PSPNet (whose head is a pyramid),
+and EdgeNet's `depths`."""
 
 
 def build_network(arch: str, in_channels: int, num_outputs: int, **options: object) -> nn.Module:
@@ -119,7 +139,7 @@ def build_network(arch: str, in_channels: int, num_outputs: int, **options: obje
     any value of `aux`, because a network without an auxiliary head outputs no auxiliary logits.
 
     Args:
-        arch: a name in `STUDENTS`, or `<family>/<member>` with a name in `FAMILIES`.
+        arch: a name in `STUDENTS`, `<family>/<member>` with a name in `FAMILIES`, or `package.module:function`.
         in_channels: channels of the image.
         num_outputs: output maps, the number of classes in segmentation.
         options: options of the network; its class describes them.
@@ -146,8 +166,17 @@ def _network(arch: str) -> Network:
     family, _, member = arch.partition("/")
     if family in FAMILIES and member:
         return _member(family, member)
-    others = " or ".join(f"{family}/<{kind}>" for family, kind in MEMBERS.items())
-    raise UserError(f"unknown network {arch!r}; known: {', '.join(STUDENTS)}, or {others}")
+    if is_own(arch):
+        return Network(partial(own_network, arch), NO_OPTIONS)
+    others = ", ".join(f"{family}/<{kind}>" for family, kind in MEMBERS.items())
+    raise UserError(
+        f"unknown network {arch!r}; known: {', '.join(STUDENTS)}, {others}, or your own as package.module:function"
+    )
+
+
+def is_external(arch: str) -> bool:
+    """Whether the network called `arch` is of another package, or a user's own."""
+    return arch.partition("/")[0] in EXTERNAL or is_own(arch)
 
 
 def has_option(arch: str, option: str) -> bool:
@@ -190,17 +219,22 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_macs(network: nn.Module, in_channels: int, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of one inference on an image of `size` (height, width), counted on the meta device."""
-    with torch.device("meta"):
-        image = torch.empty(1, in_channels, *size)
-    shadow = _on_meta(network)
+    """Multiply-accumulates of one inference on an image of `size` (height, width).
+
+    They are counted on the meta device, or by a real inference of a network that reads values while it runs, as some
+    transformers do.
+    """
+    try:
+        return _count(copy.deepcopy(network).to("meta").eval(), in_channels, size)
+    except (RuntimeError, NotImplementedError):
+        return _count(copy.deepcopy(network).eval(), in_channels, size)
+
+
+def _count(network: nn.Module, in_channels: int, size: tuple[int, int]) -> int:
+    image = torch.zeros(1, in_channels, *size, device=next(network.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(image)
+        network(image)
     return counter.get_total_flops() // 2
-
-
-def _on_meta(network: nn.Module) -> nn.Module:
-    return copy.deepcopy(network).to("meta").eval()
 
 
 def student_lines(

@@ -7,9 +7,9 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deploy.errors import UserError
+from teacher.fitting import fitted
 
 ANY_SIZE: tuple[Mapping[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 """Options by which networks take images of any size; the first that a network knows is used."""
@@ -34,10 +34,7 @@ class OwnStride(nn.Module):
         self._channels_last = "NHWC" in str(getattr(network, "output_fmt", ""))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        size = [max(1, round(side / self.multiple)) * self.multiple for side in x.shape[-2:]]
-        if size != list(x.shape[-2:]):
-            x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-        maps = self.network(x)
+        maps = self.network(fitted(x, self.multiple))
         return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else list(maps)
 
 

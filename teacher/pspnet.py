@@ -101,7 +101,8 @@ class PSPNet(nn.Module):
     """PSPNet, the teacher's network and the architecture of several students.
 
     Args:
-        backbone: timm name.
+        backbone: timm name; or a module that returns the maps `[layer3, layer4]`, with their channels in
+            `feature_info`, to which the options of a backbone do not apply.
         in_channels: channels C of the normalized image.
         num_outputs: output maps K, the number of classes in segmentation.
         output_stride: 8, 16 or 32.
@@ -121,7 +122,7 @@ class PSPNet(nn.Module):
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | nn.Module,
         in_channels: int,
         num_outputs: int,
         *,
@@ -136,14 +137,16 @@ class PSPNet(nn.Module):
     ) -> None:
         super().__init__()
         maps = (0, 1, -2, -1) if detail else (-2, -1)
-        self.backbone = build_backbone(
-            backbone,
-            in_channels,
-            output_stride,
-            pretrained=pretrained,
-            maps=maps,
-            contract_dilation=contract_dilation,
-        )
+        if isinstance(backbone, str):
+            backbone = build_backbone(
+                backbone,
+                in_channels,
+                output_stride,
+                pretrained=pretrained,
+                maps=maps,
+                contract_dilation=contract_dilation,
+            )
+        self.backbone = backbone
         *fine, layer3, layer4 = feature_channels(self.backbone)
         self.pyramid = PyramidPooling(layer4, align_corners=align_corners)
         self.head = conv_bn_relu(self.pyramid.out_channels, head_channels, 3)

@@ -37,6 +37,7 @@ def new_network(config: RunConfig, model: ModelConfig, splits: Splits, task: Tra
         align_corners=model.align_corners,
         contract_dilation=model.contract_dilation,
         depths=model.depths or DEPTHS,
+        head=model.head,
     )
     if model.weights is not None:
         load_weights(network, model.weights, channels)

@@ -16,6 +16,7 @@ from distill.distillation.build import build_distillation_loss
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
 from distill.pipeline.depths import with_depths
+from distill.pipeline.export_check import check_export
 from distill.pipeline.initial_weights import check_initial_weights, check_whole, with_normalization
 from distill.pipeline.machines import check_alike, check_restarts, check_shared
 from distill.pipeline.networks import new_network
@@ -95,6 +96,8 @@ def claim(opened: Opened, accelerator: Accelerator) -> list[str]:
     choice = choose_student(config, splits, task, resumes)
     if choice is not None:
         check_networks(with_student(config, choice), splits, task, opened.terms)
+    if not resumes:
+        check_export(config, splits, task)
     claim_folder(config, computed_by(accelerator))
     with working("comparing the data", say):
         origin = check_origin(config.out, splits)

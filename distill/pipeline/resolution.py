@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from deploy.errors import UserError
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig
 from distill.data.splits import Splits
@@ -205,11 +206,21 @@ def _switch(name: str, form: Form) -> str:
 
 
 def _stride(model: ModelConfig, channels: int, outputs: int) -> float:
-    fields = ("output_stride", "head_channels", "dropout")
+    fields = ("output_stride", "head_channels", "dropout", "head")
     options = {"detail": bool(model.detail), **{field: getattr(model, field) for field in fields}}
-    with torch.device("meta"), torch.no_grad():
-        network = build_network(model.arch, channels, outputs, aux=False, **options)
-        return PROBE / network.eval()(torch.empty(1, channels, PROBE, PROBE)).logits.shape[-1]
+    try:
+        return _stride_on(torch.device("meta"), model.arch, channels, outputs, options)
+    except (RuntimeError, NotImplementedError, UserError):  # networks that read values while they run
+        return _stride_on(torch.device("cpu"), model.arch, channels, outputs, options)
+
+
+@torch.no_grad()
+def _stride_on(
+    device: torch.device, arch: str, channels: int, outputs: int, options: Mapping[str, Any]
+) -> float:
+    with device:
+        network = build_network(arch, channels, outputs, aux=False, **options).eval()
+        return PROBE / network(torch.zeros(1, channels, PROBE, PROBE)).logits.shape[-1]
 
 
 def _in_form(model: ModelConfig, form: Mapping[str, Any] | None) -> ModelConfig:

@@ -15,8 +15,9 @@ from distill.tasks.task import PreparedData
 from distill.training.checkpoint import Meta, load_network, read_meta
 from student.edge import DEPTHS
 from student.zoo import build_network, has_option, unrecorded_depths
+from teacher.external.own_network import is_own
 
-FIELDS = ("arch", "output_stride", "head_channels", "detail", "align_corners", "contract_dilation")
+FIELDS = ("arch", "output_stride", "head_channels", "detail", "align_corners", "contract_dilation", "head")
 TOLERANCE = 0.05
 """Largest difference between two normalizations: of means, in standard deviations; of deviations, relative."""
 
@@ -125,11 +126,16 @@ def network_from(path: Path, data: PreparedData) -> nn.Module:
     """Build the network of a checkpoint and load its weights.
 
     Raises:
-        UserError: the file is missing or does not describe its network, or the network does not fit the data (see
-            `check_metadata`).
+        UserError: the file is missing or does not describe its network, the network is a user's own, or it does not fit
+            the data (see `check_metadata`).
     """
     meta = require_metadata(path)
     check_metadata(path, meta, data)
+    if is_own(meta["model"]["arch"]):
+        raise UserError(
+            f"{path}: is of a network of your own, {meta['model']['arch']}, and a file never makes a run import"
+            " code; give it as --teacher.arch with --teacher.weights"
+        )
     outputs, channels = data.task.outputs, len(data.splits.channels)
     options = dict(meta["model"])
     options["depths"] = tuple(options.get("depths", unrecorded_depths(options["arch"])))

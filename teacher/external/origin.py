@@ -1,0 +1,104 @@
+"""What a network of another package brings with it, and the packages themselves."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from deploy.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of ImageNet's channels R G B in 0..255."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What trained weights of a whole network say of themselves."""
+
+    source: str
+    """Where they come from, for messages."""
+    classes: tuple[str, ...]
+    """Names of their classes."""
+    mean: tuple[float, ...]
+    """Of each channel, in 0..255, by which their images were normalized."""
+    std: tuple[float, ...]
+
+
+def require(package: str, extra: str, what: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        package: its import name.
+        extra: the extra of this project that installs it.
+        what: what needs it, for the message.
+
+    Raises:
+        UserError: it is not installed, or cannot be imported.
+    """
+    if find_spec(package) is None:
+        raise UserError(f"{what}: needs {package}; pip install 'edgedistill[{extra}]'")
+    try:
+        return import_module(package)
+    except Exception as error:  # whatever an installation that does not fit raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what}: {package} cannot be imported ({reason}); install it again") from error
+
+
+def adapt_first_convolution(network: nn.Module, in_channels: int) -> None:
+    """Let a network take images of `in_channels`: its first convolution is summed or repeated, as timm does.
+
+    Raises:
+        UserError: the network has no convolution for images.
+    """
+    found = ((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
+    name, old = next(found, ("", None))
+    if old is None:
+        raise UserError(f"{type(network).__name__}: has no convolution to adapt to {in_channels} channels")
+    if in_channels == old.in_channels:
+        return
+    sizes: Any = (old.kernel_size, old.stride, old.padding)
+    new = nn.Conv2d(
+        in_channels, old.out_channels, *sizes, bias=old.bias is not None, device=old.weight.device
+    )
+    with torch.no_grad():
+        new.weight.copy_(adapt_input_conv(in_channels, old.weight))
+    new.bias = old.bias
+    owner, _, last = name.rpartition(".")
+    setattr(network.get_submodule(owner), last, new)
+    for module in network.modules():  # transformers compares the image with the number that it was built for
+        if getattr(module, "num_channels", None) == old.in_channels:
+            module.__dict__["num_channels"] = in_channels
+
+
+def load_where_it_fits(
+    network: nn.Module, state: Mapping[str, Tensor], heads: Iterable[str], source: str
+) -> list[str]:
+    """Load tensors into a network whose last layers may be for other classes.
+
+    Args:
+        network: the network.
+        state: tensors by its names.
+        heads: beginnings of names of the layers that may be missing, left over, or have another shape.
+        source: names the tensors in messages.
+
+    Returns:
+        The names of the network's tensors that were not loaded, all of them of its heads.
+
+    Raises:
+        UserError: another tensor is missing, left over, or has another shape.
+    """
+    wanted, heads = network.state_dict(), tuple(heads)
+    new = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
+    new = [name for name in new if not name.endswith("num_batches_tracked")]
+    wrong = [
+        name for name in [*new, *(name for name in state if name not in wanted)] if not name.startswith(heads)
+    ]
+    if wrong:
+        raise UserError(f"{source}: {len(wrong)} tensors do not fit the network, first {wrong[0]}")
+    network.load_state_dict({k: v for k, v in state.items() if k in wanted and k not in new}, strict=False)
+    return new
