@@ -40,8 +40,10 @@ GROUPS = {
 NOT_RESOLVED = {
     "bench": "for training machines",
     "dev": "installed by `make test` and `make device-test`",
+    "hf": "for training machines",
     "mlflow": "for training machines",
     "pycuda": "source only, and needs the CUDA toolkit",
+    "smp": "for training machines",
     "train": "installed by `make test`",
     "wandb": "for training machines",
 }

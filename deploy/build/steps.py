@@ -170,8 +170,7 @@ def verify_build(
     manifest, budget = read_manifest(bundle), budget or BUDGETS[precision]
     hops = [_hop("onnx", manifest, bundle / MODEL)]
     if precision != "fp32":
-        form, files = ("cpu", CPU_MODELS) if backend in ("auto", *CPU) else ("tensorrt", TENSORRT_MODELS)
-        hops.append(_hop(_form(precision, form), manifest, bundle / files[precision], budget))
+        hops.append(_made_for(backend, bundle, manifest, precision, budget))
     name, not_run = f"{backend} {precision}", []
     if runs_here:
         model = open_built(bundle, backend, precision, engine, gpu)
@@ -196,6 +195,12 @@ def _emulated(bundle: Path, manifest: Manifest, engine: Path, budget: Budget) ->
     from deploy.quantize.tf32 import as_tf32  # optional dependency
 
     return [_hop("tf32, emulated", manifest, as_tf32((bundle / MODEL).read_bytes()), budget)]
+
+
+def _made_for(backend: str, bundle: Path, manifest: Manifest, precision: str, budget: Budget) -> Hop:
+    """The ONNX file that the backend takes."""
+    form, files = ("cpu", CPU_MODELS) if backend in ("auto", *CPU) else ("tensorrt", TENSORRT_MODELS)
+    return _hop(_form(precision, form), manifest, bundle / files[precision], budget)
 
 
 def _form(precision: str, form: Form) -> str:
