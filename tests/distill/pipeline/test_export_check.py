@@ -77,7 +77,12 @@ def test_others_are_refused_before_anything_is_written(module, tmp_path, capfd, 
     arch = f"{module}:{name}"
     config = script.parse(
         [
-            *("smoke", f"--student.arch={arch}", "--teacher.arch=pspnet/mobilenetv3_small_050"),
+            *(
+                "smoke",
+                "--precision=fp32",
+                f"--student.arch={arch}",
+                "--teacher.arch=pspnet/mobilenetv3_small_050",
+            ),
             f"--out={tmp_path / 'run'}",
         ]
     )
