@@ -55,14 +55,21 @@ def open_fastest(folder: Path, backends: Sequence[str], precision: str, gpu: Gpu
 
 
 def _newest(folder: Path, backends: Sequence[str], precision: str) -> dict[Setting, Sidecar]:
-    """The newest engine of each backend and precision, without those that failed their gate."""
+    """The newest engine of each backend and precision, without those that failed their gate: a warning names them."""
     found: dict[Setting, Sidecar] = {}
+    failed: dict[Setting, Path] = {}
     for backend in backends:
-        for _, sidecar in list_engines(
+        for path, sidecar in list_engines(
             folder, backend, None if precision == "auto" else precision, refusals=[]
         ):
-            if sidecar.passed is not False:
-                found.setdefault(Setting(backend, sidecar.precision), sidecar)
+            setting = Setting(backend, sidecar.precision)
+            if sidecar.passed is False:
+                failed.setdefault(setting, path)
+            else:
+                found.setdefault(setting, sidecar)
+    for setting, path in failed.items():
+        if setting not in found:
+            warn(f"{path}: failed its accuracy gate when it was built; running without it")
     return found
 
 
