@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from benchmarks.accuracy_training import Result
 
 NAMES = (
+    "edge-nano",
     "edge-small",
     "torchvision LR-ASPP-MobileNetV3-L",
     "SMP DeepLabV3+-MobileNetV2",
