@@ -18,7 +18,6 @@ from deploy.errors import UserError, did_you_mean, exit_with_one_line
 from distill.config import ModelConfig, RunConfig
 from distill.field_checks import FieldError
 from distill.overrides import check_fields, with_changes, without_no
-from distill.run_folder import require_resume
 from distill.tasks.registry import PRESETS
 
 USAGE = "usage: edgedistill run PRESET [--field value …]   (PRESET --help lists the fields)"
@@ -123,7 +122,10 @@ def _check_folders(config: RunConfig) -> None:
             raise UserError(
                 f"--{part}.weights {model.weights}: no such weights file; give a checkpoint (.safetensors)"
             )
-    require_resume(config)
+    if (config.out / "config.json").exists():
+        from distill.run_folder import require_resume  # start-up time: torch
+
+        require_resume(config)
 
 
 def preset_lines() -> list[str]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -56,6 +57,10 @@ def test_sums_are_not_rounded(fp32, fp8):
     assert sums[1] == {"Conv"}  # both branches of a block with another width
 
 
+@pytest.mark.skipif(
+    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 30),
+    reason="ONNX Runtime before 1.30 cuts the fraction of float16 off when it quantizes",
+)
 def test_labels_stay(fp32, fp8):
     """Three bits of mantissa are coarser than INT8 near the range, and finer near 0."""
     assert np.mean(run(fp32, images())[0] == run(fp8, images())[0]) > 0.9
