@@ -11,7 +11,7 @@ NO_DASHBOARD = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_addre
 """Options of `distributed.LocalCluster`: another one may have the usual port."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its processes must not live on beside other tests
 def scheduler() -> Iterator[str]:
     """Address of a scheduler with two workers, each a process of one thread."""
     import distributed

@@ -34,6 +34,7 @@ class Dying(Scenes):
         return super().__getitem__(index)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch raises wherever it is
 def test_a_killed_worker_is_one_line():
     source = TrainView(Dying(), size=(32, 32), augment=CROP, mean=MEAN, optical=False, seed=0)
     with pytest.raises(UserError, match=r"a process that loads images failed .*--teacher-train.workers 0"):
