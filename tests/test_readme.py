@@ -43,7 +43,7 @@ def test_smoke_then_device_commands_then_python(tmp_path, monkeypatch):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     commands = [line for line in SHELL if "smoke" in line]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for line in commands:
         result = subprocess.run(arguments_of(line), cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
