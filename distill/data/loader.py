@@ -168,10 +168,14 @@ def _load(view: View, sampler: _BatchSampler, workers: int) -> Iterator[Batch]:
                 raise batch
             yield batch
     finally:
-        del batches  # ends the workers, unless they are stuck
+        # Not left to `del`: a thread that samples frames (a profiler, Dask's) may hold the last reference for a while.
+        end = getattr(batches, "_shutdown_workers", None)
+        if end is not None:
+            end()
         for worker in started:
-            if worker.is_alive():
+            if worker.is_alive():  # stuck
                 worker.kill()
+                worker.join(timeout=5)
 
 
 def _named_failures(batches: Iterator[Batch | UserError]) -> Iterator[Batch | UserError]:
