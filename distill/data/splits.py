@@ -29,16 +29,6 @@ def files_of(reader: Reader, index: int) -> tuple[Path, ...]:
     return () if files is None else files(index)
 
 
-def read_all(reader: Reader) -> None:
-    """Read every sample once, so that one that cannot be read is found before a training begins.
-
-    Raises:
-        UserError: as the reader does; the message names the file.
-    """
-    for index in range(len(reader)):
-        reader[index]
-
-
 @dataclass(frozen=True)
 class Splits:
     """A data set: training, validation and test samples that share classes and channels."""

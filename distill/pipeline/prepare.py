@@ -10,7 +10,7 @@ from deploy.files.atomic import write_json
 from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig, TrainConfig
-from distill.data.splits import Splits, read_all
+from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss
 from distill.export.to_onnx import input_spec
@@ -20,6 +20,7 @@ from distill.pipeline.export_check import check_export
 from distill.pipeline.initial_weights import check_initial_weights, check_whole, with_normalization
 from distill.pipeline.machines import check_alike, check_restarts, check_shared
 from distill.pipeline.networks import new_network
+from distill.pipeline.read_check import check_readable
 from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
 from distill.pipeline.validation import check_class_pixels, check_config, check_data, fit_crop
@@ -43,8 +44,8 @@ def prepare(config: RunConfig) -> RunContext:
     """Check the whole configuration, open the data, claim the output folder, and measure the training split.
 
     Raises:
-        UserError: a mistake in them. Only one that shows in the statistics of the training split, or in how a teacher
-            fits them, is found after the folder has been claimed; all others before anything is written.
+        UserError: a mistake in them. Only one that shows when the training images are read, or in how a teacher fits
+            them, is found after the folder has been claimed; all others before anything is written.
     """
     check_restarts(config.resume)
     accelerator = start_accelerator(config.precision, config.tracker)
@@ -98,6 +99,7 @@ def claim(opened: Opened, accelerator: Accelerator) -> list[str]:
         check_networks(with_student(config, choice), splits, task, opened.terms)
     if not resumes:
         check_export(config, splits, task)
+        check_readable(splits, unlabeled=not config.no_teacher)
     claim_folder(config, computed_by(accelerator))
     with working("comparing the data", say):
         origin = check_origin(config.out, splits)
@@ -152,15 +154,12 @@ def measured(config: RunConfig, splits: Splits, task: TrainingTask) -> Stats:
     Mean and deviation are those of the teacher's weights file where it describes them.
 
     Raises:
-        UserError: no training image has a valid pixel, a class has none, or an image without labels cannot be read.
+        UserError: a training image cannot be read, none has a valid pixel, or a class has none.
     """
     path = config.out / "stats.json"
     if not path.exists():
         with working("statistics of the training split", say):
             stats = task.statistics(config, splits)
-        if splits.unlabeled is not None and not config.no_teacher:
-            with working("reading the images without labels", say):
-                read_all(splits.unlabeled)
         for line in check_class_pixels(config.data, splits, stats):
             say(line)
         stats, lines = with_normalization(config, splits, stats)

@@ -13,10 +13,11 @@ from distill.config import AugmentConfig, DataConfig
 from distill.data.fingerprint import differences, fingerprint
 from distill.data.loader import train_batches
 from distill.data.readers import training_images
-from distill.data.splits import Splits, files_of, read_all
+from distill.data.splits import Splits, files_of
 from distill.data.stats import compute_stats, images_by_class
 from distill.data.train_view import TrainView
 from distill.data.unlabeled import order_of
+from distill.pipeline.read_check import read_all
 from distill.tasks.registry import open_splits
 from tests.distill.data.datasets.raster_folders import ombria
 
