@@ -1,6 +1,9 @@
 """Check and time TensorRT on this machine's GPU: build, run, compare with the CPU, measure, break on purpose.
 
-    python benchmarks/gpu.py runs/quick/student.bundle --json gpu.json
+    python benchmarks/gpu.py runs/quick/student.bundle --json gpu.json [--profile]
+
+Latency is that of one run at a time, throughput that of several streams with work queued ahead on each; both come with
+the energy of a frame, clocks and temperature, where the GPU or the Jetson shows them. `--profile` times each layer.
 
 Without a GPU or without TensorRT it prints `SKIPPED: reason` and exits with 0. Engines stay in the bundle's `engines/`.
 """
@@ -14,11 +17,13 @@ if not __package__:  # run as a script: imports start at the repository, not in 
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from importlib.util import find_spec
 from itertools import product
 
 from benchmarks.gpu_engine import Row, measure_engine
 from benchmarks.gpu_refusals import refusals
+from benchmarks.gpu_tables import power_lines, tables
 from deploy.backends.engine import TENSORRT, Engine
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
@@ -34,7 +39,7 @@ from deploy.evaluation.labeled_data import data_folder, read_info
 from deploy.evaluation.receipt import Budget, Hop, Receipt, run_hops, table
 from deploy.files.atomic import write_json
 from deploy.measure import machine
-from deploy.table import format_table
+from deploy.measure.energy import Meter
 from deploy.tasks.registry import model_of, task_of
 
 
@@ -53,19 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as reason:
         print(f"SKIPPED: {reason}")
         return
-    bundle, here = options.bundle, machine.describe()
-    print(f"{machine.summary(here)}\n{cuda.device}\n{backend}, bundle {bundle}\n")
+    bundle, here, meter = options.bundle, machine.describe(), Meter(cuda.device)
+    power = {"before": meter.state(), "why_not": meter.why_not}
+    print(f"{machine.summary(here)}\n{cuda.device}\n{backend}, bundle {bundle}\n{power_lines(power)}\n")
     rows, failures = list[Row](), list[str]()
-    report: dict[str, object] = {"machine": here, "gpu": cuda.device, "engines": rows, "failures": failures}
+    report: dict[str, object] = {"machine": here, "gpu": cuda.device, "power": power}
+    report |= {"engines": rows, "failures": failures}
     # `load` opens the newest engine of a precision: in the end that for the smallest batch.
     for precision, batch in product(options.precision.split(","), sorted(options.batch, reverse=True)):
         try:
-            rows.append(measure_engine(bundle, backend, precision, batch, cuda, options))
+            rows.append(measure_engine(backend, precision, batch, cuda, meter, options))
         except UserError as error:
             failures.append(str(error))
         write_json(options.json, report)  # keep this result even if a later step fails
     if rows:
-        print(f"\n{_tables(rows)}\n")
+        power["after"] = meter.state()
+        print(f"\n{tables(rows)}\n")
         failures += [f"{row.engine}: threads disagree" for row in rows if not row.threads_agree]
         single = [row for row in rows if row.sidecar.batch[0] == min(options.batch)]
         report["receipt"] = receipt = _receipt(single, options)
@@ -146,34 +154,6 @@ def _receipt(rows: Sequence[Row], options: argparse.Namespace) -> Receipt | None
     return receipt
 
 
-def _tables(rows: Sequence[Row]) -> str:
-    """Two tables: the engines, and their times for a batch."""
-    header = (
-        "engine",
-        "batch",
-        "MB",
-        "GPU MB",
-        "build s",
-        "load s",
-        "reload s",
-        "INT8 convolutions",
-        "golden %",
-    )
-    engines, times = [], []
-    for row in rows:
-        layers, megabytes = row.sidecar.layers, f"{row.sidecar.bytes / 1e6:.1f}"
-        seconds = [f"{value:.2f}" for value in (row.sidecar.build_seconds, row.load_s, row.reload_s)]
-        int8 = f"{layers.int8_convolutions} of {layers.convolutions}" if layers else "?"
-        golden = f"{100 * row.golden_agreement:.2f}"
-        batch = str(row.sidecar.batch[2])
-        engines.append((row.engine, batch, megabytes, f"{row.gpu_bytes / 1e6:.0f}", *seconds, int8, golden))
-        for one in row.timings:
-            ways = ["yes" if way else "–" for way in (one.copies, one.cuda_graph)]
-            times.append((row.engine, str(one.batch), *ways, f"{one.p50:.3f}", f"{one.p99:.3f}"))
-    ways = ("engine", "batch", "with copies", "CUDA graph", "p50 ms", "p99 ms")
-    return f"{format_table(header, engines)}\n\n{format_table(ways, times)}"
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="benchmarks/gpu.py", description="Check and time TensorRT on this machine's GPU."
@@ -189,37 +169,54 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="folder with test/images and test/masks (default: data/ beside BUNDLE)",
     )
+    _add_counts(parser)
+    parser.add_argument("--device", type=int, default=0, metavar="N", help="number of the GPU (default 0)")
+    parser.add_argument("--profile", action="store_true", help="time each layer, by TensorRT's IProfiler")
     parser.add_argument(
+        "--json", type=Path, default=Path("runs/gpu.json"), help="report (default %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    if options.runs < 1 or options.warmup < 0 or not 0 <= options.seconds <= 3600:
+        raise UserError("give at least --runs 1, --warmup 0 and --seconds 0")
+    return options
+
+
+def _add_counts(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
         "--batch",
-        type=_sizes,
+        type=partial(_sizes, "--batch"),
         default=(1, 8),
         metavar="N,N",
         help="batch sizes; an engine is built for each (default 1,8)",
     )
-    parser.add_argument("--device", type=int, default=0, metavar="N", help="number of the GPU (default 0)")
-    parser.add_argument(
+    add(
         "--runs",
         type=int,
         default=500,
         help="timed runs of each engine, batch and mode (default %(default)s)",
     )
-    parser.add_argument(
-        "--warmup", type=int, default=50, help="warm-up runs, not counted (default %(default)s)"
+    add("--warmup", type=int, default=50, help="warm-up runs, not counted (default %(default)s)")
+    add(
+        "--streams",
+        type=partial(_sizes, "--streams"),
+        default=(1, 2, 4),
+        metavar="N,N",
+        help="numbers of streams for the throughput (default 1,2,4)",
     )
-    parser.add_argument(
-        "--json", type=Path, default=Path("runs/gpu.json"), help="report (default %(default)s)"
+    add(
+        "--seconds",
+        type=float,
+        default=2.0,
+        help="least time for each throughput (default %(default)s; power is read 20 times a second)",
     )
-    options = parser.parse_args(arguments)
-    if options.runs < 1 or options.warmup < 0:
-        raise UserError("give at least --runs 1 and --warmup 0")
-    return options
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def _sizes(flag: str, text: str) -> tuple[int, ...]:
     sizes = {int(part) if part.strip().isdigit() else 0 for part in text.split(",")}
     if min(sizes) < 1:
-        raise UserError(f"--batch {text}: give sizes from 1, such as 1,8")
-    return tuple(sizes)
+        raise UserError(f"{flag} {text}: give numbers from 1, such as 1,8")
+    return tuple(sorted(sizes))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,15 +16,18 @@ from deploy.backends.tensorrt_gpu import compatibility as trt_fit
 from deploy.backends.tensorrt_gpu import cuda
 from deploy.backends.tensorrt_gpu import engine as trt
 from deploy.backends.tensorrt_gpu.builder import Built
+from deploy.backends.tensorrt_gpu.trt_engine import TrtEngine
 from deploy.bundle.bundle_files import read_manifest, write_bundle
 from deploy.bundle.engine_files import LayerSummary, write_engine
 from deploy.bundle.manifest import FP16, INT8, INT8_CPU, MODEL
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import write_labeled
 from deploy.files.atomic import sha256_file
+from deploy.measure.energy import Meter
 from deploy.signing.trust_store import trust
 from tests.conftest import ROOT
 from tests.deploy.backends.tensorrt_gpu.trt_fakes import ENGINE, TENSORS, FakeTensorRT, make_sidecar
+from tests.deploy.measure.machines import make_jetson
 from tests.deploy.tiny import make_bundle, make_image
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -83,18 +87,8 @@ def machine(bundle, monkeypatch):
 def run_gpu(bundle, *arguments):
     """The report of a run in this process."""
     report = bundle.parent / "gpu.json"
-    fast = [
-        "--runs",
-        "5",
-        "--warmup",
-        "1",
-        "--batch",
-        "1,4",
-        "--backend",
-        "tensorrt-rtx",
-        "--json",
-        str(report),
-    ]
+    counts = ["--runs", "5", "--warmup", "1", "--batch", "1,4", "--streams", "1,2", "--seconds", "0"]
+    fast = [*counts, "--backend", "tensorrt-rtx", "--json", str(report)]
     try:
         gpu.main([str(bundle), *fast, *arguments])
     finally:
@@ -119,6 +113,11 @@ def test_whole_report(bundle, machine, capsys):
         batch = row["sidecar"]["batch"][0]
         assert sorted(ways) == [(batch, c, g) for c in (False, True) for g in (False, True)]
         assert all(0 < one["p50"] <= one["p99"] for one in row["timings"])
+        ways = [(one["batch"], one["streams"], one["cuda_graph"]) for one in row["throughput"]]
+        assert sorted(ways) == [(batch, s, g) for s in (1, 2) for g in (False, True)]
+        assert all(one["images_per_second"] > 0 for one in row["throughput"])
+        assert row["profile"] == []
+        assert row["no_throughput"] == ""
     assert [hop["name"] for hop in report["receipt"]["hops"]] == [
         "onnxruntime fp32",
         "tensorrt-rtx fp32",
@@ -132,8 +131,70 @@ def test_whole_report(bundle, machine, capsys):
     assert all("edgedistill build " in error and "\n" not in error for error in refusals.values())
     out = capsys.readouterr().out
     assert "19 of 20" in out
+    assert "images/s" in out
     assert f"written to {bundle.parent / 'gpu.json'}" in out
     assert not machine.cuda.alive
+
+
+def test_every_figure_has_its_energy(bundle, machine, tmp_path, capsys, monkeypatch):
+    """On a Jetson of 5 W whose clocks are not locked, and reduced while an engine is timed."""
+    root = make_jetson(tmp_path / "orin")
+    monkeypatch.setattr(machine.cuda, "device", replace(machine.cuda.device, integrated=True))
+    monkeypatch.setattr(gpu, "Meter", lambda device: Meter(device, root))
+    events = root / "sys/class/hwmon/hwmon4/oc1_event_cnt"
+    time = TrtEngine.time
+
+    def hot(*arguments, **named):
+        events.write_text(f"{int(events.read_text()) + 1}\n")
+        return time(*arguments, **named)
+
+    monkeypatch.setattr(TrtEngine, "time", hot)
+    report = run_gpu(bundle, "--precision", "fp16", "--batch", "4")
+    assert report["power"]["before"] == report["power"]["after"]
+    assert (report["power"]["before"]["mode"], report["power"]["before"]["rails"]["VDD_IN"]) == ("2 (15W)", 5)
+    (row,) = report["engines"]
+    for one, runs in [(one, 5) for one in row["timings"]] + [(one, 5) for one in row["throughput"]]:
+        assert one["energy"]["watts"] == pytest.approx(5)
+        assert one["joules_per_frame"] == pytest.approx(5 * one["energy"]["seconds"] / (4 * runs))
+        assert (one["energy"]["celsius"], one["energy"]["mhz"]) == (48.25, 612)
+    out = capsys.readouterr().out
+    assert "power mode 2 (15W), clocks not locked, VDD_IN 5.0 W" in out
+    assert "sudo jetson_clocks" in out
+    assert "clocks were reduced while measuring: over-current" in out
+
+
+def test_where_nothing_measures_power(bundle, machine, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("deploy.measure.nvml.LIBRARY", "libnot-here.so.1")
+    monkeypatch.setattr(gpu, "Meter", lambda device: Meter(device, tmp_path))
+    report = run_gpu(bundle, "--precision", "fp16", "--batch", "4")
+    assert "is not installed" in report["power"]["why_not"]
+    assert report["engines"][0]["timings"][0]["joules_per_frame"] is None
+    assert "energy is not measured: libnot-here.so.1: is not installed" in capsys.readouterr().out
+
+
+def test_slowest_layers(bundle, machine, capsys):
+    (row,) = run_gpu(bundle, "--precision", "int8", "--batch", "4", "--profile")["engines"]
+    assert [(one["name"], one["ms"], one["share"]) for one in row["profile"]] == [
+        ("conv1 + relu", 0.75, 0.75),
+        ("argmax", 0.25, 0.25),
+    ]
+    assert "tensorrt-rtx int8, batch 4: slowest of 2 layers" in capsys.readouterr().out
+
+
+def test_too_many_streams(bundle, machine, capsys, monkeypatch):
+    throughput = TrtEngine.throughput
+
+    def short(engine, batch, runs, *, streams):
+        if streams > 1:
+            raise UserError("there is no memory for 2 streams")
+        return throughput(engine, batch, runs, streams=streams)
+
+    monkeypatch.setattr(TrtEngine, "throughput", short)
+    (row,) = run_gpu(bundle, "--precision", "int8", "--batch", "4")["engines"]
+    assert {one["streams"] for one in row["throughput"]} == {1}
+    assert row["no_throughput"] == "there is no memory for 2 streams"
+    assert len(row["timings"]) == 4
+    assert "fewer streams: there is no memory for 2 streams" in capsys.readouterr().out
 
 
 def test_without_labeled_images(bundle, machine, capsys):
@@ -201,10 +262,14 @@ def test_no_tensorrt(bundle, machine, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--runs", "0"), ("--warmup", "-1"), ("--batch", "0"), ("--batch", "1,many")]
+    "wrong",
+    [
+        *[("--runs", "0"), ("--warmup", "-1"), ("--batch", "0"), ("--batch", "1,many")],
+        *[("--streams", "0"), ("--seconds", "-1"), ("--seconds", "nan")],
+    ],
 )
 def test_impossible_counts(wrong):
-    with pytest.raises(UserError, match=r"give at least --runs 1|give sizes from 1, such as 1,8"):
+    with pytest.raises(UserError, match=r"give at least --runs 1|give numbers from 1, such as 1,8"):
         gpu.main(["bundle", *wrong])
 
 
