@@ -142,20 +142,33 @@ def json_bytes(record: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
-def write_json(path: str | Path, obj: object) -> None:
-    """Write `obj` as indented JSON with sorted keys, atomically.
+def json_text(obj: object) -> str:
+    """Indented JSON with sorted keys and a trailing newline.
 
     Args:
-        path: the file to create or replace.
         obj: JSON types, dataclasses, msgspec structs, numpy scalars and paths, nested in any way.
 
     Raises:
         ValueError: `obj` contains NaN or an infinity, which JSON cannot express.
-        UserError: as `atomic_write` does.
     """
     plain = msgspec.to_builtins(obj, enc_hook=_plain, str_keys=True)
+    return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Write `obj` as `json_text`, atomically.
+
+    Args:
+        path: the file to create or replace.
+        obj: as `json_text` takes it.
+
+    Raises:
+        ValueError: as `json_text` does.
+        UserError: as `atomic_write` does.
+    """
+    text = json_text(obj)
     with atomic_write(path, "w") as file:
-        file.write(json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+        file.write(text)
 
 
 def _plain(value: object) -> object:

@@ -12,6 +12,7 @@ from distill.data.grasp.sample import GraspSample
 from distill.data.sample import Sample
 from distill.data.splits import Splits
 from distill.inspect_data.numbers import RunningSummary, Summary
+from distill.inspect_data.twins import Thumbnails
 from distill.reporting.csv_files import Cell
 
 SHARES = 20
@@ -81,6 +82,8 @@ class Survey:
     def __init__(self, data: Splits, tile: tuple[int, int] | None = None) -> None:
         self.data, self.tile = data, tile
         self.splits: list[SplitSurvey] = []
+        self.thumbnails: dict[str, np.ndarray] = {}
+        """Of each split, from `Thumbnails.result`."""
         self.header = ("split", "image", *self._content_counter().header)
 
     def rows(self) -> Iterator[list[Cell]]:
@@ -91,11 +94,14 @@ class Survey:
                 PixelCounter(self.data),
                 self._content_counter(),
             )
+            thumbnails = Thumbnails()
             for index in range(len(reader)):
                 sample = reader[index]
                 pixels.update(sample)
+                thumbnails.update(sample.image.numpy())
                 for row in content.update(sample):
                     yield [split, sample.id, *row]
+            self.thumbnails[split] = thumbnails.result()
             self.splits.append(SplitSurvey(split, len(reader), **pixels.results() | content.results()))
 
     def _content_counter(self) -> ContentCounter:

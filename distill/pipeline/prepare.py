@@ -10,6 +10,7 @@ from deploy.files.atomic import write_json
 from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig, TrainConfig
+from distill.data.proportions import proportion_warnings
 from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss
@@ -82,12 +83,13 @@ def open_checked(config: RunConfig, accelerator: Accelerator) -> Opened:
     splits = open_splits(config.data, config.seed)
     task = task_of(config, splits)
     check_data(config, splits, task, terms)
+    distorted = proportion_warnings(splits.train, config.data)
     config, adjusted = fit_crop(config)
     config, kept = with_depths(config)
     config, lines = with_detail(config, splits, task)
     check_initial_weights(config, splits)
     check_networks(config, splits, task, terms)
-    return Opened(config, splits, task, terms, [*adjusted, *kept, *lines])
+    return Opened(config, splits, task, terms, [*distorted, *adjusted, *kept, *lines])
 
 
 def claim(opened: Opened, accelerator: Accelerator) -> list[str]:
