@@ -10,6 +10,7 @@ import numpy as np
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool, shapes_of
 from deploy.errors import UserError
+from deploy.forks import in_library, require_same_process
 from deploy.host import cpu_flags
 
 SIZES = 4
@@ -62,9 +63,12 @@ class OrtEngine:
         source = model if isinstance(model, bytes) else str(model)
         what = self.file or "the model"
         try:
-            self._session = onnxruntime.InferenceSession(
-                source, options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=0
-            )
+            with in_library:
+                self._session = onnxruntime.InferenceSession(
+                    source, options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=0
+                )
+        except UserError:
+            raise
         except Exception as error:  # its errors have no common public base
             version, reason = onnxruntime.__version__, str(error).splitlines()[0]
             raise UserError(
@@ -78,6 +82,7 @@ class OrtEngine:
         self._input = self._session.get_inputs()[0].name
         self._ort_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self._pools: dict[tuple[int, ...], OutputPool] = {}
+        self._gpu_of = os.getpid() if providers else None
 
     @property
     def providers(self) -> Sequence[str]:
@@ -86,8 +91,11 @@ class OrtEngine:
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """See `deploy.backends.engine.Engine.run`."""
+        if self._gpu_of is not None:
+            require_same_process(self._gpu_of, self.name)
         try:
-            return self._run(batch)
+            with in_library:
+                return self._run(batch)
         except (MemoryError, UserError):
             raise
         except Exception as error:  # as above

@@ -15,6 +15,7 @@ import numpy as np
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool
 from deploy.errors import UserError
+from deploy.forks import in_library
 
 _one_at_a_time = Lock()
 
@@ -45,21 +46,24 @@ class OvEngine:
     ) -> None:
         self._openvino = import_openvino()
         self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
-        self._model, self._core, self._config = model, _core(), _config(threads, bf16)
+        self._model, self._config = model, _config(threads, bf16)
         self._lock, self._network = Lock(), None
         self._forms: dict[bool, _Form] = {}
-        if blob is not None:
-            with suppress(RuntimeError):
-                self._forms[True] = self._adopt(
-                    self._core.import_model(io.BytesIO(blob), "CPU", self._config)
-                )
-        if not self._forms:
-            self._compile_single()
+        with in_library:
+            self._core = _core()
+            if blob is not None:
+                with suppress(RuntimeError):
+                    self._forms[True] = self._adopt(
+                        self._core.import_model(io.BytesIO(blob), "CPU", self._config)
+                    )
+            if not self._forms:
+                self._compile_single()
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """See `deploy.backends.engine.Engine.run`."""
         try:
-            return self._run(batch)
+            with in_library:
+                return self._run(batch)
         except RuntimeError as error:
             what = self.file or "the model"
             raise UserError(f"{what}: OpenVINO cannot run it ({_reason(error)}); export it again") from error
@@ -86,7 +90,7 @@ class OvEngine:
 
     def export(self) -> bytes:
         """The network as compiled for single images, for `blob` of a later engine."""
-        with self._lock:
+        with in_library, self._lock:
             return self._forms[True].network.export_model().getvalue()
 
     def _compile_single(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, features
 
 from deploy.errors import UserError
+from deploy.forks import in_library
 
 MAX_PIXELS = 2**28
 """Larger images are refused: predict and cut them as GeoTIFFs, which are read by windows."""
@@ -167,7 +168,7 @@ def quiet() -> Iterator[None]:
     """
     handler = logging.NullHandler()  # without any handler Python prints log messages
     logger = logging.getLogger("PIL")
-    with _lock, warnings.catch_warnings():
+    with in_library, _lock, warnings.catch_warnings():
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         warnings.simplefilter("ignore")
         logger.addHandler(handler)

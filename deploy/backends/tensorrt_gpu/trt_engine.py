@@ -3,6 +3,7 @@
 Not run on this project's CI, which has no GPU: its tests check every call against the signatures of the real libraries.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from math import prod
@@ -23,6 +24,7 @@ from deploy.backends.tensorrt_gpu.measuring import LayerTime, event_times, layer
 from deploy.backends.tensorrt_gpu.rtx_kernels import RtxKernels, captures_itself, kernel_file
 from deploy.bundle.engine_files import Sidecar
 from deploy.errors import UserError
+from deploy.forks import require_same_process
 
 OUTPUTS = {"labels": np.uint8, "logits": np.float32}
 """Outputs of `run` and their types, which do not depend on the engine's own types."""
@@ -43,7 +45,7 @@ class TrtEngine:
         self, engine: Path, plan: bytes, sidecar: Sidecar, cuda: Cuda, library: Any, options: GpuOptions
     ) -> None:
         self.name, self.file = f"{sidecar.backend} {sidecar.precision}", engine
-        self._cuda, self._library = cuda, library
+        self._cuda, self._library, self._process = cuda, library, os.getpid()
         self._capture = options.cuda_graph and not captures_itself(library)
         self._wanted = OUTPUTS if options.logits else {"labels": OUTPUTS["labels"]}
         with cuda.current():
@@ -62,6 +64,7 @@ class TrtEngine:
         Raises:
             UserError: the batch is empty, its dtype or shape is not the engine's, or memory is exhausted.
         """
+        require_same_process(self._process, self.name)
         self._check(batch)
         with self._cuda.current():
             starts = range(0, len(batch), self.largest_batch)
@@ -83,6 +86,7 @@ class TrtEngine:
         Raises:
             UserError: the batch is not in the memory of this GPU, not in C order or too large; or as `run` does.
         """
+        require_same_process(self._process, self.name)
         cuda, images = self._cuda, int(batch.shape[0])
         if images > self.largest_batch:
             raise UserError(

@@ -48,6 +48,14 @@ def test_any_batch_gives_what_the_network_gives(fake, tmp_path, cuda_graph, coun
     assert sorted(fake.runs) == sorted(runs + runs + warm_up)
 
 
+def test_an_engine_of_the_process_before_a_fork_refuses(fake, tmp_path):
+    engine = open_engine(fake, tmp_path)
+    engine._process -= 1
+    for run in (engine.run, engine.run_on_device):
+        with pytest.raises(UserError, match="was loaded before this process was forked"):
+            run(images(1))
+
+
 def test_a_small_batch_is_filled_up_with_its_last_image(fake, tmp_path):
     seen = []
     fake.profile, fake.network = (3, 3, 4), lambda batch: seen.append(batch) or fake.oracle.run(batch)
