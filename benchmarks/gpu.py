@@ -64,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows, failures = list[Row](), list[str]()
     report: dict[str, object] = {"machine": here, "gpu": cuda.device, "power": power}
     report |= {"engines": rows, "failures": failures}
-    # `load` opens the newest engine of a precision: in the end that for the smallest batch.
-    for precision, batch in product(options.precision.split(","), sorted(options.batch, reverse=True)):
+    for precision, batch in product(options.precision.split(","), options.batch):
         try:
             rows.append(measure_engine(backend, precision, batch, cuda, meter, options))
         except UserError as error:

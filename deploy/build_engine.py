@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from deploy.backends.engine import TENSORRT
 from deploy.backends.gpu_options import GpuOptions
 from deploy.build.golden_check import compare_golden
+from deploy.build.locate import locate_in_engine
 from deploy.build.made_files import FORMS, MADE, NEEDED, REPLACED
 from deploy.build.options import BuildCommand, parse
 from deploy.build.steps import (
@@ -27,6 +28,7 @@ from deploy.build.steps import (
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.errors import GateFailed, UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
+from deploy.evaluation.receipt import Budget
 from deploy.heartbeat import working
 from deploy.tasks.registry import task_of
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from deploy.backends.tensorrt_gpu.builder import BuildOptions
 
 
+_GIVE_DATA = "give a folder with --data FOLDER."
 _ELSEWHERE = (
     "The engine is for another machine: copy the bundle there, signed (edgedistill sign) or trusted there (edgedistill"
     " trust), and run `edgedistill verify BUNDLE`."
@@ -61,35 +64,46 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     budget = command.int8.budget(task.int8_budget)
     data = _data(command, bundle, makes, task.truth)
     _check_machine(backend, compiler)
-    if makes:
-        _check_can_make(bundle, precision)
+    if makes or command.tensorrt.locate:
+        _check_can_make(bundle, precision, makes)
     verify_files(bundle, manifest, REPLACED[precision] if makes else ())
 
-    if makes and data and precision in ("int8", "fp8"):
-        form = "tensorrt" if compiler else "cpu"
-        make_quantized(bundle, data, command.int8.options(budget, form, precision))
-        _tell_of_little_int8(bundle / FORMS[precision][form], backend)
-    elif makes and data:
-        make_fp16(bundle, data)
+    if makes and data:
+        _make(command, bundle, data, budget, backend)
     engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)
-    if data:
-        limits = budget if precision in FORMS else None
-        receipt = verify_build(
-            bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=limits, gpu=gpu
-        )
-    else:
-        receipt = None
-        print(
-            f"No labeled data in {data_folder(bundle)}: accuracy was not measured; give a folder with --data FOLDER."
-        )
-        if runs_here:
-            compare_golden(bundle, backend, precision, engine=engine, gpu=gpu)
     if not runs_here:
         print(_ELSEWHERE)
-    if receipt and not receipt.passed:  # the table above has the reasons
-        over = f"{bundle.name}: over the budget: {', '.join(receipt.failed)}"
-        raise GateFailed(f"{over}; {_remedy(precision, makes, manifest.threshold)}")
+    try:
+        if data:
+            limits = budget if precision in FORMS else None
+            receipt = verify_build(
+                bundle, data, backend, precision, engine=engine, runs_here=runs_here, budget=limits, gpu=gpu
+            )
+            if not receipt.passed:  # the table above has the reasons
+                over = f"{bundle.name}: over the budget: {', '.join(receipt.failed)}"
+                raise GateFailed(f"{over}; {_remedy(precision, makes, manifest.threshold)}")
+        else:
+            print(f"No labeled data in {data_folder(bundle)}: accuracy was not measured; {_GIVE_DATA}")
+            if runs_here:
+                compare_golden(bundle, backend, precision, engine=engine, gpu=gpu)
+    except GateFailed as error:
+        if not compiler or not runs_here:
+            raise
+        if not command.tensorrt.locate:
+            raise GateFailed(f"{error}; --locate finds the first tensor that differs") from error
+        locate_in_engine(bundle, compiler, gpu)
+        raise
     return 0
+
+
+def _make(command: BuildCommand, bundle: Path, data: Path, budget: Budget, backend: str) -> None:
+    """Make the ONNX file of the precision."""
+    if command.precision in ("int8", "fp8"):
+        form = "tensorrt" if backend in TENSORRT else "cpu"
+        make_quantized(bundle, data, command.int8.options(budget, form, command.precision))
+        _tell_of_little_int8(bundle / FORMS[command.precision][form], backend)
+    else:
+        make_fp16(bundle, data)
 
 
 def _tell_of_little_int8(model: Path, backend: str) -> None:
@@ -189,10 +203,13 @@ def _check_machine(backend: str, compiler: "BuildOptions | None") -> None:
         import_openvino()
 
 
-def _check_can_make(bundle: Path, precision: str) -> None:
-    """Refuse to make a model without onnx, or in a folder that cannot be written."""
+def _check_can_make(bundle: Path, precision: str, makes: bool) -> None:
+    """Refuse to make or mark a model without onnx, or to make it in a folder that cannot be written."""
     if find_spec("onnx") is None:
-        raise UserError(f"making the {precision} model needs onnx: pip install 'edgedistill[quantize]'")
+        what = f"making the {precision} model" if makes else "--locate"
+        raise UserError(f"{what} needs onnx: pip install 'edgedistill[quantize]'")
+    if not makes:
+        return
     for folder in (bundle, bundle.parent):  # the new bundle is written beside the old one
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"{folder}: cannot be written; copy the bundle to a writable folder")

@@ -31,7 +31,7 @@ def open_fastest(folder: Path, backends: Sequence[str], precision: str, gpu: Gpu
     Returns:
         None if no engine can be opened; a warning says why.
     """
-    sidecars = _newest(folder, backends, precision)
+    sidecars = _first(folder, backends, precision)
     manifest, wanted = read_manifest(folder), _key(sidecars, precision, gpu)
     known = recall(folder, manifest, wanted)
     if known is not None and known.setting in sidecars:
@@ -54,8 +54,10 @@ def open_fastest(folder: Path, backends: Sequence[str], precision: str, gpu: Gpu
     return engines[chosen]
 
 
-def _newest(folder: Path, backends: Sequence[str], precision: str) -> dict[Setting, Sidecar]:
-    """The newest engine of each backend and precision, without those that failed their gate: a warning names them."""
+def _first(folder: Path, backends: Sequence[str], precision: str) -> dict[Setting, Sidecar]:
+    """The engine of each backend and precision that is tried first, without those that failed their gate: a warning
+    names them.
+    """
     found: dict[Setting, Sidecar] = {}
     failed: dict[Setting, Path] = {}
     for backend in backends:

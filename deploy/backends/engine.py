@@ -101,7 +101,7 @@ def gpu_precision(folder: Path, backend: str, precision: str) -> str:
 
 
 def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
-    """The file that `backend` would run: one of the bundle's ONNX files, or the newest engine.
+    """The file that `backend` would run: one of the bundle's ONNX files, or the engine that is tried first.
 
     Whether that engine fits this machine is known only once it is opened: the opened one is `engine.file`.
 
@@ -128,9 +128,9 @@ def model_file(folder: Path, backend: str, precision: str = "auto") -> Path:
 
 
 def engine_files(folder: Path, backend: str) -> dict[str, Path]:
-    """The bundle's newest engine of each precision for a TensorRT backend, without those that failed their gate."""
-    newest_last = reversed(list_engines(folder, backend, refusals=[]))
-    return {sidecar.precision: path for path, sidecar in newest_last if sidecar.passed is not False}
+    """The engine of each precision that a TensorRT backend tries first, without those that failed their gate."""
+    first_last = reversed(list_engines(folder, backend, refusals=[]))
+    return {sidecar.precision: path for path, sidecar in first_last if sidecar.passed is not False}
 
 
 def check_choice(backend: str, precision: str) -> None:

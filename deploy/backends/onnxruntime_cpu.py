@@ -102,6 +102,13 @@ class OrtEngine:
             what, reason = self.file or "the model", str(error).splitlines()[0]
             raise UserError(f"{what}: ONNX Runtime cannot run it ({reason}); export it again") from error
 
+    def all_outputs(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output of the network by name, in the types of the file."""
+        names = [output.name for output in self._session.get_outputs()]
+        with in_library:
+            values = self._session.run(names, {self._input: batch})
+        return dict(zip(names, map(np.asarray, values), strict=True))
+
     def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         pool = self._pools.get(batch.shape)
         if pool is None:  # sizes of the logits are known only after a run

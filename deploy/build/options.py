@@ -93,6 +93,7 @@ class TensorRTFlags:
     """Number of the GPU."""
     cuda_graph: bool
     no_tf32: bool
+    locate: bool
 
     def given(self) -> list[str]:
         """The options that were given, as they are typed."""
@@ -110,6 +111,7 @@ class TensorRTFlags:
                 "--device": self.device,
                 "--cuda-graph": self.cuda_graph,
                 "--no-tf32": self.no_tf32,
+                "--locate": self.locate,
             }
         )
 
@@ -161,6 +163,7 @@ def parse(argv: Sequence[str], prog: str) -> BuildCommand:
             device=line.device,
             cuda_graph=line.cuda_graph,
             no_tf32=line.no_tf32,
+            locate=line.locate,
         ),
     )
 
@@ -270,3 +273,8 @@ def _add_tensorrt(group: argparse._ArgumentGroup) -> None:
     add("--no-tf32", action="store_true", help="fp32 in full, not in TF32 as GPUs from Ampere on compute it")
     add("--device", type=int, metavar="N", help="number of the GPU, from 0 (CUDA_VISIBLE_DEVICES hides some)")
     add("--cuda-graph", action="store_true", help="verify the engine as load(…, cuda_graph=True) runs it")
+    add(
+        "--locate",
+        action="store_true",
+        help="find the first tensor that differs from ONNX Runtime's, by some more compilations, if the gate fails",
+    )

@@ -172,7 +172,10 @@ def computes_in_tf32(sidecar: Sidecar) -> bool:
 def list_engines(
     bundle: Path, backend: str, precision: str | None = None, refusals: list[str] | None = None
 ) -> list[tuple[Path, Sidecar]]:
-    """List the engines of a bundle for a backend, newest first; those without a sidecar are ignored.
+    """List the engines of a bundle for a backend, in the order in which they are tried.
+
+    First those for the smallest batch, which run a single image without filling it up to a batch; of equals the newest.
+    Engines without a sidecar are ignored.
 
     Args:
         bundle: folder of the bundle.
@@ -197,7 +200,7 @@ def list_engines(
             continue
         if sidecar.backend == backend and precision in (None, sidecar.precision):
             found.append((path, sidecar))
-    return found
+    return sorted(found, key=lambda one: one[1].batch[0])
 
 
 def read_engine(engine: Path, sidecar: Sidecar) -> bytes:

@@ -73,8 +73,8 @@ class TestCompiled:
         monkeypatch.setattr(Opened, "wrong", False)
         return engine, opened
 
-    def compile(self, bundle) -> int:
-        return build_engine.main([str(bundle), "--backend", "tensorrt", "--precision", "fp32"])
+    def compile(self, bundle, *more) -> int:
+        return build_engine.main([str(bundle), "--backend", "tensorrt", "--precision", "fp32", *more])
 
     def test_is_opened_measured_and_judged(self, bundle, built, capsys):
         engine, opened = built
@@ -90,6 +90,19 @@ class TestCompiled:
             self.compile(bundle)
         assert "FAILED" in capsys.readouterr().out
         assert read_sidecar(built[0]).passed is False
+
+    def test_where_it_goes_wrong_is_looked_for_on_request(self, bundle, built, monkeypatch):
+        looked = []
+        monkeypatch.setattr(build_engine, "locate_in_engine", lambda *these: looked.append(these[0]))
+        (bundle.parent / "data").rename(bundle.parent / "elsewhere")
+        assert self.compile(bundle, "--locate") == 0
+        assert looked == []  # it is right
+        monkeypatch.setattr(Opened, "wrong", True)
+        with pytest.raises(GateFailed, match=r"; --locate finds the first tensor that differs$"):
+            self.compile(bundle)
+        with pytest.raises(GateFailed, match=r"what the bundle was measured with$"):
+            self.compile(bundle, "--locate")
+        assert looked == [bundle]
 
     def test_without_data_it_is_compared_with_the_golden_outputs(self, bundle, built, capsys, monkeypatch):
         (bundle.parent / "data").rename(bundle.parent / "elsewhere")

@@ -90,7 +90,7 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     log = path.with_suffix(".log")
     if kept := _kept(path, sidecar.key, say):
         with suppress(OSError):  # in a folder that cannot be written
-            path.touch()  # of several engines the newest is used
+            path.touch()  # of several equal engines the newest is used
         say(f"{path}: built before from the same model, options and versions; used again")
         return Built(path, kept, True, log)
 

@@ -37,7 +37,9 @@ def open_trt(
     provider: str = "auto",
     options: GpuOptions = DEFAULT,
 ) -> TrtEngine:
-    """Open the bundle's newest engine that is trusted, fits this machine and did not fail its accuracy gate.
+    """Open the bundle's best engine that is trusted, fits this machine and did not fail its accuracy gate.
+
+    Of one precision it is the one for the smallest batch, and of equals the newest (`list_engines`).
 
     Args:
         bundle: folder of the bundle.

@@ -4,7 +4,7 @@ Not run on this project's CI, which has no GPU: its tests check every call again
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from math import prod
 from pathlib import Path
@@ -64,14 +64,11 @@ class TrtEngine:
         Raises:
             UserError: the batch is empty, its dtype or shape is not the engine's, or memory is exhausted.
         """
-        require_same_process(self._process, self.name)
-        self._check(batch)
-        with self._cuda.current():
-            starts = range(0, len(batch), self.largest_batch)
-            parts = [self._run(batch[start : start + self.largest_batch]) for start in starts]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return self._run(batch, self._wanted)
+
+    def all_outputs(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output of the network by name, in the types of the engine; otherwise as `run`."""
+        return self._run(batch, {tensor.name: tensor.dtype for tensor in self._tensors[1:]})
 
     def run_on_device(self, batch: Any) -> dict[str, DeviceArray]:
         """Run a batch that is in GPU memory, and leave the outputs there.
@@ -199,12 +196,23 @@ class TrtEngine:
             got = "×".join(map(str, batch.shape))
             raise UserError(f"{self.name}: takes {wanted.dtype} {takes}, got {batch.dtype} {got}")
 
-    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, batch: np.ndarray, wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The outputs in `wanted`, in these types."""
+        require_same_process(self._process, self.name)
+        self._check(batch)
+        with self._cuda.current():
+            starts = range(0, len(batch), self.largest_batch)
+            parts = [self._run_part(batch[start : start + self.largest_batch], wanted) for start in starts]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run_part(self, batch: np.ndarray, wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Run a batch of at most `largest_batch` images."""
         with self._lane(len(batch)) as (lane, size):
             lane.fill(batch, size)
-            lane.queue(outputs=tuple(self._wanted))
-            outputs = {name: lane.take(name, len(batch), dtype) for name, dtype in self._wanted.items()}
+            lane.queue(outputs=tuple(wanted))
+            outputs = {name: lane.take(name, len(batch), dtype) for name, dtype in wanted.items()}
         if kernels := self._kernels:
             kernels.ran(size)
         return outputs

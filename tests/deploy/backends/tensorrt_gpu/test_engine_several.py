@@ -54,6 +54,23 @@ def test_the_very_one_that_is_asked_for(bundle, library):
         trt.open_trt(bundle, "tensorrt", "fp16", engine=old)
 
 
+def test_single_images_get_the_engine_for_them(bundle, library):
+    """Not the newest one, which would compute eight images for each."""
+    one = add_engine(bundle, "one", batch=(1, 1, 1))
+    add_engine(bundle, "eight", batch=(8, 8, 8))
+    assert trt.open_trt(bundle, "tensorrt").file == one
+    assert open_engine(bundle).file == one
+    newer = add_engine(bundle, "range", batch=(1, 2, 4))
+    assert trt.open_trt(bundle, "tensorrt").file == newer
+    record_verdict(newer, False)
+    with pytest.warns(
+        RuntimeWarning, match=r"range\.engine: failed its accuracy gate .* running one\.engine"
+    ):
+        assert open_engine(bundle).file == one
+    lower = add_engine(bundle, "lower", batch=(8, 8, 8), precision="fp16")
+    assert trt.open_trt(bundle, "tensorrt", "fp16").file == lower
+
+
 def test_one_that_failed_its_gate(bundle, library, monkeypatch):
     fp16, failed = add_engine(bundle, "fp16", precision="fp16"), add_engine(bundle, "int8")
     record_verdict(failed, False)
