@@ -20,19 +20,23 @@ MARKERS = "osD^v*P"
 INK, PAPER = "#000000", "#ffffff"
 LEAST = 2
 """Points of a curve."""
+LEAST_SPAN = 0.05
+"""Smallest range of the scores that a chart shows, as a fraction of the largest."""
 
 
 def training_chart(runs: Sequence[RunRecord]) -> str:
-    """Loss and validation score of each training, one panel each."""
-    figure, axes = panels(2)
-    key = f"val_{runs[0].first.metric.lower()}"
-    drawn = [
-        _curve(axes[0], runs, "loss", "training loss", 1.0),
-        _curve(
-            axes[1], runs, _score_key(runs, key), f"validation {runs[0].metric.header}", runs[0].metric.factor
-        ),
-    ]
-    return svg(figure, "Loss and validation score by step of each training") if any(drawn) else ""
+    """Loss and validation score of each training, one figure each: side by side, or on a phone below each other."""
+    metric = runs[0].metric
+    score = _score_key(runs, f"val_{runs[0].first.metric.lower()}")
+    curves = (
+        ("loss", "training loss", 1.0, "Loss by step of each training"),
+        (score, f"validation {metric.header}", metric.factor, "Validation score by step of each training"),
+    )
+    charts = ""
+    for key, title, factor, description in curves:
+        figure, (axes,) = panels(1)
+        charts += svg(figure, description) if _curve(axes, runs, key, title, factor) else ""
+    return charts
 
 
 def _score_key(runs: Sequence[RunRecord], wanted: str) -> str:
@@ -63,6 +67,8 @@ def _curve(axes: Any, runs: Sequence[RunRecord], key: str, title: str, factor: f
 
 def latency_chart(runs: Sequence[RunRecord]) -> str:
     """Score against the median latency of every network, on a logarithmic scale."""
+    from matplotlib.ticker import LogFormatter  # optional dependency
+
     figure, (axes,) = panels(1)
     metric = runs[0].metric
     for number, run in enumerate(runs):
@@ -73,9 +79,18 @@ def latency_chart(runs: Sequence[RunRecord]) -> str:
             axes.plot(*point, marker, color=COLORS[number % len(COLORS)], label=name, markersize=8)
     axes.set(xscale="log", xlabel="ms (median)", ylabel=metric.header, title="score against latency")
     axes.margins(x=0.15, y=0.15)
+    axes.set_ylim(*_widened(*axes.get_ylim()))
+    for axis_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))  # 20 and 30 instead of powers of ten
     axes.grid(alpha=0.3)
     axes.legend()
     return svg(figure, f"{metric.name} against the median latency in milliseconds of each network")
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Limits at least `LEAST_SPAN` apart, so that equal networks look equal."""
+    more = LEAST_SPAN * max(abs(low), abs(high)) - (high - low)
+    return (low - more / 2, high + more / 2) if more > 0 else (low, high)
 
 
 def threshold_charts(measured: Measured, name: str) -> str:
