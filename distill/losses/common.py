@@ -38,9 +38,11 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def at_size_of(label: Tensor, maps: Tensor) -> Tensor:
     """Resize maps N×C×h×w bilinearly to the …×H×W of what they are compared with, in float32 or float64."""
-    if maps.shape[-2:] != label.shape[-2:]:
-        maps = F.interpolate(maps, label.shape[-2:], mode="bilinear", align_corners=False)
-    return at_least_float32(maps)
+    maps = at_least_float32(maps)
+    if maps.shape[-2:] == label.shape[-2:]:
+        return maps
+    # The small maps are cast and laid out class by class, as losses read them, and not the large ones.
+    return F.interpolate(maps.contiguous(), label.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def members(label: Tensor, valid: Tensor, num_classes: int) -> Tensor:

@@ -27,7 +27,11 @@ class Regions(NamedTuple):
     @property
     def probability(self) -> Tensor:
         """Softmax over classes, B×K×P; 0 where not valid."""
-        return F.softmax(self.logits, dim=1) * self.valid.unsqueeze(1)
+        return F.softmax(self.logits, dim=1) * self.valid.unsqueeze(1).to(self.logits)
+
+    def hit(self, probability: Tensor) -> Tensor:
+        """Σ of the probability inside each true region, B×K."""
+        return (probability * self.truth.to(probability)).sum(2)
 
 
 def regions_of(logits: Tensor, label: Tensor, valid: Tensor, per_image: int = 1) -> Regions:
@@ -94,9 +98,8 @@ def dice(
     """
     regions = regions_of(logits, label, valid, per_image)
     probability, size = regions.probability, regions.truth.sum(2)
-    overlap = (probability * regions.truth).sum(2)
-    both = (probability**p).sum(2) + size.clamp(min=1)
-    return mean_over_classes(1 - 2 * overlap / both, regions, class_weights)
+    both = (probability if p == 1 else probability**p).sum(2) + size.clamp(min=1)
+    return mean_over_classes(1 - 2 * regions.hit(probability) / both, regions, class_weights)
 
 
 def tversky(
@@ -128,7 +131,7 @@ def tversky(
     """
     regions = regions_of(logits, label, valid, per_image)
     probability = regions.probability
-    hit = (probability * regions.truth).sum(2)
+    hit = regions.hit(probability)
     false = probability.sum(2) - hit
     missed = regions.truth.sum(2) - hit
     # 0 only with β = 0 and a class that is predicted nowhere
@@ -164,7 +167,7 @@ def gdice(
     weight = (size > 0) / size.clamp(min=1).square()
     if class_weights is not None:
         weight = weight * class_weights.to(weight)
-    overlap = (weight * (probability * regions.truth).sum(2)).sum(1)
+    overlap = (weight * regions.hit(probability)).sum(1)
     both = (weight * (probability.sum(2) + size)).sum(1)
     loss = 1 - 2 * overlap / torch.where(both > 0, both, 1)
     return weighted_mean(loss, regions.valid.sum(1).to(loss))
