@@ -177,3 +177,16 @@ class RunConfig:
     """Folder of checkpoints, logs, bundles and the report."""
     resume: bool = False
     """Continue an interrupted run in `out`; finished stages are not repeated."""
+
+    @property
+    def ready_made(self) -> bool:
+        """Whether the teacher is used as it was made elsewhere (see `distill.distillation.ready_made`)."""
+        teacher, family = self.teacher, self.teacher.arch.partition("/")[0]
+        published = teacher.pretrained and teacher.weights is None and family in ("hf", "torchvision")
+        mapped = teacher.bundle is not None or teacher.classes is not None
+        return not self.no_teacher and (mapped or (published and not self.teacher_train.steps))
+
+    @property
+    def builds_teacher(self) -> bool:
+        """Whether the run builds a teacher of `teacher.arch` for its own classes, and trains or continues it."""
+        return not self.no_teacher and not self.ready_made

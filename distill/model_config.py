@@ -41,6 +41,16 @@ class ModelConfig:
     network (from a package, a cache or a hub; docs/teachers.md)."""
     weights: Path | None = None
     """Local file of weights (.safetensors, or .pth read with weights_only) for the backbone or the whole network."""
+    bundle: Path | None = None
+    """For the teacher: the folder of a bundle or a run, or an ONNX file, whose scores teach. It is not trained, and
+    `arch` is of no meaning (see docs/teachers.md)."""
+    mean: tuple[float, ...] = ()
+    """For a teacher that is an ONNX file for float32 images: mean of each channel, in the units of the images."""
+    std: tuple[float, ...] = ()
+    """The same for the standard deviation."""
+    classes: Path | None = None
+    """For a teacher that is used as it is and has other classes than the data: a JSON file that maps each of them to a
+    class of the data or to null, such as `{"car": "vehicle", "sky": null}`."""
     max_ms: float = 0.0
     """For the student: train the largest network of the family of `arch` whose inference takes at most so many
     milliseconds (median, engine alone), measured untrained before the training. 0 = train `arch`."""
@@ -54,6 +64,9 @@ class ModelConfig:
         require(
             0 <= self.dropout < 1, "student", "dropout", f"{self.dropout}: must be at least 0 and below 1"
         )
+        positive = all(0 < value < math.inf for value in self.std)
+        require(positive, "teacher", "std", "must be above 0 and finite")
+        require(all(map(math.isfinite, self.mean)), "teacher", "mean", "must be finite")
         require(
             0 <= self.max_ms < math.inf,
             "student",

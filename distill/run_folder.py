@@ -28,6 +28,12 @@ RESTART = "choose another --out"
 PATIENCE = 12.0
 """Seconds to wait for a run's lock: more than the workers of a killed process live on."""
 
+
+def _plain(value: object) -> object:
+    """A value of a field as it is in JSON."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 FREE = {
     *(
         "resume",
@@ -41,6 +47,7 @@ FREE = {
     ),
     *("data.unlabeled", "images"),  # which images these are is compared in `check_origin`
     *("distill.cache", "cache"),
+    *("teacher.bundle", "teacher.classes"),  # their content is compared in `check_origin`
     *(f"int8.{field.name}" for field in fields(Int8Config)),
     *(
         f"{stage}.{field}"
@@ -50,11 +57,11 @@ FREE = {
 }
 """Fields that may differ when a run is resumed: no finished training depends on them."""
 
+MODEL_FIELDS = ("align_corners", "contract_dilation", "head", "bundle", "mean", "std", "classes")
 ADDED: dict[str, object] = {
-    f"{part}.{field}": getattr(section, field)
+    f"{part}.{field}": _plain(getattr(section, field))
     for part, section, fields in (
-        ("teacher", ModelConfig, ("align_corners", "contract_dilation", "head")),
-        ("student", ModelConfig, ("align_corners", "contract_dilation", "head")),
+        *((part, ModelConfig, MODEL_FIELDS) for part in ("teacher", "student")),
         ("data", DataConfig, ("unlabeled_share", "labels")),
         ("distill", DistillConfig, ("min_confidence", "class_weights")),
     )
@@ -148,22 +155,25 @@ class Origin(msgspec.Struct, frozen=True):
     edgedistill: str
     """Version of the package."""
     data: Fingerprint
+    teacher: str = ""
+    """Of a teacher that is used as it is: its digest (see `distill.distillation.ready_made.digest_of_teacher`)."""
 
 
-def check_origin(folder: Path, splits: Splits) -> list[str]:
+def check_origin(folder: Path, splits: Splits, teacher: str = "") -> list[str]:
     """Write `origin.json` into the folder of a new run, or check that a resumed run has the same data.
 
     Args:
         folder: of the run.
         splits: the data set.
+        teacher: digest of a teacher that is used as it is.
 
     Returns:
         Lines to print: of what cannot be compared, and of another version of the package.
 
     Raises:
-        UserError: the data set has changed since the run was started, or the file is damaged.
+        UserError: the data set or the teacher has changed since the run was started, or the file is damaged.
     """
-    path, now = folder / ORIGIN, Origin(version("edgedistill"), fingerprint(splits))
+    path, now = folder / ORIGIN, Origin(version("edgedistill"), fingerprint(splits), teacher)
     if not path.exists():
         write_json(path, now)
         is_old = any((folder / name).exists() for name in ("teacher", "student", "stats.json"))
@@ -176,6 +186,11 @@ def check_origin(folder: Path, splits: Splits) -> list[str]:
         raise UserError(
             f"{folder}: the data have changed since this run was started: {'; '.join(changes)};"
             " restore them, or start anew with another --out"
+        )
+    if before.teacher != now.teacher:
+        raise UserError(
+            f"{folder}: was started with another teacher (--teacher.bundle, or the map --teacher.classes); give the"
+            " same, or start anew with another --out"
         )
     if before.edgedistill != now.edgedistill:
         return [f"note: {folder} was started by edgedistill {before.edgedistill}, this is {now.edgedistill}"]
@@ -231,5 +246,5 @@ def _flatten(values: dict[str, object], prefix: str = "") -> list[tuple[str, obj
         if isinstance(value, dict):
             flat += _flatten(value, f"{prefix}{key}.")
         else:
-            flat.append((prefix + key, list(value) if isinstance(value, tuple) else value))
+            flat.append((prefix + key, _plain(value)))
     return flat

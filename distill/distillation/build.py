@@ -1,15 +1,23 @@
 """Build a distillation from its configuration: losses, teachers, and the source of their outputs."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import nn
 
 from distill.config import DistillConfig
 from distill.data.fingerprint import digest_of
+from distill.distillation.ready_made import ReadyTeacher
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
 from distill.distillation.weight_transfer import init_from_teacher
-from distill.losses.distillation_loss import DistillationLoss, DistillationTerms, features_of, shapes_of
+from distill.losses.distillation_loss import (
+    VOID,
+    DistillationLoss,
+    DistillationTerms,
+    features_of,
+    shapes_of,
+)
 from distill.losses.pseudo_labels import PseudoLabels, pseudo_label_weights
 from distill.run_context import RunContext
 from distill.training.checkpoint_metadata import network_from
@@ -54,7 +62,7 @@ def build_distillation(
     teach = online_teacher(
         networks,
         accelerator,
-        features=features_of(terms.main),
+        features=(*features_of(terms.main), *([VOID] if has_void(teacher) else [])),
         combine=distill.combine,
         channels_last=channels_last,
     )
@@ -106,9 +114,21 @@ def build_distillation_loss(
         UserError: the losses do not fit the networks (see `DistillationLoss`).
     """
     image = torch.zeros(1, channels_of(student), PROBE, PROBE, device=next(student.parameters()).device)
-    teacher_device = next(teacher.parameters()).device
+    teacher_device = next(chain(teacher.parameters(), teacher.buffers())).device
     shapes = shapes_of(student, image), shapes_of(teacher, image.to(teacher_device))
     pseudo_labels = PseudoLabels(
         distill.min_confidence, pseudo_label_weights(distill.class_weights, class_pixels)
     )
-    return DistillationLoss(terms.main, terms.aux, *shapes, trust=distill.trust, pseudo_labels=pseudo_labels)
+    return DistillationLoss(
+        terms.main,
+        terms.aux,
+        *shapes,
+        trust=distill.trust,
+        pseudo_labels=pseudo_labels,
+        known=teacher.classes.known if isinstance(teacher, ReadyTeacher) else None,
+    )
+
+
+def has_void(teacher: nn.Module) -> bool:
+    """Whether some of a teacher's classes are none of the data's, so that its outputs say where it sees these."""
+    return isinstance(teacher, ReadyTeacher) and teacher.classes.has_void

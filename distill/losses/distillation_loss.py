@@ -18,6 +18,9 @@ from distill.losses.pseudo_labels import PseudoLabels
 from distill.losses.registry import DISTILLATION_LOSSES
 from teacher.pspnet import Output
 
+VOID = "void"
+"""Name of the map N×1×h×w among a teacher's features in which its void is above the data's classes where it is > 0."""
+
 
 class TeacherOutput(NamedTuple):
     """Output of the teacher for a batch, without gradient."""
@@ -25,7 +28,7 @@ class TeacherOutput(NamedTuple):
     logits: Tensor
     """Floating N×K×h×w at the teacher's output stride."""
     features: Mapping[str, Tensor] = {}
-    """Floating feature maps N×C×h×w by name."""
+    """Floating feature maps N×C×h×w by name; `VOID` says where pixels show none of the data's classes."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class DistillationLoss(nn.Module):
             all pixels alike. Pixels without a label weigh 1.
         pseudo_labels: weighs pixels without a label, and gives losses that need labels the teacher's; by default they
             all weigh alike.
+        known: the classes that the teacher has, if not all: losses on logits compare these alone, and pixels that are
+            labeled with another class do not count.
 
     Raises:
         UserError: student and teacher differ in the number of classes, one of them lacks a feature (the message lists
@@ -84,6 +89,7 @@ class DistillationLoss(nn.Module):
         teacher: Shapes,
         trust: str = "everywhere",
         pseudo_labels: PseudoLabels | None = None,
+        known: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.pseudo_labels = pseudo_labels or PseudoLabels()
@@ -94,6 +100,11 @@ class DistillationLoss(nn.Module):
         self.main, self.aux = tuple(main), tuple(aux)
         self.num_classes = student.logits
         self.trust = trust
+        places = {number: place for place, number in enumerate(known or range(self.num_classes))}
+        self._some = len(places) < self.num_classes
+        self._known = nn.Buffer(torch.tensor(list(places)), persistent=False)
+        table = [places.get(number, -1) for number in range(self.num_classes)]
+        self._places = nn.Buffer(torch.tensor(table), persistent=False)
         self.adapters = nn.ModuleDict()
         self.memories = nn.ModuleDict()
         for index, term in enumerate(self.main):
@@ -119,7 +130,7 @@ class DistillationLoss(nn.Module):
         Returns:
             A scalar, the mean over the valid pixels of the batch; 0, with zero gradient, if no pixel is valid.
         """
-        weight, label = batch.valid.float(), batch.label
+        weight, label = self._seen(teacher, batch).float(), batch.label
         if self.trust == "label":
             weight = weight * label_probability(teacher.logits, label, batch.labeled)
         if batch.unlabeled is not None:
@@ -139,13 +150,31 @@ class DistillationLoss(nn.Module):
         mass = weight.flatten(1).sum(1)
         return (losses * mass).sum() / batch.valid.sum().clamp(min=1)
 
+    def _seen(self, teacher: TeacherOutput, batch: Batch) -> Tensor:
+        """The valid pixels, bool N×H×W, of which the teacher can say something: of classes that it has."""
+        seen = batch.valid
+        if VOID in teacher.features:
+            seen = seen & (at_size_of(batch.label, teacher.features[VOID])[:, 0] <= 0)
+        if self._some:
+            has_class = self._places[torch.where(batch.labeled, batch.label, self._known[0])] >= 0
+            seen = seen & has_class
+        return seen
+
+    def _on_logits(self, student: Tensor, teacher: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor, Pixels]:
+        """The logits and labels of the classes that the teacher has."""
+        if not self._some:
+            return student, teacher, pixels
+        label = self._places[torch.where(pixels.weight > 0, pixels.label, self._known[0])].clamp(min=0)
+        known = Pixels(pixels.weight, label, len(self._known))
+        return student[:, self._known], teacher[:, self._known], known
+
     def _loss(
         self, index: int | None, term: Term, output: Output, teacher: TeacherOutput, pixels: Pixels
     ) -> Tensor:
         """The losses of one term, one per image; `index` finds the term's adapter and memory."""
         loss, options = DISTILLATION_LOSSES[term.loss], dict[str, Any](term.options)
         if term.feature is None:
-            return loss.function(output.logits, teacher.logits, pixels, **options)
+            return loss.function(*self._on_logits(output.logits, teacher.logits, pixels), **options)
         features = output.features[term.feature]
         if str(index) in self.adapters:
             features = self.adapters[str(index)](features)
@@ -196,7 +225,8 @@ def shapes_of(network: nn.Module, image: Tensor) -> Shapes:
     training = network.training
     output = network.eval()(image)
     network.train(training)
-    return Shapes(output.logits.shape[1], {name: maps.shape[1] for name, maps in output.features.items()})
+    features = {name: maps.shape[1] for name, maps in output.features.items() if name != VOID}
+    return Shapes(output.logits.shape[1], features)
 
 
 def _adapter(from_: int, to: int, layers: int) -> nn.Module:

@@ -73,6 +73,8 @@ def latency_chart(runs: Sequence[RunRecord]) -> str:
     metric = runs[0].metric
     for number, run in enumerate(runs):
         for index, row in enumerate(run.report.rows):
+            if row.latency is None:
+                continue
             marker = MARKERS[index % len(MARKERS)]
             name = row.name if len(runs) == 1 else f"{run.name} {row.name}"
             point = [row.latency.total.p50], [metric.factor * row.score]

@@ -67,6 +67,7 @@ def predictors_of(run: RunRecord) -> list[Predictor]:
 
 def _predictor(run: RunRecord, row: RowRecord) -> Predictor:
     task, names = task_of_run(run), [one.name for one in run.manifest.classes]
+    assert row.form is not None  # of the deployed
     model = load(row.bundle(run.folder), BACKEND, precision=row.form[1])
     found = evaluate_images(model, samples_of(run), lambda: task.scorer(names))
     confusion = None if task.confusion is None else task.confusion(found.total)

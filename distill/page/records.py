@@ -25,17 +25,18 @@ class RowRecord(msgspec.Struct, frozen=True):
 
     name: str
     arch: str
-    parameters: int
-    macs: int
+    parameters: int | None
+    macs: int | None
     score: float
     details: dict[str, float | None]
     train_seconds: float
-    form: tuple[str, str]
-    """Path of the bundle when the run was made, and precision."""
-    latency: LatencyStats
+    form: tuple[str, str] | None
+    """Path of the bundle when the run was made, and precision; None of a teacher that lies elsewhere."""
+    latency: LatencyStats | None
 
     def bundle(self, run: Path) -> Path:
-        """The bundle, wherever the run's folder lies now."""
+        """The bundle, wherever the run's folder lies now; of rows that have a form."""
+        assert self.form is not None
         return run / Path(self.form[0]).name
 
 
@@ -83,7 +84,7 @@ class RunRecord:
     @property
     def deployed(self) -> list[RowRecord]:
         """The networks that a bundle exists of, the student's last form last."""
-        return [row for row in self.report.rows if row.name != BASELINE]
+        return [row for row in self.report.rows if row.name != BASELINE and row.form is not None]
 
 
 def read_run(folder: Path) -> RunRecord:

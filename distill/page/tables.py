@@ -38,12 +38,12 @@ def networks_table(runs: Sequence[RunRecord]) -> Table:
         [
             [
                 f"{f'{run.name}: ' if several else ''}{row.name} · {row.arch}",
-                f"{row.parameters / 1e6:.2f}",
-                f"{row.macs / 1e9:.3f}",
+                "–" if row.parameters is None else f"{row.parameters / 1e6:.2f}",
+                "–" if row.macs is None else f"{row.macs / 1e9:.3f}",
                 metric.text(row.score),
                 percent(row.details.get(detail)),
-                f"{row.latency.total.p50:.2f}",
-                f"{row.latency.total.p90:.2f}",
+                "–" if row.latency is None else f"{row.latency.total.p50:.2f}",
+                "–" if row.latency is None else f"{row.latency.total.p90:.2f}",
                 _megabytes(run, row),
                 f"{row.train_seconds:.0f}",
             ]
@@ -54,6 +54,8 @@ def networks_table(runs: Sequence[RunRecord]) -> Table:
 
 
 def _megabytes(run: RunRecord, row: RowRecord) -> str:
+    if row.form is None:
+        return "–"
     path = model_file(row.bundle(run.folder), "onnxruntime", row.form[1])
     return f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else "–"
 

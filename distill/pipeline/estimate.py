@@ -10,6 +10,7 @@ from torch import nn
 from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.sample import Batch, stack
 from distill.data.unlabeled import order_of
+from distill.distillation.ready_made import ready_teacher
 from distill.pipeline.networks import new_network
 from distill.pipeline.stages import training_stage
 from distill.run_context import RunContext
@@ -64,7 +65,9 @@ def plan(context: RunContext, speeds: Mapping[str, Speed]) -> list[PlannedTraini
     alone = planned(context, "student", config.student_train, speeds["student"])
     if config.no_teacher:
         return [alone]
-    trainings = [planned(context, "teacher", config.teacher_train, speeds["teacher"])]
+    trainings = []
+    if config.builds_teacher:
+        trainings.append(planned(context, "teacher", config.teacher_train, speeds["teacher"]))
     if config.baseline:
         trainings.append(replace(alone, name="baseline"))
     taught = teaching_seconds(context, speeds["teacher"].forward)
@@ -140,9 +143,21 @@ def measure_speeds(context: RunContext) -> dict[str, Speed]:
     """Time new networks of the kinds that the run trains, on its first images."""
     config = context.config
     speeds = {"student": measure_speed(context, config.student, config.student_train)}
-    if not config.no_teacher:
+    if config.builds_teacher:
         speeds["teacher"] = measure_speed(context, config.teacher, config.teacher_train)
+    elif not config.no_teacher:
+        speeds["teacher"] = Speed(0.0, 0.0, _ready_forward(context))
     return speeds
+
+
+def _ready_forward(context: RunContext) -> float:
+    """Seconds per image of a teacher that is used as it is, at the size of a training crop."""
+    device = context.accelerator.device
+    teacher = ready_teacher(context.config, context.splits, context.stats).to(device)
+    images = torch.zeros(
+        CPU_IMAGES, len(context.splits.channels), *context.config.augment.crop, device=device
+    )
+    return _second(lambda: _forward(context, teacher, images)) / CPU_IMAGES
 
 
 def measure_speed(context: RunContext, model: ModelConfig, training: TrainConfig) -> Speed:

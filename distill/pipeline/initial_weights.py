@@ -54,10 +54,14 @@ def check_whole(name: str, model: ModelConfig, training: TrainConfig, network: n
         network: the network.
 
     Raises:
-        UserError: it is not trained, and its file holds the weights of a backbone alone.
+        UserError: it is not trained, and has no weights, or its file holds those of a backbone alone.
     """
-    if model.weights is None or training.steps:
+    if training.steps:
         return
+    if model.weights is None:
+        raise UserError(
+            f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
+        )
     if is_backbone_of(network, read_state(model.weights)):
         raise UserError(
             f"{model.weights}: holds a backbone alone, and the rest of the {name} is not trained; give"
@@ -103,7 +107,7 @@ def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple
 
 def _networks(config: RunConfig) -> Iterator[tuple[str, ModelConfig, TrainConfig]]:
     """The networks of a run in the order in which they decide the normalization."""
-    if not config.no_teacher:
+    if config.builds_teacher:
         yield "teacher", config.teacher, config.teacher_train
     yield "student", config.student, config.student_train
 

@@ -23,6 +23,7 @@ from deploy.signals import Stopped
 from deploy.signing.sbom import DATA
 from distill.config import RunConfig
 from distill.data.fingerprint import digest_of
+from distill.distillation.ready_made import name_of_teacher, without_path
 from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
 from distill.page.render import FILE as PAGE
@@ -146,7 +147,7 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
         GateFailed: a hop is over its budget; everything has been written by then.
     """
     config, teacher = context.config, networks.teacher
-    if teacher is not None:
+    if teacher is not None and config.teacher.bundle is None:
         with working("exporting the teacher", say):
             export(config.out / "teacher.bundle", teacher.network, context, _provenance(config))
     rows = [
@@ -186,6 +187,8 @@ def test_scores(context: RunContext, network: nn.Module) -> tuple[float, dict[st
 def describe(context: RunContext, trained: Trained, score: float, details: Mapping[str, float | None]) -> Row:
     """The report's row of a network, with its scores on the test split."""
     config, bundle = context.config, "teacher" if trained.name == "teacher" else "student"
+    if trained.name == "teacher" and config.teacher.bundle is not None:  # it stays where it is
+        return Row(trained.name, trained.arch, None, None, score, details, trained.seconds, None)
     return Row(
         name=trained.name,
         arch=trained.arch,
@@ -200,10 +203,11 @@ def describe(context: RunContext, trained: Trained, score: float, details: Mappi
 
 def in_int8(row: Row, hop: HopReceipt) -> Row:
     """The report's row of a network in INT8."""
+    assert row.form is not None  # of a student
     form = row.form._replace(precision="int8")
     return replace(row, name=f"{row.name} int8", score=hop.score, details=hop.details, form=form)
 
 
 def _provenance(config: RunConfig) -> dict[str, str]:
-    teacher = {} if config.no_teacher else {"teacher": config.teacher.arch}
-    return teacher | {"student": config.student.arch, "seed": str(config.seed)}
+    teacher = {} if config.no_teacher else {"teacher": name_of_teacher(config)}
+    return teacher | {"student": without_path(config.student.arch), "seed": str(config.seed)}

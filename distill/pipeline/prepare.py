@@ -14,6 +14,7 @@ from distill.data.proportions import proportion_warnings
 from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss
+from distill.distillation.ready_made import check_ready, digest_of_teacher, ready_lines
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
 from distill.pipeline.depths import with_depths
@@ -24,7 +25,14 @@ from distill.pipeline.networks import new_network
 from distill.pipeline.read_check import check_readable
 from distill.pipeline.resolution import with_detail
 from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
-from distill.pipeline.validation import check_class_pixels, check_config, check_data, fit_crop
+from distill.pipeline.validation import (
+    check_class_pixels,
+    check_config,
+    check_data,
+    check_terms,
+    fit_crop,
+    without_teacher_training,
+)
 from distill.run_context import RunContext
 from distill.run_folder import check_origin, claim_folder, holds_run
 from distill.tasks.registry import open_splits, task_of
@@ -79,7 +87,9 @@ class Opened:
 def open_checked(config: RunConfig, accelerator: Accelerator) -> Opened:
     """Check the configuration, and open the data; nothing is written."""
     check_config(config, accelerator.num_processes)
+    config = without_teacher_training(config)
     terms = parse_distillation(config.distill.loss, config.distill.aux)
+    check_terms(config, terms)
     splits = open_splits(config.data, config.seed)
     task = task_of(config, splits)
     check_data(config, splits, task, terms)
@@ -88,7 +98,7 @@ def open_checked(config: RunConfig, accelerator: Accelerator) -> Opened:
     config, kept = with_depths(config)
     config, lines = with_detail(config, splits, task)
     check_initial_weights(config, splits)
-    check_networks(config, splits, task, terms)
+    lines += check_networks(config, splits, task, terms)
     return Opened(config, splits, task, terms, [*distorted, *adjusted, *kept, *lines])
 
 
@@ -104,7 +114,7 @@ def claim(opened: Opened, accelerator: Accelerator) -> list[str]:
         check_readable(splits, unlabeled=not config.no_teacher)
     claim_folder(config, computed_by(accelerator))
     with working("comparing the data", say):
-        origin = check_origin(config.out, splits)
+        origin = check_origin(config.out, splits, digest_of_teacher(config))
     write_choice(config, choice)
     return [*opened.lines, *origin]
 
@@ -130,19 +140,33 @@ def start_accelerator(precision: str, tracker: str = "none") -> Accelerator:
     return accelerator
 
 
-def check_networks(config: RunConfig, splits: Splits, task: TrainingTask, terms: DistillationTerms) -> None:
-    """Raise `UserError` for what cannot be built or trained, before hours of training instead of after."""
+def check_networks(
+    config: RunConfig, splits: Splits, task: TrainingTask, terms: DistillationTerms
+) -> list[str]:
+    """Build the networks, so that what cannot be built or trained is refused before hours of training.
+
+    Returns:
+        Lines to print.
+
+    Raises:
+        UserError: a network cannot be built, trained or used as it is.
+    """
     student = new_network(config, config.student, splits, task)
     check_whole("student", config.student, config.student_train, student)
     check_norms("student-train", config.student_train, student)
+    for path in config.distill.teachers:
+        require_metadata(path)
     if config.no_teacher:
-        return
+        return []
+    if config.ready_made:
+        ready = check_ready(config, splits)
+        build_distillation_loss(config.distill, terms, ready, student)
+        return ready_lines(config, splits, ready)
     teacher = new_network(config, config.teacher, splits, task)
     check_whole("teacher", config.teacher, config.teacher_train, teacher)
     build_distillation_loss(config.distill, terms, teacher, student)
     check_norms("teacher-train", config.teacher_train, teacher)
-    for path in config.distill.teachers:
-        require_metadata(path)
+    return []
 
 
 def computed_by(accelerator: Accelerator) -> dict[str, object]:
@@ -176,7 +200,8 @@ def check_teachers(config: RunConfig, data: PreparedData) -> None:
     _check_untrained(config.student, config.student_train, data)
     if config.no_teacher:
         return
-    _check_untrained(config.teacher, config.teacher_train, data)
+    if config.builds_teacher:
+        _check_untrained(config.teacher, config.teacher_train, data)
     for path in config.distill.teachers:
         network_from(path, data)
 

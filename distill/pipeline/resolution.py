@@ -51,7 +51,7 @@ def with_detail(config: RunConfig, splits: Splits, task: TrainingTask) -> tuple[
     Raises:
         UserError: no network has the name, or a training image cannot be read.
     """
-    names = ["student"] if config.no_teacher else ["teacher", "student"]
+    names = ["teacher", "student"] if config.builds_teacher else ["student"]
     decided = _decided_before(config)
     with working("structures of the labels", say):
         structures = None if decided else task.structures(config.data, splits)

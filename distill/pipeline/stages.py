@@ -7,17 +7,18 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from deploy.errors import UserError
 from distill.config import ModelConfig, TrainConfig
 from distill.data.readers import training_images
 from distill.data.unlabeled import order_of
 from distill.distillation.build import build_distillation, init_student
+from distill.distillation.ready_made import ready_teacher
 from distill.export.evaluate import evaluate, torch_model
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 from distill.training.checkpoint import load_network
 from distill.training.checkpoint_metadata import check_metadata, checkpoint_metadata, find_metadata
 from distill.training.distributed import by_main
+from distill.training.log import say
 from distill.training.loop import train
 from distill.training.stage import Stage
 from distill.training.train_state import BEST, finished
@@ -52,11 +53,24 @@ def train_all(context: RunContext) -> TrainedNetworks:
     config, baseline = context.config, None
     if config.no_teacher:
         return TrainedNetworks(train_network(context, "student", config.student, config.student_train))
-    teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
+    teacher = the_teacher(context)
     if config.baseline:
         baseline = train_network(context, "baseline", config.student, config.student_train)
     student = train_network(context, "student", config.student, config.student_train, teacher.network)
     return TrainedNetworks(student, teacher, baseline)
+
+
+def the_teacher(context: RunContext) -> Trained:
+    """The teacher of a run, trained or used as it is."""
+    config = context.config
+    if not config.ready_made:
+        return train_network(context, "teacher", config.teacher, config.teacher_train)
+    network = ready_teacher(config, context.splits, context.stats).to(context.accelerator.device).eval()
+    if config.distill.weight > 0 and not config.resume:
+        metric = context.task.device.metric
+        score = validate(context, network)[metric.key]
+        say(f"teacher: val {metric.name} {metric.text(score)} {metric.unit}, used as it is")
+    return Trained("teacher", network.source, network, 0.0)
 
 
 def train_network(
@@ -76,13 +90,9 @@ def train_network(
         teacher: the trained teacher that distills it; None = train on labels only.
 
     Raises:
-        UserError: there are neither steps nor weights, or as `train` does.
+        UserError: as `train` does.
     """
     config, folder = context.config, context.config.out / name
-    if training.steps == 0 and model.weights is None:
-        raise UserError(
-            f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
-        )
     seconds = finished_before(context, folder, training.steps)
     if seconds is None and training.steps:
         seconds = _train_new(context, name, model, training, teacher)

@@ -13,6 +13,7 @@ from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from deploy.text import duration
 from distill.config import ModelConfig
+from distill.distillation.ready_made import ready_teacher
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.overrides import with_changes
 from distill.pipeline.estimate import PlannedTraining, Speed, measure_speeds, plan, shortened
@@ -72,7 +73,7 @@ def _fitted(context: RunContext, speeds: Mapping[str, Speed]) -> dict[str, objec
     config = context.config
     changes = shortened(config, plan(context, speeds))
     steps, full = changes.get("teacher_train.steps"), config.teacher_train.steps
-    others = config.distill.teachers or config.teacher.weights is not None
+    others = config.distill.teachers or config.teacher.weights is not None or config.ready_made
     needed = others or context.splits.unlabeled is not None  # images that only a teacher explains
     if not isinstance(steps, int) or steps >= LEAST_TEACHING * full or needed:
         return changes
@@ -105,7 +106,9 @@ def summary_lines(context: RunContext, trainings: Sequence[PlannedTraining] | No
         yield f"classes   {', '.join(names[:MOST_CLASSES])}{more}"
     yield f"device    {_device(accelerator.device)}, {ARITHMETIC[accelerator.mixed_precision]}"
     student, from_teacher = new_network(config, config.student, splits, context.task), 0.0
-    if not config.no_teacher:
+    if config.ready_made:
+        yield f"teacher   {ready_teacher(config, splits).source}; used as it is"
+    elif not config.no_teacher:
         teacher = new_network(config, config.teacher, splits, context.task)
         yield f"teacher   {_network(config.teacher, teacher)}"
         if config.distill.start == "teacher":

@@ -14,7 +14,7 @@ from distill.data.splits import Splits, files_of
 from distill.data.stats import Stats
 from distill.data.unlabeled import check_batch, order_of
 from distill.export_config import MAX_INT8_OPSET
-from distill.losses.distillation_loss import DistillationTerms
+from distill.losses.distillation_loss import DistillationTerms, features_of
 from distill.tasks.task import TrainingTask
 
 
@@ -52,6 +52,7 @@ def check_config(config: RunConfig, processes: int) -> None:
             " --int8.no-enabled"
         )
     _check_latency_budget(config)
+    _check_ready_made(config)
     for name, training in (("teacher-train", config.teacher_train), ("student-train", config.student_train)):
         check_training(name, training, processes)
 
@@ -124,6 +125,40 @@ def _check_latency_budget(config: RunConfig) -> None:
         raise UserError(
             "--student.weights: are those of one network, and --student.max-ms chooses among several; choose one"
         )
+
+
+def _check_ready_made(config: RunConfig) -> None:
+    teacher, student = config.teacher, config.student
+    for field in ("bundle", "mean", "std", "classes"):
+        if getattr(student, field):
+            raise UserError(f"--student.{field}: is for teachers; give --teacher.{field}")
+        if config.no_teacher and getattr(teacher, field):
+            raise UserError(f"--teacher.{field}: does not go with --no-teacher; choose one")
+    if teacher.bundle and teacher.weights:
+        raise UserError("--teacher.bundle: does not go with --teacher.weights; choose one")
+    if (teacher.mean or teacher.std) and not teacher.bundle:
+        raise UserError("--teacher.mean, --teacher.std: are for an ONNX file; give it as --teacher.bundle")
+    if config.ready_made and config.distill.teachers:
+        raise UserError(
+            "--distill.teachers: does not go with a teacher that is used as it is (--teacher.bundle, --teacher.classes,"
+            " or --teacher.pretrained without steps); choose one"
+        )
+
+
+def check_terms(config: RunConfig, terms: DistillationTerms) -> None:
+    """Raise `UserError` if a loss compares features of a teacher that gives outputs alone."""
+    if config.ready_made and config.teacher.bundle and features_of(terms.main):
+        raise UserError(
+            f"--distill.loss {config.distill.loss}: compares features, and --teacher.bundle gives outputs alone; give"
+            " losses on logits, such as kl(t=2)"
+        )
+
+
+def without_teacher_training(config: RunConfig) -> RunConfig:
+    """The configuration without steps for a teacher that is used as it is."""
+    if not config.ready_made:
+        return config
+    return replace(config, teacher_train=replace(config.teacher_train, steps=0))
 
 
 def check_training(name: str, config: TrainConfig, processes: int) -> None:

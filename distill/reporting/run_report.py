@@ -36,15 +36,17 @@ class Row:
 
     name: str
     arch: str
-    parameters: int
-    macs: int
+    parameters: int | None
+    """None of a teacher that is a bundle or an ONNX file."""
+    macs: int | None
     score: float
     """By the metric of the receipts, in its unit."""
     details: Mapping[str, float | None]
     """Further figures by name, as in the receipts; fractions in 0..1 are shown in percent."""
     train_seconds: float
     """Training time in this process; 0 if the network was loaded."""
-    form: "Form"
+    form: "Form | None"
+    """None of a teacher that stays where it is."""
 
 
 class Form(NamedTuple):
@@ -59,7 +61,7 @@ Latencies = Mapping[Form, LatencyStats]
 
 def latency_of(rows: Sequence[Row]) -> Latencies:
     """Latency of each form on this machine with ONNX Runtime; forms take turns, so that interference affects all."""
-    forms = list(dict.fromkeys(row.form for row in rows))
+    forms = list(dict.fromkeys(row.form for row in rows if row.form is not None))
     models = []
     for bundle, precision in forms:
         model = load(bundle, "onnxruntime", precision=precision)
@@ -69,7 +71,7 @@ def latency_of(rows: Sequence[Row]) -> Latencies:
 
 def bundles_of(rows: Sequence[Row]) -> list[Path]:
     """The bundles of the networks in a report, the teacher's first."""
-    return list(dict.fromkeys(row.form.bundle for row in rows))
+    return list(dict.fromkeys(row.form.bundle for row in rows if row.form is not None))
 
 
 def write_pictures(data: PreparedData, out: Path, bundles: Sequence[Path]) -> list[Path]:
@@ -116,7 +118,7 @@ def write_report(
     write_json(
         out / "report.json",
         {
-            "rows": [asdict(row) | {"latency": msgspec.to_builtins(latency[row.form])} for row in rows],
+            "rows": [asdict(row) | {"latency": _latency(row, latency)} for row in rows],
             "receipts": {name: msgspec.to_builtins(receipt) for name, receipt in receipts.items()},
         }
         | ({"student_choice": msgspec.to_builtins(choice)} if choice else {}),
@@ -154,21 +156,33 @@ def results_table(rows: Sequence[Row], latency: Latencies, metric: Metric) -> st
     header = ("network", "params M", "GMAC", metric.header, f"{detail} %", "ms p50", "MB", "training s")
     lines = []
     for row in rows:
-        size = model_file(row.form.bundle, "onnxruntime", row.form.precision).stat().st_size
+        milliseconds, megabytes = _cost(row, latency)
         lines.append(
             (
                 f"{row.name} {row.arch}",
-                f"{row.parameters / 1e6:.2f}",
-                f"{row.macs / 1e9:.3f}",
+                "–" if row.parameters is None else f"{row.parameters / 1e6:.2f}",
+                "–" if row.macs is None else f"{row.macs / 1e9:.3f}",
                 metric.text(row.score),
                 "–" if (value := row.details.get(detail)) is None else f"{100 * value:.2f}",
-                f"{latency[row.form].total.p50:.2f}",
-                f"{size / 1e6:.1f}",
+                milliseconds,
+                megabytes,
                 f"{row.train_seconds:.0f}",
             )
         )
     medians = {(form.bundle.name, form.precision): stats.total.p50 for form, stats in latency.items()}
     return "\n".join([format_table(header, lines), *int8_notes(medians)])
+
+
+def _cost(row: Row, latency: Latencies) -> tuple[str, str]:
+    """Milliseconds and megabytes of a network."""
+    if row.form is None:
+        return "–", "–"
+    size = model_file(row.form.bundle, "onnxruntime", row.form.precision).stat().st_size
+    return f"{latency[row.form].total.p50:.2f}", f"{size / 1e6:.1f}"
+
+
+def _latency(row: Row, latency: Latencies) -> object:
+    return None if row.form is None else msgspec.to_builtins(latency[row.form])
 
 
 def _fenced(text: str) -> str:

@@ -27,6 +27,11 @@ def refuse_class_options(
                 names = ", ".join(allowed)
                 raise UserError(f"{option}: {term.loss} is for classes, the data has {has}; use {names}")
     loss, distill = config.loss, config.distill
+    if config.ready_made:
+        option = "bundle" if config.teacher.bundle else "classes" if config.teacher.classes else "pretrained"
+        raise UserError(
+            f"--teacher.{option}: is for classes, the data has {has}; train the teacher here, or give --teacher.weights"
+        )
     if distill.trust == "label" or distill.combine == "label":
         raise UserError(
             f"--distill.trust and --distill.combine label: are for classes, the data has {has}; leave them out"

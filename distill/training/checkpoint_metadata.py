@@ -131,17 +131,26 @@ def network_from(path: Path, data: PreparedData) -> nn.Module:
     """
     meta = require_metadata(path)
     check_metadata(path, meta, data)
+    outputs, channels = data.task.outputs, len(data.splits.channels)
+    network = build_network(num_outputs=outputs, in_channels=channels, **options_of(path, meta))
+    load_network(network, path)
+    return network
+
+
+def options_of(path: Path, meta: Meta) -> dict[str, Any]:
+    """The options of `build_network`, besides channels and outputs, for the network of a checkpoint.
+
+    Raises:
+        UserError: it is a user's own.
+    """
     if is_own(meta["model"]["arch"]):
         raise UserError(
             f"{path}: is of a network of your own, {meta['model']['arch']}, and a file never makes a run import"
             " code; give it as --teacher.arch with --teacher.weights"
         )
-    outputs, channels = data.task.outputs, len(data.splits.channels)
     options = dict(meta["model"])
     options["depths"] = tuple(options.get("depths", unrecorded_depths(options["arch"])))
-    network = build_network(num_outputs=outputs, in_channels=channels, **options)
-    load_network(network, path)
-    return network
+    return options
 
 
 def _numbers(values: Sequence[float]) -> str:

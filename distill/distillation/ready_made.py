@@ -1,0 +1,313 @@
+"""Teachers that are used as they were made elsewhere: each with its own normalization, classes and size.
+
+They are a bundle or an ONNX file (`--teacher.bundle`), a checkpoint for other classes (`--teacher.weights` with
+`--teacher.classes`), or a published network of torchvision or transformers with its own head (`--teacher.pretrained`
+with `--teacher.classes`, or with no steps). A run takes their scores as they are and has no training of the teacher.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deploy.errors import UserError
+from distill.config import ModelConfig, RunConfig
+from distill.data.splits import Splits
+from distill.data.stats import Stats
+from distill.distillation.class_map import (
+    ClassMap,
+    lines_of,
+    mapped,
+    read_class_map,
+    same_classes,
+    void_margin,
+)
+from distill.losses.distillation_loss import VOID
+from distill.training.checkpoint import load_network
+from distill.training.checkpoint_metadata import options_of, require_metadata
+from student.zoo import build_network
+from teacher.external.exported import Exported, ExportedNetwork, open_exported
+from teacher.external.hf_files import hf_origin, read_config
+from teacher.external.hf_networks import kind_of
+from teacher.external.origin import Origin
+from teacher.external.torchvision_networks import torchvision_origin
+from teacher.pspnet import Output
+
+RGB = 3
+DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Mean and deviation of each channel in raw units, by which a network's images are normalized."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ReadyTeacher(nn.Module):
+    """A network with its own normalization and classes as one of a run: it takes the run's normalized images.
+
+    Args:
+        network: returns `teacher.pspnet.Output`.
+        source: names it for people.
+        run: the run's normalization, which is undone.
+        own: the network's; None if it takes raw units.
+        fill: of each channel, in the units that the network takes: replaces pixels without data and padding, which are
+            0 in normalized images.
+        classes: its classes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        source: str,
+        run: Pixels,
+        own: Pixels | None,
+        fill: Sequence[float],
+        classes: ClassMap,
+    ) -> None:
+        super().__init__()
+        self.network, self.source, self.classes = network, source, classes
+        self.in_channels = len(run.mean)
+        self.run_mean, self.run_std = _column(run.mean), _column(run.std)
+        self.own_mean = None if own is None else _column(own.mean)
+        self.own_std = None if own is None else _column(own.std)
+        self.fill = _column(fill)
+        # in the state: it tells cached outputs under one map from those under another
+        targets = [-1 if target is None else target for target in classes.targets]
+        self.targets = nn.Buffer(torch.tensor([*targets, classes.outputs]))
+
+    def forward(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: images N×C×H×W, normalized as in the run.
+
+        Returns:
+            Logits N×K×h×w of the data's classes (see `distill.distillation.class_map.mapped`), the network's features
+            and, if some of its classes are void, the feature `VOID`.
+        """
+        empty = (x == 0).all(1, keepdim=True)
+        image = x * self.run_std + self.run_mean
+        if self.own_mean is not None and self.own_std is not None:
+            image = (image - self.own_mean) / self.own_std
+        output = self.network(torch.where(empty, self.fill, image))
+        features = dict(output.features)
+        if self.classes.has_void:
+            features[VOID] = void_margin(output.logits, self.classes)
+        return Output(mapped(output.logits, self.classes), None, features)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A teacher before it is fitted to a run."""
+
+    network: nn.Module
+    source: str
+    own: Pixels | None
+    fill: tuple[float, ...]
+    names: tuple[str, ...]
+    """Of its classes; empty where only their number is known."""
+    outputs: int
+
+
+def ready_teacher(config: RunConfig, splits: Splits, stats: Stats | None = None) -> ReadyTeacher:
+    """Open the teacher of a run for which `config.ready_made` is true.
+
+    Args:
+        config: of the run.
+        splits: the data set.
+        stats: the run's normalization; None before it is known, when scores do not matter yet.
+
+    Raises:
+        UserError: it cannot be opened, is for other channels or of another task, its normalization is not known, or it
+            has other classes than the data and `--teacher.classes` does not say which are which.
+    """
+    model, count = config.teacher, len(splits.channels)
+    found = _found(config, splits, stats)
+    ours = [info.name for info in splits.classes]
+    if model.classes is not None:
+        classes = read_class_map(model.classes, found.names, found.outputs, ours)
+    else:
+        classes = same_classes(found.source, found.names, found.outputs, ours)
+    run = Pixels((0.0,) * count, (1.0,) * count) if stats is None else Pixels(stats.mean, stats.std)
+    return ReadyTeacher(found.network, found.source, run, found.own, found.fill, classes)
+
+
+def check_ready(config: RunConfig, splits: Splits) -> ReadyTeacher:
+    """`ready_teacher`, which has also been run on an image of each size that it will be asked for.
+
+    Raises:
+        UserError: as `ready_teacher`, or it fails on them.
+    """
+    teacher = ready_teacher(config, splits).eval()
+    for height, width in {config.augment.crop, config.data.size}:
+        with torch.no_grad():
+            teacher(torch.zeros(1, len(splits.channels), height, width))
+    return teacher
+
+
+def ready_lines(config: RunConfig, splits: Splits, teacher: ReadyTeacher) -> list[str]:
+    """What a run says of its teacher besides its name."""
+    lines = lines_of(teacher.classes, [info.name for info in splits.classes])
+    exported = teacher.network.exported if isinstance(teacher.network, ExportedNetwork) else None
+    if exported is None or exported.size is None or exported.tiles or exported.size == config.data.size:
+        return lines
+    (height, width), (own_height, own_width) = config.data.size, exported.size
+    return [
+        *lines,
+        f"note: images are enlarged or shrunk from {height}×{width} to the teacher's {own_height}×{own_width}; it"
+        f" teaches at its best with --data.size {own_height} {own_width}",
+    ]
+
+
+def digest_of_teacher(config: RunConfig) -> str:
+    """SHA-256 of a bundle or ONNX file and of the map of the classes, which a resumed run compares; "" without them."""
+    if not config.ready_made:
+        return ""
+    parts = [] if config.teacher.bundle is None else [open_exported(config.teacher.bundle).sha256]
+    if config.teacher.classes is not None:
+        parts.append(config.teacher.classes.read_text(encoding="utf-8"))
+    return " ".join(parts)
+
+
+def name_of_teacher(config: RunConfig) -> str:
+    """The teacher of a run for the provenance of what it teaches: no path, but what tells it from others."""
+    if config.ready_made and config.teacher.bundle is not None:
+        exported = open_exported(config.teacher.bundle)
+        return f"{exported.source.name}, SHA-256 {exported.sha256}"
+    if config.ready_made and config.teacher.weights is not None:
+        return f"{require_metadata(config.teacher.weights)['model']['arch']}, {config.teacher.weights.name}"
+    return without_path(config.teacher.arch)
+
+
+def without_path(arch: str) -> str:
+    """The name of a network; of one in a folder, that of the folder alone."""
+    family, _, name = arch.partition("/")
+    return f"hf/{Path(name).name}" if family == "hf" and Path(name).expanduser().is_dir() else arch
+
+
+def _label(exported: Exported) -> str:
+    return f"{exported.source.name}, SHA-256 {exported.sha256[:DIGITS]}…"
+
+
+def _found(config: RunConfig, splits: Splits, stats: Stats | None) -> Found:
+    if config.data.normalize != "set":
+        raise UserError(
+            f"--data.normalize {config.data.normalize}: does not go with a teacher that is used as it is, which needs"
+            " pixels in their own units; use set"
+        )
+    if config.teacher.bundle is not None:
+        return _exported(config, open_exported(config.teacher.bundle), splits, stats)
+    if config.teacher.weights is not None:
+        return _checkpoint(config.teacher.weights, splits)
+    return _published(config.teacher, splits)
+
+
+def _exported(config: RunConfig, exported: Exported, splits: Splits, stats: Stats | None) -> Found:
+    source, model, names = str(exported.source), config.teacher, splits.channels
+    _check_channels(source, exported.channels or names[: exported.in_channels], exported.in_channels, names)
+    if exported.uint8 and not splits.optical:
+        raise UserError(f"{source}: takes uint8 pixels, the data has others; give a teacher for float32")
+    if exported.size is not None and config.data.resize == "tile" and not exported.tiles:
+        raise UserError(
+            f"{source}: sees whole images resized to {exported.size[0]}×{exported.size[1]}, and this run cuts them"
+            " (--data.resize tile); give a teacher that tiles, too, or --data.resize stretch"
+        )
+    own = _own_normalization(model, exported, source)
+    mean = exported.mean or (stats.mean if stats is not None else (0.0,) * exported.in_channels)
+    fill = mean if own is None else (0.0,) * exported.in_channels
+    network = ExportedNetwork(exported, config.data.size, fill)
+    return Found(network, _label(exported), own, fill, exported.classes, exported.outputs)
+
+
+def _own_normalization(model: ModelConfig, exported: Exported, source: str) -> Pixels | None:
+    """How images of a file are normalized; None if it takes raw units."""
+    given = bool(model.mean) or bool(model.std)
+    if exported.mean or exported.uint8:
+        if given:
+            raise UserError(
+                f"--teacher.mean, --teacher.std: {source} normalizes its images itself; leave them out"
+            )
+        return None
+    count = exported.in_channels
+    if len(model.mean) != count or len(model.std) != count:
+        raise UserError(
+            f"{source}: does not say how its images are normalized; give --teacher.mean and --teacher.std with {count}"
+            " numbers each in the units of the images (means of 0 and deviations of 1 if the file normalizes itself,"
+            " 0 and 255 if it takes 0..1)"
+        )
+    return Pixels(model.mean, model.std)
+
+
+def _checkpoint(path: Path, splits: Splits) -> Found:
+    meta = require_metadata(path)
+    _check_channels(str(path), meta["channels"], len(meta["channels"]), splits.channels)
+    if meta.get("normalize", "set") != "set":
+        raise UserError(
+            f"{path}: was trained with --data.normalize {meta['normalize']}; a teacher needs set here"
+        )
+    names = tuple(meta["classes"])
+    network = build_network(
+        num_outputs=len(names), in_channels=len(splits.channels), **options_of(path, meta)
+    )
+    load_network(network, path)
+    return _of_torch(network, str(path), names, tuple(meta["mean"]), tuple(meta["std"]))
+
+
+def _published(model: ModelConfig, splits: Splits) -> Found:
+    origin = _origin(model)
+    _check_channels(origin.source, splits.channels[:RGB], RGB, splits.channels)
+    if not splits.optical:
+        raise UserError(f"{origin.source}: takes photos with pixels of 0..255, the data has others")
+    if len(origin.mean) != RGB or len(origin.std) != RGB:
+        raise UserError(
+            f"{origin.source}: does not say how its images are normalized (it has no preprocessor_config.json); add it"
+        )
+    options: dict[str, Any] = {"pretrained": True, "aux": False}
+    network = build_network(model.arch, RGB, len(origin.classes), **options)
+    if new := getattr(network, "new_tensors", ()):
+        raise UserError(
+            f"{origin.source}: its weights have no head ({len(new)} tensors are new, first {new[0]}), so it cannot be"
+            " used as it is; train it here (--teacher.pretrained with --teacher-train.steps)"
+        )
+    return _of_torch(network, origin.source, origin.classes, origin.mean, origin.std)
+
+
+def _origin(model: ModelConfig) -> Origin:
+    family, _, name = model.arch.partition("/")
+    if not model.pretrained or family not in ("hf", "torchvision"):
+        raise UserError(
+            "--teacher.classes: is for a teacher that is used as it is; give it with --teacher.bundle, with"
+            " --teacher.weights, or with --teacher.pretrained and --teacher.arch hf/… or torchvision/…"
+        )
+    if family == "torchvision":
+        return torchvision_origin(name)
+    if kind_of(name, read_config(name)[1]) == "backbone":
+        raise UserError(
+            f"hf/{name}: is a backbone, whose head must be trained here (--teacher-train.steps, no --teacher.classes)"
+        )
+    return hf_origin(name)
+
+
+def _of_torch(
+    network: nn.Module, source: str, names: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Found:
+    return Found(network, source, Pixels(mean, std), (0.0,) * len(mean), names, len(names))
+
+
+def _check_channels(source: str, theirs: Sequence[str], count: int, ours: Sequence[str]) -> None:
+    if tuple(theirs) != tuple(ours) or count != len(ours):
+        listed = f" ({', '.join(theirs)})" if len(theirs) == count else ""
+        raise UserError(
+            f"{source}: takes images of {count} channels{listed}, the data has {len(ours)} ({', '.join(ours)});"
+            " give a teacher for these"
+        )
+
+
+def _column(values: Sequence[float]) -> nn.Buffer:
+    return nn.Buffer(torch.tensor(values).view(-1, 1, 1))

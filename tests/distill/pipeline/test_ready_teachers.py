@@ -1,0 +1,301 @@
+"""Teachers that are used as they are: bundles, ONNX files, checkpoints and published networks with other classes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from deploy.bundle.bundle_files import read_manifest, set_decision
+from deploy.bundle.manifest import ClassInfo
+from deploy.errors import UserError
+from deploy.files.images import write_png
+from deploy.loading import load
+from distill.distillation.ready_made import ReadyTeacher, ready_teacher
+from distill.losses.distillation_loss import VOID
+from distill.pipeline.pipeline import run
+from distill.pipeline.prepare import prepare
+from distill.pipeline.stages import train_all
+from distill.run import parse
+from distill.training.checkpoint import load_checkpoint, pack, read_meta, save_checkpoint
+from student.zoo import build_network
+from teacher.external.exported import ExportedNetwork, open_exported
+from tests.deploy.hostile import edit
+from tests.deploy.tiny import make_bundle
+from tests.teacher.external.hf_folders import IMAGENET, NAMES, saved
+from tests.teacher.external.test_exported import write_onnx
+
+SMALL = ("smoke", "--precision=fp32", "--student.arch=edge/8", "--student.no-detail", "--no-baseline")
+LARGE = ("--data.size=32", "48", "--augment.crop=32", "48")
+"""The size of the bundles."""
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle of another run, with the classes of `smoke` in another order."""
+    make_bundle(tmp_path / "secret-teacher", "sar")
+    return tmp_path / "secret-teacher"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Arguments of a run on photos of three classes."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(4):
+            folder = tmp_path / "data" / split
+            write_png(folder / "images" / f"{number}.png", rng.integers(0, 255, (48, 48, 3)).astype(np.uint8))
+            write_png(
+                folder / "masks" / f"{number}.png", (np.indices((48, 48)).sum(0) // 16 % 3).astype(np.uint8)
+            )
+    classes = {"classes": ["vehicle", "road", "person"]}
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(classes))
+    return ("--data.name=folder", f"--data.root={tmp_path / 'data'}", "--int8.no-enabled")
+
+
+def parsed(tmp_path, *arguments):
+    return parse([*SMALL, *map(str, arguments), f"--out={tmp_path / 'run'}"])
+
+
+def distilled(config):
+    """Train the student; its logged values, and the networks."""
+    trained = train_all(prepare(config))
+    lines = (config.out / "student" / "metrics.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if "loss" in line], trained
+
+
+def write_map(tmp_path, classes):
+    (tmp_path / "map.json").write_text(json.dumps(classes))
+    return f"--teacher.classes={tmp_path / 'map.json'}"
+
+
+@pytest.mark.slow
+def test_a_whole_run(tmp_path, bundle):
+    config = parsed(tmp_path, f"--teacher.bundle={bundle}", "--distill.views=1", "--int8.no-enabled")
+    run(config)
+    assert not (config.out / "teacher").exists()
+    assert not (config.out / "teacher.bundle").exists()
+    assert (config.out / "report.html").exists()
+    teacher, student = json.loads((config.out / "report.json").read_text())["rows"]
+    assert teacher["arch"].startswith("secret-teacher, SHA-256 ")
+    assert (teacher["form"], teacher["latency"], teacher["macs"]) == (None, None, None)
+    assert 0 < teacher["score"] < 1
+    assert student["form"] is not None
+    sha256 = open_exported(bundle).sha256
+    assert (
+        read_manifest(config.out / "student.bundle").provenance["teacher"]
+        == f"secret-teacher, SHA-256 {sha256}"
+    )
+    for path in filter(Path.is_file, (config.out / "student.bundle").rglob("*")):
+        assert str(tmp_path).encode() not in path.read_bytes()
+    tensors, _ = load_checkpoint(config.out / "student" / "best.safetensors")
+    assert set(tensors) == {f"model.{name}" for name in build_network("edge/8", 2, 2).state_dict()}
+    assert "secret-teacher" not in json.dumps(read_meta(config.out / "student" / "best.safetensors"))
+
+
+def test_the_teacher_sees_pixels_in_its_own_units(tmp_path, bundle):
+    context = prepare(parsed(tmp_path, f"--teacher.bundle={bundle}", *LARGE))
+    teacher = ready_teacher(context.config, context.splits, context.stats)
+    image = context.splits.train[0].image
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
+    given = image[:, :32, :48]
+    found = teacher(((given - mean) / std)[None]).logits
+    expected = load(bundle, "onnxruntime")(given.permute(1, 2, 0).numpy())._logits
+    np.testing.assert_allclose(found.numpy(), expected[:, ::-1], atol=1e-5)  # land, water there water, land
+
+
+def test_padding_is_the_mean_of_the_teacher(tmp_path, bundle):
+    context = prepare(parsed(tmp_path, f"--teacher.bundle={bundle}", *LARGE))
+    teacher = ready_teacher(context.config, context.splits, context.stats)
+    torch.testing.assert_close(teacher(torch.zeros(1, 2, 32, 48)).logits, torch.zeros(1, 2, 4, 6))
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_a_bundle_teaches(tmp_path, bundle, views, capsys):
+    config = parsed(tmp_path, f"--teacher.bundle={bundle}", f"--distill.views={views}")
+    lines, trained = distilled(config)
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(line["kd"] > 0 for line in lines)
+    assert isinstance(trained.teacher.network.network, ExportedNetwork)
+    assert trained.teacher.seconds == 0
+    assert "teacher: val mIoU" in capsys.readouterr().err
+
+
+def test_a_resumed_run_has_the_same_teacher(tmp_path, bundle):
+    arguments = (f"--teacher.bundle={bundle}", write_map(tmp_path, {"water": "water", "land": "land"}))
+    prepare(parsed(tmp_path, *arguments))
+    shutil.move(bundle, tmp_path / "elsewhere")
+    moved = (f"--teacher.bundle={tmp_path / 'elsewhere'}", arguments[1], "--resume")
+    prepare(parsed(tmp_path, *moved))
+    write_map(tmp_path, {"water": "land", "land": "water"})
+    with pytest.raises(UserError, match="was started with another teacher"):
+        prepare(parsed(tmp_path, *moved))
+    write_map(tmp_path, {"water": "water", "land": "land"})
+    set_decision(tmp_path / "elsewhere", None, 3.0)
+    with pytest.raises(UserError, match="was started with another teacher"):
+        prepare(parsed(tmp_path, *moved))
+
+
+def test_a_cache_is_of_one_teacher(tmp_path, bundle):
+    arguments = (f"--teacher.bundle={bundle}", "--distill.views=1", f"--distill.cache={tmp_path / 'cache'}")
+    distilled(parsed(tmp_path, *arguments))
+    set_decision(bundle, None, 3.0)
+    with pytest.raises(UserError, match="is a cache of another teacher"):
+        train_all(prepare(parse([*SMALL, *arguments, f"--out={tmp_path / 'other'}"])))
+
+
+def test_an_onnx_file_teaches_with_the_normalization_that_is_given(tmp_path, photos):
+    path, weight = write_onnx(tmp_path / "net.onnx")
+    normalization = ("--teacher.mean", "0", "0", "0", "--teacher.std", "255", "255", "255")
+    classes = write_map(tmp_path, {"car": "vehicle", "truck": "vehicle", "road": "road", "sky": None})
+    context = prepare(parsed(tmp_path, *photos, f"--teacher.bundle={path}", *normalization, classes))
+    trained = train_all(context)
+    assert trained.teacher is not None
+    image = context.splits.train[0].image.float()[None]
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
+    teacher = trained.teacher.network
+    assert isinstance(teacher, ReadyTeacher)
+    found = teacher((image - mean) / std)
+    raw = torch.nn.functional.conv2d(image / 255, weight, stride=2)
+    torch.testing.assert_close(found.logits[:, 0], raw[:, :2].logsumexp(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.logits[:, 1], raw[:, 2], rtol=1e-4, atol=1e-4)
+    best = torch.maximum(found.logits[:, 0], found.logits[:, 1])
+    torch.testing.assert_close(found.features[VOID][:, 0], raw[:, 3] - best, rtol=1e-4, atol=1e-4)
+
+
+def test_a_published_network_with_other_classes_teaches_features_too(tmp_path, photos, capsys):
+    saved(tmp_path / "net", "segformer", **IMAGENET)
+    assert NAMES == ("sky", "road", "car", "tree", "pole")
+    arguments = (f"--teacher.arch=hf/{tmp_path / 'net'}", "--teacher.pretrained", "--distill.views=1")
+    classes = write_map(tmp_path, {"car": "vehicle", "sky": "vehicle", "tree": "road", "*": None})
+    loss = "--distill.loss=kl(t=2) + feature(layer4)"
+    lines, trained = distilled(parsed(tmp_path, *photos, *arguments, classes, loss))
+    assert all(line["kd"] > 0 for line in lines)
+    teacher = trained.teacher.network
+    assert isinstance(teacher, ReadyTeacher)
+    assert teacher.own_mean is not None
+    assert teacher.classes.targets == (0, 1, 0, 1, None)
+    assert teacher.own_mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    assert "no class of the teacher is person" in capsys.readouterr().err
+
+
+def test_a_checkpoint_for_other_classes_teaches(tmp_path, photos):
+    network = build_network("edge/8", 3, 4)
+    meta = {
+        "model": {"arch": "edge/8", "depths": [1, 1, 1, 1], "aux": True},
+        "channels": ["R", "G", "B"],
+        "classes": ["car", "truck", "road", "person"],
+        "mean": [1.0, 2.0, 3.0],
+        "std": [4.0, 5.0, 6.0],
+        "normalize": "set",
+    }
+    save_checkpoint(tmp_path / "a.safetensors", pack("model", network.state_dict()), meta)
+    classes = write_map(tmp_path, {"car": "vehicle", "truck": "vehicle"})
+    weights = f"--teacher.weights={tmp_path / 'a.safetensors'}"
+    config = parsed(tmp_path, *photos, weights, classes)
+    context = prepare(config)
+    teacher = ready_teacher(config, context.splits, context.stats).eval()
+    assert isinstance(teacher, ReadyTeacher)
+    assert teacher.classes.targets == (0, 0, 1, 2)
+    image = context.splits.train[0].image.float()[None]
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
+    own = (image - torch.tensor([1.0, 2, 3]).view(-1, 1, 1)) / torch.tensor([4.0, 5, 6]).view(-1, 1, 1)
+    with torch.no_grad():
+        found, raw = teacher((image - mean) / std).logits, network.eval()(own).logits
+    torch.testing.assert_close(found[:, 0], raw[:, :2].logsumexp(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[:, 1:], raw[:, 2:], rtol=1e-4, atol=1e-4)
+
+
+class TestRefused:
+    """Before anything is written."""
+
+    def refused(self, tmp_path, words, *arguments):
+        config = parsed(tmp_path, *arguments)
+        with pytest.raises(UserError, match=words) as caught:
+            prepare(config)
+        assert "\n" not in str(caught.value)
+        assert not (config.out / "config.json").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (
+                ("--distill.loss=kl(t=2) + feature(layer4)",),
+                "compares features, and --teacher.bundle gives outputs alone",
+            ),
+            (("--no-teacher",), "--teacher.bundle: does not go with --no-teacher"),
+            (("--teacher.weights=a.safetensors",), "--teacher.bundle: does not go with --teacher.weights"),
+            (
+                ("--distill.teachers=a.safetensors",),
+                "--distill.teachers: does not go with a teacher that is used as it is",
+            ),
+            (
+                ("--data.normalize=image",),
+                "--data.normalize image: does not go with a teacher that is used as it is",
+            ),
+            (("--data.resize=tile",), "sees whole images resized to 32×48, and this run cuts them"),
+            (
+                ("--teacher.mean=1", "2", "--teacher.std=1", "2"),
+                "normalizes its images itself; leave them out",
+            ),
+            (("--student-train.steps=0",), "the student has neither steps nor weights"),
+        ],
+    )
+    def test_what_does_not_go_with_a_bundle(self, tmp_path, bundle, arguments, words):
+        self.refused(tmp_path, words, f"--teacher.bundle={bundle}", *arguments)
+
+    def test_a_student_is_no_bundle(self, tmp_path, bundle):
+        self.refused(tmp_path, "--student.bundle: is for teachers", f"--student.bundle={bundle}")
+
+    def test_a_bundle_for_other_channels(self, tmp_path):
+        make_bundle(tmp_path / "b", "rgb")
+        words = r"takes images of 3 channels \(R, G, B\), the data has 2 \(VV, VH\)"
+        self.refused(tmp_path, words, f"--teacher.bundle={tmp_path / 'b'}")
+
+    def test_a_bundle_of_another_task(self, tmp_path, bundle):
+        edit(bundle, "task", value="grasp")
+        self.refused(tmp_path, "is a bundle for grasp", f"--teacher.bundle={bundle}")
+
+    def test_a_bundle_for_data_of_another_task(self, tmp_path, bundle):
+        config = parse(
+            ["quick-grasp", "--precision=fp32", f"--teacher.bundle={bundle}", f"--out={tmp_path / 'run'}"]
+        )
+        with pytest.raises(UserError, match=r"--teacher\.bundle: is for classes, the data has grasps"):
+            prepare(config)
+
+    def test_a_bundle_of_other_classes(self, tmp_path, bundle):
+        manifest = read_manifest(bundle)
+        named = [msgspec.to_builtins(ClassInfo(name, (1, 2, 3))) for name in ("sea", "land")]
+        edit(bundle, "classes", value=named)
+        assert len(manifest.classes) == 2
+        self.refused(
+            tmp_path,
+            r"has 2 classes \(sea, land\), .*--teacher.classes map.json",
+            f"--teacher.bundle={bundle}",
+        )
+
+    def test_a_file_of_unknown_normalization(self, tmp_path, photos):
+        path, _ = write_onnx(tmp_path / "net.onnx")
+        self.refused(
+            tmp_path, "does not say how its images are normalized", *photos, f"--teacher.bundle={path}"
+        )
+
+    def test_a_file_for_other_channels(self, tmp_path):
+        path, _ = write_onnx(tmp_path / "net.onnx")
+        self.refused(tmp_path, "takes images of 3 channels, the data has 2", f"--teacher.bundle={path}")
+
+    def test_a_map_for_a_teacher_that_is_trained(self, tmp_path):
+        classes = write_map(tmp_path, {"a": "land"})
+        self.refused(tmp_path, "--teacher.classes: is for a teacher that is used as it is", classes)
+
+    def test_a_backbone_has_no_classes(self, tmp_path, photos):
+        saved(tmp_path / "net", "dinov2")
+        arguments = (
+            f"--teacher.arch=hf/{tmp_path / 'net'}",
+            "--teacher.pretrained",
+            "--teacher-train.steps=0",
+        )
+        self.refused(tmp_path, "is a backbone", *photos, *arguments)
