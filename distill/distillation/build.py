@@ -8,7 +8,7 @@ from torch import nn
 
 from distill.config import DistillConfig
 from distill.data.fingerprint import digest_of
-from distill.distillation.ready_made import ReadyTeacher
+from distill.distillation.ready_teacher import ReadyTeacher
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.losses.distillation_loss import (

@@ -14,7 +14,8 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from deploy.files.images import write_png
 from deploy.loading import load
-from distill.distillation.ready_made import ReadyTeacher, ready_teacher
+from distill.distillation.ready_made import ready_teacher
+from distill.distillation.ready_teacher import ReadyTeacher
 from distill.losses.distillation_loss import VOID
 from distill.pipeline.pipeline import run
 from distill.pipeline.prepare import prepare
@@ -22,7 +23,8 @@ from distill.pipeline.stages import train_all
 from distill.run import parse
 from distill.training.checkpoint import load_checkpoint, pack, read_meta, save_checkpoint
 from student.zoo import build_network
-from teacher.external.exported import ExportedNetwork, open_exported
+from teacher.external.exported import open_exported
+from teacher.external.exported_network import ExportedNetwork
 from tests.deploy.hostile import edit
 from tests.deploy.tiny import make_bundle
 from tests.teacher.external.hf_folders import IMAGENET, NAMES, saved
@@ -67,6 +69,12 @@ def distilled(config):
     return [line for line in map(json.loads, lines) if "loss" in line], trained
 
 
+def first_image(context):
+    """A batch of the first training image in raw units, and the run's mean and deviation."""
+    stats = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
+    return context.splits.train[0].image.float()[None], *stats
+
+
 def write_map(tmp_path, classes):
     (tmp_path / "map.json").write_text(json.dumps(classes))
     return f"--teacher.classes={tmp_path / 'map.json'}"
@@ -91,9 +99,10 @@ def test_a_whole_run(tmp_path, bundle):
     )
     for path in filter(Path.is_file, (config.out / "student.bundle").rglob("*")):
         assert str(tmp_path).encode() not in path.read_bytes()
-    tensors, _ = load_checkpoint(config.out / "student" / "best.safetensors")
+    checkpoint = config.out / "student" / "best.safetensors"
+    tensors, _ = load_checkpoint(checkpoint)
     assert set(tensors) == {f"model.{name}" for name in build_network("edge/8", 2, 2).state_dict()}
-    assert "secret-teacher" not in json.dumps(read_meta(config.out / "student" / "best.safetensors"))
+    assert "secret-teacher" not in json.dumps(read_meta(checkpoint))
 
 
 def test_the_teacher_sees_pixels_in_its_own_units(tmp_path, bundle):
@@ -154,8 +163,7 @@ def test_an_onnx_file_teaches_with_the_normalization_that_is_given(tmp_path, pho
     context = prepare(parsed(tmp_path, *photos, f"--teacher.bundle={path}", *normalization, classes))
     trained = train_all(context)
     assert trained.teacher is not None
-    image = context.splits.train[0].image.float()[None]
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
+    image, mean, std = first_image(context)
     teacher = trained.teacher.network
     assert isinstance(teacher, ReadyTeacher)
     found = teacher((image - mean) / std)
@@ -200,8 +208,7 @@ def test_a_checkpoint_for_other_classes_teaches(tmp_path, photos):
     teacher = ready_teacher(config, context.splits, context.stats).eval()
     assert isinstance(teacher, ReadyTeacher)
     assert teacher.classes.targets == (0, 0, 1, 2)
-    image = context.splits.train[0].image.float()[None]
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
+    image, mean, std = first_image(context)
     own = (image - torch.tensor([1.0, 2, 3]).view(-1, 1, 1)) / torch.tensor([4.0, 5, 6]).view(-1, 1, 1)
     with torch.no_grad():
         found, raw = teacher((image - mean) / std).logits, network.eval()(own).logits
@@ -241,14 +248,12 @@ class TestRefused:
                 ("--teacher.mean=1", "2", "--teacher.std=1", "2"),
                 "normalizes its images itself; leave them out",
             ),
+            (("--student.bundle=b",), "--student.bundle: is for teachers"),
             (("--student-train.steps=0",), "the student has neither steps nor weights"),
         ],
     )
     def test_what_does_not_go_with_a_bundle(self, tmp_path, bundle, arguments, words):
         self.refused(tmp_path, words, f"--teacher.bundle={bundle}", *arguments)
-
-    def test_a_student_is_no_bundle(self, tmp_path, bundle):
-        self.refused(tmp_path, "--student.bundle: is for teachers", f"--student.bundle={bundle}")
 
     def test_a_bundle_for_other_channels(self, tmp_path):
         make_bundle(tmp_path / "b", "rgb")
@@ -267,10 +272,8 @@ class TestRefused:
             prepare(config)
 
     def test_a_bundle_of_other_classes(self, tmp_path, bundle):
-        manifest = read_manifest(bundle)
         named = [msgspec.to_builtins(ClassInfo(name, (1, 2, 3))) for name in ("sea", "land")]
         edit(bundle, "classes", value=named)
-        assert len(manifest.classes) == 2
         self.refused(
             tmp_path,
             r"has 2 classes \(sea, land\), .*--teacher.classes map.json",
@@ -282,10 +285,6 @@ class TestRefused:
         self.refused(
             tmp_path, "does not say how its images are normalized", *photos, f"--teacher.bundle={path}"
         )
-
-    def test_a_file_for_other_channels(self, tmp_path):
-        path, _ = write_onnx(tmp_path / "net.onnx")
-        self.refused(tmp_path, "takes images of 3 channels, the data has 2", f"--teacher.bundle={path}")
 
     def test_a_map_for_a_teacher_that_is_trained(self, tmp_path):
         classes = write_map(tmp_path, {"a": "land"})

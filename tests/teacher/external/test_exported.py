@@ -10,7 +10,8 @@ from deploy.bundle.bundle_files import set_decision
 from deploy.errors import UserError
 from deploy.inference.tiling import predict_tiled
 from deploy.loading import load
-from teacher.external.exported import ExportedNetwork, open_exported
+from teacher.external.exported import open_exported
+from teacher.external.exported_network import ExportedNetwork
 from tests.deploy.hostile import edit
 from tests.deploy.tiny import make_bundle, make_image
 
