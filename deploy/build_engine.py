@@ -11,6 +11,7 @@ if not __package__:  # run as a script: import from the repository root, never f
 
 import os
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,11 @@ from deploy.build.steps import (
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.errors import GateFailed, UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
-from deploy.evaluation.receipt import Budget
+from deploy.evaluation.receipt import Budget, Receipt
+from deploy.files.json_output import print_json, words_to_stderr
 from deploy.heartbeat import working
 from deploy.tasks.registry import task_of
+from deploy.verbosity import take_options
 
 if TYPE_CHECKING:
     from deploy.backends.tensorrt_gpu.builder import BuildOptions
@@ -45,13 +48,30 @@ _ELSEWHERE = (
 
 @warnings_as_lines()
 def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
-    """Run the command and return its exit code. All checks that can fail early run before anything is made.
+    """Run the command and return its exit code.
 
     Raises:
         UserError: an error that the user can fix.
         GateFailed: a hop over its budget.
     """
     command = parse(argv, prog)
+    with words_to_stderr(command.json):
+        receipt = _build(command)
+    if command.json:
+        print_json({"bundle": command.bundle, "precision": command.precision, "receipt": receipt})
+    return 0
+
+
+def _build(command: BuildCommand) -> Receipt | None:
+    """Make and measure what is asked for. All checks that can fail early run before anything is made.
+
+    Returns:
+        The receipt; None without labeled data.
+
+    Raises:
+        UserError: an error that the user can fix.
+        GateFailed: a hop over its budget.
+    """
     bundle, precision = command.bundle.resolve(), command.precision
     manifest = read_manifest(bundle)
     backend, why = choose_backend(command.backend, command.tensorrt.device or 0)
@@ -73,6 +93,7 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
     engine, runs_here = _compile(bundle, compiler) if compiler else (None, True)
     if not runs_here:
         print(_ELSEWHERE)
+    receipt = None
     try:
         if data:
             limits = budget if precision in FORMS else None
@@ -93,7 +114,7 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
             raise GateFailed(f"{error}; --locate finds the first tensor that differs") from error
         locate_in_engine(bundle, compiler, gpu)
         raise
-    return 0
+    return receipt
 
 
 def _make(command: BuildCommand, bundle: Path, data: Path, budget: Budget, backend: str) -> None:
@@ -255,11 +276,11 @@ def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
     from deploy.backends.tensorrt_gpu.compatibility import fits_gpu
     from deploy.backends.tensorrt_gpu.cuda import probe
 
-    with working("compiling"):
+    with nullcontext() if sys.stderr.isatty() else working("compiling"):  # it draws its own bar
         built = build_engine(bundle, compiler, progress=sys.stderr.isatty())
     gpu = probe(compiler.device)
     return built.path, gpu is not None and fits_gpu(built.sidecar, gpu)
 
 
 if __name__ == "__main__":
-    exit_with_one_line(lambda: main(sys.argv[1:]))
+    exit_with_one_line(lambda: main(take_options(sys.argv[1:])))

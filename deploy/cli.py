@@ -1,6 +1,8 @@
 """The commands that run on a device, from `predict` to `sbom`."""
 
 import argparse
+import contextlib
+import io
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,10 +23,12 @@ from deploy.bundle.manifest import Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.golden import compare
+from deploy.files.json_output import add_json, print_json
 from deploy.loading import load
 from deploy.sandbox import MEGABYTES, SECONDS, Limits, run_limited
 from deploy.signing.command import signature_lines
 from deploy.text import shown
+from deploy.verbosity import take_options
 
 OWN_PARSERS = {
     "card": ("deploy.card:main", "write the model card of a bundle"),
@@ -65,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: an error that the user can fix; see `errors.exit_with_one_line`.
     """
+    argv = take_options(argv)
     if argv and argv[0] in OWN_PARSERS:
         return _own_parser(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
@@ -85,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="show what a bundle holds")
     info.add_argument("bundle", type=Path, metavar="BUNDLE")
+    add_json(info)
     info.set_defaults(command=_info)
 
     verify = commands.add_parser(
@@ -116,11 +122,16 @@ def _add_verify_options(verify: argparse.ArgumentParser) -> None:
         metavar="PUB.pem",
         help="trusted public key: the bundle must be signed by it, or by one of several (edgedistill sign)",
     )
+    add_json(verify)
     verify.set_defaults(command=_verify)
 
 
 def _info(arguments: argparse.Namespace) -> int:
     arguments.bundle = bundle_in(arguments.bundle)
+    if arguments.json:
+        manifest, engines = read_manifest(arguments.bundle), describe_engines(arguments.bundle)
+        print_json({"bundle": arguments.bundle, "manifest": manifest, "engines": engines})
+        return 0
     lines = [*describe_manifest(read_manifest(arguments.bundle)), *describe_engines(arguments.bundle)]
     print("\n".join(lines))
     return 0
@@ -200,6 +211,16 @@ def _describe_decision(manifest: Manifest) -> list[str]:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    """Check a bundle, and print what was checked; with `--json` as one record, whose words are the lines."""
+    words = io.StringIO()
+    with contextlib.redirect_stdout(words) if arguments.json else contextlib.nullcontext():
+        code = _verified(arguments)
+    if arguments.json:
+        print_json({"bundle": arguments.bundle, "passed": code == 0, "checks": words.getvalue().splitlines()})
+    return code
+
+
+def _verified(arguments: argparse.Namespace) -> int:
     arguments.bundle = bundle_in(arguments.bundle)
     if arguments.key is not None:
         for line in signature_lines(

@@ -4,6 +4,7 @@ import errno
 import inspect
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import NoReturn
 from deploy.signals import Stopped, stopping_by_exception
 from deploy.terminal import prepare_streams
 from deploy.text import shown
+from deploy.verbosity import is_verbose
 
 
 class UserError(Exception):
@@ -47,6 +49,8 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         with stopping_by_exception():
             code = main() or 0
     except UserError as error:
+        if is_verbose():
+            traceback.print_exc()
         _say(str(error))
         code = error.exit_code
     except SystemExit as error:  # of a parser that has printed its help, or what is wrong

@@ -9,10 +9,47 @@ import os
 import re
 import sys
 from contextlib import suppress
+from threading import RLock
 
-from deploy.text import shown_lines
+from deploy.text import shown, shown_lines
 
 _COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+_lock = RLock()
+_status: list[str] = []
+"""The line in place that a terminal shows, if any."""
+
+
+def can_show_status() -> bool:
+    """Whether stderr is a terminal, on which `show_status` can show a line in place."""
+    return isinstance(sys.stderr, Output) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def show_status(text: str) -> None:
+    """Show a line in place on stderr; the next thing that is printed, or another status, replaces it."""
+    stream = sys.stderr
+    if isinstance(stream, Output):
+        with _lock:
+            width = max(20, _columns() - 1)
+            _status[:] = [shown(text)[:width]]
+            stream.write_raw(f"\r{_status[0]}\x1b[K")
+
+
+def clear_status() -> None:
+    """Take the line in place away."""
+    stream = sys.stderr
+    with _lock:
+        if _status and isinstance(stream, Output):
+            _status.clear()
+            stream.write_raw("\r\x1b[K")
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(2).columns
+    except OSError:
+        return 80
 
 
 def prepare_streams() -> None:
@@ -37,7 +74,8 @@ def prepare_streams() -> None:
 class Output(io.TextIOWrapper):
     """A text stream that takes over another one, and never fails.
 
-    On a terminal colors pass, and on stderr everything that moves a progress bar, too.
+    On a terminal colors pass unless NO_COLOR is set (no-color.org), and on stderr everything that moves a progress
+    bar, too.
 
     Args:
         stream: the other, which is detached.
@@ -50,10 +88,22 @@ class Output(io.TextIOWrapper):
         self.lost: OSError | None = None
         """Why not everything could be printed; None: it could."""
         self._colors = self.isatty()
+        self._plain = bool(os.environ.get("NO_COLOR"))
         self._bars = self.fileno() == 2
 
     def write(self, text: str, /) -> int:
         """Write text with escapes; the number of its characters."""
+        with _lock:
+            clear_status()
+            return self._write(text)
+
+    def write_raw(self, text: str) -> None:
+        """Write and flush text as it is."""
+        with suppress(OSError, ValueError):
+            super().write(text)
+            super().flush()
+
+    def _write(self, text: str) -> int:
         try:
             super().write(self._escaped(text))
         except OSError as error:
@@ -68,6 +118,8 @@ class Output(io.TextIOWrapper):
             self._lose(error)
 
     def _escaped(self, text: str) -> str:
+        if self._plain:
+            text = _COLOR.sub("", text)
         if self._bars:
             return text if self._colors else "\r".join(map(shown_lines, text.split("\r")))
         if not self._colors:

@@ -4,12 +4,15 @@ With the base install only the device commands work; the others say what to inst
 asked for (start-up time).
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from deploy import cli as device
 from deploy.errors import UserError, did_you_mean
+from deploy.files.json_output import add_json, print_json
+from deploy.verbosity import take_options
 
 USAGE = """\
 usage: edgedistill COMMAND …
@@ -31,6 +34,7 @@ training
   report RUN…                    a page of a run, or of several: tables, curves, classes, images to look at
   evaluate BUNDLE_OR_RUN DATA…   score a bundle on labeled images: classes, confusion, each image, the worst ones
   convert FILE OUT               make a teacher of a PSPNet published by semseg or MMSegmentation
+  completion SHELL               print the code with which bash, zsh or fish completes all this
 before deployment
   build BUNDLE                   quantize and compile a bundle, and verify the result
   threshold BUNDLE               choose the best threshold of two classes on val, and store it in the bundle
@@ -51,7 +55,12 @@ on the device
   trust BUNDLE|ENGINE            trust engines that were built elsewhere: they are native code
   sbom BUNDLE                    list what a bundle consists of, as CycloneDX JSON
 
-edgedistill COMMAND --help shows the options of a command, edgedistill --version the version."""
+with every command
+  --quiet                        print only results, warnings and errors
+  --verbose                      also how long each stage took, and the traceback of an error
+
+edgedistill COMMAND --help shows the options of a command, edgedistill --version the version.
+examples: edgedistill run quick   edgedistill predict runs/quick photos   edgedistill doctor"""
 
 DEVICE_COMMANDS = (
     *("build", "doctor", "threshold", "lint", "predict", "predict-raster", "predict-many", "info"),
@@ -75,32 +84,26 @@ SYNONYMS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run `edgedistill argv…` and return its exit code."""
+    given, argv = argv, take_options(argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
     command, *rest = argv
-    training: dict[str, Callable[[Sequence[str]], int]] = {
-        "run": _run,
-        "pretrain": _pretrain,
-        "presets": _presets,
-        "inspect": _inspect,
-        "tiles": _tiles,
-        "masks": _masks,
-        "students": _students,
-        "losses": _losses,
-        "label": _label,
-        "compare": _compare,
-        "evaluate": _evaluate,
-        "report": _report,
-        "convert": _convert,
-    }
-    if command in training:
-        return training[command](rest)
+    if command in TRAINING:
+        return TRAINING[command](rest)
     if command in DEVICE_COMMANDS:
-        return device.main(list(argv))
-    known = [*training, *DEVICE_COMMANDS]
-    hint = f" (did you mean {SYNONYMS[command]}?)" if command in SYNONYMS else did_you_mean(command, known)
+        return device.main(given)  # which takes the options again
+    hint = (
+        f" (did you mean {SYNONYMS[command]}?)"
+        if command in SYNONYMS
+        else did_you_mean(command, command_names())
+    )
     raise UserError(f"unknown command {command!r}{hint}; `edgedistill --help` lists all")
+
+
+def command_names() -> list[str]:
+    """All commands."""
+    return [*TRAINING, *DEVICE_COMMANDS]
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -138,11 +141,22 @@ def _masks(argv: Sequence[str]) -> int:
     return masks.main(argv)
 
 
-def _presets(_: Sequence[str]) -> int:
+def _presets(argv: Sequence[str]) -> int:
     from distill.run import preset_lines
+    from distill.tasks.registry import PRESETS
 
-    print(*preset_lines(), sep="\n")
+    if _json_asked("presets", "List the presets.", argv):
+        print_json({name: (make.__doc__ or "").splitlines()[0] for name, make in PRESETS.items()})
+    else:
+        print(*preset_lines(), sep="\n")
     return 0
+
+
+def _json_asked(command: str, purpose: str, argv: Sequence[str]) -> bool:
+    """Read the options of a command that has none but `--json`."""
+    parser = argparse.ArgumentParser(prog=f"edgedistill {command}", description=purpose)
+    add_json(parser)
+    return parser.parse_args(argv).json
 
 
 def _students(argv: Sequence[str]) -> int:
@@ -153,11 +167,16 @@ def _students(argv: Sequence[str]) -> int:
     return students.run(options)
 
 
-def _losses(_: Sequence[str]) -> int:
+def _losses(argv: Sequence[str]) -> int:
+    as_json = _json_asked("losses", "List the losses with their options.", argv)
     _require_training("losses")
     from distill.tasks.registry import loss_lines
 
-    print(*loss_lines(), sep="\n")
+    lines = list(loss_lines())
+    if as_json:
+        print_json(lines)
+    else:
+        print(*lines, sep="\n")
     return 0
 
 
@@ -192,6 +211,23 @@ def _convert(argv: Sequence[str]) -> int:
     return convert.main(argv)
 
 
+def _completion(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="edgedistill completion",
+        description="Print the code with which a shell completes commands, options and values.",
+        epilog='examples: eval "$(edgedistill completion bash)" in ~/.bashrc   '
+        "edgedistill completion fish > ~/.config/fish/completions/edgedistill.fish",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    shell = parser.parse_args(argv).shell
+    if find_spec("argcomplete") is None:
+        raise UserError("completion needs argcomplete: pip install argcomplete")
+    from argcomplete.shell_integration import shellcode  # optional dependency
+
+    print(shellcode(["edgedistill"], shell=shell))
+    return 0
+
+
 def _require_training(command: str) -> None:
     if sys.version_info < (3, 11):
         here = ".".join(map(str, sys.version_info[:2]))
@@ -201,3 +237,22 @@ def _require_training(command: str) -> None:
         )
     if find_spec("torch") is None or find_spec("timm") is None:
         raise UserError(f"{command} needs the training packages: pip install 'edgedistill[train]'")
+
+
+TRAINING: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": _run,
+    "pretrain": _pretrain,
+    "presets": _presets,
+    "inspect": _inspect,
+    "tiles": _tiles,
+    "masks": _masks,
+    "students": _students,
+    "losses": _losses,
+    "label": _label,
+    "compare": _compare,
+    "evaluate": _evaluate,
+    "report": _report,
+    "convert": _convert,
+    "completion": _completion,
+}
+"""Commands that are not those of a device."""

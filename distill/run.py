@@ -14,12 +14,16 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from deploy.errors import UserError, did_you_mean, exit_with_one_line
+from deploy.errors import GateFailed, UserError, did_you_mean, exit_with_one_line
+from deploy.files.json_output import words_to_stderr
+from deploy.verbosity import take_options
 from distill.config import ModelConfig, RunConfig
 from distill.field_checks import FieldError
 from distill.overrides import check_fields, with_changes, without_no
 from distill.tasks.registry import PRESETS
 
+REPORT = "report.json"
+"""Of a run, in its folder: what `--json` prints."""
 USAGE = "usage: edgedistill run PRESET [--field value …]   (PRESET --help lists the fields)"
 
 OPEN_SWITCHES = ("teacher.detail", "student.detail")
@@ -40,11 +44,20 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, "", "presets:", *preset_lines(), sep="\n")
         return 0 if argv else 2
-    config = parse(argv)
+    as_json = "--json" in argv
+    config = parse([word for word in argv if word != "--json"])
     _check_folders(config)
     from distill.pipeline.pipeline import run  # start-up time: torch
 
-    run(config)
+    try:
+        with words_to_stderr(as_json):
+            report = run(config)
+    except GateFailed:
+        if as_json:
+            print((config.out / REPORT).read_text(encoding="utf-8"), end="")
+        raise
+    if as_json:
+        print(report.with_name(REPORT).read_text(encoding="utf-8"), end="")
     return 0
 
 
@@ -199,4 +212,4 @@ def _given_architectures(changes: Mapping[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    exit_with_one_line(lambda: main(sys.argv[1:]))
+    exit_with_one_line(lambda: main(take_options(sys.argv[1:])))

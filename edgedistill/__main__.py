@@ -1,5 +1,6 @@
 """The `edgedistill` command, also as `python -m edgedistill`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -11,6 +12,10 @@ def entry() -> NoReturn:
     """The console script."""
     try:
         import_neighbors()
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+            from distill.completion import complete
+
+            complete()
         from deploy.errors import exit_with_one_line  # our `deploy`, which `import_neighbors` has found
     except KeyboardInterrupt:
         sys.exit(130)
@@ -19,7 +24,7 @@ def entry() -> NoReturn:
 
 def main(argv: Sequence[str]) -> int:
     """Run `edgedistill argv…` and return its exit code."""
-    if list(argv) == ["--version"]:
+    if list(argv) in (["--version"], ["-V"], ["version"]):
         print(f"edgedistill {__version__}")
         return 0
     import_neighbors()

@@ -11,6 +11,7 @@ from deploy.analysis.scores import ImageScores, confusion, dataset_scores, score
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample
+from deploy.heartbeat import counted
 from deploy.tasks.segmentation.model import SegmentationModel, SegmentationResult
 
 
@@ -56,7 +57,7 @@ def analyze(
     histogram, reliability = ProbabilityHistogram(), Reliability()
     after = Reliability() if temperature else None
     names, confusions, shares = [], [], []
-    for name, image, label, valid in samples:
+    for name, image, label, valid in counted(samples):
         result: SegmentationResult = model(image)
         probabilities, with_data = result.probabilities, valid & result.valid
         names.append(name)
@@ -66,10 +67,10 @@ def analyze(
         reliability.update(probabilities, label, with_data)
         if after and temperature:
             after.update(rescaled(probabilities, temperature), label, with_data)
-    counted = np.array(confusions)
-    if not counted.any():
+    summed = np.array(confusions)
+    if not summed.any():
         raise UserError("nothing to analyze: no image has a valid pixel; check labels and ignore label")
-    return Findings(tuple(names), counted, np.array(shares), histogram, reliability, after)
+    return Findings(tuple(names), summed, np.array(shares), histogram, reliability, after)
 
 
 def temperature_of(model: SegmentationModel, samples: Iterable[Sample], seed: int = 0) -> float:
@@ -82,7 +83,7 @@ def temperature_of(model: SegmentationModel, samples: Iterable[Sample], seed: in
         UserError: no pixel is valid.
     """
     sample = LogitSample(len(model.classes), seed=seed)
-    for _, image, label, valid in samples:
+    for _, image, label, valid in counted(samples):
         result: SegmentationResult = model(image)
         sample.update(result.probabilities, label, valid & result.valid)
     return fit_temperature(sample.logits, sample.labels)

@@ -18,6 +18,8 @@ from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Sample
+from deploy.files.json_output import add_json, print_json
+from deploy.heartbeat import working
 from deploy.loading import load
 from deploy.table import format_table
 from deploy.tasks.registry import require_classes, task_of
@@ -114,14 +116,18 @@ def main(argv: Sequence[str]) -> int:
         set_decision(bundle, None, None, _NO_METRICS)
         print(f"{bundle}: threshold and temperature removed; the larger score decides again")
         return 0
-    decision = fit_decision(
-        bundle,
-        options.data or data_folder(bundle),
-        options.split,
-        temperature=options.temperature,
-        **engine_options(options),
-    )
+    with working("choosing the threshold"):
+        decision = fit_decision(
+            bundle,
+            options.data or data_folder(bundle),
+            options.split,
+            temperature=options.temperature,
+            **engine_options(options),
+        )
     manifest = store_decision(bundle, decision, options.split)
+    if options.json:
+        print_json(decision)
+        return 0
     print(decision_table(decision, manifest.classes[1].name, options.split))
     print(f"written to {bundle}/manifest.json; undo it with --remove")
     lower = sorted({file.precision for file in manifest.files.values()} - {"", "fp32"})
@@ -164,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--remove", action="store_true", help="remove threshold and temperature instead")
     add_engine_options(parser)
+    add_json(parser)
     return parser
 
 

@@ -12,6 +12,7 @@ from deploy.backends.engine import CPU, TENSORRT
 from deploy.build.made_files import MADE
 from deploy.errors import UserError
 from deploy.evaluation.receipt import INT8_BUDGET, Budget
+from deploy.files.json_output import add_json
 from deploy.quantize.calibrators import CALIBRATORS
 from deploy.quantize.options import GRANULARITIES, Form, Int8Options, Precision, fp8_options
 
@@ -127,6 +128,8 @@ class BuildCommand:
     redo: bool
     int8: Int8Flags
     tensorrt: TensorRTFlags
+    json: bool = False
+    """Print the receipt as JSON."""
 
 
 def parse(argv: Sequence[str], prog: str) -> BuildCommand:
@@ -165,12 +168,13 @@ def parse(argv: Sequence[str], prog: str) -> BuildCommand:
             no_tf32=line.no_tf32,
             locate=line.locate,
         ),
+        json=line.json,
     )
 
 
 def option_names() -> list[str]:
     """Names of all options as Python names, such as "max_drop" for --max-drop."""
-    return [name for name in vars(_parser("").parse_args(["BUNDLE"])) if name != "bundle"]
+    return [name for name in vars(_parser("").parse_args(["BUNDLE"])) if name not in ("bundle", "json")]
 
 
 def _given(flags: Mapping[str, object]) -> list[str]:
@@ -225,6 +229,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--redo", action="store_true", help="make the INT8 or FP16 model again even if the bundle has it"
     )
+    add_json(parser)
     _add_int8(parser.add_argument_group("INT8"))
     _add_tensorrt(parser.add_argument_group("TensorRT"))
     return parser

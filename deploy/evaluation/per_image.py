@@ -8,6 +8,7 @@ import numpy as np
 
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample, Scorer
+from deploy.heartbeat import counted
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def evaluate_images(
     """
     images: list[ImageScore] = []
     total = new_scorer()
-    for name, image, truth, valid in samples:
+    for name, image, truth, valid in counted(samples):
         one = new_scorer()
         try:
             one.update(model(image), truth, valid)

@@ -1,6 +1,9 @@
 """Results of commands as JSON, for programs: the option `--json` and what it prints."""
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
 
 from deploy.files.atomic import json_text
 
@@ -8,6 +11,13 @@ from deploy.files.atomic import json_text
 def add_json(parser: argparse._ActionsContainer) -> None:
     """Add the option `--json`."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON, nothing else")
+
+
+@contextlib.contextmanager
+def words_to_stderr(asked: bool) -> Iterator[None]:
+    """Print what the block prints on stderr, if asked, so that stdout has nothing but JSON."""
+    with contextlib.redirect_stdout(sys.stderr) if asked else contextlib.nullcontext():
+        yield
 
 
 def print_json(result: object) -> None:

@@ -1,7 +1,6 @@
 """`edgedistill measure FOLDER|BUNDLE…`: how fast candidates and bundles are on this device, without torch."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +8,12 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import MANIFEST
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.files.json_output import add_json, print_json
 from deploy.measure.machine import summary
 from deploy.measure.records import CANDIDATES, Measurement, Row, Timed, read_candidates
 from deploy.measure.timing import Subject, measure_bundles
 from deploy.table import format_table, int8_notes
+from deploy.verbosity import note
 
 COLUMNS = ("fp32", "fp16", "int8")
 
@@ -31,6 +32,9 @@ def main(argv: Sequence[str]) -> int:
     subjects = [subject for path in options.paths for subject in subjects_of(path)]
     measurement = measure_bundles(subjects, options.threads, options.seconds, say)
     write_json(options.output, measurement)
+    if options.json:
+        print_json(measurement)
+        return 0
     print(summary(measurement.machine))
     print(table(measurement))
     print(f"written to {options.output}")
@@ -86,8 +90,8 @@ def _line(row: Row, best: Sequence[Timed | None]) -> tuple[str, ...]:
 
 
 def say(line: str) -> None:
-    """Print a line of progress."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line of progress, unless quiet."""
+    note(line)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,4 +117,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="about how long to time each form of a network (default 1)"
     )
+    add_json(parser)
     return parser

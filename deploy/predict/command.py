@@ -14,6 +14,7 @@ from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import ClassInfo, Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, did_you_mean, warnings_as_lines
+from deploy.files.json_output import add_json, print_json
 from deploy.loading import load
 from deploy.look import Look
 from deploy.predict.images import Output, predict_images, summary
@@ -23,6 +24,7 @@ from deploy.predict.video import predict_video
 from deploy.tasks.registry import task_of
 from deploy.tasks.segmentation.model import SegmentationModel
 from deploy.tasks.task import Model, Task
+from deploy.verbosity import is_quiet
 from deploy.visualize import overlay, safe_colors, side_by_side
 
 BESIDE = "beside"
@@ -70,10 +72,13 @@ def _images(
         "--save": ",".join(output.formats),
         "drawing": drawing_words(output.look, options.palette),
     }
-    say = (lambda _: None) if options.quiet else print
+    say = (lambda _: None) if is_quiet() or options.json else print
     with closing(Record(output.folder, made_by, options.resume)) as record:
         tally = predict_images(model, task, paths, output, record, say)
-    print(*summary(tally, len(paths), model.engine.name, output.folder), sep="\n")
+    if options.json:
+        print_json(tally.record(model.engine.name, output.folder))
+    else:
+        print(*summary(tally, len(paths), model.engine.name, output.folder), sep="\n")
     return 1 if tally.bad else 0
 
 
@@ -88,6 +93,9 @@ def _video(
     path = options.out / f"{name or 'stream'}.mp4"
     beside = options.save is not None and BESIDE in options.save.split(",")
     found = predict_video(model, target, path, _drawing(model, look, classes, beside), options.frames)
+    if options.json:
+        print_json(found._asdict() | {"engine": model.engine.name, "video": path})
+        return 0
     print(
         f"{found.frames} frames predicted by {model.engine.name}, {found.frames / found.seconds:.1f} frames/s, "
         f"{found.dropped} left out; video in {path}"
@@ -194,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add_result_options(parser)
     add("--resume", action="store_true", help="leave out images that are done and unchanged")
     add("--frames", type=int, metavar="N", help="stop a video or stream after N frames")
-    add("--quiet", action="store_true", help="print only the last lines")
+    add_json(parser)
     add("--threads", type=int, help="CPU threads of the engine (its own choice)")
     add_engine_options(parser)
     add("--fallback", action="store_true", help="use the CPU if the requested TensorRT backend cannot run")

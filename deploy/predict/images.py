@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,19 @@ class Tally:
     bad: list[Path] = field(default_factory=list)
     skipped: int = 0
     seconds: float = 0.0
+    images: list[dict[str, Any]] = field(default_factory=list)
+    """Of each that was predicted now: its path, its files and its milliseconds."""
+
+    def record(self, engine: str, folder: Path) -> dict[str, Any]:
+        """What `predict --json` prints."""
+        return {
+            "engine": engine,
+            "folder": folder,
+            "images": self.images,
+            "failed": self.bad,
+            "done before": self.skipped,
+            "seconds": self.seconds,
+        }
 
 
 def predict_images(
@@ -74,6 +88,7 @@ def predict_images(
         )
         record.add(path, files)
         tally.timings.append(result.timings)
+        tally.images.append({"image": path, "files": files, "ms": result.timings.total_ms})
         tally.seconds = time.perf_counter() - began
         height, width = image.shape[:2]
         words = task.words(result, model.classes)

@@ -16,6 +16,7 @@ from deploy.files.atomic import sibling
 from deploy.signals import Stopped
 from deploy.stream.capture import import_opencv
 from deploy.tasks.task import Model
+from deploy.verbosity import note
 
 USUAL_FPS = 25.0
 """Of what does not tell its own."""
@@ -63,9 +64,7 @@ def predict_video(
                 if time.monotonic() - told > PROGRESS_S:
                     told = time.monotonic()
                     rate = frames / (told - began)
-                    print(
-                        f"{one.where}: {rate:.1f} frames/s, {dropped} left out", file=sys.stderr, flush=True
-                    )
+                    note(f"{one.where}: {rate:.1f} frames/s, {dropped} left out")
                 if frames == most:
                     break
         except KeyboardInterrupt as error:

@@ -7,6 +7,7 @@ import onnx
 
 from deploy.backends.onnxruntime_cpu import import_onnxruntime
 from deploy.errors import UserError
+from deploy.heartbeat import counted
 from deploy.quantize.calibrators import BINS, Histogram, count
 from deploy.quantize.graph import load
 
@@ -71,7 +72,7 @@ def _valid_values(
     activations: Activations, calibration: CalibrationSet
 ) -> Iterator[tuple[int, str, np.ndarray]]:
     """For every tensor of every image: index of the image in the set, name of the tensor, values at valid pixels."""
-    for index, (image, valid) in enumerate(calibration):
+    for index, (image, valid) in enumerate(counted(calibration)):
         if not valid.any():
             continue
         masks: dict[tuple[int, int], np.ndarray] = {}

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.metric import MIOU, Metric
+from deploy.heartbeat import counted
 from deploy.quantize.bench import Attempt, Bench, Evaluate
 from deploy.quantize.calibrators import CALIBRATORS, Histogram
 from deploy.quantize.formats import FORMATS, INT8
@@ -220,7 +221,7 @@ def _ranking(bench: Bench, base: Attempt, units: Mapping[str, tuple[str, ...]]) 
     """
     rows = [
         Sensitivity(name, names, bench.figures(base.ranges, names, base.decisive))
-        for name, names in units.items()
+        for name, names in counted(units.items())
     ]
     score_holds = bench.metric.drop(bench.fp32.score, base.figures.score) <= bench.budget.max_drop
     order = ("agreement", "score") if score_holds and not base.passed else ("score", "agreement")

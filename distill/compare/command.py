@@ -11,10 +11,12 @@ from pathlib import Path
 
 from deploy.analysis.collect import class_id
 from deploy.errors import UserError, warnings_as_lines
+from deploy.files.json_output import add_json, print_json
+from deploy.heartbeat import working
 from distill.compare.measured import compare_all, measure, write_worst
 from distill.compare.plots import write_plots
 from distill.compare.subjects import subjects_of
-from distill.compare.tables import comparison_table, summary_table, write_tables
+from distill.compare.tables import comparison_table, summary_of, summary_table, write_tables
 from distill.reporting.figures import require_matplotlib
 
 WORST = 8
@@ -33,13 +35,24 @@ def main(argv: Sequence[str]) -> int:
     require_matplotlib("compare")
     subjects = subjects_of(options.models, options.data, options.split)
     positive = class_id(subjects[0].manifest.classes, options.positive)
-    measured = [measure(one, options.split, positive, options.backend, options.precision) for one in subjects]
+    measured = []
+    for one in subjects:
+        with working(f"measuring {one.name}"):
+            measured.append(measure(one, options.split, positive, options.backend, options.precision))
     pairs = compare_all(measured, options.seed)
 
     out: Path = options.out
-    write_tables(out, measured, pairs, positive)
-    write_plots(out, measured, positive)
-    write_worst(subjects, measured, options.split, positive, out / "errors", options.worst)
+    with working("tables and pictures"):
+        write_tables(out, measured, pairs, positive)
+        write_plots(out, measured, positive)
+        write_worst(subjects, measured, options.split, positive, out / "errors", options.worst)
+    if options.json:
+        models = [summary_of(one, positive) for one in measured]
+        differences = [
+            {"first": first, "second": second, "result": result} for first, second, result in pairs
+        ]
+        print_json({"tables": out, "models": models, "pairs": differences})
+        return 0
     print(summary_table(measured, positive))
     if pairs:
         print(f"\n{comparison_table(pairs)}")
@@ -70,4 +83,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap intervals (0)")
     parser.add_argument("--backend", default="auto", metavar="NAME", help="what runs the bundles (auto)")
     parser.add_argument("--precision", default="auto", metavar="NAME", help="of the models (auto)")
+    add_json(parser)
     return parser

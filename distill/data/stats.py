@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.heartbeat import counted
 from deploy.inference.normalize import Normalize
 from distill.data.splits import Reader
 
@@ -42,7 +43,7 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
     """
     moments: list[Moments] = []
     counts = np.zeros((len(reader), num_classes), np.int64)
-    for index in range(len(reader)):
+    for index in counted(range(len(reader))):
         sample = reader[index]
         moments.append(moments_of(sample.image[:, sample.valid].numpy()))
         counts[index] = np.bincount(sample.label[sample.labeled].numpy(), minlength=num_classes)

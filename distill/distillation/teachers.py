@@ -10,19 +10,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deploy.errors import UserError
-from deploy.heartbeat import working
+from deploy.heartbeat import counted, working
 from distill.data.sample import Batch, stack
 from distill.data.view import View
 from distill.distillation.teacher_cache import Layout, TeacherCache, filling_alone
 from distill.losses.distillation_loss import TeacherOutput, label_probability
 from distill.training.checkpoint import digest
 from distill.training.distributed import is_on_main_machine, main_alone, wait_for_all
-from distill.training.log import console, say
+from distill.training.log import say
 from distill.training.stage import Stage
 from distill.training.step_module import DistillationTeacher, normalized
 
@@ -176,9 +175,8 @@ def _fill(
     if not missing:
         return
     began = time.perf_counter()
-    shown = track(missing, "teacher", console=console, disable=not console.is_terminal, transient=True)
-    with nullcontext() if console.is_terminal else working("teacher: outputs of the fixed views", say):
-        for rows in shown:
+    with working("teacher: outputs of the fixed views", say):
+        for rows in counted(missing, len(missing)):
             cache.write(rows, ask(rows))
     count, seconds = sum(map(len, missing)), time.perf_counter() - began
     say(f"teacher: {count} views in {seconds:.0f} s, {cache.size / 1e6:.1f} MB in {cache.folder}")

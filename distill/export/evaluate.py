@@ -12,6 +12,7 @@ from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample as EvalSample
 from deploy.evaluation.receipt import Scorer
+from deploy.heartbeat import counted
 from deploy.tasks.task import Model
 from distill.data.sample import IGNORE
 from distill.data.splits import Reader
@@ -88,7 +89,7 @@ def evaluate(
     scorer = new_scorer(data)
     samples = eval_samples(reader, data, limit, rank, world)
     if accelerator is None or world == 1:
-        for sample in samples:
+        for sample in counted(samples, len(range(len(reader))[:limit])):
             _score(model, sample, scorer)
         return scorer
     for _ in range(-(-len(range(len(reader))[:limit]) // world)):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deploy.heartbeat import counted
 from deploy.tasks.grasp.geometry import ANGLE, HEIGHT, WIDTH
 from distill.data.grasp.sample import GraspSample
 from distill.data.sample import Sample
@@ -95,7 +96,7 @@ class Survey:
                 self._content_counter(),
             )
             thumbnails = Thumbnails()
-            for index in range(len(reader)):
+            for index in counted(range(len(reader))):
                 sample = reader[index]
                 pixels.update(sample)
                 thumbnails.update(sample.image.numpy())

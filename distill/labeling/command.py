@@ -14,7 +14,7 @@ from deploy.bundle.manifest import MANIFEST, Manifest
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.files.staging import staged
-from deploy.heartbeat import working
+from deploy.heartbeat import counted, working
 from deploy.inference.image_files import output_names
 from deploy.loading import load
 from deploy.tasks.registry import require_classes
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     models = [load(path, threads=options.threads, **engine_options(options)) for path, _ in bundles]
     with staged(options.out) as staging, working(f"labeling the images of {options.folder}"):
         predicted: list[tuple[Prediction, str]] = []
-        for image, stem in zip(images, stems, strict=True):
+        for image, stem in counted(list(zip(images, stems, strict=True))):
             try:
                 mask, prediction = predict_image(image, *_two(models), options.min_confidence)
             except UserError as error:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import UserError, warnings_as_lines
+from deploy.files.json_output import add_json, print_json
 
 DEFAULT_SIZE = 304
 MINIMA = {"size": 8, "channels": 1, "classes": 1}
@@ -41,7 +42,11 @@ def run(options: argparse.Namespace) -> int:
         from student.zoo import student_lines  # start-up time: torch
 
         size = (options.size, options.size)
-        print(*student_lines(options.names, options.channels, options.classes, size), sep="\n")
+        lines = student_lines(options.names, options.channels, options.classes, size)
+        if options.json:
+            print_json([_record(line) for line in list(lines)[1:]])
+        else:
+            print(*lines, sep="\n")
         return 0
     from distill.students import measured  # start-up time: torch
 
@@ -57,6 +62,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         measured.time_here(networks, target, options.precision, options.output)
     return 0
+
+
+def _record(line: str) -> dict[str, object]:
+    """A line of the list as JSON: with its numbers, or with the reason why there are none."""
+    name, *cells = line.split()
+    try:
+        parameters, macs = map(float, cells)
+    except ValueError:
+        return {"name": name, "reason": " ".join(cells)}
+    return {"name": name, "parameters M": parameters, "GMAC": macs}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PRESET",
         help="those among which this run would choose: PRESET [--field value …]; comes last",
     )
+    add_json(parser)
     return parser
 
 

@@ -21,15 +21,20 @@ from torch.utils.tensorboard import SummaryWriter
 from deploy.files.atomic import atomic_write
 from deploy.heartbeat import told, working
 from deploy.text import duration, shown_lines
+from deploy.verbosity import is_quiet
 
 console = Console(stderr=True)
+IMPORTANT = ("warning:", "error:")
+"""How lines begin that are printed at any level."""
 
 ESTIMATE_S = 600.0
 """How far back the estimate of the remaining time looks: a step of a large network may take a minute."""
 
 
 def say(line: str) -> None:
-    """Print a line to stderr as it is, above the progress bar if there is one."""
+    """Print a line to stderr as it is, above the progress bar if there is one; if quiet, only warnings."""
+    if is_quiet() and not line.startswith(IMPORTANT):
+        return
     console.print(shown_lines(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
     told()
 
@@ -80,7 +85,7 @@ class TrainLog:
         self._idle = ExitStack()
 
     def __enter__(self) -> "TrainLog":
-        if console.is_terminal:
+        if console.is_terminal and not is_quiet():
             self._progress.start()
         else:
             self._idle.enter_context(working(self._position, say))

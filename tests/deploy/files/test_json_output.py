@@ -1,0 +1,61 @@
+"""Commands that print a result print it as JSON with `--json`, and nothing else on stdout."""
+
+import json
+import sys
+
+import pytest
+
+from deploy.files.images import write_png
+from deploy.files.json_output import print_json, words_to_stderr
+from distill import cli
+from tests.deploy.tiny import make_bundle, make_image
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    make_bundle(tmp_path / "bundle")
+    write_png(tmp_path / "a.png", make_image())
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("info bundle", {"bundle", "manifest", "engines"}),
+        ("verify bundle", {"bundle", "passed", "checks"}),
+        ("predict bundle a.png", {"engine", "folder", "images", "failed", "done before", "seconds"}),
+        ("build bundle --precision fp32 --backend onnxruntime", {"bundle", "precision", "receipt"}),
+        ("measure bundle --seconds 0.01", {"rows", "machine"}),
+        ("lint bundle", None),
+        ("presets", {"quick", "folder"}),
+    ],
+)
+def test_commands(command, names, capsys):
+    assert cli.main([*command.split(), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert names is None or names <= set(found)
+
+
+@pytest.mark.usefixtures("place")
+def test_what_a_prediction_wrote(capsys):
+    cli.main(["predict", "bundle", "a.png", "--json"])
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert image["image"] == "a.png"
+    assert [name.rpartition("/")[2] for name in image["files"]] == ["a_mask.png", "a_overlay.png"]
+
+
+def test_words_go_to_stderr_only_if_asked(capsys):
+    for asked in (True, False):
+        with words_to_stderr(asked):
+            print("words")
+        print_json({"asked": asked})
+        printed = capsys.readouterr()
+        assert (printed.err == "words\n") == asked
+        assert json.loads(printed.out.removeprefix("words\n")) == {"asked": asked}
+    assert sys.stdout is not sys.stderr
+
+
+def test_there_is_no_nan_in_json():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_json({"x": float("nan")})
