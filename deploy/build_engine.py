@@ -63,14 +63,9 @@ def main(argv: Sequence[str], prog: str = "edgedistill build") -> int:
 
 
 def _build(command: BuildCommand) -> Receipt | None:
-    """Make and measure what is asked for. All checks that can fail early run before anything is made.
+    """Make and measure what is asked for; the receipt, None without labeled data.
 
-    Returns:
-        The receipt; None without labeled data.
-
-    Raises:
-        UserError: an error that the user can fix.
-        GateFailed: a hop over its budget.
+    All checks that can fail early run before anything is made.
     """
     bundle, precision = command.bundle.resolve(), command.precision
     manifest = read_manifest(bundle)
