@@ -99,7 +99,7 @@ class Presets(Directive):
 
 
 class Notebook(Directive):
-    """The cells of a notebook, without outputs: `.. notebook:: examples/folder_to_engine.ipynb`."""
+    """The cells of a notebook, without outputs: ```{notebook} examples/folder_to_engine.ipynb."""
 
     required_arguments = 1
 
@@ -111,8 +111,11 @@ class Notebook(Directive):
             source = "".join(cell["source"])
             if cell["cell_type"] == "code":
                 holder += nodes.literal_block(source, source, language="python")
-            else:
-                self.state.nested_parse(StringList(source.splitlines()), 0, holder)
+                continue
+            first, *rest = source.splitlines()
+            if first.startswith("#"):  # no sections inside a directive
+                holder += nodes.rubric(text=first.lstrip("# "))
+            self.state.nested_parse(StringList(rest if first.startswith("#") else [first, *rest]), 0, holder)
         return holder.children
 
 
