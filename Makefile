@@ -60,6 +60,7 @@ help:
 
 demo: $(TRAIN)
 	$(BIN)/python -m edgedistill run quick --resume $(ARGS)
+	@echo 'To type edgedistill: . $(BIN)/activate'
 
 test: $(DEV)
 	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --timeout 600 $(if $(CI),,-m 'not slow')

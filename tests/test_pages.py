@@ -17,7 +17,7 @@ TASKS = [DOCS / "tutorial.md", DOCS / "faq.md", *sorted(DOCS.glob("howto-*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TWO_SCREENS = 100
 """Lines."""
-COMMANDS = {name for name in re.findall(r"^  ([a-z-]+) ", USAGE, re.MULTILINE) if name != "run"}
+COMMANDS = {name for name in re.findall(r"^  ([a-z][a-z-]*) ", USAGE, re.MULTILINE) if name != "run"}
 IN_HELP = re.compile(r"--[a-z][\w-]+")
 
 

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from deploy.bundle.manifest import MODEL
+from deploy.errors import UserError
 from deploy.evaluation.receipt import HopReceipt, Receipt, require_passed
 from deploy.heartbeat import working
 from deploy.signals import Stopped
@@ -44,12 +46,17 @@ from distill.training.stage import Interrupted
 from distill.training.tracking import stop_tracker
 from student.zoo import count_macs, count_parameters
 
+OUT_OF_MEMORY = (
+    "the GPU's memory does not suffice; compute each batch in parts (--teacher-train.accumulate 4 "
+    "--student-train.accumulate 4), or take a smaller --augment.crop or batch, with another --out"
+)
+
 
 def run(config: RunConfig) -> Path:
     """Run the whole pipeline and return the path of the report.
 
     Raises:
-        UserError: a mistake in the configuration or the data.
+        UserError: a mistake in the configuration or the data, or the GPU's memory does not suffice.
         GateFailed: a hop over its budget, after everything has been written.
     """
     with named_losses(), in_use(config.out):
@@ -64,6 +71,8 @@ def run(config: RunConfig) -> Path:
         except Stopped as stopped:
             message = f"stopped by {stopped}; {config.out} keeps what was finished: continue with --resume"
             raise Interrupted(message, stopped.number) from None
+        except torch.OutOfMemoryError as error:
+            raise UserError(OUT_OF_MEMORY) from error
 
 
 def run_pipeline(context: RunContext) -> Path:
