@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from deploy.backends.engine import TENSORRT
+from deploy.backends.engine import TENSORRT, TENSORRT_MODELS
 from deploy.backends.gpu_options import GpuOptions
 from deploy.build.golden_check import compare_golden
 from deploy.build.locate import locate_in_engine
@@ -27,6 +27,7 @@ from deploy.build.steps import (
     verify_build,
 )
 from deploy.bundle.bundle_files import read_manifest, verify_files
+from deploy.bundle.manifest import MODEL
 from deploy.errors import GateFailed, UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Budget, Receipt
@@ -78,7 +79,7 @@ def _build(command: BuildCommand) -> Receipt | None:
     task = task_of(manifest)
     budget = command.int8.budget(task.int8_budget)
     data = _data(command, bundle, makes, task.truth)
-    _check_machine(backend, compiler)
+    _check_machine(bundle, backend, compiler)
     if makes or command.tensorrt.locate:
         _check_can_make(bundle, precision, makes)
     verify_files(bundle, manifest, REPLACED[precision] if makes else ())
@@ -207,9 +208,10 @@ def _data(command: BuildCommand, bundle: Path, makes: bool, truth: str) -> Path 
     return data
 
 
-def _check_machine(backend: str, compiler: "BuildOptions | None") -> None:
-    """Refuse a backend that is not installed or does not run on this machine or its GPU."""
+def _check_machine(bundle: Path, backend: str, compiler: "BuildOptions | None") -> None:
+    """Refuse a backend that is not installed or does not run on this machine, its GPU or its DLA."""
     if compiler:
+        _check_dla(bundle, compiler)
         from deploy.backends.tensorrt_gpu.builder import check_machine  # start-up time: only for TensorRT
 
         check_machine(compiler)
@@ -217,6 +219,21 @@ def _check_machine(backend: str, compiler: "BuildOptions | None") -> None:
         from deploy.backends.openvino_cpu import import_openvino  # optional dependency
 
         import_openvino()
+
+
+def _check_dla(bundle: Path, compiler: "BuildOptions") -> None:
+    """Refuse a build for a DLA alone of what the linter knows not to run there; without onnx TensorRT says so later."""
+    if compiler.dla_core is None or compiler.allow_gpu_fallback or find_spec("onnx") is None:
+        return
+    from deploy.lint.dla_alone import not_alone  # optional dependency: onnx
+
+    path = bundle / TENSORRT_MODELS[compiler.precision]
+    path = path if path.is_file() else bundle / MODEL  # the file of the precision is made later
+    if why := not_alone(path):
+        raise UserError(
+            f"--no-gpu-fallback: {why}; leave it out, and they run on the GPU."
+            f" All: edgedistill lint {path} --target dla"
+        )
 
 
 def _check_can_make(bundle: Path, precision: str, makes: bool) -> None:
@@ -246,6 +263,7 @@ def _compiler_options(command: BuildCommand, backend: str) -> "BuildOptions":
         version_compatible=flags.version_compatible,
         dla_core=flags.dla,
         allow_gpu_fallback=not flags.no_gpu_fallback,
+        dla_pools=flags.dla_pool_mib or "",
         optimization_level=flags.optimization_level,
         tf32=not flags.no_tf32,
         device=flags.device or 0,

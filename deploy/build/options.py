@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from deploy.backends.engine import CPU, TENSORRT
+from deploy.backends.engine import CPU, ORT_GPU, TENSORRT
 from deploy.build.made_files import MADE
 from deploy.errors import UserError
 from deploy.evaluation.receipt import INT8_BUDGET, Budget
@@ -90,6 +90,7 @@ class TensorRTFlags:
     dla: int | None
     """Core of the DLA."""
     no_gpu_fallback: bool
+    dla_pool_mib: str | None
     device: int | None
     """Number of the GPU."""
     cuda_graph: bool
@@ -109,6 +110,7 @@ class TensorRTFlags:
                 "--optimization-level": self.optimization_level,
                 "--dla": self.dla,
                 "--no-gpu-fallback": self.no_gpu_fallback,
+                "--dla-pool-mib": self.dla_pool_mib,
                 "--device": self.device,
                 "--cuda-graph": self.cuda_graph,
                 "--no-tf32": self.no_tf32,
@@ -139,6 +141,11 @@ def parse(argv: Sequence[str], prog: str) -> BuildCommand:
         UserError: a value out of range.
     """
     line = _parser(prog).parse_args(argv)
+    if line.backend in ORT_GPU:
+        raise UserError(
+            f"--backend {line.backend}: needs no build, it runs the bundle's ONNX files (--backend onnxruntime adds"
+            f" FP16 and INT8): edgedistill verify {line.bundle} --backend {line.backend}"
+        )
     return BuildCommand(
         bundle=line.bundle,
         backend=line.backend,
@@ -163,6 +170,7 @@ def parse(argv: Sequence[str], prog: str) -> BuildCommand:
             optimization_level=line.optimization_level,
             dla=line.dla,
             no_gpu_fallback=line.no_gpu_fallback,
+            dla_pool_mib=line.dla_pool_mib,
             device=line.device,
             cuda_graph=line.cuda_graph,
             no_tf32=line.no_tf32,
@@ -219,8 +227,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         default="auto",
-        choices=("auto", *CPU, *TENSORRT),
-        help="auto: TensorRT if it is installed and there is a GPU, else the fastest on this CPU",
+        choices=("auto", *CPU, *TENSORRT, *ORT_GPU),
+        help="auto: TensorRT if it is installed and there is a GPU, else the fastest on this CPU;"
+        f" {' and '.join(ORT_GPU)} run the bundle as it is, without a build",
     )
     parser.add_argument("--precision", default="int8", choices=tuple(MADE))
     parser.add_argument(
@@ -275,6 +284,7 @@ def _add_tensorrt(group: argparse._ArgumentGroup) -> None:
     add("--optimization-level", type=int, metavar="0..5", help="how thoroughly to search for kernels")
     add("--dla", type=int, metavar="CORE", help="run on this DLA core of a Jetson")
     add("--no-gpu-fallback", action="store_true", help="fail if the DLA cannot run every layer")
+    add("--dla-pool-mib", metavar="sram=1,local=1024,global=512", help="memory of the DLA, in powers of two")
     add("--no-tf32", action="store_true", help="fp32 in full, not in TF32 as GPUs from Ampere on compute it")
     add("--device", type=int, metavar="N", help="number of the GPU, from 0 (CUDA_VISIBLE_DEVICES hides some)")
     add("--cuda-graph", action="store_true", help="verify the engine as load(…, cuda_graph=True) runs it")

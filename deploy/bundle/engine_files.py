@@ -43,6 +43,19 @@ class LayerSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Convolutions and matrix products in neither INT8 nor FP8, by their names in the ONNX."""
     fp8_convolutions: int = 0
     """Convolutions that read FP8 activations and FP8 weights."""
+    dla: "DlaLayers | None" = None
+
+
+class DlaLayers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a Jetson's deep learning accelerator (DLA) runs of a network, by the builder."""
+
+    layers: int
+    """Layers that it takes."""
+    on_gpu: tuple[str, ...]
+    """Layers that it does not take, by operation and name in the ONNX."""
+    parts: int | None = None
+    """Parts of the engine on the DLA; each change between it and the GPU costs time. None: the builder did not say."""
+    gpu_parts: int | None = None
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

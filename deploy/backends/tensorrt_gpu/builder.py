@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from deploy.backends.engine import TENSORRT_MODELS
-from deploy.backends.tensorrt_gpu import cuda
+from deploy.backends.tensorrt_gpu import cuda, dla
 from deploy.backends.tensorrt_gpu.compatibility import full_name
 from deploy.backends.tensorrt_gpu.compile import Compiled, compile_network, name_of, write_timing_cache
 from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, Device
@@ -27,6 +27,7 @@ from deploy.backends.tensorrt_gpu.signs import look
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import (
     SUFFIX,
+    LayerSummary,
     Sidecar,
     engines_folder,
     read_engine,
@@ -107,6 +108,8 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     say(f"{path}: built in {compiled.seconds:.1f} s, {sidecar.bytes / 1e6:.1f} MB")
     if compiled.layers:
         say(table(compiled.layers))
+    if compiled.dla:
+        say(dla.words(compiled.dla))
     return Built(path, sidecar, False, log)
 
 
@@ -254,7 +257,7 @@ def _compile(
 
 def _worth_keeping(message: Message) -> bool:
     """Whether a message of a build is needed; of the others, which are verbose, the latest go into the log."""
-    return message.severity <= INFO or message.text.startswith(HEADING)
+    return message.severity <= INFO or message.text.startswith((HEADING, *dla.LISTED))
 
 
 def _write(bundle: Path, name: str, compiled: Compiled, sidecar: Sidecar, log: str) -> Sidecar:
@@ -262,7 +265,7 @@ def _write(bundle: Path, name: str, compiled: Compiled, sidecar: Sidecar, log: s
     sidecar = msgspec.structs.replace(
         sidecar,
         build_seconds=round(compiled.seconds, 3),
-        layers=summary(compiled.layers) if compiled.layers else None,
+        layers=_summary(compiled),
     )
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
     try:
@@ -273,6 +276,11 @@ def _write(bundle: Path, name: str, compiled: Compiled, sidecar: Sidecar, log: s
             with suppress(OSError):
                 path.with_suffix(suffix).unlink()
         raise
+
+
+def _summary(compiled: Compiled) -> LayerSummary | None:
+    found = compiled.layers and summary(compiled.layers)
+    return found and msgspec.structs.replace(found, dla=compiled.dla)
 
 
 def _write_log(path: Path, text: str) -> None:

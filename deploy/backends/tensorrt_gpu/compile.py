@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from deploy.backends.engine import OUTPUTS
-from deploy.backends.tensorrt_gpu import inspector
+from deploy.backends.tensorrt_gpu import dla, inspector
 from deploy.backends.tensorrt_gpu.errors import failure, not_quantized, refusal
 from deploy.backends.tensorrt_gpu.inspector import inspect_plan
 from deploy.backends.tensorrt_gpu.layer_report import HEADING, LayerReport, Work, operators, parse, summary
 from deploy.backends.tensorrt_gpu.log import Message, logger
 from deploy.backends.tensorrt_gpu.options import CURRENT, TURING, BuildOptions
 from deploy.backends.tensorrt_gpu.progress import Progress, monitor
+from deploy.bundle.engine_files import DlaLayers
 from deploy.errors import UserError, warn
 from deploy.files.atomic import atomic_write
 
@@ -32,6 +33,8 @@ class Compiled:
     timing_cache: bytes | None
     """New content of the file `BuildOptions.timing_cache`."""
     seconds: float
+    dla: DlaLayers | None = None
+    """What runs on the DLA, if the engine is for one."""
 
 
 def compile_network(
@@ -67,6 +70,7 @@ def compile_network(
     config = builder.create_builder_config()
     _configure(trt, builder, config, options, targets)
     _set_batch(builder, network, config, options.batch, source)
+    placed = dla.place(config, network, options, source)
     cache = _timing_cache(config, options.timing_cache)
     watcher = monitor(trt, progress, stop)  # the name keeps it alive: TensorRT holds no reference
     config.progress_monitor = watcher
@@ -74,16 +78,23 @@ def compile_network(
     if stop.is_set():
         raise KeyboardInterrupt
     if plan is None:
-        error = failure(messages, source, options.workspace_mb, title)
-        if TURING in targets:
-            _clear(trt)
-        raise error
+        raise _failed(trt, messages, source, options, targets)
     seconds = time.perf_counter() - start
     report = _read_layers(trt, memoryview(plan), messages, works, options)
     if error := not_quantized(report, source, targets, title, options.precision):
         raise error
     measured = bytes(config.get_timing_cache().serialize()) if cache else None
-    return Compiled(memoryview(plan), report, measured, seconds)
+    return Compiled(memoryview(plan), report, measured, seconds, placed and dla.counted(placed, messages))
+
+
+def _failed(
+    trt: Any, messages: Sequence[Message], source: Path, options: BuildOptions, targets: Sequence[str]
+) -> UserError:
+    """Why the builder returned no engine; the next build is not affected."""
+    error = failure(messages, source, options.workspace_mb, name_of(trt, options))
+    if TURING in targets:
+        _clear(trt)
+    return error
 
 
 def _read_layers(
@@ -219,7 +230,7 @@ def _configure(trt: Any, builder: Any, config: Any, options: BuildOptions, targe
     if options.version_compatible:
         config.set_flag(_offered(trt, "BuilderFlag", "VERSION_COMPATIBLE", options))
     if options.dla_core is not None:
-        _use_dla(trt, builder, config, options)
+        dla.use(trt, builder, config, options)
 
 
 def _offered(trt: Any, group: str, name: str, options: BuildOptions) -> Any:
@@ -230,19 +241,6 @@ def _offered(trt: Any, group: str, name: str, options: BuildOptions) -> Any:
             f"{name_of(trt, options)}: does not offer {group}.{name}; upgrade it or leave the option out"
         )
     return found
-
-
-def _use_dla(trt: Any, builder: Any, config: Any, options: BuildOptions) -> None:
-    cores = builder.num_DLA_cores
-    if options.dla_core not in range(cores):
-        here = f"cores 0 to {cores - 1}" if cores else "no DLA that this TensorRT can use"
-        raise UserError(
-            f"dla_core {options.dla_core}: this machine has {here}; leave it out to run on the GPU"
-        )
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = options.dla_core
-    if options.allow_gpu_fallback:
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
 def _timing_cache(config: Any, path: Path | None) -> Any:

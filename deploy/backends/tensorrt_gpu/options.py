@@ -1,5 +1,6 @@
 """Build options of an engine, and checks that TensorRT and this machine support them."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,9 @@ fp32 matrix products (which a folded pyramid needs), and disables both for the o
 
 FP8_FROM = 89
 """The first compute capability (Ada) with FP8, as in "sm89"."""
+
+POOLS = {"sram": "DLA_MANAGED_SRAM", "local": "DLA_LOCAL_DRAM", "global": "DLA_GLOBAL_DRAM"}
+"""Memory pools of a DLA, and their members of `MemoryPoolType`."""
 
 CURRENT = "current"
 """Target: the GPU of this machine."""
@@ -46,6 +50,8 @@ class BuildOptions:
     """`tensorrt` on a Jetson: run on this deep learning accelerator (DLA)."""
     allow_gpu_fallback: bool = True
     """With a DLA: layers that it cannot run go to the GPU instead of failing the build."""
+    dla_pools: str = ""
+    """With a DLA: MiB of its memory pools, such as "sram=1,local=1024,global=512"; "": TensorRT's defaults."""
     optimization_level: int | None = None
     """`tensorrt`: how long to search for fast kernels, 0..5; None: TensorRT's default, 3."""
     tf32: bool = True
@@ -73,6 +79,9 @@ class BuildOptions:
             self._check_rtx()
 
     def _check_full(self) -> None:
+        if self.dla_core is None and (self.dla_pools or not self.allow_gpu_fallback):
+            raise UserError("dla_pools and no GPU fallback: are for a DLA; give its core, or leave them out")
+        pools(self.dla_pools)
         if self.targets:
             raise UserError(
                 f"targets {', '.join(self.targets)}: tensorrt compiles for the GPU that it runs on;"
@@ -95,6 +104,7 @@ class BuildOptions:
             "hardware_compatible": (self.hardware_compatible, "name the GPUs by targets instead"),
             "version_compatible": (self.version_compatible, "build again with the version on the device"),
             "dla_core": (self.dla_core is not None, "DLAs need backend tensorrt"),
+            "dla_pools": (self.dla_pools, "DLAs need backend tensorrt"),
             "optimization_level": (self.optimization_level is not None, "it compiles alike at every level"),
         }
         for name, (given, why) in refused.items():
@@ -106,7 +116,28 @@ class BuildOptions:
         apart = ("backend", "precision", "batch", "targets", "timing_cache", "device")
         if self.precision != "fp32":
             apart = (*apart, "tf32")
+        if not self.dla_pools:
+            apart = (*apart, "dla_pools")
         return {name: value for name, value in asdict(self).items() if name not in apart}
+
+
+def pools(text: str) -> dict[str, int]:
+    """Bytes of the pools in a text such as "sram=1,local=1024,global=512", in MiB.
+
+    Raises:
+        UserError: an unknown pool, or a size that is no power of two from 4 KiB on.
+    """
+    found: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.strip().partition("=")
+        number = re.fullmatch(r"\d+(\.\d+)?", value)
+        size = float(value) * (1 << 20) if number else 0.0
+        if name not in POOLS or size < 4096 or size != int(size) or int(size).bit_count() != 1:
+            raise UserError(
+                f"dla_pools {part}: give MiB, powers of two, as in sram=1,local=1024,global=512 (the defaults)"
+            )
+        found[name] = int(size)
+    return found
 
 
 def resolve_targets(trt: Any, options: BuildOptions, has_gpu: bool) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ class Fake(SimpleNamespace):
         self.ILogger = type("ILogger", (Log,), {})
         self.IProgressMonitor, self.Builder, self.OnnxParser = Progress, self._builder, self._parser
         self.cores, self.batch, self.build, self.cache_fits = cores, batch, build or self._layers, cache_fits
+        self.not_on_dla: list[str] = []
+        """Layers after the convolution, by type, that a DLA refuses."""
         self.last = SimpleNamespace()
 
     def _builder(self, log):
@@ -55,12 +57,13 @@ class Fake(SimpleNamespace):
         conv = SimpleNamespace(
             type=SimpleNamespace(name="CONVOLUTION"), metadata="[ONNX Layer: /net/conv0/Conv]"
         )
+        layers = [conv, *(self._layer(kind) for kind in self.not_on_dla)]
         network = spec(
             self.real.INetworkDefinition,
-            num_layers=1,
+            num_layers=len(layers),
             num_inputs=1,
             num_outputs=2,
-            get_layer=lambda index: conv,
+            get_layer=layers.__getitem__,
             get_input=lambda index: image,
             get_output=outputs.__getitem__,
         )
@@ -73,6 +76,7 @@ class Fake(SimpleNamespace):
             create_timing_cache=lambda data: caches[0] if data else caches[1],
             set_timing_cache=lambda cache, ignore: self.cache_fits or cache is caches[1],
             get_timing_cache=lambda: config.set_timing_cache.call_args.args[0],
+            can_run_on_DLA=lambda layer: layer is conv,
         )
         profile = spec(self.real.IOptimizationProfile)
         builder = spec(
@@ -87,6 +91,11 @@ class Fake(SimpleNamespace):
             builder=builder, network=network, config=config, image=image, profile=profile
         )
         return builder
+
+    @staticmethod
+    def _layer(kind):
+        named = "" if kind == "SHUFFLE" else f"[ONNX Layer: node_{kind.lower()}]"
+        return SimpleNamespace(type=SimpleNamespace(name=kind), metadata=named, name=f"unnamed {kind}")
 
     def _parser(self, network, log):
         return spec(self.real.OnnxParser, parse=lambda model: True)

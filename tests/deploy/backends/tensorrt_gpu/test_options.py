@@ -62,6 +62,9 @@ def test_broken_or_old_package(monkeypatch):
             "version_compatible: tensorrt-rtx does not",
         ),
         ({"backend": "tensorrt-rtx", "dla_core": 0}, "DLAs need backend tensorrt"),
+        ({"backend": "tensorrt-rtx", "dla_pools": "sram=1"}, "DLAs need backend tensorrt"),
+        ({"dla_pools": "sram=1"}, "are for a DLA; give its core"),
+        ({"allow_gpu_fallback": False}, "are for a DLA; give its core"),
         ({"backend": "tensorrt-rtx", "optimization_level": 0}, "it compiles alike at every level"),
     ],
 )
