@@ -70,10 +70,22 @@ def main(argv: Sequence[str]) -> int:
         UserError: an error that the user can fix; see `errors.exit_with_one_line`.
     """
     argv = take_options(argv)
+    if list(argv[-1:]) == ["--version"]:
+        print(f"edgedistill {_version()}")
+        return 0
     if argv and argv[0] in OWN_PARSERS:
         return _own_parser(argv[0])(argv[1:])
     arguments = _parser().parse_args(argv)
     return arguments.command(arguments)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # start-up time
+
+    try:
+        return version("edgedistill")
+    except PackageNotFoundError:
+        return "(not installed, used from a folder)"
 
 
 def _own_parser(command: str) -> Callable[[Sequence[str]], int]:

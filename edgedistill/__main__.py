@@ -24,7 +24,7 @@ def entry() -> NoReturn:
 
 def main(argv: Sequence[str]) -> int:
     """Run `edgedistill argv…` and return its exit code."""
-    if list(argv) in (["--version"], ["-V"], ["version"]):
+    if list(argv) in (["-V"], ["version"]) or list(argv[-1:]) == ["--version"]:
         print(f"edgedistill {__version__}")
         return 0
     import_neighbors()

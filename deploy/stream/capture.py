@@ -3,15 +3,17 @@
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
 
-from deploy.errors import UserError
+from deploy.errors import UserError, warn
 
 TIMEOUT_MS = 5000
 """How long opening a network stream, and each read of it, may take."""
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each attempt to connect again to a network stream that was lost."""
 SPARE = 1
 """Frames by which the number in a file's header may be too large without a warning: some containers round it."""
 
@@ -35,7 +37,7 @@ class Truncated(RuntimeWarning):
 
 
 def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame, None, None]:
-    """Decode frames until the end.
+    """Decode frames until the end. A network stream that is lost is connected to again, with a warning.
 
     Args:
         target: path, URL or number of a camera, as OpenCV takes it.
@@ -58,6 +60,11 @@ def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame, N
         index = 0
         while True:
             read, image = capture.read()
+            if not read and live and index and _is_url(target):
+                capture.release()
+                warn(f"{name}: lost after {index} frames; connecting again")
+                capture, image = _connected_again(cv2, target)
+                read = image is not None
             if not read:
                 break
             seconds = monotonic() - start if live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -92,10 +99,27 @@ def import_opencv() -> Any:
     return cv2
 
 
+def _is_url(target: str | int) -> bool:
+    return isinstance(target, str) and "://" in target
+
+
+def _connected_again(cv2: Any, target: str | int) -> tuple[Any, np.ndarray | None]:
+    """A capture of the target and its first frame; None for the frame if no attempt succeeds."""
+    capture = None
+    for seconds in WAITS:
+        sleep(seconds)
+        capture = _open(cv2, target)
+        read, image = capture.read() if capture.isOpened() else (False, None)
+        if read:
+            return capture, image
+        capture.release()
+    return capture, None
+
+
 def _open(cv2: Any, target: str | int) -> Any:
     """A `VideoCapture` of the target, opened or not."""
     limits: list[int] = []
-    if isinstance(target, str) and "://" in target:
+    if _is_url(target):
         names = ("CAP_PROP_OPEN_TIMEOUT_MSEC", "CAP_PROP_READ_TIMEOUT_MSEC")
         limits = [value for name in names for value in (getattr(cv2, name), TIMEOUT_MS)]
     log = getattr(cv2.utils, "logging", cv2)  # in OpenCV 4 its functions are cv2's
@@ -110,6 +134,6 @@ def _open(cv2: Any, target: str | int) -> Any:
 def _remedy(target: str | int) -> str:
     if isinstance(target, int):
         return f"is camera {target} connected, and free?"
-    if "://" in target:
+    if _is_url(target):
         return "check address, password and network"
     return "is it a video, and complete?"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgedistill
+from deploy.cli import main as device
 from deploy.errors import UserError
 from edgedistill.__main__ import main
 from tests.conftest import ROOT, run_python
@@ -51,8 +52,17 @@ def test_a_bundle_is_loaded_and_predicts(tmp_path: Path):
 
 
 def test_version_and_help(capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"edgedistill {edgedistill.__version__}\n"
+    for words in (
+        ["--version"],
+        ["-V"],
+        ["version"],
+        ["predict", "--version"],
+        ["run", "quick", "--version"],
+    ):
+        assert main(words) == 0
+        assert capsys.readouterr().out == f"edgedistill {edgedistill.__version__}\n"
+    assert device(["predict", "--version"]) == 0  # python -m deploy
+    assert capsys.readouterr().out.startswith("edgedistill ")
     assert main(["--help"]) == 0
     assert "edgedistill --version" in capsys.readouterr().out
 

@@ -102,3 +102,55 @@ def test_closing_releases_the_camera(camera):
     assert not camera.released
     frames.close()
     assert camera.released
+
+
+class Network:
+    """A stream that is lost after two frames, cannot be reached once, and is there again; later it stays lost."""
+
+    def __init__(self, opened):
+        self.plan = {0: 2, 1: -1, 2: 1}.get(opened, -1)
+        self.released = False
+
+    def isOpened(self):
+        return self.plan >= 0
+
+    def get(self, _):
+        return -1.0
+
+    def read(self):
+        self.plan -= 1
+        return self.plan >= 0, np.zeros((4, 4, 3), np.uint8)
+
+    def release(self):
+        self.released = True
+
+
+def test_a_lost_network_stream_is_connected_to_again(monkeypatch):
+    opened, waited = [], []
+
+    def connect(*_):
+        opened.append(Network(len(opened)))
+        return opened[-1]
+
+    monkeypatch.setattr(capture, "_open", connect)
+    monkeypatch.setattr(capture, "sleep", waited.append)
+    frames = video_frames("rtsp://camera/1", "rtsp://camera/1", live=True)
+    assert [next(frames).index for _ in range(2)] == [0, 1]
+    with pytest.warns(RuntimeWarning, match="rtsp://camera/1: lost after 2 frames; connecting again"):
+        assert next(frames).index == 2
+    assert waited == [0.5, 1.0]
+    with (
+        pytest.warns(RuntimeWarning, match="lost after 3 frames"),
+        pytest.raises(Truncated, match="sends no more frames, after 3"),
+    ):
+        next(frames)
+    assert waited[2:] == list(capture.WAITS)
+    assert all(one.released for one in opened)
+
+
+def test_a_stream_that_never_sent_a_frame_is_not_tried_again(monkeypatch):
+    network = Network(2)
+    network.plan = 0
+    monkeypatch.setattr(capture, "_open", lambda *_: network)
+    with pytest.raises(Truncated, match="sends no more frames, after 0"):
+        next(video_frames("rtsp://camera/1", "rtsp://camera/1", live=True))
