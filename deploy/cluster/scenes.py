@@ -20,10 +20,11 @@ from deploy.raster.predict import Options
 
 LABELS, PROBABILITIES = "labels", "probabilities"
 _PLAN = "plan.json"
-_MOST_ROWS, _LEAST_ROWS = 16, 4
+_MOST_ROWS, _ENOUGH_ROWS, _LEAST_ROWS = 16, 8, 4
 """Rows of tiles in a chunk. Each chunk runs one row more: few rows cost more, many leave workers idle at the end."""
-_CHUNKS_EACH = 3
-"""Chunks for each thread of the cluster, if the rasters are large enough."""
+_CHUNKS_EACH = (3, 2, 1)
+"""Chunks for each thread of the cluster: the more, the less a lost or slow worker costs. The first number counts by
+which chunks have enough rows."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def stamp_of(fingerprint: object) -> str:
 def rows_for(scenes: Sequence[Scene], threads: int) -> int:
     """Rows of tiles in a chunk, so that a cluster of so many threads is busy to the end."""
     pieces = sum(one.grid.count for one in scenes)
-    return min(_MOST_ROWS, max(_LEAST_ROWS, pieces // (_CHUNKS_EACH * threads)))
+    choices = [-(-pieces // (each * threads)) for each in _CHUNKS_EACH]
+    rows = next((one for one in choices if one >= _ENOUGH_ROWS), choices[-1])
+    return min(_MOST_ROWS, max(_LEAST_ROWS, rows))
 
 
 def prepared(scene: Scene, rows: int) -> tuple[Scene, bool]:

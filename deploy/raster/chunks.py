@@ -112,7 +112,7 @@ def predict_chunk(
     options: Options,
     summary: Summary | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Predict a chunk.
+    """Predict a chunk, in the caller's thread: Dask runs as many chunks at a time as there are cores.
 
     Args:
         model: a segmentation model.
@@ -136,7 +136,7 @@ def predict_chunk(
         if options.probabilities
         else None
     )
-    with closing(finished(model, source, grid, options, range(*chunk), summary)) as pieces:
+    with closing(finished(model, source, grid, options, range(*chunk), summary, concurrent=False)) as pieces:
         for end, found, probabilities in pieces:
             rows = slice(end.piece.top - where.top, end.piece.bottom - where.top)
             labels[rows] = found

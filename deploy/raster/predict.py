@@ -165,6 +165,7 @@ def finished(
     options: Options,
     pieces: range,
     summary: Summary | None = None,
+    concurrent: bool = True,
 ) -> Generator[Finished, None, None]:
     """Predict pieces of a raster; close the generator when done.
 
@@ -178,8 +179,9 @@ def finished(
         options: how to process the raster.
         pieces: indices of the pieces.
         summary: counts the tiles that are run.
+        concurrent: read, run and blend in threads of their own; False: all in the caller's.
     """
-    with closing(blended(model, source, grid, options, pieces, summary)) as rows:
+    with closing(blended(model, source, grid, options, pieces, summary, concurrent)) as rows:
         for end, piece in rows:
             if piece is None:
                 continue
@@ -194,6 +196,7 @@ def blended(
     options: Options,
     pieces: range,
     summary: Summary | None = None,
+    concurrent: bool = True,
 ) -> Generator[tuple[RowEnd, Blended | None], None, None]:
     """Predict and blend pieces; close the generator when done.
 
@@ -201,8 +204,12 @@ def blended(
         The end of each row of tiles, and the piece that it finishes; see `deploy.raster.blending.blend`.
     """
     reading = Reading(source, model.input, grid, options.batch, options.min_valid)
-    read = ahead(reading.batches(pieces.start, pieces.stop), _READ_AHEAD)
-    scored = ahead(_scores(model, read, summary or Summary()), _SCORED_AHEAD)
+    read = reading.batches(pieces.start, pieces.stop)
+    if concurrent:
+        read = ahead(read, _READ_AHEAD)
+    scored = _scores(model, read, summary or Summary())
+    if concurrent:
+        scored = ahead(scored, _SCORED_AHEAD)
     with closing(scored):
         yield from blend(scored, grid, len(model.classes))
 

@@ -62,3 +62,14 @@ def test_chunks_are_about_equal_and_cost_a_row_of_tiles_each():
     summary = Summary()
     predict_chunk(model, source, grid, chunks[1], options, summary)
     assert summary.run == (5 + 1) * len(grid.blocks[0].tiles)
+
+
+def test_a_chunk_takes_no_thread_but_the_callers(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("Dask gives each task one thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    model, source, options = conv_model(), ArraySource(sar(700, 100)), Options()
+    grid = plan(model, source, options)
+    labels, _ = predict_chunk(model, source, grid, chunks_of(grid, 6)[0], options)
+    assert labels.shape[1] == 100

@@ -12,6 +12,7 @@ from deploy.bundle.manifest import INT8, INT8_CPU
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import CalibrationImages, read_info, read_labeled
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
+from deploy.files.images import write_png
 from distill.config import DataConfig
 from distill.export.to_onnx import input_spec
 from distill.export_config import Int8Config
@@ -21,6 +22,7 @@ from distill.quantization import post_training as int8
 from distill.quantization.post_training import Outcome, write_device_data
 from distill.run import parse
 from distill.tasks.registry import open_splits
+from tests.deploy.files.tiff_files import write_tiff
 from tests.distill.tiny import RUN, prepared_data
 
 
@@ -52,6 +54,34 @@ class TestDeviceData:
         )
         assert len(list((folder / "test" / "images").iterdir())) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+    def test_what_is_interrupted_leaves_a_folder_that_the_next_call_replaces(
+        self, splits, tmp_path, monkeypatch
+    ):
+        config = Int8Config(calibration_images=8, val_images=1, test_images=1)
+        folder = write_device_data(prepared_data(splits), config, tmp_path)
+        before = (folder / "data.json").read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(int8, "write_info", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                write_device_data(prepared_data(splits), config, tmp_path)
+        assert (folder / "data.json").read_bytes() == before
+        write_device_data(prepared_data(splits), config, tmp_path)
+
+    @pytest.mark.parametrize("shape", [(24, 24, 30), (1, 1, 2), (1, 16, 3), (4, 4, 4)])
+    def test_images_of_any_shape_are_read_back_as_they_were(self, tmp_path, shape):
+        pixels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        mask = np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape[:2]) % 2
+        for split in ("train", "val"):
+            for index in range(2):
+                write_tiff(tmp_path / "in" / split / "images" / f"{index}.tif", pixels + index)
+                write_png(tmp_path / "in" / split / "masks" / f"{index}.png", mask)
+        config = DataConfig("folder", root=tmp_path / "in", foreground=1, allow_absent_classes=True)
+        data = prepared_data(open_splits(config, seed=0))
+        folder = write_device_data(data, Int8Config(calibration_images=8, val_images=2), tmp_path)
+        for index, (_, image, label, _) in enumerate(read_labeled(folder / "val", 2)):
+            np.testing.assert_array_equal(image, pixels + index)
+            np.testing.assert_array_equal(label, mask)
 
     def test_never_deletes_files_that_no_run_wrote(self, splits, tmp_path):
         (tmp_path / "data").mkdir()
