@@ -32,7 +32,7 @@ from benchmarks.raster import make_raster
 from benchmarks.raster_network import make_bundle
 from deploy import cli
 from deploy.bundle.bundle_files import read_manifest
-from deploy.cluster.connect import import_distributed
+from deploy.cluster.connect import LOCAL, import_distributed
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.files.images import write_png
@@ -132,7 +132,7 @@ def _make_inputs(folder: Path, bundle: Path, options: argparse.Namespace) -> dic
 
 
 class Cluster(NamedTuple):
-    """Workers of one thread each."""
+    """Workers of one thread each, with the settings that `predict-many --workers` gives them."""
 
     address: str
     cpu_seconds: Callable[[], float]
@@ -141,8 +141,11 @@ class Cluster(NamedTuple):
 
 @contextlib.contextmanager
 def _cluster(workers: int) -> Iterator[Cluster]:
+    from dask import config  # optional dependency, as distributed is
+
     distributed = import_distributed()
     with (
+        config.set(LOCAL),
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -80,7 +80,7 @@ def _local(distributed: Any, workers: int) -> Iterator[Any]:
     sys.path.insert(0, str(PACKAGE.parent))
     try:
         with (
-            config.set(_NO_PAGES),
+            config.set(LOCAL),
             distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -96,8 +96,14 @@ def _local(distributed: Any, workers: int) -> Iterator[Any]:
         sys.path.remove(str(PACKAGE.parent))
 
 
-_NO_PAGES = {f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")}
-"""Dask's web pages are not encrypted."""
+LOCAL = {
+    **{f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")},
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+"""Settings of Dask for processes of this machine. Its web pages are not encrypted, so there are none; what it samples
+for them, up to a hundred times a second, costs each process some percent of a core."""
 
 
 def _wait_for_worker(client: Any, scheduler: str, seconds: float) -> None:
