@@ -23,7 +23,7 @@ from distill.run_folder import RESTART
 from distill.training.distributed import by_main, shared
 from distill.training.log import say
 from student.zoo import count_parameters
-from teacher.imagenet import where_found
+from teacher.external.places import pretrained_line
 
 SCHEDULE = "schedule.json"
 """What was reduced to fit `--max-minutes`, in the run's folder: a resumed run takes the same steps."""
@@ -107,7 +107,7 @@ def summary_lines(context: RunContext, trainings: Sequence[PlannedTraining] | No
     yield f"device    {_device(accelerator.device)}, {ARITHMETIC[accelerator.mixed_precision]}"
     student, from_teacher = new_network(config, config.student, splits, context.task), 0.0
     if config.ready_made:
-        yield f"teacher   {ready_teacher(config, splits).source}; used as it is"
+        yield f"teacher   {ready_teacher(config, splits).source}; {_ready_origin(config.teacher)}used as it is"
     elif not config.no_teacher:
         teacher = new_network(config, config.teacher, splits, context.task)
         yield f"teacher   {_network(config.teacher, teacher)}"
@@ -141,8 +141,12 @@ def _origin(model: ModelConfig, from_teacher: float) -> str:
         return f"weights of {model.weights}"
     if not model.pretrained:
         return "new weights"
-    source = where_found(model.arch.partition("/")[2])
-    return f"ImageNet weights ({source or 'downloaded'})"
+    return pretrained_line(model.arch)
+
+
+def _ready_origin(model: ModelConfig) -> str:
+    published = model.bundle is None and model.weights is None
+    return f"{pretrained_line(model.arch)}, " if published else ""
 
 
 def _device(device: torch.device) -> str:

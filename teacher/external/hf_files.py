@@ -116,6 +116,19 @@ def require_weights(name: str, place: Place) -> Place:
     return Place(place.name, False)
 
 
+def hf_place(name: str) -> str | None:
+    """Where the weights of a network lie on this machine; None if they would be downloaded.
+
+    Raises:
+        UserError: as `locate`.
+    """
+    place = locate(name)
+    if Path(place.name).is_dir():
+        return place.name
+    path = cached_file(place.name, WEIGHTS)
+    return None if path is None else str(path)
+
+
 def quiet_transformers(what: str) -> Any:
     """The package transformers without its progress bars and remarks.
 

@@ -9,11 +9,14 @@ from deploy.errors import UserError
 from teacher.external.origin import require
 from teacher.fitting import fitted
 from teacher.hub import cached_file, why_unreachable
-from teacher.imagenet import where_found
+from teacher.imagenet import imagenet_state, where_found
 from teacher.pspnet import Output
+from teacher.weights import backbone_name, load_backbone_state
 
 TIMM = "tu-"
 """How names of encoders begin that are those of timm."""
+SMP_FILES = ("config.json", "model.safetensors")
+"""Files of an encoder's repository, all of which are asked for."""
 
 
 class SmpNetwork(nn.Module):
@@ -63,8 +66,9 @@ def _build(name: str, in_channels: int, num_outputs: int, pretrained: bool) -> A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it recommends other spellings
-            weights = "imagenet" if pretrained else None
-            return smp.create_model(
+            # those of timm's are loaded below: it asks the hub for half a minute even for what lies here
+            weights = "imagenet" if pretrained and not encoder.startswith(TIMM) else None
+            network = smp.create_model(
                 architecture, encoder, encoder_weights=weights, in_channels=in_channels, classes=num_outputs
             )
     except Exception as error:  # KeyError for a name, and whatever constructors and fetchers raise
@@ -72,6 +76,31 @@ def _build(name: str, in_channels: int, num_outputs: int, pretrained: bool) -> A
         raise UserError(
             f"smp/{name}: cannot be built ({reason[:200]}); see smp.encoders.get_encoder_names()"
         ) from error
+    if pretrained and encoder.startswith(TIMM):
+        _load_timm(network.encoder.model, encoder.removeprefix(TIMM), in_channels)
+    return network
+
+
+def _load_timm(backbone: nn.Module, name: str, in_channels: int) -> None:
+    """Load timm's ImageNet weights into an encoder, which may lack the last stages."""
+    wanted = backbone.state_dict()
+    state = {key: value for key, value in imagenet_state(name).items() if backbone_name(key, wanted)}
+    load_backbone_state(backbone, state, in_channels, f"ImageNet weights of {name!r}")
+
+
+def smp_place(name: str) -> str | None:
+    """Where the ImageNet weights of an encoder lie on this machine; None if they would be downloaded.
+
+    Args:
+        name: `<Architecture>/<encoder>`.
+    """
+    encoder = name.partition("/")[2]
+    if encoder.startswith(TIMM):
+        return where_found(encoder.removeprefix(TIMM))
+    smp = require("segmentation_models_pytorch", "smp", f"smp/{name}")
+    settings = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {}).get("imagenet")
+    path = settings and cached_file("{repo_id}@{revision}".format(**settings), SMP_FILES[1:])
+    return str(path) if path else None
 
 
 def _require_weights(smp: Any, encoder: str) -> None:
@@ -81,7 +110,7 @@ def _require_weights(smp: Any, encoder: str) -> None:
         repository, found = encoder, where_found(encoder.removeprefix(TIMM)) is not None
     elif "imagenet" in settings:
         repository = "{repo_id}@{revision}".format(**settings["imagenet"])
-        found = cached_file(repository, ("model.safetensors",)) is not None
+        found = all(cached_file(repository, (file,)) is not None for file in SMP_FILES)
     else:
         choices = ", ".join(settings) or "none"
         raise UserError(

@@ -76,6 +76,17 @@ def torchvision_origin(name: str) -> Origin:
     return Origin(f"torchvision's {weights}", tuple(weights.meta["categories"]), mean, std)
 
 
+def torchvision_place(name: str) -> str | None:
+    """Where torchvision's weights of a network lie on this machine; None if they would be downloaded.
+
+    Raises:
+        UserError: torchvision has no such network.
+    """
+    _check_name(name)
+    path = downloaded_file(_models().get_model_weights(name).DEFAULT.url)
+    return None if path is None else str(path)
+
+
 def _build(name: str, num_outputs: int) -> Any:
     _check_name(name)
     options = {} if name.startswith("lraspp") else {"aux_loss": True}
