@@ -22,6 +22,12 @@ MARKS: Mapping[Project, tuple[str, ...]] = {
 }
 """Tensors by whose names the files of a project are recognized."""
 
+OTHERS = {
+    "segmentation_head.0.weight": "segmentation_models_pytorch",
+    "aux_classifier.4.weight": "torchvision",
+}
+"""The same for packages, whose files `teacher.external.package_files` reads."""
+
 Rules = Sequence[tuple[str, str]]
 """The beginning of a tensor's name as a regular expression, and its replacement. The first that matches holds."""
 
@@ -80,6 +86,11 @@ class Published:
 def project_of(names: Collection[str]) -> Project | None:
     """The project whose PSPNet has tensors of these names, without a prefix `module.`; None if it is neither."""
     return next((project for project, marks in MARKS.items() if all(m in names for m in marks)), None)
+
+
+def other_package(names: Collection[str]) -> str | None:
+    """The package whose whole network has tensors of these names, which differ from those here; None if none has."""
+    return next((package for mark, package in OTHERS.items() if mark in names), None)
 
 
 def read_published(state: Mapping[str, Tensor], source: str) -> Published:

@@ -11,7 +11,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from deploy.errors import UserError
-from teacher.published import project_of
+from teacher.published import other_package, project_of
 
 CLASSIFIERS = (
     *("fc.", "classifier.", "head.", "head_dist.", "conv_head.", "norm_head.", "bn2.", "norm.", "fc_norm."),
@@ -103,7 +103,7 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
             tensors that are missing, unexpected or of another shape. Or it is a published network to be converted.
     """
     state = read_state(path)
-    if project := project_of(state):
+    if project := project_of(state) or other_package(state):
         raise UserError(
             f"{path}: is a network of {project}, whose tensors have other names; convert it first:"
             f" edgedistill convert {path} {path.stem}.safetensors"

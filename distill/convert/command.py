@@ -1,9 +1,10 @@
-"""Make a checkpoint of a published PSPNet: `edgedistill convert FILE OUT.safetensors [--classes classes.json]`."""
+"""Make a checkpoint of a published network: `edgedistill convert FILE OUT.safetensors [--classes classes.json]`."""
 
 import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from deploy.errors import UserError
 from distill.config import ModelConfig
@@ -12,6 +13,7 @@ from distill.data.datasets.pairs import RGB_CHANNELS
 from distill.training.checkpoint import Meta, pack, save_checkpoint
 from distill.training.checkpoint_metadata import recorded_options
 from student.zoo import build_network
+from teacher.external.package_files import PackagedNetwork, package_of, read_packaged, smp_source
 from teacher.mmseg_config import Described, described
 from teacher.published import Project, Published, load_published, read_published
 from teacher.weights import read_file, tensors_of
@@ -35,27 +37,70 @@ def main(argv: Sequence[str]) -> int:
     source, target = options.source, options.target
     if target.suffix != ".safetensors" or target.resolve() == source.resolve():
         raise UserError(f"{target}: give the file to write another name, with the ending .safetensors")
+    source, arch = smp_source(source)
     content, name = read_file(source), str(source)
-    published, says = read_published(tensors_of(content, source), name), described(content, name)
+    state = tensors_of(content, source)
+    if package_of(state) is not None:
+        convert_packaged(read_packaged(state, options.arch or arch, name), options, source)
+        return 0
+    if options.arch:
+        raise UserError(
+            f"--arch {options.arch}: is for files of torchvision and SMP; leave it out for {source}"
+        )
+    published, says = read_published(state, name), described(content, name)
     model, origins = _model(published, options, says)
-    mean, std = _normalization(options, says)
-    classes = _classes(options.classes, says, published.outputs, source)
+    mean, std = normalization(options, says)
+    classes = class_names(options.classes, says, published.outputs, source)
     network = build_network(
         num_outputs=len(classes), in_channels=3, aux=published.aux, **recorded_options(model)
     )
     count = load_published(network, published, name)
-    meta: Meta = {
-        "model": recorded_options(model) | {"aux": published.aux},
+    options_of = recorded_options(model) | {"aux": published.aux}
+    meta = metadata(options_of, classes, mean, std, f"{published.project}: {source.name}")
+    save_checkpoint(target, pack("model", network.state_dict()), meta)
+    _report(published, model, origins, count, meta, target)
+    return 0
+
+
+def metadata(
+    model: dict[str, Any], classes: Sequence[str], mean: Sequence[float], std: Sequence[float], origin: str
+) -> Meta:
+    """The description of a converted network in its checkpoint."""
+    return {
+        "model": model,
         "channels": list(RGB_CHANNELS),
         "classes": list(classes),
         "mean": list(mean),
         "std": list(std),
         "normalize": "set",
-        "converted_from": f"{published.project}: {source.name}",
+        "converted_from": origin,
     }
-    save_checkpoint(target, pack("model", network.state_dict()), meta)
-    _report(published, model, origins, count, meta, target)
-    return 0
+
+
+def convert_packaged(found: PackagedNetwork, options: argparse.Namespace, source: Path) -> None:
+    """Write the checkpoint of a network of torchvision or SMP.
+
+    Raises:
+        UserError: its classes or its normalization are neither known nor given.
+    """
+    if found.mean is None and not (options.mean and options.std):
+        raise UserError(
+            f"{source}: nothing says how images of {found.arch} are normalized; give --mean and --std of R, G and B"
+        )
+    says = Described(found.classes, None, None, None, found.mean, found.std)
+    mean, std = normalization(options, says)
+    classes = class_names(options.classes, says, found.outputs, source)
+    model = recorded_options(ModelConfig(found.arch)) | {"aux": found.aux}
+    meta = metadata(model, classes, mean, std, f"{found.package}: {source.name}")
+    save_checkpoint(options.target, pack("model", found.network.state_dict()), meta)
+    dropped = f", {found.left_out} of a head for whole images left out" if found.left_out else ""
+    print(
+        f"{found.package}: {found.arch}, {found.outputs} classes, {found.count} tensors, none left over or missing"
+        f"{dropped}"
+    )
+    origin = "given" if options.mean or options.std else f"usual for {found.package}"
+    _report_images(meta, origin)
+    print(f"{options.target}: use it with --teacher.arch {found.arch} --teacher.weights {options.target}")
 
 
 def _model(
@@ -80,9 +125,10 @@ def _usual(project: Project) -> str:
     return f"usual for {project}"
 
 
-def _normalization(
+def normalization(
     options: argparse.Namespace, says: Described
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of R, G and B: as given, or else as the file or its project says."""
     mean, std = (tuple(options.mean or says.mean or MEAN), tuple(options.std or says.std or STD))
     finite = all(math.isfinite(value) for value in (*mean, *std))
     if len(mean) != len(RGB_CHANNELS) or len(std) != len(RGB_CHANNELS) or not finite or min(std) <= 0:
@@ -92,7 +138,7 @@ def _normalization(
     return mean, std
 
 
-def _classes(given: str | None, says: Described, outputs: int, source: Path) -> tuple[str, ...]:
+def class_names(given: str | None, says: Described, outputs: int, source: Path) -> tuple[str, ...]:
     """The names of the classes: as given, or else those in the file."""
     if given is None:
         names = says.classes
@@ -123,11 +169,14 @@ def _report(
     )
     for name, origin in origins.items():
         print(f"  {name} {getattr(model, name)} ({origin})")
-    print(
-        f"  mean {_listed(meta['mean'])}, std {_listed(meta['std'])} of {' '.join(meta['channels'])} in 0..255"
-    )
-    print(f"  classes {', '.join(meta['classes'])}")
+    _report_images(meta)
     print(f"{target}: use it with {' '.join(_flags(model))} --teacher.weights {target}")
+
+
+def _report_images(meta: Meta, origin: str = "") -> None:
+    numbers = f"mean {_listed(meta['mean'])}, std {_listed(meta['std'])}"
+    print(f"  {numbers} of {' '.join(meta['channels'])} in 0..255{f' ({origin})' if origin else ''}")
+    print(f"  classes {', '.join(meta['classes'])}")
 
 
 def _flags(model: ModelConfig) -> list[str]:
@@ -144,14 +193,23 @@ def _listed(values: Sequence[float]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgedistill convert",
-        description="Make a checkpoint for --teacher.weights of a PSPNet that semseg or MMSegmentation has published.",
+        description="Make a checkpoint for --teacher.weights of a PSPNet that semseg or MMSegmentation has published,"
+        " or of a network of torchvision or segmentation_models_pytorch.",
     )
     parser.add_argument(
-        "source", type=Path, metavar="FILE", help="their file (.pth); nothing in it is executed"
+        "source",
+        type=Path,
+        metavar="FILE",
+        help="their file (.pth, .safetensors), or a folder of SMP's save_pretrained; nothing in it is executed",
     )
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write (.safetensors)")
     parser.add_argument(
         "--classes", metavar="NAMES", help="a classes.json, or names separated by commas (those in the file)"
+    )
+    parser.add_argument(
+        "--arch",
+        metavar="NAME",
+        help="of a file of SMP: smp/<Architecture>/<encoder>; torchvision's is found",
     )
     parser.add_argument("--output-stride", type=int, choices=(8, 16, 32), help="of the backbone (8)")
     boolean = argparse.BooleanOptionalAction
