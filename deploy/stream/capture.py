@@ -14,6 +14,8 @@ TIMEOUT_MS = 5000
 """How long opening a network stream, and each read of it, may take."""
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each attempt to connect again to a network stream that was lost."""
+PAUSE = 0.5
+"""Longest time in which a waiting source cannot be stopped."""
 SPARE = 1
 """Frames by which the number in a file's header may be too large without a warning: some containers round it."""
 
@@ -36,7 +38,7 @@ class Truncated(RuntimeWarning):
     """A source has ended before it should."""
 
 
-def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame, None, None]:
+def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame | None, None, None]:
     """Decode frames until the end. A network stream that is lost is connected to again, with a warning.
 
     Args:
@@ -45,7 +47,8 @@ def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame, N
         live: it has no end of its own, so time stamps count from its opening.
 
     Yields:
-        RGB frames uint8 H×W×3. Closing the generator releases the device.
+        RGB frames uint8 H×W×3; None every half second while it waits to connect again. Closing the generator releases
+        the device.
 
     Raises:
         UserError: OpenCV is missing or cannot open it.
@@ -61,9 +64,9 @@ def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame, N
         while True:
             read, image = capture.read()
             if not read and live and index and _is_url(target):
-                capture.release()
                 warn(f"{name}: lost after {index} frames; connecting again")
-                capture, image = _connected_again(cv2, target)
+                capture.release()
+                capture, image = yield from _connected_again(cv2, target)
                 read = image is not None
             if not read:
                 break
@@ -103,11 +106,13 @@ def _is_url(target: str | int) -> bool:
     return isinstance(target, str) and "://" in target
 
 
-def _connected_again(cv2: Any, target: str | int) -> tuple[Any, np.ndarray | None]:
-    """A capture of the target and its first frame; None for the frame if no attempt succeeds."""
+def _connected_again(cv2: Any, target: str | int) -> Generator[None, None, tuple[Any, np.ndarray | None]]:
+    """A new capture of the target and its first frame, None if no attempt succeeds; yields while it waits."""
     capture = None
     for seconds in WAITS:
-        sleep(seconds)
+        for _ in range(round(seconds / PAUSE)):
+            sleep(PAUSE)
+            yield None
         capture = _open(cv2, target)
         read, image = capture.read() if capture.isOpened() else (False, None)
         if read:

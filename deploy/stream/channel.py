@@ -53,6 +53,11 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
+    @property
+    def ended(self) -> bool:
+        """Whether either side has declared the end."""
+        return self._ended
+
     def __len__(self) -> int:
         """How many items wait."""
         return len(self._items)

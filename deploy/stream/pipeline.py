@@ -22,7 +22,7 @@ class Pipeline:
     ends, stops those before and after it.
 
     Args:
-        items: creates the generator; it is created, run and closed in one thread.
+        items: creates the generator; it is created, run and closed in one thread. It may yield None where it waits.
         stages: functions from what the one before returned.
         size: how many items wait between source and first stage; one between the others.
         drop: where a queue is full, drop its oldest item instead of waiting.
@@ -75,12 +75,12 @@ class Pipeline:
 
 
 def _read(items: Callable[[], Generator[Any, None, None]], outbox: Channel[Any]) -> None:
-    """Move the items of a generator into a channel."""
+    """Move the items of a generator into a channel; None is no item, but a chance to stop while it waits."""
     reason = None
     try:
         with closing(items()) as source:
             for item in source:
-                if not outbox.put(item):
+                if outbox.ended if item is None else not outbox.put(item):
                     break
                 del item  # a large image must not live until the next one has been read
     except BaseException as error:  # passed to the caller

@@ -23,8 +23,8 @@ class Source(NamedTuple):
     """For messages."""
     live: bool
     """Whether frames come at a pace of their own."""
-    frames: Callable[[], Generator[Frame, None, None]]
-    """Opens it and yields its frames; closing the generator releases what it holds."""
+    frames: Callable[[], Generator[Frame | None, None, None]]
+    """Opens it and yields its frames, or None while it waits; closing the generator releases what it holds."""
 
 
 def source_of(source: Any) -> Source:

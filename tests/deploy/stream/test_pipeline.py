@@ -131,3 +131,20 @@ def test_a_source_that_hangs_is_not_waited_for(monkeypatch):
     assert time.monotonic() - begin < PATIENCE
     free.set()
     assert pipeline.join()
+
+
+def test_a_source_that_waits_can_be_stopped():
+    waited = threading.Event()
+
+    def items():
+        yield 1
+        while True:
+            waited.set()
+            yield None
+
+    pipeline = Pipeline(items, [], size=2, drop=False)
+    pipeline.start()
+    assert pipeline.take() == 1
+    assert waited.wait(60)
+    pipeline.stop()
+    assert pipeline.join()
