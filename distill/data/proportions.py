@@ -23,13 +23,15 @@ def narrowing(shape: Shape, size: Shape) -> float:
 
 
 def proportional(shape: Shape, size: Shape) -> Shape:
-    """A size with about as many pixels as `size`, and about the proportions of `shape`; sides are multiples of `GRID`.
+    """A size with about as many pixels as `size`, and about the proportions of `shape`.
 
-    No side is larger than the image's, rounded up.
+    It is `shape` if that has no more pixels; otherwise its sides are multiples of `GRID`.
     """
     height = math.sqrt(size[0] * size[1] * shape[0] / shape[1])
+    if height >= shape[0]:
+        return shape
     width, area = height * shape[1] / shape[0], math.prod(size)
-    heights, widths = _neighbors(min(height, shape[0])), _neighbors(min(width, shape[1]))
+    heights, widths = _neighbors(height), _neighbors(width)
     return min(
         product(heights, widths),
         key=lambda one: abs(math.log(narrowing(shape, one))) + 0.3 * abs(math.log(math.prod(one) / area)),

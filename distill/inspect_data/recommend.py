@@ -23,6 +23,8 @@ from distill.pipeline.resolution import LEAST_IOU, choice_lines, forms_of
 
 LARGER = (1, 2, 4)
 """Pixels of sizes that are tried, relative to the configured one."""
+SAME = 0.01
+"""Change of proportions, as a logarithm, that does not count."""
 RARE_OF_TWO = 0.2
 """Share of pixels below which a class of two is rare."""
 RARE_OF_MANY = 0.02
@@ -100,7 +102,9 @@ def size_advice(config: RunConfig, seen: Seen) -> Iterator[Advice]:
         return
     shape, base = _typical(shapes), config.data.size
     spread = _spread(shapes)
-    sizes = list(dict.fromkeys(proportional(shape, _times(base, by)) for by in LARGER))
+    kept_as_it_is = [base] if abs(math.log(narrowing(shape, base))) < SAME else []
+    larger = [proportional(shape, _times(base, by)) for by in LARGER[len(kept_as_it_is) :]]
+    sizes = list(dict.fromkeys([*kept_as_it_is, *larger]))
     measured = seen.splits.task == "segmentation"
     kept = kept_iou(seen.splits.train, len(seen.splits.classes), sizes) if measured else [1.0] * len(sizes)
     fits = next((size for size, iou in zip(sizes, kept, strict=True) if iou >= LEAST_IOU), None)

@@ -79,6 +79,10 @@ class TestSize:
         ]
         assert "64×64 would make all in them 2.1 times narrower" in found[0].text
 
+    @pytest.mark.parametrize("shape", [(64, 64), (100, 100)])
+    def test_a_size_in_the_images_proportions_stays(self, shape):
+        assert fields_of(size_advice(CONFIG, seen([label_of(shape)])))[1:3] == ["64", "64"]
+
     def test_small_structures_get_a_larger_input(self):
         label = label_of((256, 256), block=64)
         label[:, ::32] = 1 - label[:, ::32]  # lines of one pixel
