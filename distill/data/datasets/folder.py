@@ -34,7 +34,7 @@ from deploy.files.tiff import band_names
 from deploy.visualize import palette
 from distill.config import DataConfig
 from distill.data.datasets.mask_survey import MaskSurvey, check_classes, survey_masks
-from distill.data.datasets.masks import Legend, shorten
+from distill.data.datasets.masks import Legend, colors_as_classes, shorten
 from distill.data.datasets.pairing import pairs_in
 from distill.data.datasets.pairs import RGB_CHANNELS, Pair, PairReader, find_root
 from distill.data.sample import IGNORE, MAX_CLASSES
@@ -242,9 +242,10 @@ def _infer(surveys: dict[str, MaskSurvey], root: Path) -> tuple[tuple[ClassInfo,
     found: set[int] = set()
     for survey in surveys.values():
         if survey.colored is not None:
+            listed = colors_as_classes(read_mask(survey.colored))
             raise UserError(
                 f"{survey.colored}: the mask holds colors; write {root / 'classes.json'} with name and color of each"
-                " class"
+                " class" + (f"; this mask has {listed}" if listed else "")
             )
         found.update(survey.values)
     ids = sorted(found - {IGNORE})

@@ -69,8 +69,12 @@ def test_folder_with_named_classes_values_and_ignored_value(tmp_path):
 def test_folder_with_color_masks(tmp_path):
     colors = np.array([(10, 20, 30), (30, 20, 10)], np.uint8)
     laid_out(tmp_path, colors[ids(0, 1)])
-    with pytest.raises(UserError, match=r"train0\.png: the mask holds colors; write .*classes\.json"):
+    with pytest.raises(
+        UserError, match=r"train0\.png: the mask holds colors; write .*classes\.json"
+    ) as refused:
         open_at("folder", tmp_path)
+    shown = json.loads(str(refused.value).partition("this mask has ")[2])
+    assert sorted(one["color"] for one in shown) == [[10, 20, 30], [30, 20, 10]]
     names = [{"name": "a", "color": [10, 20, 30]}, {"name": "b", "color": [30, 20, 10]}]
     (tmp_path / "classes.json").write_text(json.dumps(names))
     assert open_at("folder", tmp_path).val[0].label[:2, 0].tolist() == [0, 1]
