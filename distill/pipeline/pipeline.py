@@ -30,6 +30,7 @@ from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
 from distill.page.render import FILE as PAGE
 from distill.page.render import write_page
+from distill.pipeline.export_check import reason_of, silenced
 from distill.pipeline.prepare import prepare
 from distill.pipeline.qat_stage import train_qat, worth_keeping
 from distill.pipeline.stages import Trained, TrainedNetworks, train_all
@@ -44,7 +45,7 @@ from distill.training.distributed import any_process, by_main, main_alone, named
 from distill.training.log import say
 from distill.training.stage import Interrupted
 from distill.training.tracking import stop_tracker
-from student.zoo import count_macs, count_parameters
+from student.zoo import count_macs, count_parameters, is_external
 
 OUT_OF_MEMORY = (
     "the GPU's memory does not suffice; compute each batch in parts (--teacher-train.accumulate 4 "
@@ -155,15 +156,13 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
     Raises:
         GateFailed: a hop is over its budget; everything has been written by then.
     """
-    config, teacher = context.config, networks.teacher
-    if teacher is not None and config.teacher.bundle is None:
-        with working("exporting the teacher", say):
-            export(config.out / "teacher.bundle", teacher.network, context, _provenance(config))
-    rows = [
-        describe(context, one, *test_scores(context, one.network))
-        for one in (teacher, networks.baseline)
-        if one is not None
-    ]
+    config, teacher, rows = context.config, networks.teacher, []
+    if teacher is not None:
+        exported = export_teacher(context, teacher.network)
+        row = describe(context, teacher, *test_scores(context, teacher.network))
+        rows.append(row if exported else replace(row, form=None))
+    if networks.baseline is not None:
+        rows.append(describe(context, networks.baseline, *test_scores(context, networks.baseline.network)))
     first = result.fp32.hops[0]
     student = describe(context, networks.student, first.score, first.details)
     rows.append(replace(student, name="student, QAT") if result.qat else student)
@@ -183,6 +182,27 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
     if result.int8.failure:
         raise result.int8.failure
     return report
+
+
+def export_teacher(context: RunContext, network: nn.Module) -> bool:
+    """Write `teacher.bundle`; returns whether there is one.
+
+    A teacher that is a bundle stays where it is, and some networks of other packages cannot be exported, which is said.
+    """
+    config = context.config
+    if config.teacher.bundle is not None:
+        return False
+    try:
+        with working("exporting the teacher", say), silenced():
+            export(config.out / "teacher.bundle", network, context, _provenance(config))
+    except UserError:
+        raise
+    except Exception as error:  # of torch.export, the converter and the checker
+        if not is_external(config.teacher.arch):
+            raise
+        say(f"teacher: cannot be exported to ONNX ({reason_of(error)}), so the run has no bundle of it")
+        return False
+    return True
 
 
 def test_scores(context: RunContext, network: nn.Module) -> tuple[float, dict[str, float | None]]:

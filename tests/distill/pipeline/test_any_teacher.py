@@ -8,6 +8,7 @@ import pytest
 from deploy.errors import UserError
 from distill import run as script
 from distill.pipeline.networks import new_network
+from distill.pipeline.pipeline import export_teacher
 from distill.pipeline.prepare import prepare
 from distill.pipeline.stages import train_all
 from distill.training.checkpoint import pack, save_checkpoint
@@ -95,6 +96,14 @@ def test_a_checkpoint_never_makes_a_run_import_code(tmp_path, arch_of):
         UserError, match=r"best\.safetensors: is of a network of your own, own_teacher:Mapping"
     ):
         network_from(tmp_path / "best.safetensors", context.data)
+
+
+def test_a_teacher_that_cannot_be_exported_costs_its_bundle_alone(tmp_path, arch_of, capsys):
+    context = prepare(parsed(tmp_path, *STUDENT, f"--teacher.arch={arch_of('hf/eomt')}"))
+    network = new_network(context.config, context.config.teacher, context.splits, context.task)
+    assert not export_teacher(context, network.eval())
+    assert "teacher: cannot be exported to ONNX (" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "teacher.bundle").exists()
 
 
 def test_a_feature_that_a_teacher_lacks_is_refused_with_those_that_it_has(tmp_path, arch_of):
