@@ -70,7 +70,8 @@ def test_verify_fails_a_model_that_answers_otherwise(bundle, tmp_path, capsys):
         (["--backend", "tensorrt"], "has no engine for tensorrt"),
     ],
 )
-def test_what_cannot_be_had_is_one_line(int8_bundle, images, options, message):
+def test_what_cannot_be_had_is_one_line(int8_bundle, images, options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for command in (["predict", str(int8_bundle), str(images)], ["verify", str(int8_bundle)]):
         with pytest.raises(UserError, match=message):
             main([*command, *options])

@@ -102,10 +102,10 @@ def test_predict_on_bytes_with_a_mask(bundle, tmp_path, capsys):
     np.testing.assert_array_equal(labels[~hole], expected[~hole])
 
 
-def test_predict_one_corrupt_image_is_an_error(bundle, images):
+def test_predict_one_corrupt_image_is_an_error(bundle, images, tmp_path):
     (images / "red.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"red\.png: corrupt image"):
-        main(["predict", str(bundle), str(images / "red.png")])
+        main(["predict", str(bundle), str(images / "red.png"), "--out", str(tmp_path / "out")])
 
 
 def test_predict_never_writes_among_the_images(bundle, images):
