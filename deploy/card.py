@@ -3,7 +3,6 @@
 The head is YAML, written as JSON values, which are YAML, too. Everything comes from the bundle itself.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import RECEIPT, Manifest
+from deploy.command_parser import CommandParser
 from deploy.evaluation.receipt import Receipt, table
 from deploy.files.atomic import atomic_write
 from deploy.files.json_files import read_record
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: there is no bundle, or it is damaged.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill card",
         description="Write the model card of a bundle, as the Hugging Face hub reads it.",
     )

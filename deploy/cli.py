@@ -20,6 +20,7 @@ from deploy.bundle.engine_files import (
 )
 from deploy.bundle.find import bundle_in
 from deploy.bundle.manifest import Manifest
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.golden import compare
@@ -97,7 +98,7 @@ def _own_parser(command: str) -> Callable[[Sequence[str]], int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgedistill", description="Run a bundle on this device.")
+    parser = CommandParser(prog="edgedistill", description="Run a bundle on this device.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     info = commands.add_parser("info", help="show what a bundle holds")

@@ -4,12 +4,12 @@ With the base install only the device commands work; the others say what to inst
 asked for (start-up time).
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from deploy import cli as device
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError, did_you_mean
 from deploy.files.json_output import add_json, print_json
 from deploy.verbosity import take_options
@@ -154,7 +154,7 @@ def _presets(argv: Sequence[str]) -> int:
 
 def _json_asked(command: str, purpose: str, argv: Sequence[str]) -> bool:
     """Read the options of a command that has none but `--json`."""
-    parser = argparse.ArgumentParser(prog=f"edgedistill {command}", description=purpose)
+    parser = CommandParser(prog=f"edgedistill {command}", description=purpose)
     add_json(parser)
     return parser.parse_args(argv).json
 
@@ -212,11 +212,9 @@ def _convert(argv: Sequence[str]) -> int:
 
 
 def _completion(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill completion",
         description="Print the code with which a shell completes commands, options and values.",
-        epilog='examples: eval "$(edgedistill completion bash)" in ~/.bashrc   '
-        "edgedistill completion fish > ~/.config/fish/completions/edgedistill.fish",
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     shell = parser.parse_args(argv).shell

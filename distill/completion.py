@@ -52,7 +52,7 @@ def main_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true")
     commands = parser.add_subparsers()
     for name in cli.command_names():
-        options = _parser_of(name) if name == command else None
+        options = parser_of(name) if name == command else None
         parents = [] if options is None else [options]
         one = commands.add_parser(name, parents=parents, conflict_handler="resolve")
         for level in OPTIONS:
@@ -60,7 +60,7 @@ def main_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _parser_of(command: str) -> argparse.ArgumentParser | None:
+def parser_of(command: str) -> argparse.ArgumentParser | None:
     """The parser of a command: it is called, up to where it would read its arguments."""
     if command in CONFIGURED:
         return _parser_of_fields(command)

@@ -14,6 +14,7 @@ from deploy.analysis.collect import Findings, analyze, temperature_of
 from deploy.analysis.curves import best_f1, sweep
 from deploy.bundle.bundle_files import read_manifest, set_decision
 from deploy.bundle.manifest import Manifest
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder, require_data
@@ -157,7 +158,7 @@ def decision_table(decision: Decision, name: str, split: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgedistill threshold", description=_PURPOSE)
+    parser = CommandParser(prog="edgedistill threshold", description=_PURPOSE)
     parser.add_argument(
         "bundle", type=Path, metavar="BUNDLE", help="bundle of two classes; its manifest is rewritten"
     )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from deploy.backends.engine import CPU, ORT_GPU, TENSORRT
 from deploy.build.made_files import MADE
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.evaluation.receipt import INT8_BUDGET, Budget
 from deploy.files.json_output import add_json
@@ -220,7 +221,7 @@ def _batch(text: str) -> tuple[int, int, int]:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=prog, description="Quantize and compile a bundle for a device, and verify the result."
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")

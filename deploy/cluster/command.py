@@ -15,6 +15,7 @@ from deploy.cluster.inputs import Inputs, find_images, find_mosaic, find_rasters
 from deploy.cluster.predict import check_outputs, predict_images, predict_scenes
 from deploy.cluster.report import Report
 from deploy.cluster.work import Work, claimed
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.files.journal import Fingerprint
@@ -121,7 +122,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill predict-many",
         description="Predict many inputs by several processes or machines, with the results of one.",
     )

@@ -1,11 +1,11 @@
 """`edgedistill doctor`: print what was found, in words or as JSON."""
 
-import argparse
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from deploy.backends.setting import computes_bf16
+from deploy.command_parser import CommandParser
 from deploy.doctor.checks import Part, Report, examine
 from deploy.files.atomic import json_bytes
 from deploy.host import cpu_flags
@@ -17,7 +17,7 @@ INT8_FLAGS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; always 0, whatever is found."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill doctor",
         description="Show what of this machine and its packages works, what does not, and how to mend it.",
     )

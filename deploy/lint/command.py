@@ -10,6 +10,7 @@ import msgspec
 
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.manifest import FP8, FP16, INT8, INT8_CPU, MANIFEST
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.lint.coverage import Int8Coverage, predict_int8_coverage
 from deploy.lint.finding import CPU, TARGETS, Finding, Level
@@ -70,7 +71,7 @@ def lint_command(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill lint",
         description="Predict how compilers will handle an ONNX file: what they refuse, run in float, or run slowly.",
     )

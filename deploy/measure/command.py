@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import MANIFEST
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.files.json_output import add_json, print_json
@@ -95,7 +96,7 @@ def say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill measure", description="Measure how fast candidates and bundles are on this device."
     )
     parser.add_argument(

@@ -12,6 +12,7 @@ import numpy as np
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import ClassInfo, Manifest
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, did_you_mean, warnings_as_lines
 from deploy.files.json_output import add_json, print_json
@@ -183,12 +184,9 @@ def drawing_words(look: Look, palette: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill predict",
         description="Run a bundle on images, or on a video, camera or network stream.",
-        epilog="examples: edgedistill predict runs/first photos 'more/*.png' --save mask,beside,json --resume   "
-        "edgedistill predict runs/first drive.mp4   edgedistill predict runs/first 0 --frames 100   "
-        "cat a.png | edgedistill predict runs/first -",
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE_OR_RUN", help="of a run, its student is used")

@@ -10,6 +10,7 @@ import msgspec
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import Manifest
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.files.decoding import check_order
@@ -143,7 +144,7 @@ def raster_options(arguments: argparse.Namespace) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill predict-raster",
         description="Segment a georeferenced raster of any size, tile by tile, and blend the tiles where they overlap.",
     )

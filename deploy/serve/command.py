@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.find import find_bundle
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.loading import load
@@ -56,10 +57,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill serve",
         description="Answer images over HTTP: POST an image file to /predict?format=mask.",
-        epilog="example: curl --data-binary @photo.png 'http://127.0.0.1:8000/predict?format=overlay' -o overlay.png",
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE_OR_RUN")

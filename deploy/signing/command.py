@@ -1,12 +1,12 @@
 """`edgedistill keygen`, `sign`, `trust` and `sbom`, and what `edgedistill verify --key` prints about a signature."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import SUFFIX, engines_folder, read_engine, read_sidecar
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
 from deploy.signing import trust_store
@@ -18,7 +18,7 @@ from deploy.signing.sbom import cyclonedx
 
 def keygen(argv: Sequence[str]) -> int:
     """Make a key, and return the exit code; raises `UserError` where a file exists."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill keygen",
         description="Make an Ed25519 key: KEY.pem signs, KEY.pub.pem checks. $EDGEDISTILL_KEY_PASSWORD encrypts it.",
     )
@@ -31,7 +31,7 @@ def keygen(argv: Sequence[str]) -> int:
 
 def sign(argv: Sequence[str]) -> int:
     """Sign a bundle, and return the exit code; raises `UserError` where that is not possible."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill sign",
         description="Sign a bundle as it is now, with the engines that it has: after build and threshold.",
     )
@@ -57,7 +57,7 @@ def trust(argv: Sequence[str]) -> int:
     Raises:
         UserError: there is no such engine, it is not what its sidecar describes, or its receipt cannot be written.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill trust",
         description="Trust engines that were built elsewhere. They are native code: be sure where they are from. "
         "Those that `edgedistill build` compiles here are trusted already.",
@@ -88,7 +88,7 @@ def _engines_of(path: Path) -> list[Path]:
 
 def sbom(argv: Sequence[str]) -> int:
     """Print a bundle's components, or write them to a file, and return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill sbom",
         description="List what a bundle consists of (files, training data, packages) as CycloneDX 1.6 JSON.",
     )

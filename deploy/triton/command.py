@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.bundle.find import find_bundle
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.triton.repository import INSTANCE, MODELS, Serving, write_repository
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill triton",
         description="Write a bundle as a model of a repository for the Triton inference server (ONNX Runtime backend).",
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.analysis.collect import class_id
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError, warnings_as_lines
 from deploy.files.json_output import add_json, print_json
 from deploy.heartbeat import working
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill compare", description="Compare segmentation models on the same labeled images."
     )
     parser.add_argument(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from distill.config import ModelConfig
 from distill.data.datasets.folder import ClassEntry, read_classes
@@ -191,7 +192,7 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill convert",
         description="Make a checkpoint for --teacher.weights of a PSPNet that semseg or MMSegmentation has published,"
         " or of a network of torchvision or segmentation_models_pytorch.",

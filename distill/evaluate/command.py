@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.find import find_bundle
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.evaluation.per_image import evaluate_images
@@ -69,10 +70,9 @@ def _folders(out: Path, sources: Sequence[Source]) -> list[Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill evaluate",
         description="Score a bundle on labeled images, as a device runs it.",
-        epilog="example: edgedistill evaluate runs/first my/new-images my/images-of-winter",
     )
     parser.add_argument(
         "bundle", type=Path, metavar="BUNDLE_OR_RUN", help="of a run, its student is evaluated"

@@ -11,6 +11,7 @@ from typing import Any
 
 from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import MANIFEST, Manifest
+from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
 from deploy.files.staging import staged
@@ -113,10 +114,9 @@ def _common_manifest(bundles: Sequence[tuple[Path, Manifest]]) -> Manifest:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill label",
         description="Write a network's predictions as masks to correct, and a list of which images to label first.",
-        epilog="example: edgedistill label runs/one my/new-images --second runs/two --first 50 --out my/to-correct",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_OR_RUN", help="of a run, its teacher labels")
     parser.add_argument(

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError, warnings_as_lines
 from deploy.heartbeat import working
 from distill.page.render import FILE, write_page
@@ -33,10 +34,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill report",
         description="Write a page of a finished run, or one that compares several: a single HTML file.",
-        epilog="example: edgedistill report runs/seed-0 runs/seed-1 --out seeds.html",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"(RUN/{FILE}; of several runs ./{FILE})")

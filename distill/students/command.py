@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError, warnings_as_lines
 from deploy.files.json_output import add_json, print_json
 
@@ -75,7 +76,7 @@ def _record(line: str) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill students",
         description="List the students with parameters and multiply-accumulates; with --ms time them untrained.",
     )

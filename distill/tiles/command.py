@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from distill.tiles.cutting import Tiling, cut_folder
 
@@ -34,7 +35,7 @@ def _sides(name: str, given: Sequence[int]) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill tiles", description="Cut large images and their masks into tiles to train on."
     )
     parser.add_argument(

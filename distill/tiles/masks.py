@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.files.images import list_images, read_mask, write_png
 from distill.data.datasets.mask_survey import refuse_lossy
@@ -97,7 +98,7 @@ def _entry(text: str) -> tuple[Key, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="edgedistill masks", description="Convert masks to PNG files of class indices."
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="a labeled folder, or a folder of masks")
