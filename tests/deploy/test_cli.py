@@ -61,6 +61,25 @@ def test_verify_fails_a_model_that_answers_otherwise(bundle, tmp_path, capsys):
     assert "difference of logits 7" in text
 
 
+@pytest.mark.parametrize(("share", "code"), [(2e-3, 1), (2e-4, 0)])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_verify_sees_a_changed_weight_that_changes_no_golden_label(
+    bundle, tmp_path, capsys, backend, share, code
+):
+    pytest.importorskip(backend)
+    golden = read_golden(bundle)
+    golden["logits"] *= np.float32(1 + share)
+    with atomic_write(tmp_path / "golden.npz") as file:
+        np.savez(file, **golden)
+    other = tmp_path / "other"
+    write_bundle(other, make_manifest(), {MODEL: bundle / MODEL, GOLDEN: tmp_path / "golden.npz"})
+    assert main(["verify", str(other), "--backend", backend, "--precision", "fp32"]) == code
+    text = capsys.readouterr().out
+    assert "labels agree on 100.000 %" in text
+    assert (" (at most " in text)
+    assert ("FAILED" in text) == bool(code)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
