@@ -32,10 +32,13 @@ def answer(bundle: str, kind: str, backend: str) -> dict[str, str]:
 
 
 def predict(bundle: str, kind: Any, backend: str) -> str:
-    result = deploy.load(bundle, backend, threads=1)(make_image(kind, 7))
-    expected = EXPECTED[kind]
-    equal = np.array_equal(result.labels, expected.labels)
-    near = equal and np.allclose(result.probabilities, expected.probabilities, rtol=0, atol=1e-4)
+    model, expected = deploy.load(bundle, backend, threads=1), EXPECTED[kind]
+    result = model(make_image(kind, 7))
+    rounded = model.engine.name.endswith(" bf16")  # `auto` may choose it
+    equal = np.mean(result.labels == expected.labels) >= (0.995 if rounded else 1)
+    near = equal and np.allclose(
+        result.probabilities, expected.probabilities, rtol=0, atol=1e-2 if rounded else 1e-4
+    )
     return "equal" if near else "different"
 
 

@@ -76,7 +76,7 @@ def test_verify_sees_a_changed_weight_that_changes_no_golden_label(
     assert main(["verify", str(other), "--backend", backend, "--precision", "fp32"]) == code
     text = capsys.readouterr().out
     assert "labels agree on 100.000 %" in text
-    assert (" (at most " in text)
+    assert " (at most " in text
     assert ("FAILED" in text) == bool(code)
 
 
