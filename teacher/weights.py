@@ -172,7 +172,8 @@ def _check_classes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], so
     ours, theirs = wanted.get("classifier.bias"), given.get("classifier.bias")
     if ours is not None and theirs is not None and len(ours) != len(theirs):
         raise UserError(
-            f"{source}: is for {len(theirs)} classes, the data has {len(ours)}; use weights trained on the same classes"
+            f"{source}: is for {len(theirs)} classes, the data has {len(ours)}; use weights trained on the same"
+            " classes, or map those of a teacher (--teacher.classes)"
         )
 
 
