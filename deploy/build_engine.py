@@ -15,8 +15,8 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from deploy.backends.engine import TENSORRT, TENSORRT_MODELS
-from deploy.backends.gpu_options import GpuOptions
+from deploy.backends.engine import TENSORRT
+from deploy.build.engine_choices import compiler_options, gpu_options
 from deploy.build.golden_check import compare_golden
 from deploy.build.locate import locate_in_engine
 from deploy.build.made_files import FORMS, MADE, NEEDED, REPLACED
@@ -27,7 +27,6 @@ from deploy.build.steps import (
     verify_build,
 )
 from deploy.bundle.bundle_files import read_manifest, verify_files
-from deploy.bundle.manifest import MODEL
 from deploy.errors import GateFailed, UserError, exit_with_one_line, warnings_as_lines
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Budget, Receipt
@@ -73,8 +72,8 @@ def _build(command: BuildCommand) -> Receipt | None:
     backend, why = choose_backend(command.backend, command.tensorrt.device or 0)
     print(f"{manifest.name}: {precision} for {backend}{why}")
     _check_flags(command, backend)
-    compiler = _compiler_options(command, backend) if backend in TENSORRT else None
-    gpu = _gpu_options(command)
+    compiler = compiler_options(command, backend) if backend in TENSORRT else None
+    gpu = gpu_options(command)
     makes = _makes(command, manifest.files)
     task = task_of(manifest)
     budget = command.int8.budget(task.int8_budget)
@@ -185,6 +184,10 @@ def _check_flags(command: BuildCommand, backend: str) -> None:
         raise UserError(f"{flags[0]}: is for INT8, not --precision {command.precision}; leave it out")
     if command.precision == "fp8" and backend not in TENSORRT:
         raise UserError("--precision fp8: no CPU computes in it; give --backend tensorrt or tensorrt-rtx")
+    if command.tensorrt.locate and command.tensorrt.no_gpu_fallback:
+        raise UserError(
+            "--locate: compares whole networks, and a DLA alone runs only the core; leave one out"
+        )
     if command.redo and command.precision == "fp32":
         raise UserError("--redo: there is nothing to make again in fp32, the bundle was exported with it")
 
@@ -211,7 +214,7 @@ def _data(command: BuildCommand, bundle: Path, makes: bool, truth: str) -> Path 
 def _check_machine(bundle: Path, backend: str, compiler: "BuildOptions | None") -> None:
     """Refuse a backend that is not installed or does not run on this machine, its GPU or its DLA."""
     if compiler:
-        _check_dla(bundle, compiler)
+        _core(bundle, compiler)  # refuses early
         from deploy.backends.tensorrt_gpu.builder import check_machine  # start-up time: only for TensorRT
 
         check_machine(compiler)
@@ -221,19 +224,15 @@ def _check_machine(bundle: Path, backend: str, compiler: "BuildOptions | None") 
         import_openvino()
 
 
-def _check_dla(bundle: Path, compiler: "BuildOptions") -> None:
-    """Refuse a build for a DLA alone of what the linter knows not to run there; without onnx TensorRT says so later."""
-    if compiler.dla_core is None or compiler.allow_gpu_fallback or find_spec("onnx") is None:
-        return
-    from deploy.lint.dla_alone import not_alone  # optional dependency: onnx
+def _core(bundle: Path, compiler: "BuildOptions") -> bytes | None:
+    """The part of the network that a DLA runs alone; None where a GPU is beside it."""
+    if not compiler.dla_alone:
+        return None
+    if find_spec("onnx") is None:
+        raise UserError("--no-gpu-fallback: needs onnx: pip install 'edgedistill[quantize]'")
+    from deploy.lint.dla_alone import core_for_dla  # optional dependency: onnx
 
-    path = bundle / TENSORRT_MODELS[compiler.precision]
-    path = path if path.is_file() else bundle / MODEL  # the file of the precision is made later
-    if why := not_alone(path):
-        raise UserError(
-            f"--no-gpu-fallback: {why}; leave it out, and they run on the GPU."
-            f" All: edgedistill lint {path} --target dla"
-        )
+    return core_for_dla(bundle, compiler)
 
 
 def _check_can_make(bundle: Path, precision: str, makes: bool) -> None:
@@ -248,36 +247,6 @@ def _check_can_make(bundle: Path, precision: str, makes: bool) -> None:
             raise UserError(f"{folder}: cannot be written; copy the bundle to a writable folder")
 
 
-def _compiler_options(command: BuildCommand, backend: str) -> "BuildOptions":
-    from deploy.backends.tensorrt_gpu.builder import BuildOptions  # start-up time: only for TensorRT
-
-    flags = command.tensorrt
-    return BuildOptions(
-        backend=backend,  # pyright: ignore[reportArgumentType] - choices of the parser
-        precision=command.precision,
-        batch=flags.batch or (1, 1, 1),
-        workspace_mb=flags.workspace,
-        timing_cache=flags.timing_cache and flags.timing_cache.resolve(),
-        targets=tuple(filter(None, (flags.targets or "").split(","))),
-        hardware_compatible=flags.hardware_compatible or "",
-        version_compatible=flags.version_compatible,
-        dla_core=flags.dla,
-        allow_gpu_fallback=not flags.no_gpu_fallback,
-        dla_pools=flags.dla_pool_mib or "",
-        optimization_level=flags.optimization_level,
-        tf32=not flags.no_tf32,
-        device=flags.device or 0,
-    )
-
-
-def _gpu_options(command: BuildCommand) -> GpuOptions:
-    """How the engine is opened to verify it."""
-    flags = command.tensorrt
-    return GpuOptions(
-        flags.device or 0, cuda_graph=flags.cuda_graph, allow_host_code=flags.version_compatible
-    )
-
-
 def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
     """Build the engine, or find it in place.
 
@@ -290,7 +259,8 @@ def _compile(bundle: Path, compiler: "BuildOptions") -> tuple[Path, bool]:
     from deploy.backends.tensorrt_gpu.cuda import probe
 
     with nullcontext() if sys.stderr.isatty() else working("compiling"):  # it draws its own bar
-        built = build_engine(bundle, compiler, progress=sys.stderr.isatty())
+        core = _core(bundle, compiler)
+        built = build_engine(bundle, compiler, core=core, progress=sys.stderr.isatty())
     gpu = probe(compiler.device)
     return built.path, gpu is not None and fits_gpu(built.sidecar, gpu)
 

@@ -284,7 +284,11 @@ def _add_tensorrt(group: argparse._ArgumentGroup) -> None:
     )
     add("--optimization-level", type=int, metavar="0..5", help="how thoroughly to search for kernels")
     add("--dla", type=int, metavar="CORE", help="run on this DLA core of a Jetson")
-    add("--no-gpu-fallback", action="store_true", help="fail if the DLA cannot run every layer")
+    add(
+        "--no-gpu-fallback",
+        action="store_true",
+        help="on the DLA alone: fail if it cannot run the network between normalization and labels",
+    )
     add("--dla-pool-mib", metavar="sram=1,local=1024,global=512", help="memory of the DLA, in powers of two")
     add("--no-tf32", action="store_true", help="fp32 in full, not in TF32 as GPUs from Ampere on compute it")
     add("--device", type=int, metavar="N", help="number of the GPU, from 0 (CUDA_VISIBLE_DEVICES hides some)")

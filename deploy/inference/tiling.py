@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from deploy.errors import UserError
-from deploy.inference.postprocess import upsample
+from deploy.scores.upsampling import upsample
 
 Run = Callable[[np.ndarray], np.ndarray]
 """The network: windows N×h×w×C → scores N×K×h'×w', where h'×w' may be smaller than h×w (the network's stride)."""

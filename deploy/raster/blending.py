@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deploy.inference.labels import decide
-from deploy.inference.postprocess import softmax, upsample
 from deploy.raster.grid import Grid
 from deploy.raster.reading import Batch, RowEnd
 from deploy.raster.sources import NODATA, PROBABILITY_STEPS
+from deploy.scores.labels import decide
+from deploy.scores.upsampling import softmax, upsample
 
 
 class Scored(NamedTuple):
@@ -97,7 +97,7 @@ def blend(
 
 
 def labels_of(blended: Blended, threshold: float | None) -> np.ndarray:
-    """Labels uint8 rows×columns by `deploy.inference.labels.decide`, or `NODATA`."""
+    """Labels uint8 rows×columns by `deploy.scores.labels.decide`, or `NODATA`."""
     # weights are positive, so the highest sum is the highest score
     labels = decide(blended.total if threshold is None else blended.logits, threshold)
     labels[~_known(blended)] = NODATA

@@ -64,7 +64,7 @@ class TestCompiled:
             real = load(folder, "onnxruntime", precision="fp32").engine
             return Opened(real, engine)
 
-        def build(folder, options, *, progress):
+        def build(folder, options, *, core, progress):
             return trt_builder.Built(engine, read_sidecar(engine), False, engine.with_suffix(".log"))
 
         monkeypatch.setattr(cuda, "probe", lambda device: FakeGpu())
@@ -151,7 +151,7 @@ class TestMistakes:
             (["--batch", "4,2,1"], r"--batch 4,2,1: give one size, or smallest,best,largest"),
             (["--calibrators", "median"], r"calibrators: median; choose from min-max"),
             (["--max-drop", "nan"], r"--max-drop nan: give a fraction from 0 to 1"),
-            (DLA_ALONE, r"--no-gpu-fallback: model\.onnx has .* that no DLA runs \(Cast"),
+            ([*DLA_ALONE, "--locate"], r"--locate: compares whole networks, and a DLA alone runs"),
             (["--backend", "onnxruntime-cuda"], r"needs no build, .* verify \S+ --backend onnxruntime-cuda$"),
             (["--dla", "0"], r"--dla: is for TensorRT, but this builds for the CPU"),
             (["--precision", "fp16", "--sensitivity"], r"--sensitivity: is for INT8, not --precision fp16"),

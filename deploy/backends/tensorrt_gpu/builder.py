@@ -1,7 +1,6 @@
 """Build engines for TensorRT 10 and 11 and TensorRT-RTX from a bundle's ONNX, and keep them in its `engines/`."""
 
 import hashlib
-import os
 import platform
 import sys
 import threading
@@ -12,12 +11,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from deploy.backends.core import CORE
 from deploy.backends.engine import TENSORRT_MODELS
 from deploy.backends.tensorrt_gpu import cuda, dla
 from deploy.backends.tensorrt_gpu.compatibility import full_name
 from deploy.backends.tensorrt_gpu.compile import Compiled, compile_network, name_of, write_timing_cache
 from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, Device
 from deploy.backends.tensorrt_gpu.errors import Unexplained
+from deploy.backends.tensorrt_gpu.kept import check_writable, kept
 from deploy.backends.tensorrt_gpu.layer_report import HEADING, summary, table
 from deploy.backends.tensorrt_gpu.log import INFO, LATEST, Message, listen
 from deploy.backends.tensorrt_gpu.options import CURRENT, BuildOptions, resolve_targets
@@ -30,13 +31,12 @@ from deploy.bundle.engine_files import (
     LayerSummary,
     Sidecar,
     engines_folder,
-    read_engine,
     read_sidecar,
     write_engine,
 )
 from deploy.errors import UserError, warn
 from deploy.files.atomic import atomic_write
-from deploy.signing.trust_store import trust, why_untrusted
+from deploy.signing.trust_store import trust
 
 __all__ = ["BuildOptions", "Built", "build_engine"]
 
@@ -65,7 +65,9 @@ class Built:
     """The fused layers and the builder's messages (of verbose ones the latest), from when it was built."""
 
 
-def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, say: Say = print) -> Built:
+def build_engine(
+    bundle: Path, options: BuildOptions, *, core: bytes | None = None, progress: bool = True, say: Say = print
+) -> Built:
     """Compile a bundle's model, unless that was done before, and keep the engine in its folder `engines/`.
 
     Only the finished engine, its sidecar and its log are written there; if TensorRT fails for an unknown reason, only
@@ -74,6 +76,7 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     Args:
         bundle: folder of the bundle.
         options: how to build.
+        core: for a DLA alone, the core of the model (`deploy.lint.dla_alone`), which is compiled instead of it.
         progress: draw a progress bar on stderr, if that is a terminal.
         say: shows lines to the user.
 
@@ -85,32 +88,37 @@ def build_engine(bundle: Path, options: BuildOptions, *, progress: bool = True, 
     bundle, source = Path(bundle), TENSORRT_MODELS[options.precision]
     model, checksum = _model(bundle, source, options)
     trt, targets, gpu = check_machine(options)
-    sidecar = _sidecar(trt, source, checksum, options, targets, gpu.device if gpu else None)
+    sidecar = _sidecar(trt, source, checksum, options, targets, gpu.device if gpu else None, core)
     name = f"{options.backend}-{options.precision}-b{options.batch[2]}-{sidecar.key[:8]}"
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
     log = path.with_suffix(".log")
-    if kept := _kept(path, sidecar.key, say):
+    if earlier := kept(path, sidecar.key, say):
         with suppress(OSError):  # in a folder that cannot be written
             path.touch()  # of several equal engines the newest is used
         say(f"{path}: built before from the same model, options and versions; used again")
-        return Built(path, kept, True, log)
+        return Built(path, earlier, True, log)
 
-    _check_writable(path.parent)
-    where = ", ".join(targets) if CURRENT not in targets else sidecar.gpu
+    check_writable(path.parent)
+    where = sidecar.gpu if CURRENT in targets else ", ".join(targets)
+    what = f"the core of {source}" if core else source
     said_tf32 = f", {TF32}" if options.precision == "fp32" and options.tf32 else ""
-    say(f"{name_of(trt, options)}: compiling {source} for {where}, batch {_batch(options)}{said_tf32}")
+    say(f"{name_of(trt, options)}: compiling {what} for {where}, batch {_batch(options)}{said_tf32}")
     bar = Progress(sys.stderr if progress and sys.stderr.isatty() else None)
-    compiled, said = _compile(trt, model, bundle / source, options, targets, log, bar, gpu, say)
+    compiled, said = _compile(trt, core or model, bundle / source, options, targets, log, bar, gpu, say)
     sidecar = _write(bundle, name, compiled, sidecar, said)
     _trust(path, compiled.plan, say)
     if options.timing_cache and compiled.timing_cache:
         write_timing_cache(options.timing_cache, compiled.timing_cache)
     say(f"{path}: built in {compiled.seconds:.1f} s, {sidecar.bytes / 1e6:.1f} MB")
+    _tell_layers(compiled, say)
+    return Built(path, sidecar, False, log)
+
+
+def _tell_layers(compiled: Compiled, say: Say) -> None:
     if compiled.layers:
         say(table(compiled.layers))
     if compiled.dla:
         say(dla.words(compiled.dla))
-    return Built(path, sidecar, False, log)
 
 
 def check_machine(options: BuildOptions) -> tuple[Any, tuple[str, ...], Cuda | None]:
@@ -166,6 +174,7 @@ def _sidecar(
     options: BuildOptions,
     targets: tuple[str, ...],
     device: Device | None,
+    core: bytes | None,
 ) -> Sidecar:
     """The sidecar as far as it is known before the build, with the key of everything that determines the engine."""
     here = device if CURRENT in targets else None
@@ -183,30 +192,12 @@ def _sidecar(
         os=platform.system(),
         architecture=platform.machine(),
         batch=options.batch,
-        options=options.deciding(),
+        options=options.deciding() | ({CORE: hashlib.sha256(core).hexdigest()} if core else {}),
         key="",
         build_seconds=0.0,
     )
     decides = msgspec.json.encode(sidecar, order="sorted")
     return msgspec.structs.replace(sidecar, key=hashlib.sha256(decides).hexdigest())
-
-
-def _kept(path: Path, key: str, say: Say) -> Sidecar | None:
-    """The sidecar of an undamaged engine that this user has built with this key before; None if there is none."""
-    if not path.is_file() or not path.with_suffix(".json").is_file():
-        return None
-    try:
-        sidecar = read_sidecar(path)
-        read_engine(path, sidecar)
-    except UserError as error:
-        say(f"{error}; building it again")
-        return None
-    if sidecar.key != key:
-        return None
-    if why := why_untrusted(sidecar.sha256):
-        say(f"{path}: {why}; building it again")
-        return None
-    return sidecar
 
 
 def _trust(path: Path, plan: memoryview, say: Say) -> None:
@@ -217,13 +208,6 @@ def _trust(path: Path, plan: memoryview, say: Say) -> None:
         say(
             f"{error}; only this process trusts the engine: load it with trust_engines=True, or sign the bundle"
         )
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a read-only folder now, not after a build of many minutes."""
-    place = folder if folder.exists() else folder.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(f"{folder}: cannot be written; copy the bundle to a writable folder")
 
 
 def _compile(

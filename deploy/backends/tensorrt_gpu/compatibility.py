@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from deploy import host
+from deploy.backends.core import CORE
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.tensorrt_gpu.cuda_interface import Device
 from deploy.bundle.engine_files import RebuildNeeded, Sidecar
@@ -32,7 +33,7 @@ def build_command(bundle: Path, like: Sidecar, gpu: Device) -> str:
     if like.options.get("version_compatible"):
         options.append("--version-compatible")
     if (core := like.options.get("dla_core")) is not None:
-        options += ["--dla", str(core)]
+        options += ["--dla", str(core), *(["--no-gpu-fallback"] if CORE in like.options else [])]
     return " ".join([command, *options])
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.backends.core import CORE_OUTPUTS
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.tensorrt_gpu import dla, inspector
 from deploy.backends.tensorrt_gpu.errors import failure, not_quantized, refusal
@@ -65,7 +66,7 @@ def compile_network(
     parser = trt.OnnxParser(network, logger(trt))
     if not parser.parse(model):
         raise refusal(parser, source, title)
-    _check_network(network, source)
+    _check_network(network, source, CORE_OUTPUTS if options.dla_alone else OUTPUTS)
     works = operators(network)
     config = builder.create_builder_config()
     _configure(trt, builder, config, options, targets)
@@ -177,12 +178,12 @@ def _network_flags(trt: Any, options: BuildOptions) -> int:
     return 0
 
 
-def _check_network(network: Any, source: Path) -> None:
+def _check_network(network: Any, source: Path, wanted: Sequence[str]) -> None:
     outputs = {network.get_output(index).name for index in range(network.num_outputs)}
     if not network.num_layers or not outputs:
         raise UserError(f"{source}: holds no network; copy or export the bundle again")
-    if not outputs.issuperset(OUTPUTS):
-        found, needed = ", ".join(sorted(outputs)), ", ".join(sorted(OUTPUTS))
+    if not outputs.issuperset(wanted):
+        found, needed = ", ".join(sorted(outputs)), ", ".join(sorted(wanted))
         raise UserError(f"{source}: has outputs {found}, needs {needed}; export it with edgedistill")
     if network.num_inputs != 1:
         raise UserError(f"{source}: has {network.num_inputs} inputs instead of 1; export it with edgedistill")

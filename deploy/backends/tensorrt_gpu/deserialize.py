@@ -1,11 +1,11 @@
 """Make an engine of TensorRT from its bytes, and read what it takes and returns."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy.backends.engine import OUTPUTS
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.tensorrt_gpu.execution_lane import Tensor, first_error
 from deploy.backends.tensorrt_gpu.log import listen, logger
@@ -52,8 +52,8 @@ def _make_runtime(library: Any, sidecar: Sidecar, options: GpuOptions) -> Any:
     return runtime
 
 
-def read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
-    """The input, then the outputs. Raises `RebuildNeeded` if they are not those that `Engine.run` needs."""
+def read_tensors(path: Path, engine: Any, library: Any, needed: Collection[str]) -> list[Tensor]:
+    """The input, then the outputs. Raises `RebuildNeeded` if those that are `needed` are not among them."""
     found: dict[bool, list[Tensor]] = {True: [], False: []}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
@@ -63,10 +63,10 @@ def read_tensors(path: Path, engine: Any, library: Any) -> list[Tensor]:
     tensors = [*found[True], *found[False]]
     names = {tensor.name for tensor in found[False]}
     varying = any(min(tensor.shape, default=1) < 1 for tensor in tensors)
-    if len(found[True]) != 1 or not names.issuperset(OUTPUTS) or varying:
+    if len(found[True]) != 1 or not names.issuperset(needed) or varying:
         listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors)
         raise RebuildNeeded(
-            f"{path}: has {listed}; needs one input, labels and logits of fixed size; build it again"
+            f"{path}: has {listed}; needs one input, {' and '.join(needed)} of fixed size; build it again"
         )
     return tensors
 

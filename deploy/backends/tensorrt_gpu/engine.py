@@ -7,6 +7,7 @@ the real libraries.
 
 from pathlib import Path
 
+from deploy.backends.core import CORE
 from deploy.backends.gpu_options import DEFAULT, GpuOptions
 from deploy.backends.tensorrt_gpu.compatibility import (
     UntrustedEngine,
@@ -16,6 +17,7 @@ from deploy.backends.tensorrt_gpu.compatibility import (
     full_name,
     tuned_for,
 )
+from deploy.backends.tensorrt_gpu.core_engine import CoreEngine
 from deploy.backends.tensorrt_gpu.cuda import open_cuda
 from deploy.backends.tensorrt_gpu.cuda_interface import Device
 from deploy.backends.tensorrt_gpu.packages import check_cuda_major, import_tensorrt
@@ -64,7 +66,10 @@ def open_trt(
             check_fits(path, side, manifest, cuda.device, library.__version__, judged=engine is not None)
             plan = read_engine(path, side)
             check_trusted(path, side, options)
-            opened = TrtEngine(path, plan, side, cuda, library, options)
+            if CORE in side.options:
+                opened = CoreEngine(path, plan, side, cuda, library, options, manifest.input)
+            else:
+                opened = TrtEngine(path, plan, side, cuda, library, options)
         except (RebuildNeeded, UntrustedEngine) as error:
             refusals.append((side, f"{error}: {build_command(bundle, side, cuda.device)}"))
             continue

@@ -78,6 +78,11 @@ class BuildOptions:
         else:
             self._check_rtx()
 
+    @property
+    def dla_alone(self) -> bool:
+        """Whether the engine is for a DLA without a GPU beside it, which runs only the core of a network."""
+        return self.dla_core is not None and not self.allow_gpu_fallback
+
     def _check_full(self) -> None:
         if self.dla_core is None and (self.dla_pools or not self.allow_gpu_fallback):
             raise UserError("dla_pools and no GPU fallback: are for a DLA; give its core, or leave them out")

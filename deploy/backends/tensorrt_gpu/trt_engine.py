@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.backends.core import CORE, CORE_OUTPUTS
 from deploy.backends.gpu_options import MAX_CONTEXTS, GpuOptions
 from deploy.backends.tensorrt_gpu.cuda_interface import Cuda, OutOfGpuMemory
 from deploy.backends.tensorrt_gpu.deserialize import deserialize, read_batches, read_tensors
@@ -50,7 +51,8 @@ class TrtEngine:
         self._wanted = OUTPUTS if options.logits else {"labels": OUTPUTS["labels"]}
         with cuda.current():
             self._runtime, self._engine = deserialize(engine, plan, sidecar, library, options)
-            self._tensors = read_tensors(engine, self._engine, library)
+            needed = CORE_OUTPUTS if CORE in sidecar.options else OUTPUTS
+            self._tensors = read_tensors(engine, self._engine, library, needed)
             self.smallest_batch, self.largest_batch = read_batches(self._engine, self._tensors[0].name)
             self._kernels = None
             if sidecar.backend == "tensorrt-rtx":

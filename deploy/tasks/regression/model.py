@@ -9,7 +9,8 @@ import numpy as np
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
 from deploy.inference.call import Prepared, Timings, as_images, prepared, run_prepared, stack
-from deploy.inference.postprocess import restore_labels, upsample
+from deploy.inference.postprocess import restore_labels
+from deploy.scores.upsampling import upsample
 from deploy.stream.calls import Calls
 
 

@@ -12,11 +12,12 @@ from deploy.backends.engine import Engine
 from deploy.bundle.manifest import ClassInfo, InputSpec
 from deploy.errors import UserError
 from deploy.inference.call import Prepared, Stopwatch, Timings, as_images, prepared, run_prepared, stack
-from deploy.inference.labels import decide, labels_at
 from deploy.inference.normalize import fill_of
-from deploy.inference.postprocess import probabilities, restore_labels, upsample
+from deploy.inference.postprocess import probabilities, restore_labels
 from deploy.inference.preprocess import check_pixels, prepare, to_network
 from deploy.inference.tiling import predict_tiled
+from deploy.scores.labels import decide, labels_at
+from deploy.scores.upsampling import upsample
 from deploy.stream.calls import Calls
 from deploy.tasks.segmentation.counts import class_counts
 

@@ -14,7 +14,7 @@ from deploy.analysis.calibration import (
     rescaled,
 )
 from deploy.errors import UserError
-from deploy.inference.postprocess import softmax
+from deploy.scores.upsampling import softmax
 
 
 def made_up(classes=3, count=20_000, seed=0):

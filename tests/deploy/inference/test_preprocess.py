@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
-from deploy.inference.postprocess import probabilities, restore_labels, softmax, upsample
+from deploy.inference.postprocess import probabilities, restore_labels
 from deploy.inference.preprocess import check_pixels, prepare, resize, resize_nearest
+from deploy.scores.upsampling import softmax, upsample
 from tests.deploy.tiny import SPECS, make_image
 
 RGB, SAR = SPECS["rgb"], SPECS["sar"]

@@ -5,15 +5,21 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
+from deploy.backends.core import completed, normalized
+from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.bundle.manifest import InputSpec
 from deploy.lint import lint
+from deploy.lint.dla_alone import not_alone
+from deploy.quantize.core_form import core_form, cut
 from deploy.quantize.qdq import cpu_form, insert, layers
 from deploy.quantize.tensorrt_form import tensorrt_form
 from distill.export.deployable import Deployable
 from distill.export.parity import device_form
 from distill.export.to_onnx import export_onnx
 from distill.quantization.qat import to_qat
+from tests.deploy.quantize.cores import core_logits
 from tests.deploy.quantize.nets import operators, ranges_of, run
 from tests.deploy.quantize.placement import misplaced
 from tests.student.networks import SMALL, settled, small
@@ -119,3 +125,28 @@ def test_training_in_simulated_int8_computes_what_the_int8_model_does(exported):
         simulated, expected = (Deployable(one, DEPTH)(batch)[1].numpy() for one in (qat, network))
     _, int8 = run(insert(model, ranges), images, optimize=False)
     assert np.abs(int8 - simulated).mean() <= 0.5 * np.abs(simulated - expected).mean()
+
+
+def test_the_core_gives_the_labels_of_the_whole_network(exported):
+    """Also where, as here by the odd size, no DLA runs it."""
+    *_, model = exported
+    images = np.concatenate(depth_images(3, seed=1))
+    whole = OrtEngine(model, threads=1, optimize=False).run(images)
+    logits = core_logits(cut(model, DEPTH, len(images)), normalized(images, DEPTH))
+    assert_array_equal(logits, whole["logits"])
+    assert_array_equal(completed(logits, DEPTH)["labels"], whole["labels"])
+    core = core_form(model, DEPTH, len(images))
+    logits = core_logits(core, normalized(images, DEPTH).astype(np.float16))
+    assert (completed(logits.astype(np.float32), DEPTH)["labels"] == whole["labels"]).mean() > 0.98
+
+
+def test_an_edge_student_is_for_a_dla_alone():
+    spec = InputSpec(DEPTH.channels, 96, 192, "float32", "NCHW", mean=DEPTH.mean, std=DEPTH.std, nodata="nan")
+    model = export_onnx(device_form(small("edge-nano", num_outputs=11).eval(), spec, fold=True), 20)
+    core = core_form(model, spec, 2)
+    assert not_alone(core) == ""
+    images = np.random.default_rng(0).normal(1, 1, (2, 2, 96, 192)).astype(np.float32)
+    whole = OrtEngine(model, threads=1, optimize=False).run(images)
+    assert_array_equal(completed(whole["logits"], spec)["labels"], whole["labels"])
+    logits = core_logits(core, normalized(images, spec).astype(np.float16))
+    np.testing.assert_allclose(logits, whole["logits"], atol=0.02 * np.abs(whole["logits"]).max())

@@ -8,6 +8,8 @@ from torch import nn
 
 import deploy
 from deploy.bundle.manifest import ClassInfo, InputSpec
+from deploy.lint.dla_alone import not_alone
+from deploy.quantize.core_form import core_form
 from distill.data.sample import make_sample
 from distill.data.splits import Splits
 from distill.export.deployable import Deployable, TorchEngine
@@ -124,6 +126,11 @@ def test_batch_is_dynamic_and_size_is_not(exported):
     assert isinstance(axes[0], str)
     assert axes[1:] == size
     assert [output.name for output in graph.output] == ["labels", "logits"]
+
+
+def test_no_dla_runs_the_pyramid_alone(exported):
+    spec, _, _, model, _ = exported
+    assert "only multiplies by a constant second matrix" in not_alone(core_form(model, spec, 1), shown=99)
 
 
 def test_one_image_and_a_batch_agree(exported):

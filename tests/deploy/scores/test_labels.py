@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from deploy.inference import labels
-from deploy.inference.labels import decide, labels_at
-from deploy.inference.postprocess import softmax, upsample
+from deploy.scores import labels
+from deploy.scores.labels import decide, labels_at
+from deploy.scores.upsampling import softmax, upsample
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, max_side=6)
 COARSE = st.integers(-2, 2).map(float)

@@ -1,6 +1,6 @@
 """Labels of an image from scores at the stride of the network, with arithmetic only where classes meet.
 
-A label is that of the scores resized bilinearly to the image (`deploy.inference.postprocess.upsample`). A resized score
+A label is that of the scores resized bilinearly to the image (`deploy.scores.upsampling.upsample`). A resized score
 lies between those of the four cells around a pixel, so where all four have the same label, the pixel has it, too. Only
 the squares between cells of different labels are computed, and in them only classes that can be the highest. Rounding
 cannot tell: cells whose decision is closer than the rounding error count as different, and squares are computed by the
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deploy.inference.postprocess import neighbors, softmax, upsample
+from deploy.scores.upsampling import neighbors, softmax, upsample
 
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
 """Bounds the relative error of resizing a score, with room to spare."""

@@ -1,0 +1,1 @@
+"""From a network's scores to labels: numpy alone, for all who decide labels."""
