@@ -42,8 +42,9 @@ def test_weights_and_statistics_are_those_of_one_process(two, context, name):
     assert alone.keys() == two[0][name].keys()
     for key, expected in alone.items():
         assert torch.equal(two[0][name][key], two[1][name][key]), key
+        # AdamW divides by roots of small numbers, which enlarges rounding: 2.5e-6 after 20 steps on a CPU with AMX.
         torch.testing.assert_close(
-            two[0][name][key], expected, rtol=1e-5, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+            two[0][name][key], expected, rtol=1e-5, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
         )
 
 
