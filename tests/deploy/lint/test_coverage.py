@@ -127,7 +127,7 @@ def test_onnxruntime_as_predicted_of_residuals(
 
 @pytest.mark.parametrize("name", ["nothing", "MaxPool", "Transpose", "Concat"])
 def test_openvino_as_predicted(name: str):
-    # On CPUs with AMX, OpenVINO 2026.4 keeps int8 data with a zero of -128 in float, elsewhere not. No form here has it.
+    # With AMX, OpenVINO 2026.4 keeps int8 data with a zero of -128 in float, elsewhere not. No form here has it.
     for zero in (zero for kind, zero in ZEROS.items() if kind != "s8 low"):
         model = between(name, zero)
         assert predicted(model, "openvino") == int8_on_openvino(model)
