@@ -10,4 +10,4 @@ def core_logits(core: bytes, images: np.ndarray) -> np.ndarray:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(core, options, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"image": images})[0]
+    return np.asarray(session.run(["logits"], {"image": images})[0])

@@ -79,5 +79,5 @@ def test_another_network_has_no_depths():
 
 
 def _options(model):
-    left_out = ("weights", "max_ms", "on")
+    left_out = ("weights", "max_ms", "on", "bundle", "mean", "std", "classes")
     return {name: value for name, value in asdict(model).items() if name not in left_out}

@@ -89,6 +89,7 @@ def test_outputs_belong_to_the_caller(fake, tmp_path):
     before = {name: read(fake, array) for name, array in first.items()}
     engine.run_on_device(OnGpu(fake.cuda, images(1, seed=9)))
     engine.close()
+    array = None
     for name, array in first.items():
         np.testing.assert_array_equal(read(fake, array), before[name])
     address = first["labels"].address
