@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,13 @@ import numpy as np
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool, shapes_of
 from deploy.errors import UserError
-from deploy.forks import in_library, require_same_process
+from deploy.forks import REMEDY, in_library, require_same_process
 from deploy.host import cpu_flags
 
 SIZES = 4
 """Sizes of batches whose output arrays are kept for reuse; with more, the engine would keep ever more memory."""
+_inherited: list[object] = []
+"""Sessions of a parent process, kept because ending one waits for threads that this process does not have."""
 
 
 class OrtEngine:
@@ -61,28 +65,52 @@ class OrtEngine:
         if sums_overflow():  # slower, without overflow; it would also halve the speed of CPUs with VNNI
             options.add_session_config_entry("session.x64quantprecision", "1")
         source = model if isinstance(model, bytes) else str(model)
-        what = self.file or "the model"
-        try:
-            with in_library:
-                self._session = onnxruntime.InferenceSession(
-                    source, options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=0
-                )
-        except UserError:
-            raise
-        except Exception as error:  # its errors have no common public base
-            version, reason = onnxruntime.__version__, str(error).splitlines()[0]
-            raise UserError(
-                f"{what}: ONNX Runtime {version} cannot load it ({reason}); export it again"
-            ) from error
+        self._connect = partial(
+            onnxruntime.InferenceSession,
+            source,
+            options,
+            providers=[*providers, "CPUExecutionProvider"],
+            enable_fallback=0,
+        )
+        self._stamp, self._reopening = _stamp(self.file), Lock()
+        self._open()
         found = [output.name for output in self._session.get_outputs()]
         if not set(OUTPUTS) <= set(found):
+            what = self.file or "the model"
             raise UserError(
                 f"{what}: has outputs {', '.join(found)}, needs {', '.join(OUTPUTS)}; export it again"
             )
         self._input = self._session.get_inputs()[0].name
         self._ort_value = onnxruntime.OrtValue.ortvalue_from_numpy
-        self._pools: dict[tuple[int, ...], OutputPool] = {}
         self._gpu_of = os.getpid() if providers else None
+        self._alone = threads == 1
+
+    def _open(self) -> None:
+        what = self.file or "the model"
+        try:
+            with in_library:
+                self._session = self._connect()
+        except UserError:
+            raise
+        except Exception as error:  # its errors have no common public base
+            version, reason = import_onnxruntime().__version__, str(error).splitlines()[0]
+            raise UserError(
+                f"{what}: ONNX Runtime {version} cannot load it ({reason}); export it again"
+            ) from error
+        self._pools: dict[tuple[int, ...], OutputPool] = {}
+        self._process = os.getpid()
+
+    def _reopen_after_fork(self) -> None:
+        """Open the file again in a forked child, which has none of the session's threads: it would wait for them."""
+        with self._reopening:
+            if self._process == os.getpid():
+                return
+            if _stamp(self.file) != self._stamp:
+                raise UserError(
+                    f"{self.file}: has changed since it was loaded, before this process was forked; {REMEDY}"
+                )
+            _inherited.append((self._session, self._pools))
+            self._open()
 
     @property
     def providers(self) -> Sequence[str]:
@@ -93,6 +121,8 @@ class OrtEngine:
         """See `deploy.backends.engine.Engine.run`."""
         if self._gpu_of is not None:
             require_same_process(self._gpu_of, self.name)
+        if not self._alone and self._process != os.getpid():
+            self._reopen_after_fork()
         try:
             with in_library:
                 return self._run(batch)
@@ -144,6 +174,14 @@ def import_onnxruntime() -> Any:
     except (ImportError, OSError) as error:  # OSError: it is installed, but lacks a library that it loads
         raise UserError(f"onnxruntime: cannot be imported ({error}); pip install onnxruntime") from error
     return onnxruntime
+
+
+def _stamp(file: Path | None) -> tuple[int, ...]:
+    """What tells a file from the one that replaces it."""
+    if file is None or not file.exists():
+        return ()
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def sums_overflow() -> bool:

@@ -112,6 +112,16 @@ def test_a_call_that_takes_too_long_is_said_in_the_child(tmp_path, monkeypatch):
     assert model(image).labels.shape == image.shape[:2]  # the parent goes on
 
 
+def test_a_file_that_was_replaced_before_the_fork_is_named(tmp_path):
+    make_bundle(tmp_path)
+    model, image = deploy.load(tmp_path, "onnxruntime", 2), make_image()
+    assert in_child(lambda: model(image).labels.shape) == str(image.shape[:2])
+    copy = tmp_path / "copy"
+    copy.write_bytes((tmp_path / "model.onnx").read_bytes())
+    copy.replace(tmp_path / "model.onnx")
+    assert "model.onnx: has changed since it was loaded" in in_child(lambda: model(image))
+
+
 def test_a_thread_inside_a_library_may_fork_itself():
     with forks.in_library:
         assert in_child(lambda: forks._calls.broken) == "False"

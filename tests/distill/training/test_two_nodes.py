@@ -42,7 +42,7 @@ def test_two_nodes_train_as_one_process(nodes, tmp_path):
     alone = trained("adamw, accumulated", open_context(tmp_path / "alone"))
     for name, expected in alone.items():
         assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=1e-5)  # as in test_two_processes
 
 
 def test_a_killed_process_is_restarted_and_ends_as_an_undisturbed_run(nodes, tmp_path, monkeypatch):
