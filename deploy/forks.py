@@ -1,11 +1,14 @@
 """A guard around the libraries that run networks: a fork waits for the calls that other threads have in them.
 
 A child of `os.fork` has only the thread that forked. What another thread holds at that moment, such as a lock inside
-ONNX Runtime or OpenVINO, nobody in the child ever releases, and its next call would wait for ever.
+ONNX Runtime or OpenVINO, nobody in the child ever releases, and its next call would wait for ever. So would ending a
+session there: it waits for its threads.
 """
 
+import ctypes
 import os
 from threading import Condition, RLock, get_ident
+from weakref import WeakSet
 
 from deploy.errors import UserError
 
@@ -43,8 +46,11 @@ class _Calls:
         self.inside = {me: self.inside[me]} if me in self.inside else {}
         self.change, self.forking = Condition(RLock()), 0
         self.broken = self.broken or self.unfinished
+        for owner in _kept:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
 
 
+_kept: WeakSet[object] = WeakSet()
 _calls = _Calls()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -89,9 +95,14 @@ Raises:
 """
 
 
-def require_same_process(loaded_in: int, name: str) -> None:
-    """Raise `UserError` unless this is the process with the number `loaded_in`: a GPU is of no use after a fork."""
+def keep_in_children(owner: object) -> None:
+    """Never destroy `owner` in a forked child, not even when that ends: it holds sessions with threads."""
+    _kept.add(owner)
+
+
+def require_same_process(loaded_in: int, name: str, what: str = "a GPU does") -> None:
+    """Raise `UserError` unless this is the process with the number `loaded_in`; `what` does not follow into a child."""
     if os.getpid() != loaded_in:
         raise UserError(
-            f"{name}: was loaded before this process was forked, and a GPU does not follow into it; {REMEDY}"
+            f"{name}: was loaded before this process was forked, and {what} not follow into it; {REMEDY}"
         )

@@ -32,7 +32,7 @@ _last = [time.monotonic()]
 Item = TypeVar("Item")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Count:
     """How far a loop has come."""
 

@@ -12,13 +12,11 @@ import numpy as np
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool, shapes_of
 from deploy.errors import UserError
-from deploy.forks import REMEDY, in_library, require_same_process
+from deploy.forks import REMEDY, in_library, keep_in_children, require_same_process
 from deploy.host import cpu_flags
 
 SIZES = 4
 """Sizes of batches whose output arrays are kept for reuse; with more, the engine would keep ever more memory."""
-_inherited: list[object] = []
-"""Sessions of a parent process, kept because ending one waits for threads that this process does not have."""
 
 
 class OrtEngine:
@@ -73,6 +71,8 @@ class OrtEngine:
             enable_fallback=0,
         )
         self._stamp, self._reopening = _stamp(self.file), Lock()
+        self._inherited: list[object] = []
+        keep_in_children(self)
         self._open()
         found = [output.name for output in self._session.get_outputs()]
         if not set(OUTPUTS) <= set(found):
@@ -100,16 +100,22 @@ class OrtEngine:
         self._pools: dict[tuple[int, ...], OutputPool] = {}
         self._process = os.getpid()
 
-    def _reopen_after_fork(self) -> None:
+    def _require_threads(self) -> None:
         """Open the file again in a forked child, which has none of the session's threads: it would wait for them."""
-        with self._reopening:
+        if self._gpu_of is not None:
+            require_same_process(self._gpu_of, self.name)
+        if self._alone or self._process == os.getpid():
+            return
+        with in_library, self._reopening:
             if self._process == os.getpid():
                 return
             if _stamp(self.file) != self._stamp:
                 raise UserError(
                     f"{self.file}: has changed since it was loaded, before this process was forked; {REMEDY}"
                 )
-            _inherited.append((self._session, self._pools))
+            self._inherited.append(
+                (self._session, self._pools)
+            )  # ending a session waits for its threads, too
             self._open()
 
     @property
@@ -119,10 +125,7 @@ class OrtEngine:
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """See `deploy.backends.engine.Engine.run`."""
-        if self._gpu_of is not None:
-            require_same_process(self._gpu_of, self.name)
-        if not self._alone and self._process != os.getpid():
-            self._reopen_after_fork()
+        self._require_threads()
         try:
             with in_library:
                 return self._run(batch)
@@ -134,6 +137,7 @@ class OrtEngine:
 
     def all_outputs(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Every output of the network by name, in the types of the file."""
+        self._require_threads()
         names = [output.name for output in self._session.get_outputs()]
         with in_library:
             values = self._session.run(names, {self._input: batch})

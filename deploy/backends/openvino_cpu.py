@@ -1,6 +1,7 @@
 """OpenVINO on the CPU (x86 and ARM): often faster than ONNX Runtime, from the same files."""
 
 import io
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ import numpy as np
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool
 from deploy.errors import UserError
-from deploy.forks import in_library
+from deploy.forks import in_library, keep_in_children, require_same_process
 
 _one_at_a_time = Lock()
 
@@ -49,6 +50,8 @@ class OvEngine:
         self._model, self._config = model, _config(threads, bf16)
         self._lock, self._network = Lock(), None
         self._forms: dict[bool, _Form] = {}
+        self._process = None if threads == 1 else os.getpid()
+        keep_in_children(self)
         with in_library:
             self._core = _core()
             if blob is not None:
@@ -60,7 +63,12 @@ class OvEngine:
                 self._compile_single()
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """See `deploy.backends.engine.Engine.run`."""
+        """See `deploy.backends.engine.Engine.run`; with several threads it refuses in a forked child, which lacks them.
+
+        OpenVINO's threads belong to the whole process, so opening the file again there would not help.
+        """
+        if self._process is not None:
+            require_same_process(self._process, self.name, "OpenVINO's threads do")
         try:
             with in_library:
                 return self._run(batch)

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from deploy.backends.onnxruntime_cpu import import_onnxruntime
+from deploy.forks import keep_in_children
 from deploy.host import usable_cores
 from deploy.inference.onnx_bytes import Node, Value, onnx_bytes
 
@@ -70,6 +71,7 @@ class _Product:
     def __init__(self, shape: tuple[int, ...], size: tuple[int, int]) -> None:
         self._shape, self._size, self._seen = shape, size, 0
         self._shrink: Shrink | None = None
+        keep_in_children(self)
 
     def run(self, image: np.ndarray) -> np.ndarray | None:
         self._seen += 1

@@ -2,9 +2,8 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
-from deploy.heartbeat import working
+from deploy.heartbeat import counted, working
 from distill.data.splits import Reader, Splits, files_of
 from distill.training.log import say
 
@@ -42,17 +41,14 @@ def read_all(reader: Reader, name: str = "images") -> None:
     Raises:
         UserError: as the reader does, for the first sample that cannot be read; the message names the file.
     """
-    done = count(1)
-    latest = [0]
 
     def read(index: int) -> None:
-        reader[index]
-        latest[0] = next(done)
+        reader[index]  # not returned: images would pile up
 
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "reading")
     try:
-        with working(lambda: f"reading the {name}, {latest[0]} of {len(reader)}", say):
-            for _ in pool.map(read, range(len(reader))):
+        with working(f"reading the {name}", say):
+            for _ in counted(pool.map(read, range(len(reader))), len(reader)):
                 pass
     finally:  # a signal or an error waits for no more than the images that are being read
         pool.shutdown(cancel_futures=True)

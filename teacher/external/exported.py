@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -63,14 +64,21 @@ def open_exported(path: Path) -> Exported:
         UserError: there is none, it is damaged, or it does not map one image to the scores of classes.
     """
     if path.is_file():
-        return _open_file(path)
+        return _opened(path, path.stat().st_mtime_ns)
     for folder in (path, *(path / name for name in OF_RUN)):
         if (folder / MANIFEST).is_file():
-            return _open_bundle(folder)
+            return _opened(folder, (folder / MANIFEST).stat().st_mtime_ns)
     what = (
         f"holds neither {MANIFEST} nor {' nor '.join(OF_RUN)}" if path.is_dir() else "no such file or folder"
     )
     raise UserError(f"{path}: {what}; give the folder of a bundle or of a run, or an ONNX file")
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, changed: int) -> Exported:
+    """The same network for all who ask for it in a run, which is verified and loaded once."""
+    del changed
+    return _open_file(path) if path.is_file() else _open_bundle(path)
 
 
 def _open_bundle(folder: Path) -> Exported:

@@ -26,7 +26,6 @@ class ExportedNetwork(nn.Module):
         exported: the network.
         whole: height and width of the run's whole images.
         fill: of each channel, in the units that the network takes: what pads images smaller than a window.
-        threads: CPU threads; None: those of torch.
     """
 
     def __init__(self, exported: Exported, whole: tuple[int, int], fill: Sequence[float]) -> None:

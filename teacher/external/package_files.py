@@ -38,17 +38,15 @@ SMP_FREE = (
 )
 """Options of SMP's networks that do not change the scores, or that shapes show."""
 SMP_IMAGENET = (
-    *(
-        "resnet",
-        "resnext",
-        "se_res",
-        "densenet",
-        "vgg",
-        "mobilenet_v2",
-        "efficientnet-",
-        "mit_b",
-        "mobileone",
-    ),
+    "resnet",
+    "resnext",
+    "se_res",
+    "densenet",
+    "vgg",
+    "mobilenet_v2",
+    "efficientnet-",
+    "mit_b",
+    "mobileone",
 )
 """Beginnings of names of SMP's own encoders whose weights have ImageNet's usual normalization."""
 VOC_CLASSES = 21

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +81,38 @@ def test_children_predict_while_the_parent_does(tmp_path, backend, threads):
         for _ in range(8):
             assert in_child(lambda: np.array_equal(model(image).labels, expected)) == "True"
     assert np.array_equal(model(image).labels, expected)
+
+
+def test_openvino_with_several_threads_refuses_in_a_child(tmp_path):
+    pytest.importorskip("openvino")
+    make_bundle(tmp_path)
+    model, image = deploy.load(tmp_path, "openvino", 2), make_image()
+    told = in_child(lambda: model(image))
+    assert "was loaded before this process was forked, and OpenVINO's threads do not follow into it" in told
+    assert model(image).labels.shape == image.shape[:2]  # the parent goes on
+
+
+ENDS = """
+import os, sys, deploy
+model = deploy.load(sys.argv[1], sys.argv[2], 2)
+image = np.zeros((40, 60, 3), np.uint8)
+model(image)
+child = os.fork()
+if child == 0:
+    if sys.argv[2] == "onnxruntime":
+        model(image)
+    sys.exit(7)  # destroys what the module holds
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_child_ends_as_any_process(tmp_path, backend):
+    pytest.importorskip(backend)
+    make_bundle(tmp_path)
+    command = [sys.executable, "-W", "ignore", "-c", f"import numpy as np\n{ENDS}", str(tmp_path), backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert done.stdout == "7\n"
 
 
 def test_children_read_images_while_the_parent_does(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,17 +213,12 @@ SHORT = (
 )
 
 
+def fields_for(folder: Path) -> list[str]:
+    return ["--data.root", f"{folder}/data", "--data.size", "48", "48", "--out", f"{folder}/run", *SHORT]
+
+
 def test_the_printed_command_runs(wide, capsys):
-    fields = [
-        "--data.root",
-        str(wide / "data"),
-        "--data.size",
-        "48",
-        "48",
-        "--out",
-        str(wide / "run"),
-        *SHORT,
-    ]
+    fields = fields_for(wide)
     assert cli.main(["inspect", "folder-cpu", *fields]) == 0
     printed = capsys.readouterr().out.splitlines()
     words = shlex.split(printed[printed.index("to paste:") + 1])
@@ -239,16 +235,7 @@ def test_the_printed_command_runs(wide, capsys):
 
 
 def test_a_run_warns_of_distorted_images(wide):
-    fields = [
-        "--data.root",
-        str(wide / "data"),
-        "--data.size",
-        "48",
-        "48",
-        "--out",
-        str(wide / "run"),
-        *SHORT,
-    ]
+    fields = fields_for(wide)
     lines = open_checked(parse(["folder-cpu", *fields]), start_accelerator("fp32")).lines
     assert (
         "warning: --data.size 48 48 distorts images of 40×96: all in them gets 2.4 times narrower" in lines[0]
