@@ -64,10 +64,10 @@ def open_exported(path: Path) -> Exported:
         UserError: there is none, it is damaged, or it does not map one image to the scores of classes.
     """
     if path.is_file():
-        return _opened(path, path.stat().st_mtime_ns)
+        return _opened(path, _files(path.parent))
     for folder in (path, *(path / name for name in OF_RUN)):
         if (folder / MANIFEST).is_file():
-            return _opened(folder, (folder / MANIFEST).stat().st_mtime_ns)
+            return _opened(folder, _files(folder))
     what = (
         f"holds neither {MANIFEST} nor {' nor '.join(OF_RUN)}" if path.is_dir() else "no such file or folder"
     )
@@ -75,10 +75,16 @@ def open_exported(path: Path) -> Exported:
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path, changed: int) -> Exported:
-    """The same network for all who ask for it in a run, which is verified and loaded once."""
-    del changed
+def _opened(path: Path, files: frozenset[tuple[str, int, int]]) -> Exported:
+    """The same network for all who ask for it in a run, verified and loaded once while its files stay the same."""
+    del files
     return _open_file(path) if path.is_file() else _open_bundle(path)
+
+
+def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """Name, size and time of all files in a folder: weights may lie beside an ONNX file."""
+    stats = [(one.name, one.stat()) for one in folder.iterdir() if one.is_file()]
+    return frozenset((name, found.st_size, found.st_mtime_ns) for name, found in stats)
 
 
 def _open_bundle(folder: Path) -> Exported:
