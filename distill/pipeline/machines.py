@@ -21,11 +21,26 @@ VISIBLE_WITHIN = 20.0
 """Seconds within which a new file must be seen from another machine."""
 
 
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""The variable that gives torchrun's processes a new store of addresses at each start."""
+
+
 def check_restarts(resume: bool) -> None:
-    """Raise `UserError` if torchrun would restart this run, and it would not continue."""
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) and not resume:
+    """Raise `UserError` if torchrun would restart this run, and it would not continue or not find its processes.
+
+    By default torchrun keeps the store of the processes' addresses when it starts them again: a process that
+    reads before the others have written connects to one that is gone, and each failure costs a restart.
+    """
+    if not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        return
+    if not resume:
         raise UserError(
             "a run that torchrun restarts (--max-restarts) must continue where it was: add --resume"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get(OWN_STORE) != "1":
+        raise UserError(
+            f"restarted processes would look for each other where they were before: set {OWN_STORE}=1 where torchrun is"
+            " started, or leave out --max-restarts"
         )
 
 
@@ -43,10 +58,6 @@ def check_alike(
     Raises:
         UserError: they do not; raised in all processes.
     """
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) and not config.resume:
-        raise UserError(
-            "a run that torchrun restarts (--max-restarts) must continue where it was: add --resume"
-        )
     if accelerator.num_processes == 1:
         return
     mine = {**settings(config), **computed, "edgedistill": version("edgedistill")}

@@ -1,5 +1,7 @@
 """From a configuration to a run that can start: validate it, open the data, claim the folder, take the statistics."""
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +47,7 @@ from distill.training.checkpoint_metadata import (
 )
 from distill.training.distributed import SILENCE, by_main, main_alone, together, warn_of_a_lone_process
 from distill.training.log import say
+from distill.training.signals import signals_end_at_once
 from distill.training.sync_norm import check_norms
 from distill.training.tracking import require_tracker, start_tracker
 
@@ -130,12 +133,14 @@ def start_accelerator(precision: str, tracker: str = "none") -> Accelerator:
         UserError: the tracker's package is missing, or the device cannot compute in the precision.
     """
     require_tracker(tracker)
-    accelerator = Accelerator(
-        mixed_precision=_precision(precision),
-        cpu=not torch.accelerator.is_available(),  # set explicitly; otherwise accelerate ignores torchrun
-        log_with=None if tracker == "none" else tracker,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=SILENCE)],
-    )
+    waits = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with signals_end_at_once() if waits else nullcontext():
+        accelerator = Accelerator(
+            mixed_precision=_precision(precision),
+            cpu=not torch.accelerator.is_available(),  # set explicitly; otherwise accelerate ignores torchrun
+            log_with=None if tracker == "none" else tracker,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=SILENCE)],
+        )
     warn_of_a_lone_process(accelerator)
     return accelerator
 

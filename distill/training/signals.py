@@ -99,6 +99,25 @@ def stop_requests() -> Iterator[StopRequests]:
             signal.signal(number, old)  # pyright: ignore[reportArgumentType]
 
 
+@contextmanager
+def signals_end_at_once() -> Iterator[None]:
+    """Within this context, a signal ends the process: for waits inside libraries, which Python cannot interrupt.
+
+    Outside the main thread, where Python cannot handle signals, nothing changes.
+    """
+    previous: dict[int, object] = {}
+    try:
+        for number in stopping_signals():
+            previous[number] = signal.signal(number, signal.SIG_DFL)
+    except ValueError:
+        previous.clear()
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)  # pyright: ignore[reportArgumentType]
+
+
 def pending_request() -> StoppedSafely | None:
     """The request that the innermost `stop_requests` has noted, if any."""
     return _noting[-1].pending if _noting else None

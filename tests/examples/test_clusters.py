@@ -136,6 +136,7 @@ def test_kubernetes_runs_the_command(tmp_path):
     out = tmp_path / "run"
     variables = {
         **os.environ,
+        **{one["name"]: one["value"] for one in container["env"] if "value" in one},
         **{"PATH": search_path(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         **{
             "NODES": "2",

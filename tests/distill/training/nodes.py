@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from distill.pipeline.machines import OWN_STORE
 from tests.conftest import ROOT
 
 SECONDS = 400
@@ -96,7 +97,7 @@ def launch_on(
         subprocess.Popen(
             torchrun(node, number, nodes[0], port, options) + list(command),
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **node.variables},
+            env={**os.environ, "OMP_NUM_THREADS": "1", OWN_STORE: "1", **node.variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from deploy.errors import UserError
+from distill.pipeline.machines import OWN_STORE, check_restarts
 from distill.training.checkpoint import load_checkpoint
 from tests.distill.tiny import RUN
 from tests.distill.training.nodes import errors, free_port, launch_on, two_nodes
@@ -72,6 +74,19 @@ def test_folders_that_are_not_shared_are_refused_and_left_as_they_were(nodes, tm
         [line] = errors(ended.printed)
         assert line.startswith(f"error: {out}: is not the same folder for all processes (process 1 on ")
     assert not any(out.exists() for out in outs)
+
+
+def test_restarts_need_a_new_store_at_each_start(monkeypatch):
+    for name, value in (("TORCHELASTIC_MAX_RESTARTS", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(OWN_STORE, raising=False)
+    with pytest.raises(UserError, match=f"set {OWN_STORE}=1 where torchrun is started"):
+        check_restarts(resume=True)
+    monkeypatch.setenv(OWN_STORE, "1")
+    check_restarts(resume=True)
+    monkeypatch.delenv(OWN_STORE)
+    monkeypatch.setenv("WORLD_SIZE", "1")  # nobody to look for
+    check_restarts(resume=True)
 
 
 def test_restarts_need_resume(nodes, tmp_path):
