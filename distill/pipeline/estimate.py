@@ -17,8 +17,9 @@ from distill.run_context import RunContext
 from distill.training.step_module import TrainStepModule, normalized
 
 CPU_IMAGES = 2
-"""Images of a timed step on a CPU, where its time is proportional to them; on a GPU it is a whole micro-batch.
-It is the least that batch norms after pooling to 1×1 can train with."""
+"""Images of the first timed step on a CPU: the least that batch norms after pooling to 1×1 can train with."""
+QUICK = 1.0
+"""Seconds of that step below which a whole micro-batch is timed, which takes less time per image."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +162,19 @@ def _ready_forward(context: RunContext) -> float:
 
 
 def measure_speed(context: RunContext, model: ModelConfig, training: TrainConfig) -> Speed:
-    """Time a new network of a configuration; the second of two turns counts."""
+    """Time a new network of a configuration on a micro-batch; on a CPU, where that would take long, on fewer images."""
+    accelerator = context.accelerator
+    whole = max(CPU_IMAGES, training.batch_size // (training.accumulate * accelerator.num_processes))
+    if accelerator.device.type != "cpu":
+        return _speed(context, model, training, whole)
+    speed = _speed(context, model, training, CPU_IMAGES)
+    is_quick = CPU_IMAGES * speed.step < QUICK and whole > CPU_IMAGES
+    return _speed(context, model, training, whole) if is_quick else speed
+
+
+def _speed(context: RunContext, model: ModelConfig, training: TrainConfig, images: int) -> Speed:
+    """The second of two turns counts."""
     config, accelerator = context.config, context.accelerator
-    micro_batch = training.batch_size // (training.accumulate * accelerator.num_processes)
-    images = CPU_IMAGES if accelerator.device.type == "cpu" else max(CPU_IMAGES, micro_batch)
     stage = training_stage(context, "estimate", model)
     keys = [divmod(position, len(context.splits.train)) for position in range(images)]
     batch = stack([stage.view[key] for key in keys]).to(accelerator.device)
@@ -177,7 +187,7 @@ def measure_speed(context: RunContext, model: ModelConfig, training: TrainConfig
     loading = _second(lambda: [stage.view[key] for key in keys])
     step = _second(lambda: _step(context, module, image, batch))
     forward = _second(lambda: _forward(context, network, image))
-    return Speed(loading / len(keys), step / len(keys), forward / len(keys))
+    return Speed(loading / images, step / images, forward / images)
 
 
 def _step(context: RunContext, module: nn.Module, image: torch.Tensor, batch: Batch) -> None:
