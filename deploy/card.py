@@ -14,6 +14,7 @@ from deploy.command_parser import CommandParser
 from deploy.evaluation.receipt import Receipt, table
 from deploy.files.atomic import atomic_write
 from deploy.files.json_files import read_record
+from deploy.files.json_output import add_json, print_result
 from deploy.tasks.registry import task_of
 from deploy.text import shown
 
@@ -43,14 +44,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--license", default="", metavar="ID", help="of the weights, such as apache-2.0; say it if known"
     )
+    add_json(parser)
     options = parser.parse_args(argv)
     text = card(find_bundle(options.bundle), options.license)
-    if options.out is None:
-        print(text, end="")
-        return 0
-    with atomic_write(options.out, "w") as file:
-        file.write(text)
-    print(f"{options.out}: add what the model is for and where it fails")
+    if options.out is not None:
+        with atomic_write(options.out, "w") as file:
+            file.write(text)
+    line = (
+        text[:-1] if options.out is None else f"{options.out}: add what the model is for and where it fails"
+    )
+    print_result(line, {"file": options.out, "text": text}, options.json)
     return 0
 
 

@@ -19,6 +19,7 @@ from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.files.journal import Fingerprint
+from deploy.files.json_output import add_json, print_result
 from deploy.pinned import pin
 from deploy.predict.command import (
     RESULT_OPTIONS,
@@ -55,7 +56,10 @@ def main(argv: Sequence[str]) -> int:
         report = _predict(inputs, work, job, arguments)
         if not report.failures:
             work.remove()
-    print(report.line(inputs.kind, pinned.engine, arguments.out))
+    line = report.line(inputs.kind, pinned.engine, arguments.out)
+    counts = {"total": report.total, "before": report.before, "done": report.done}
+    result = {"out": arguments.out, "engine": pinned.engine, "failures": sorted(report.failures)} | counts
+    print_result(line, result, arguments.json)
     report.print_failures(inputs.kind)
     return 1 if report.failures else 0
 
@@ -161,4 +165,5 @@ def _parser() -> argparse.ArgumentParser:
     add_engine_options(parser)
     add_result_options(parser.add_argument_group("results of images (--probabilities: of rasters, too)"))
     add_raster_options(parser.add_argument_group("rasters"))
+    add_json(parser)
     return parser

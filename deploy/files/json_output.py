@@ -20,6 +20,14 @@ def words_to_stderr(asked: bool) -> Iterator[None]:
         yield
 
 
+def print_result(line: str, result: object, as_json: bool) -> None:
+    """Print what a command has done: a line for people, or a result as `print_json` takes it."""
+    if as_json:
+        print_json(result)
+    else:
+        print(line)
+
+
 def print_json(result: object) -> None:
     """Print a result, of the types that `deploy.files.atomic.write_json` takes, on stdout.
 

@@ -15,6 +15,7 @@ from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.files.decoding import check_order
 from deploy.files.journal import Fingerprint
+from deploy.files.json_output import add_json, print_result
 from deploy.loading import load
 from deploy.raster.geo import GeoRaster
 from deploy.raster.geotiff import probabilities_path, write_labels, write_probabilities
@@ -50,11 +51,13 @@ def main(argv: Sequence[str]) -> int:
         )
         assert isinstance(model, SegmentationModel)
         with open_parts(out, _fingerprint(manifest, source, model, options), arguments.resume) as parts:
-            _run(model, source, parts, options, out)
+            _run(model, source, parts, options, out, arguments.json)
     return 0
 
 
-def _run(model: SegmentationModel, source: GeoRaster, parts: Parts, options: Options, out: Path) -> None:
+def _run(
+    model: SegmentationModel, source: GeoRaster, parts: Parts, options: Options, out: Path, as_json: bool
+) -> None:
     with closing(Progress()) as progress:
         summary = predict_raster(model, source, parts, options, progress)
     assert parts.labels is not None
@@ -66,10 +69,13 @@ def _run(model: SegmentationModel, source: GeoRaster, parts: Parts, options: Opt
     parts.remove()
     rate = summary.run / summary.seconds if summary.seconds else 0
     files = " and probabilities in ".join(map(str, written))
-    print(
+    line = (
         f"{source.width}×{source.height} pixels predicted by {model.engine.name}: {summary.run} of {summary.tiles} "
         f"tiles run in {summary.seconds:.1f} s ({rate:.1f}/s); labels in {files}"
     )
+    size = {"width": source.width, "height": source.height}
+    tiles = {"tiles": summary.tiles, "run": summary.run, "seconds": summary.seconds}
+    print_result(line, {"files": written, "engine": model.engine.name} | size | tiles, as_json)
 
 
 def _fingerprint(
@@ -162,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
     add_engine_options(parser)
     add("--fallback", action="store_true", help="use the CPU if the TensorRT backend cannot run")
+    add_json(parser)
     return parser
 
 

@@ -9,10 +9,11 @@ from deploy.bundle.engine_files import SUFFIX, engines_folder, read_engine, read
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
+from deploy.files.json_output import add_json, print_json, print_result, words_to_stderr
 from deploy.signing import trust_store
 from deploy.signing.bundle import check_bundle, sign_bundle, trusted_keys, uncovered
 from deploy.signing.envelope import short
-from deploy.signing.keys import read_private, write_keys
+from deploy.signing.keys import public_path, read_private, write_keys
 from deploy.signing.sbom import cyclonedx
 
 
@@ -23,9 +24,12 @@ def keygen(argv: Sequence[str]) -> int:
         description="Make an Ed25519 key: KEY.pem signs, KEY.pub.pem checks. $EDGEDISTILL_KEY_PASSWORD encrypts it.",
     )
     parser.add_argument("key", type=Path, metavar="KEY.pem")
-    path = parser.parse_args(argv).key
+    add_json(parser)
+    options = parser.parse_args(argv)
+    path = options.key
     key = write_keys(path)
-    print(f"key {key.id}: {path} signs, keep it to yourself; devices need the public key beside it")
+    line = f"key {key.id}: {path} signs, keep it to yourself; devices need the public key beside it"
+    print_result(line, {"key": key.id, "private": path, "public": public_path(path)}, options.json)
     return 0
 
 
@@ -37,6 +41,7 @@ def sign(argv: Sequence[str]) -> int:
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="private key, Ed25519")
+    add_json(parser)
     arguments = parser.parse_args(argv)
     key = read_private(arguments.key)
     dropped = sign_bundle(arguments.bundle, key)
@@ -46,7 +51,9 @@ def sign(argv: Sequence[str]) -> int:
             f"note: signatures by {others} were of other content, and are dropped; have them sign again",
             file=sys.stderr,
         )
-    print(f"{arguments.bundle}: signed by key {short(key.public.id)}")
+    line = f"{arguments.bundle}: signed by key {short(key.public.id)}"
+    result = {"bundle": arguments.bundle, "key": key.public.id, "dropped": dropped}
+    print_result(line, result, arguments.json)
     _note_uncovered(arguments.bundle)
     return 0
 
@@ -64,16 +71,24 @@ def trust(argv: Sequence[str]) -> int:
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="BUNDLE|ENGINE")
     parser.add_argument("--remove", action="store_true", help="trust them no longer")
+    add_json(parser)
     arguments = parser.parse_args(argv)
-    for engine in [engine for path in arguments.paths for engine in _engines_of(path)]:
-        sidecar = read_sidecar(engine)
-        read_engine(engine, sidecar)
-        if arguments.remove:
-            known = trust_store.distrust(sidecar.sha256)
-            print(f"{engine}: {'trusted no longer' if known else 'was not trusted'}")
-        else:
-            trust_store.trust(sidecar.sha256, engine, "trusted")
-            print(f"{engine}: trusted (SHA-256 {sidecar.sha256}); receipt in {trust_store.trust_folder()}")
+    changed: list[dict[str, object]] = []
+    with words_to_stderr(arguments.json):
+        for engine in [engine for path in arguments.paths for engine in _engines_of(path)]:
+            sidecar = read_sidecar(engine)
+            read_engine(engine, sidecar)
+            if arguments.remove:
+                known = trust_store.distrust(sidecar.sha256)
+                print(f"{engine}: {'trusted no longer' if known else 'was not trusted'}")
+            else:
+                trust_store.trust(sidecar.sha256, engine, "trusted")
+                print(
+                    f"{engine}: trusted (SHA-256 {sidecar.sha256}); receipt in {trust_store.trust_folder()}"
+                )
+            changed.append({"engine": engine, "sha256": sidecar.sha256, "trusted": not arguments.remove})
+    if arguments.json:
+        print_json({"engines": changed})
     return 0
 
 

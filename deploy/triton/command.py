@@ -7,6 +7,7 @@ from pathlib import Path
 from deploy.bundle.find import find_bundle
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError
+from deploy.files.json_output import add_json, print_result
 from deploy.triton.repository import INSTANCE, MODELS, Serving, write_repository
 
 
@@ -31,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
         options.without_threshold,
     )
     folder = write_repository(bundle, options.out, options.precision, serving)
-    print(f"{folder}: start Triton with  tritonserver --model-repository={options.out.resolve()}")
+    repository = options.out.resolve()
+    line = f"{folder}: start Triton with  tritonserver --model-repository={repository}"
+    print_result(line, {"folder": folder, "model_repository": repository}, options.json)
     return 0
 
 
@@ -56,4 +59,5 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the client decides on the logits, where a threshold is set",
     )
+    add_json(parser)
     return parser

@@ -8,6 +8,7 @@ from typing import Any
 
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError
+from deploy.files.json_output import add_json, print_json, words_to_stderr
 from distill.config import ModelConfig
 from distill.data.datasets.folder import ClassEntry, read_classes
 from distill.data.datasets.pairs import RGB_CHANNELS
@@ -35,6 +36,16 @@ def main(argv: Sequence[str]) -> int:
         UserError: an option is wrong, or the file cannot be converted exactly; nothing has been written then.
     """
     options = _parser().parse_args(argv)
+    with words_to_stderr(options.json):
+        arch, meta = convert(options)
+    if options.json:
+        names = ("converted_from", "classes", "mean", "std")
+        print_json({"file": options.target, "arch": arch} | {name: meta[name] for name in names})
+    return 0
+
+
+def convert(options: argparse.Namespace) -> tuple[str, Meta]:
+    """Write the checkpoint; its architecture, and what it says of itself. Raises `UserError` as `main` does."""
     source, target = options.source, options.target
     if target.suffix != ".safetensors" or target.resolve() == source.resolve():
         raise UserError(f"{target}: give the file to write another name, with the ending .safetensors")
@@ -42,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
     content, name = read_file(source), str(source)
     state = tensors_of(content, source)
     if package_of(state) is not None:
-        convert_packaged(read_packaged(state, options.arch or arch, name), options, source)
-        return 0
+        found = read_packaged(state, options.arch or arch, name)
+        return found.arch, convert_packaged(found, options, source)
     if options.arch:
         raise UserError(
             f"--arch {options.arch}: is for files of torchvision and SMP; leave it out for {source}"
@@ -60,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     meta = metadata(options_of, classes, mean, std, f"{published.project}: {source.name}")
     save_checkpoint(target, pack("model", network.state_dict()), meta)
     _report(published, model, origins, count, meta, target)
-    return 0
+    return model.arch, meta
 
 
 def metadata(
@@ -78,8 +89,8 @@ def metadata(
     }
 
 
-def convert_packaged(found: PackagedNetwork, options: argparse.Namespace, source: Path) -> None:
-    """Write the checkpoint of a network of torchvision or SMP.
+def convert_packaged(found: PackagedNetwork, options: argparse.Namespace, source: Path) -> Meta:
+    """Write the checkpoint of a network of torchvision or SMP, and return what it says of itself.
 
     Raises:
         UserError: its classes or its normalization are neither known nor given.
@@ -102,6 +113,7 @@ def convert_packaged(found: PackagedNetwork, options: argparse.Namespace, source
     origin = "given" if options.mean or options.std else f"usual for {found.package}"
     _report_images(meta, origin)
     print(f"{options.target}: use it with --teacher.arch {found.arch} --teacher.weights {options.target}")
+    return meta
 
 
 def _model(
@@ -225,4 +237,5 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}", type=float, nargs=3, help=f"of R, G and B in 0..255 (ImageNet's: {_listed(values)})"
         )
+    add_json(parser)
     return parser

@@ -14,6 +14,7 @@ from deploy.bundle.manifest import MANIFEST, Manifest
 from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, warnings_as_lines
+from deploy.files.json_output import add_json, print_json, words_to_stderr
 from deploy.files.staging import staged
 from deploy.heartbeat import counted, working
 from deploy.inference.image_files import output_names
@@ -47,7 +48,11 @@ def main(argv: Sequence[str]) -> int:
     images = find_images(options.folder, manifest.input.channels)
     stems = output_names([image.paths[0] for image in images])
     models = [load(path, threads=options.threads, **engine_options(options)) for path, _ in bundles]
-    with staged(options.out) as staging, working(f"labeling the images of {options.folder}"):
+    with (
+        words_to_stderr(options.json),
+        staged(options.out) as staging,
+        working(f"labeling the images of {options.folder}"),
+    ):
         predicted: list[tuple[Prediction, str]] = []
         for image, stem in counted(list(zip(images, stems, strict=True))):
             try:
@@ -64,7 +69,10 @@ def main(argv: Sequence[str]) -> int:
         names = [stem if place < len(kept) else "" for place, (_, stem) in enumerate(ranked)]
         write_ranking(staging, [one for one, _ in ranked], names, manifest)
         write_classes(staging, manifest)
-    _report(ranked, len(kept), len(images), options.out)
+    if options.json:
+        print_json(_result(ranked, len(kept), len(images), options.out))
+    else:
+        _report(ranked, len(kept), len(images), options.out)
     return 0 if len(ranked) == len(images) else 2
 
 
@@ -72,6 +80,15 @@ def _ranked(predicted: list[tuple[Prediction, str]], folder: Path) -> list[tuple
     if not predicted:
         raise UserError(f"{folder}: none of its images could be labeled; see the errors above")
     return sorted(predicted, key=lambda pair: pair[0].urgency)
+
+
+def _result(ranked: Sequence[tuple[Prediction, str]], kept: int, count: int, out: Path) -> dict[str, object]:
+    """What `--json` prints; the images to label first at the top of `ranking`."""
+    ranking = [
+        {"image": one.name, "confidence": one.confidence, "disagreement": one.disagreement}
+        for one, _ in ranked
+    ]
+    return {"out": out, "images": count, "labeled": len(ranked), "masks": kept, "ranking": ranking}
 
 
 def _report(ranked: Sequence[tuple[Prediction, str]], kept: int, count: int, out: Path) -> None:
@@ -144,4 +161,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, help="CPU threads of the engine (its own choice)")
     add_engine_options(parser)
+    add_json(parser)
     return parser

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError, warnings_as_lines
+from deploy.files.json_output import add_json, print_result, words_to_stderr
 from deploy.heartbeat import working
 from distill.page.render import FILE, write_page
 from distill.page.viewer import EACH
@@ -27,9 +28,11 @@ def main(argv: Sequence[str]) -> int:
     require_matplotlib("report")
     several = len(options.runs) > 1
     path = options.out or (Path(FILE) if several else options.runs[0] / FILE)
-    with working("predicting the test images and drawing"):
+    with words_to_stderr(options.json), working("predicting the test images and drawing"):
         write_page(options.runs, path, options.images)
-    print(f"{path}: open it in a browser ({path.stat().st_size / 1e6:.1f} MB, needs no network)")
+    size = path.stat().st_size
+    line = f"{path}: open it in a browser ({size / 1e6:.1f} MB, needs no network)"
+    print_result(line, {"file": path, "bytes": size}, options.json)
     return 0
 
 
@@ -47,4 +50,5 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"of the worst, the median and the best ({EACH})",
     )
+    add_json(parser)
     return parser

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError
+from deploy.files.json_output import add_json, print_result, words_to_stderr
 from distill.tiles.cutting import Tiling, cut_folder
 
 
@@ -20,11 +21,15 @@ def main(argv: Sequence[str]) -> int:
     stride = _sides("stride", options.stride) if options.stride else size
     if not 0 <= options.max_no_data <= 1:
         raise UserError(f"--max-no-data {options.max_no_data}: must be a fraction in 0..1")
-    for result in cut_folder(options.source, options.target, Tiling(size, stride, options.max_no_data)):
-        print(f"{result.split}: {result.tiles} tiles of {result.images} images")
-    print(
-        f"{options.target / 'tiles.csv'} lists them; train with: edgedistill run folder --data.root {options.target}"
-    )
+    tiling, target = Tiling(size, stride, options.max_no_data), options.target
+    with words_to_stderr(options.json):
+        splits = []
+        for one in cut_folder(options.source, target, tiling):
+            print(f"{one.split}: {one.tiles} tiles of {one.images} images")
+            splits.append({"split": one.split, "tiles": one.tiles, "images": one.images})
+    table = target / "tiles.csv"
+    line = f"{table} lists them; train with: edgedistill run folder --data.root {target}"
+    print_result(line, {"list": table, "splits": splits}, options.json)
     return 0
 
 
@@ -48,4 +53,5 @@ def _parser() -> argparse.ArgumentParser:
         "--max-no-data", type=float, default=1.0, metavar="SHARE",
         help="leave out tiles with a larger share of no data (1: only those without any data)",
     )  # fmt: skip
+    add_json(parser)
     return parser

@@ -9,6 +9,7 @@ import numpy as np
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.files.images import list_images, read_mask, write_png
+from deploy.files.json_output import add_json, print_result
 from distill.data.datasets.mask_survey import refuse_lossy
 from distill.data.datasets.masks import codes_of
 from distill.data.datasets.palettes import RGB, palette_of
@@ -28,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
     if options.target.resolve() == options.source.resolve():
         raise UserError(f"{options.target}: the masks would be replaced; give another folder")
     count = convert_masks(options.source, options.target, mapping)
-    print(f"{options.target}: {count} masks of class indices")
+    line = f"{options.target}: {count} masks of class indices"
+    print_result(line, {"out": options.target, "masks": count}, options.json)
     return 0
 
 
@@ -107,4 +109,5 @@ def _parser() -> argparse.ArgumentParser:
         "--map", action="append", required=True, metavar="VALUE=INDEX",
         help="a number (255=1) or a color in six hexadecimal digits (ff0000=1); may be repeated",
     )  # fmt: skip
+    add_json(parser)
     return parser

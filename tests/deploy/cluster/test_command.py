@@ -1,5 +1,6 @@
 """`predict-many` on two processes: the bytes of one machine, failures at the end, and what is refused."""
 
+import json
 import sys
 import time
 
@@ -43,6 +44,13 @@ def test_rasters_have_the_bytes_of_predict_raster(bundles, scheduler, tmp_path, 
         many(bundles / "sar", given, tmp_path / "many", "--rasters", "--scheduler", scheduler, *options) == 0
     )
     assert "3 of 3 rasters predicted" in capsys.readouterr().out
+    raster(bundles / "sar", given / "c.tiff", tmp_path / "c.tif", *options, "--json")
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["files"] == [str(tmp_path / "c.tif"), str(tmp_path / "c_probabilities.tif")]
+    assert (alone["width"], alone["height"], alone["run"]) == (90, 500, alone["tiles"])
+    many(bundles / "sar", given, tmp_path / "again", "--rasters", "--scheduler", scheduler, "--json")
+    again = json.loads(capsys.readouterr().out)
+    assert (again["total"], again["done"], again["before"], again["failures"]) == (3, 3, 0, [])
     for name in ("a.tif", "b.TIF", "c.tiff"):
         raster(bundles / "sar", given / name, tmp_path / "one" / f"{name[0]}.tif", *options)
     assert contents(tmp_path / "many") == contents(tmp_path / "one")

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from deploy.files.images import write_png
@@ -14,7 +15,12 @@ from tests.deploy.tiny import make_bundle, make_image
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     make_bundle(tmp_path / "bundle")
-    write_png(tmp_path / "a.png", make_image())
+    for folder in (".", "photos", "src/train/images", "src/val/images"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        write_png(tmp_path / folder / "a.png", make_image())
+    for split in ("train", "val"):
+        (tmp_path / "src" / split / "masks").mkdir()
+        write_png(tmp_path / "src" / split / "masks" / "a.png", np.eye(32, 48, dtype=np.uint8))
     monkeypatch.chdir(tmp_path)
 
 
@@ -29,12 +35,29 @@ def place(tmp_path, monkeypatch):
         ("measure bundle --seconds 0.01", {"rows", "machine"}),
         ("lint bundle", None),
         ("presets", {"quick", "folder"}),
+        ("card bundle", {"file", "text"}),
+        ("card bundle --out card.md", {"file", "text"}),
+        ("triton bundle models", {"folder", "model_repository"}),
+        ("keygen key.pem", {"key", "private", "public"}),
+        ("label bundle photos --backend onnxruntime", {"out", "images", "labeled", "masks", "ranking"}),
+        ("masks src dst --map 255=1", {"out", "masks"}),
+        ("tiles src dst --size 16", {"list", "splits"}),
     ],
 )
 def test_commands(command, names, capsys):
     assert cli.main([*command.split(), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert names is None or names <= set(found)
+
+
+@pytest.mark.usefixtures("place")
+def test_signing(capsys):
+    pytest.importorskip("cryptography", reason="pip install 'edgedistill[sign]'")
+    cli.main(["keygen", "key.pem", "--json"])
+    key = json.loads(capsys.readouterr().out)
+    assert cli.main(["sign", "bundle", "--key", key["private"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"bundle": "bundle", "key": key["key"], "dropped": []}
+    assert cli.main(["verify", "bundle", "--key", key["public"]]) == 0
 
 
 @pytest.mark.usefixtures("place")

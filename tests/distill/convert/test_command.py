@@ -102,6 +102,10 @@ def test_the_file_says_how_to_use_it(published, capsys, tmp_path):
     assert ("--teacher.align-corners --teacher.no-contract-dilation" in out) is (name == "semseg")
     meta = read_meta(tmp_path / "again.safetensors")
     assert meta["classes"] == NAMES.split(",")
+    main([str(source), str(tmp_path / "third.safetensors"), "--classes", NAMES, "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["arch"] == ARCHS[name]
+    assert record["classes"] == NAMES.split(",")
     assert meta["mean"] == [123.675, 116.28, 103.53]
 
 

@@ -106,7 +106,8 @@ def test_runs_of_two_seeds_are_compared(run, tmp_path, capsys):
     assert page.count('class="viewer"') == 2
     assert "both.html: open it in a browser" in capsys.readouterr().out
     (other / "config.json").write_text(json.dumps(settings | {"data.size": [64, 64]}))
-    cli.main(["report", str(run), str(other), "--out", str(out)])
+    cli.main(["report", str(run), str(other), "--out", str(out), "--json"])
+    assert json.loads(capsys.readouterr().out) == {"file": str(out), "bytes": out.stat().st_size}
     assert "Over the seeds" not in out.read_text()
 
 

@@ -1,5 +1,6 @@
 """An engine is native code: nothing beside it can vouch for it."""
 
+import json
 import shlex
 
 import pytest
@@ -46,6 +47,9 @@ def test_the_commands_of_the_refusal_work(bundle, library, capsys):
     with pytest.raises(UserError, match="is native code"):
         trt.open_trt(bundle, "tensorrt")
     assert capsys.readouterr().out.count("\n") == 2
+    assert cli.main(["trust", str(bundle), "--json"]) == 0
+    [engine] = json.loads(capsys.readouterr().out)["engines"]
+    assert (engine["engine"], engine["trusted"]) == (str(path), True)
 
 
 def test_explicit_trust(bundle, library):
