@@ -16,6 +16,7 @@ from distill.config import ModelConfig
 from distill.distillation.ready_made import ready_teacher
 from distill.distillation.weight_transfer import init_from_teacher
 from distill.overrides import with_changes
+from distill.pipeline.contention import warning_of_other_work
 from distill.pipeline.estimate import PlannedTraining, Speed, measure_speeds, plan, shortened
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
@@ -51,7 +52,7 @@ def fit_to_time(context: RunContext) -> RunContext:
         context = _with_changes(context, recorded)
     elif config.max_minutes or steps >= FEW_STEPS:
         say("timing a training step of each network …")
-        with working("timing", say):
+        with working("timing", say), warning_of_other_work():
             speeds = measure_speeds(context)
         changes = shared(_fitted(context, speeds), context.accelerator)
         context = _with_changes(context, changes)
