@@ -107,9 +107,17 @@ def _build(command: BuildCommand) -> Receipt | None:
             raise
         if not command.tensorrt.locate:
             raise GateFailed(f"{error}; --locate finds the first tensor that differs") from error
-        locate_in_engine(bundle, compiler, gpu)
+        _locate(bundle, compiler, command)
         raise
     return receipt
+
+
+def _locate(bundle: Path, compiler: "BuildOptions", command: BuildCommand) -> None:
+    """Find the first tensor that differs, as far as that is possible: the gate has failed in any case."""
+    try:
+        locate_in_engine(bundle, compiler, gpu_options(command))
+    except UserError as reason:
+        print(f"--locate: {reason}")
 
 
 def _make(command: BuildCommand, bundle: Path, data: Path, budget: Budget, backend: str) -> None:
@@ -188,6 +196,8 @@ def _check_flags(command: BuildCommand, backend: str) -> None:
         raise UserError(
             "--locate: compares whole networks, and a DLA alone runs only the core; leave one out"
         )
+    if command.tensorrt.locate and command.tensorrt.targets:
+        raise UserError("--locate: runs the engine on this machine's GPU; leave out --targets")
     if command.redo and command.precision == "fp32":
         raise UserError("--redo: there is nothing to make again in fp32, the bundle was exported with it")
 

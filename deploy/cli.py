@@ -23,7 +23,7 @@ from deploy.bundle.find import bundle_in
 from deploy.bundle.manifest import Manifest
 from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
-from deploy.errors import UserError, warnings_as_lines
+from deploy.errors import GateFailed, UserError, warnings_as_lines
 from deploy.evaluation.golden import compare
 from deploy.files.json_output import add_json, print_json
 from deploy.loading import load
@@ -226,11 +226,16 @@ def _describe_decision(manifest: Manifest) -> list[str]:
 
 def _verify(arguments: argparse.Namespace) -> int:
     """Check a bundle, and print what was checked; with `--json` as one record, whose words are the lines."""
+    if not arguments.json:
+        return _verified(arguments)
     words = io.StringIO()
-    with contextlib.redirect_stdout(words) if arguments.json else contextlib.nullcontext():
-        code = _verified(arguments)
-    if arguments.json:
-        print_json({"bundle": arguments.bundle, "passed": code == 0, "checks": words.getvalue().splitlines()})
+    with contextlib.redirect_stdout(words):
+        try:
+            code = _verified(arguments)
+        except GateFailed as failure:
+            print(failure)
+            code = failure.exit_code
+    print_json({"bundle": arguments.bundle, "passed": code == 0, "checks": words.getvalue().splitlines()})
     return code
 
 

@@ -7,7 +7,7 @@ session there: it waits for its threads.
 
 import ctypes
 import os
-from threading import Condition, RLock, get_ident
+from threading import Condition, RLock, Timer, get_ident
 from weakref import WeakSet
 
 from deploy.errors import UserError
@@ -29,25 +29,45 @@ class _Calls:
         self.unfinished = False
         self.broken = False
         """Whether this process was forked although a call was running."""
+        self.stopped: BaseException | None = None
+        """What a signal raised while a fork waited, to be raised after it."""
 
     def before_fork(self) -> None:
         self.change.acquire()
         self.forking += 1
         self.unfinished = True  # also where a signal ends the wait
-        self.unfinished = not self.change.wait_for(lambda: not self.inside.keys() - {get_ident()}, WAIT)
+        try:
+            self.unfinished = not self.change.wait_for(lambda: not self.inside.keys() - {get_ident()}, WAIT)
+        except BaseException as error:  # Python would print and forget it
+            self.stopped = error
 
     def after_fork_in_parent(self) -> None:
+        stopped, self.stopped = self.stopped, None
         self.forking -= 1
         self.change.notify_all()
         self.change.release()
+        if stopped is not None:
+            Timer(0.01, _raise_in, (get_ident(), stopped)).start()
 
     def after_fork_in_child(self) -> None:
         me = get_ident()
         self.inside = {me: self.inside[me]} if me in self.inside else {}
-        self.change, self.forking = Condition(RLock()), 0
+        self.change, self.forking, self.stopped = Condition(RLock()), 0, None
         self.broken = self.broken or self.unfinished
         for owner in _kept:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+
+
+def _raise_in(thread: int, error: BaseException) -> None:
+    """Raise an exception like `error` in a running thread, soon."""
+
+    class Again(type(error)):
+        def __init__(self) -> None:
+            self.args = error.args
+            self.__dict__.update(vars(error))
+
+    Again.__name__ = Again.__qualname__ = type(error).__name__
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Again))
 
 
 _kept: WeakSet[object] = WeakSet()
@@ -100,9 +120,9 @@ def keep_in_children(owner: object) -> None:
     _kept.add(owner)
 
 
-def require_same_process(loaded_in: int, name: str, what: str = "a GPU does") -> None:
-    """Raise `UserError` unless this is the process with the number `loaded_in`; `what` does not follow into a child."""
+def require_same_process(loaded_in: int, name: str) -> None:
+    """Raise `UserError` unless this is the process with the number `loaded_in`: a GPU does not follow into a child."""
     if os.getpid() != loaded_in:
         raise UserError(
-            f"{name}: was loaded before this process was forked, and {what} not follow into it; {REMEDY}"
+            f"{name}: was loaded before this process was forked, and a GPU does not follow into it; {REMEDY}"
         )

@@ -54,7 +54,7 @@ def run_limited(argv: Sequence[str], what: str, limits: Limits) -> str:
         limits: of the child.
 
     Returns:
-        The last line that it printed.
+        What it printed.
 
     Raises:
         GateFailed: it exceeded a limit, crashed, or failed its check.
@@ -68,11 +68,12 @@ def run_limited(argv: Sequence[str], what: str, limits: Limits) -> str:
     own |= {"OPENBLAS_NUM_THREADS": "1"}  # each of its threads reserves memory
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         code = _wait(command, os.environ | own, out, err, limits.seconds)
-        printed, errors = _last_line(out), _last_line(err)
+        printed, errors = _last_lines(out), " ".join(_last_lines(err)[-1:])
     if code == 0:
-        return printed
+        return "\n".join(printed)
     if code == 1 and errors == "" and printed:
-        raise GateFailed(printed)
+        failed = [line for line in printed if "FAILED" in line]
+        raise GateFailed("; ".join(failed or printed[-1:]))
     raise _failure(code, errors, what, limits)
 
 
@@ -106,10 +107,9 @@ def _wait(
             process.wait()
 
 
-def _last_line(file: IO[bytes]) -> str:
+def _last_lines(file: IO[bytes]) -> list[str]:
     file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-    lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    return file.read().decode("utf-8", "replace").strip().splitlines()
 
 
 def _failure(code: int | None, errors: str, what: str, limits: Limits) -> UserError:

@@ -21,6 +21,17 @@ _status: list[str] = []
 """The line in place that a terminal shows, if any."""
 
 
+def _after_fork() -> None:
+    """A thread that the child does not have may have held the lock."""
+    global _lock
+    _lock = RLock()
+    _status.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def can_show_status() -> bool:
     """Whether stderr is a terminal, on which `show_status` can show a line in place."""
     return isinstance(sys.stderr, Output) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

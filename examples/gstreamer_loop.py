@@ -45,6 +45,8 @@ def main(bundle: str, source: str, out: str, rate: float = 25.0) -> int:
         height, width = one.picture.shape[:2]
         if writer is None:
             writer = cv2.VideoWriter(out, cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+            if not writer.isOpened():
+                raise UserError(f"{out}: cannot be written")
         writer.write(cv2.cvtColor(one.picture, cv2.COLOR_RGB2BGR))
         count = one.index + 1
     if writer is not None:

@@ -12,7 +12,7 @@ from rclpy.qos import qos_profile_sensor_data  # pyright: ignore[reportMissingIm
 from sensor_msgs.msg import Image  # pyright: ignore[reportMissingImports]
 
 import edgedistill
-from deploy.errors import UserError
+from deploy.errors import UserError, exit_with_one_line
 from deploy.visualize import overlay
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1}
@@ -62,15 +62,17 @@ class Segmenter(Node):
 def main() -> None:
     """Run the node until it is stopped."""
     rclpy.init()
-    node = Segmenter()
     try:
-        rclpy.spin(node)
+        node = Segmenter()
+        try:
+            rclpy.spin(node)
+        finally:
+            node.destroy_node()
     except KeyboardInterrupt:
         pass
     finally:
-        node.destroy_node()
         rclpy.try_shutdown()
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_one_line(main)

@@ -19,7 +19,7 @@ from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import data_folder, require_data
 from deploy.evaluation.receipt import Sample
-from deploy.files.json_output import add_json, print_json
+from deploy.files.json_output import add_json, print_json, print_result
 from deploy.heartbeat import working
 from deploy.loading import load
 from deploy.table import format_table
@@ -115,7 +115,8 @@ def main(argv: Sequence[str]) -> int:
     bundle: Path = options.bundle
     if options.remove:
         set_decision(bundle, None, None, _NO_METRICS)
-        print(f"{bundle}: threshold and temperature removed; the larger score decides again")
+        line = f"{bundle}: threshold and temperature removed; the larger score decides again"
+        print_result(line, {"bundle": bundle, "threshold": None, "temperature": None}, options.json)
         return 0
     with working("choosing the threshold"):
         decision = fit_decision(

@@ -16,7 +16,7 @@ import numpy as np
 from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool
 from deploy.errors import UserError
-from deploy.forks import in_library, keep_in_children, require_same_process
+from deploy.forks import in_library, keep_in_children
 
 _one_at_a_time = Lock()
 
@@ -53,7 +53,9 @@ class OvEngine:
         self._process = None if threads == 1 else os.getpid()
         keep_in_children(self)
         with in_library:
-            self._core = _core()
+            self._core, process = _core()
+            if self._process is not None:
+                _require_threads(process, name)
             if blob is not None:
                 with suppress(RuntimeError):
                     self._forms[True] = self._adopt(
@@ -68,7 +70,7 @@ class OvEngine:
         OpenVINO's threads belong to the whole process, so opening the file again there would not help.
         """
         if self._process is not None:
-            require_same_process(self._process, self.name, "OpenVINO's threads do")
+            _require_threads(self._process, self.name)
         try:
             with in_library:
                 return self._run(batch)
@@ -192,20 +194,31 @@ def _converter(name: str) -> Any:
     return getattr(import_module("openvino.tools.ovc"), name)
 
 
-def _core() -> Any:
+def _require_threads(process: int, name: str) -> None:
+    """Raise `UserError` in a child of the process that began OpenVINO's threads, which would wait for them."""
+    if os.getpid() != process:
+        raise UserError(
+            f"{name}: OpenVINO was in use when this process was forked, and its threads do not follow into it; give"
+            " threads=1, or start processes by multiprocessing.get_context('spawn')"
+        )
+
+
+def _core() -> tuple[Any, int]:
     with _one_at_a_time:  # two threads at once would create two
         return _make_core()
 
 
 @cache
-def _make_core() -> Any:
-    """One core for the whole process, never released.
+def _make_core() -> tuple[Any, int]:
+    """One core for the whole process, never released, and the number of that process.
 
     With its first model a core gives the calling thread another stack for signals (`SigAltStackSetup` in OpenVINO's CPU
     plugin), and restores the former one when it is destroyed. If the older of two cores is destroyed first, the thread
     is left with a freed stack, and the next Ctrl-C is a segmentation fault.
     """
-    return import_openvino().Core()
+    core = import_openvino().Core()
+    keep_in_children(core)  # which may have no engine left that holds it
+    return core, os.getpid()
 
 
 def _config(threads: int | None, bf16: bool) -> dict[str, object]:

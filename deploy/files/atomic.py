@@ -142,17 +142,18 @@ def json_bytes(record: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
-def json_text(obj: object) -> str:
+def json_text(obj: object, ascii_only: bool = False) -> str:
     """Indented JSON with sorted keys and a trailing newline.
 
     Args:
         obj: JSON types, dataclasses, msgspec structs, numpy scalars and paths, nested in any way.
+        ascii_only: escape all other characters.
 
     Raises:
         ValueError: `obj` contains NaN or an infinity, which JSON cannot express.
     """
     plain = msgspec.to_builtins(obj, enc_hook=_plain, str_keys=True)
-    return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=ascii_only) + "\n"
 
 
 def write_json(path: str | Path, obj: object) -> None:

@@ -34,4 +34,7 @@ def print_json(result: object) -> None:
     Raises:
         ValueError: it contains NaN or an infinity, which JSON cannot express.
     """
-    print(json_text(result), end="")
+    text = json_text(
+        result, ascii_only=True
+    )  # of what a stream would escape in its own way, which is no JSON
+    print(text.replace("\x7f", r"\u007f"), end="")

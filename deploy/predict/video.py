@@ -100,15 +100,22 @@ def _writer(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(f"{sibling(path)}{path.suffix}")
     opened: list[Any] = []
+    sizes: list[tuple[int, int]] = []
 
     def write(picture: np.ndarray) -> None:
         height, width = (side - side % 2 for side in picture.shape[:2])  # codecs want even sides
         if not opened:
+            sizes.append((width, height))
             opened.append(
                 cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*CODEC), rate, (width, height))
             )
             if not opened[0].isOpened():
                 raise UserError(f"{path}: OpenCV cannot write it; is its folder writable?")
+        if (width, height) != sizes[0]:  # OpenCV would leave it out
+            raise UserError(
+                f"{path}: began with frames of {sizes[0][0]}×{sizes[0][1]} pixels, now they are {width}×{height};"
+                " write the rest to another file"
+            )
         opened[0].write(cv2.cvtColor(np.ascontiguousarray(picture[:height, :width]), cv2.COLOR_RGB2BGR))
 
     try:

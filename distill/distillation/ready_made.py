@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from deploy.errors import UserError
+from deploy.files.atomic import sha256_file
 from distill.config import ModelConfig, RunConfig
+from distill.data.datasets.pairs import RGB_CHANNELS
 from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.distillation.class_map import lines_of, read_class_map, same_classes
@@ -97,10 +99,16 @@ def ready_lines(config: RunConfig, splits: Splits, teacher: ReadyTeacher) -> lis
 
 
 def digest_of_teacher(config: RunConfig) -> str:
-    """SHA-256 of a bundle or ONNX file and of the map of the classes, which a resumed run compares; "" without them."""
+    """What a resumed run compares: SHA-256 of the teacher's files, and the map of the classes; "" without them."""
     if not config.ready_made:
         return ""
-    parts = [] if config.teacher.bundle is None else [open_exported(config.teacher.bundle).sha256]
+    if config.teacher.bundle is not None:
+        parts = [open_exported(config.teacher.bundle).sha256]
+    elif config.teacher.weights is not None:
+        parts = [sha256_file(config.teacher.weights)]
+    else:
+        folder = Path(config.teacher.arch.partition("/")[2]).expanduser()
+        parts = [sha256_file(file) for file in sorted(folder.glob("*")) if file.is_file()]
     if config.teacher.classes is not None:
         parts.append(config.teacher.classes.read_text(encoding="utf-8"))
     return " ".join(parts)
@@ -187,12 +195,13 @@ def _checkpoint(path: Path, splits: Splits) -> Found:
         num_outputs=len(names), in_channels=len(splits.channels), **options_of(path, meta)
     )
     load_network(network, path)
-    return _of_torch(network, str(path), names, tuple(meta["mean"]), tuple(meta["std"]))
+    source = f"{meta['model']['arch']}, {path.name}"
+    return _of_torch(network, source, names, tuple(meta["mean"]), tuple(meta["std"]))
 
 
 def _published(model: ModelConfig, splits: Splits) -> Found:
     origin = _origin(model)
-    _check_channels(origin.source, splits.channels[:RGB], RGB, splits.channels)
+    _check_channels(origin.source, _photo_channels(splits.channels), RGB, splits.channels)
     if not splits.optical:
         raise UserError(f"{origin.source}: takes photos with pixels of 0..255, the data has others")
     if len(origin.mean) != RGB or len(origin.std) != RGB:
@@ -206,7 +215,7 @@ def _published(model: ModelConfig, splits: Splits) -> Found:
             f"{origin.source}: its weights have no head ({len(new)} tensors are new, first {new[0]}), so it cannot be"
             " used as it is; train it here (--teacher.pretrained with --teacher-train.steps)"
         )
-    return _of_torch(network, origin.source, origin.classes, origin.mean, origin.std)
+    return _of_torch(network, without_path(model.arch), origin.classes, origin.mean, origin.std)
 
 
 def _origin(model: ModelConfig) -> Origin:
@@ -229,6 +238,13 @@ def _of_torch(
     network: nn.Module, source: str, names: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Found:
     return Found(network, source, Pixels(mean, std), (0.0,) * len(mean), names, len(names))
+
+
+def _photo_channels(names: Sequence[str]) -> Sequence[str]:
+    """What a network of photos takes: these channels, if they may be red, green and blue, else those."""
+    words = [name.lower() for name in names]
+    unnamed = all(word.startswith("band_") for word in words)
+    return names if unnamed or words in (["r", "g", "b"], ["red", "green", "blue"]) else RGB_CHANNELS
 
 
 def _check_channels(source: str, theirs: Sequence[str], count: int, ours: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """A teacher from elsewhere as a network of a run, with the run's normalization undone and its classes mapped."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,12 @@ class ReadyTeacher(nn.Module):
         if self.classes.has_void:
             features[VOID] = void_margin(output.logits, self.classes)
         return Output(mapped(output.logits, self.classes), None, features)
+
+    def with_network(self, network: nn.Module) -> "ReadyTeacher":
+        """The same teacher around another form of its network."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "network": network}
+        return other
 
 
 def _column(values: Sequence[float]) -> nn.Buffer:

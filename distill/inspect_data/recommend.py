@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from deploy.inference.tiling import windows
 from distill.config import RunConfig
 from distill.data.proportions import MOST, Shape, change, narrowing, proportional
 from distill.data.splits import Splits
@@ -121,8 +122,8 @@ def size_advice(config: RunConfig, seen: Seen) -> Iterator[Advice]:
             if fits is not None
             else f"resized to {sizes[-1][0]}×{sizes[-1][1]} the labels of a class keep {kept[-1]:.0%} IoU"
         )
-        windows = math.ceil(shape[0] / base[0]) * math.ceil(shape[1] / base[1])
-        text = f"{images}; {reason}. An image is about {windows} windows, each a pass of the network"
+        count = len(windows(*shape, base))
+        text = f"{images}; {reason}. An image is {count} windows, each a pass of the network"
         yield Advice("size", text, ("--data.size", *_words(base), "--data.resize", "tile"))
         yield Advice("crop", "a crop is a window", ("--augment.crop", *_words(base)))
         return

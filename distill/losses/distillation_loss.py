@@ -130,12 +130,13 @@ class DistillationLoss(nn.Module):
         Returns:
             A scalar, the mean over the valid pixels of the batch; 0, with zero gradient, if no pixel is valid.
         """
-        weight, label = self._seen(teacher, batch).float(), batch.label
+        known, label = self._seen(teacher, batch), batch.label
+        weight = known.float()
         if self.trust == "label":
             weight = weight * label_probability(teacher.logits, label, batch.labeled)
         if batch.unlabeled is not None:
             seen, counts = self.pseudo_labels(teacher.logits, label)
-            weight = torch.where(batch.unlabeled, counts, weight)
+            weight = torch.where(batch.unlabeled, counts * known, weight)
             label = torch.where(batch.unlabeled, seen, label)
         pixels = Pixels(weight, label, self.num_classes)
         losses = sum(

@@ -26,6 +26,7 @@ from deploy.signing.sbom import DATA
 from distill.config import RunConfig
 from distill.data.fingerprint import digest_of
 from distill.distillation.ready_made import name_of_teacher, without_path
+from distill.distillation.ready_teacher import ReadyTeacher
 from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
 from distill.page.render import FILE as PAGE
@@ -45,6 +46,7 @@ from distill.training.distributed import any_process, by_main, main_alone, named
 from distill.training.log import say
 from distill.training.stage import Interrupted
 from distill.training.tracking import stop_tracker
+from student.device import folded
 from student.zoo import count_macs, count_parameters, is_external
 
 OUT_OF_MEMORY = (
@@ -192,13 +194,17 @@ def export_teacher(context: RunContext, network: nn.Module) -> bool:
     config = context.config
     if config.teacher.bundle is not None:
         return False
+    if config.export.fold and isinstance(
+        network, ReadyTeacher
+    ):  # which hides the network that export would fold
+        network = network.with_network(folded(network.network))
     try:
         with working("exporting the teacher", say), silenced():
             export(config.out / "teacher.bundle", network, context, _provenance(config))
     except UserError:
         raise
     except Exception as error:  # of torch.export, the converter and the checker
-        if not is_external(config.teacher.arch):
+        if not (config.ready_made or is_external(config.teacher.arch)):
             raise
         say(f"teacher: cannot be exported to ONNX ({reason_of(error)}), so the run has no bundle of it")
         return False

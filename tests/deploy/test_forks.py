@@ -88,7 +88,7 @@ def test_openvino_with_several_threads_refuses_in_a_child(tmp_path):
     make_bundle(tmp_path)
     model, image = deploy.load(tmp_path, "openvino", 2), make_image()
     told = in_child(lambda: model(image))
-    assert "was loaded before this process was forked, and OpenVINO's threads do not follow into it" in told
+    assert "OpenVINO was in use when this process was forked, and its threads do not follow into it" in told
     assert model(image).labels.shape == image.shape[:2]  # the parent goes on
 
 
@@ -104,6 +104,71 @@ if child == 0:
     sys.exit(7)  # destroys what the module holds
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+
+
+GONE = """
+import gc, os, sys, deploy
+from deploy.errors import UserError
+image = np.zeros((40, 60, 3), np.uint8)
+deploy.load(sys.argv[1], "openvino", 2)(image)
+gc.collect()
+child = os.fork()
+if child == 0:
+    if len(sys.argv) > 2:
+        try:
+            deploy.load(sys.argv[1], "openvino", 2)(image)
+        except UserError as error:
+            print(error, flush=True)
+        print(deploy.load(sys.argv[1], "openvino", 1)(image).labels.shape, flush=True)
+        print(deploy.load(sys.argv[1]).engine.name, flush=True)
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_child_after_the_last_engine_of_openvino_is_gone(tmp_path, loads):
+    """What is left of OpenVINO has threads, too."""
+    pytest.importorskip("openvino")
+    make_bundle(tmp_path)
+    command = [sys.executable, "-W", "ignore", "-c", f"import numpy as np\n{GONE}", str(tmp_path)]
+    done = subprocess.run(
+        command + ["loads"] * loads, capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "7"
+    if loads:
+        assert "its threads do not follow into it; give threads=1, or start processes by" in lines[0]
+        assert lines[1] == "(40, 60)"
+        assert lines[2].startswith("onnxruntime ")
+
+
+def test_a_signal_while_a_fork_waits_is_not_lost(tmp_path):
+    script = """
+import os, signal, sys, threading, time
+from deploy import forks
+from deploy.errors import exit_with_one_line
+
+def main():
+    entered = threading.Event()
+    def work():
+        with forks.in_library:
+            entered.set()
+            time.sleep(3)
+    threading.Thread(target=work, daemon=True).start()
+    entered.wait()
+    threading.Timer(0.5, os.kill, (os.getpid(), int(sys.argv[1]))).start()
+    if os.fork() == 0:
+        os._exit(0)
+    time.sleep(30)
+
+exit_with_one_line(main)
+"""
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        command = [sys.executable, "-W", "ignore", "-c", script, str(int(number))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from deploy import sandbox
 from deploy.bundle.manifest import MODEL
 from deploy.cli import main
 from deploy.errors import GateFailed, UserError
@@ -60,7 +61,16 @@ def large(factor: int, products: int = 0) -> bytes:
 
 def test_a_good_bundle_passes(bundle, capsys):
     assert sandboxed(bundle) == 0
-    assert capsys.readouterr().out.startswith("onnxruntime fp32: 2 golden inputs, labels agree on 100.000 %")
+    files, golden = capsys.readouterr().out.splitlines()
+    assert files.endswith("files match their checksums")
+    assert golden.startswith("onnxruntime fp32: 2 golden inputs, labels agree on 100.000 %")
+
+
+def test_what_failed_is_said_not_what_was_printed_last(monkeypatch):
+    child = "print('openvino bf16: far off, FAILED'); print('openvino fp32: passed'); sys.exit(1)"
+    monkeypatch.setattr(sandbox, "_CHILD", child)
+    with pytest.raises(GateFailed, match=r"^openvino bf16: far off, FAILED$"):
+        sandbox.run_limited(("verify", "bundle"), "bundle", sandbox.Limits())
 
 
 def test_a_network_that_takes_all_memory(bundle):

@@ -196,11 +196,11 @@ def test_without_openvino_the_message_says_what_to_install(folder, monkeypatch):
 
 
 def test_threads_at_once_share_one_core(monkeypatch):
-    def make():
-        time.sleep(0.02)  # so that the others get here meanwhile
-        return object()
+    class Core:
+        def __init__(self):
+            time.sleep(0.02)  # so that the others get here meanwhile
 
-    monkeypatch.setattr(ov, "import_openvino", lambda: SimpleNamespace(Core=make))
+    monkeypatch.setattr(ov, "import_openvino", lambda: SimpleNamespace(Core=Core))
     ov._make_core.cache_clear()
     try:
         with ThreadPoolExecutor(4) as pool:

@@ -1,6 +1,8 @@
 """Commands that print a result print it as JSON with `--json`, and nothing else on stdout."""
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from deploy.files.images import write_png
 from deploy.files.json_output import print_json, words_to_stderr
 from distill import cli
+from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle, make_image
 
 
@@ -77,6 +80,16 @@ def test_words_go_to_stderr_only_if_asked(capsys):
         assert (printed.err == "words\n") == asked
         assert json.loads(printed.out.removeprefix("words\n")) == {"asked": asked}
     assert sys.stdout is not sys.stderr
+
+
+def test_json_is_json_whatever_the_stream_escapes(tmp_path):
+    name = "stra\u00dfe \u00ad\x7f\x9f \U0001f600"
+    script = f"from deploy.terminal import prepare_streams; prepare_streams(); print_json([{name!r}])"
+    command = [sys.executable, "-c", f"from deploy.files.json_output import print_json; {script}"]
+    for encoding in ("ascii", "utf-8"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, env=environment, check=True, timeout=60)
+        assert json.loads(done.stdout) == [name]
 
 
 def test_there_is_no_nan_in_json():

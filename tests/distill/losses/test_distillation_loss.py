@@ -217,6 +217,19 @@ def test_losses_that_need_labels_take_the_teachers(batch, maps, text):
     torch.testing.assert_close(same(*maps, partly_labeled(batch)), expected)
 
 
+def test_void_of_the_teacher_does_not_count_without_labels_either(batch, maps):
+    output, target = maps
+    margin = torch.ones(3, 1, 8, 8)
+    margin[0, :, :4] = -1  # there the teacher has something to say
+    void = TeacherOutput(target.logits, target.features | {"void": margin})
+    only = replace(partly_labeled(batch), valid=batch.valid & (margin[:, 0] < 0))
+    expected = distillation_loss()(output, target, only) * only.valid.sum() / batch.valid.sum()
+    assert expected > 0
+    torch.testing.assert_close(distillation_loss()(output, void, partly_labeled(batch)), expected)
+    void = TeacherOutput(target.logits, {"void": torch.ones(3, 1, 8, 8)})
+    assert distillation_loss()(output, void, partly_labeled(batch)) == 0
+
+
 def test_trust_in_labels_leaves_pixels_without_any_alone(batch, maps):
     loss, unlabeled = distillation_loss(trust="label"), partly_labeled(batch)
     only = replace(batch, valid=unlabeled.unlabeled, label=unlabeled.label, unlabeled=unlabeled.unlabeled)

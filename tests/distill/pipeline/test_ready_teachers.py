@@ -17,11 +17,13 @@ from deploy.loading import load
 from distill.distillation.ready_made import ready_teacher
 from distill.distillation.ready_teacher import ReadyTeacher
 from distill.losses.distillation_loss import VOID
+from distill.pipeline import pipeline
 from distill.pipeline.pipeline import run
 from distill.pipeline.prepare import prepare
 from distill.pipeline.stages import train_all
 from distill.run import parse
 from distill.training.checkpoint import load_checkpoint, pack, read_meta, save_checkpoint
+from student.device import folded
 from student.zoo import build_network
 from teacher.external.exported import open_exported
 from teacher.external.exported_network import ExportedNetwork
@@ -214,6 +216,37 @@ def test_a_checkpoint_for_other_classes_teaches(tmp_path, photos):
         found, raw = teacher((image - mean) / std).logits, network.eval()(own).logits
     torch.testing.assert_close(found[:, 0], raw[:, :2].logsumexp(1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[:, 1:], raw[:, 2:], rtol=1e-4, atol=1e-4)
+    assert teacher.source == "edge/8, a.safetensors"  # what the report prints
+    folded_logits = teacher.with_network(folded(teacher.network))((image - mean) / std).logits
+    torch.testing.assert_close(folded_logits, found, rtol=1e-4, atol=1e-4)
+    assert teacher.network is not teacher.with_network(network).network
+    other = {name: value + 0.1 for name, value in network.state_dict().items()}
+    save_checkpoint(tmp_path / "a.safetensors", pack("model", other), meta)
+    with pytest.raises(UserError, match="was started with another teacher"):
+        prepare(parsed(tmp_path, *photos, weights, classes, "--resume"))
+
+
+def test_a_teacher_that_cannot_be_exported_is_no_end(tmp_path, photos, monkeypatch, capsys):
+    """A checkpoint's network is not that of `--teacher.arch`."""
+    network = build_network("edge/8", 3, 3)
+    meta = {
+        "model": {"arch": "edge/8", "depths": [1, 1, 1, 1], "aux": True},
+        "channels": ["R", "G", "B"],
+        "classes": ["vehicle", "road", "person"],
+        "mean": [1.0, 2.0, 3.0],
+        "std": [4.0, 5.0, 6.0],
+    }
+    save_checkpoint(tmp_path / "a.safetensors", pack("model", network.state_dict()), meta)
+    classes = write_map(tmp_path, {})
+    context = prepare(parsed(tmp_path, *photos, f"--teacher.weights={tmp_path / 'a.safetensors'}", classes))
+
+    def fails(*_):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(pipeline, "export", fails)
+    teacher = ready_teacher(context.config, context.splits, context.stats)
+    assert not pipeline.export_teacher(context, teacher)
+    assert "cannot be exported to ONNX" in capsys.readouterr().err
 
 
 class TestRefused:
@@ -289,6 +322,16 @@ class TestRefused:
     def test_a_map_for_a_teacher_that_is_trained(self, tmp_path):
         classes = write_map(tmp_path, {"a": "land"})
         self.refused(tmp_path, "--teacher.classes: is for a teacher that is used as it is", classes)
+
+    @pytest.mark.parametrize("names", [("nir", "red", "green"), ("B", "G", "R")])
+    def test_a_network_of_photos_on_other_channels(self, tmp_path, photos, names):
+        saved(tmp_path / "net", "segformer", **IMAGENET)
+        settings = json.loads((tmp_path / "data" / "classes.json").read_text())
+        (tmp_path / "data" / "classes.json").write_text(json.dumps(settings | {"channels": names}))
+        arguments = (f"--teacher.arch=hf/{tmp_path / 'net'}", "--teacher.pretrained")
+        classes = write_map(tmp_path, {"car": "vehicle", "*": None})
+        words = rf"takes images of 3 channels \(R, G, B\), the data has 3 \({', '.join(names)}\)"
+        self.refused(tmp_path, words, *photos, *arguments, classes)
 
     def test_a_backbone_has_no_classes(self, tmp_path, photos):
         saved(tmp_path / "net", "dinov2")
