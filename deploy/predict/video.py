@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deploy.errors import UserError
+from deploy.errors import UserError, warn
 from deploy.files.atomic import sibling
 from deploy.signals import Stopped
 from deploy.stream.capture import import_opencv
@@ -111,12 +111,16 @@ def _writer(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
             )
             if not opened[0].isOpened():
                 raise UserError(f"{path}: OpenCV cannot write it; is its folder writable?")
-        if (width, height) != sizes[0]:  # OpenCV would leave it out
-            raise UserError(
-                f"{path}: began with frames of {sizes[0][0]}×{sizes[0][1]} pixels, now they are {width}×{height};"
-                " write the rest to another file"
-            )
-        opened[0].write(cv2.cvtColor(np.ascontiguousarray(picture[:height, :width]), cv2.COLOR_RGB2BGR))
+        frame = cv2.cvtColor(np.ascontiguousarray(picture[:height, :width]), cv2.COLOR_RGB2BGR)
+        if (width, height) != sizes[0]:  # as after a camera has come back; OpenCV would leave the frame out
+            if len(sizes) == 1:
+                (first, second) = ("×".join(map(str, size)) for size in (sizes[0], (width, height)))
+                warn(
+                    f"{path}: frames were {first} pixels and are now {second}; they are resized to the former"
+                )
+                sizes.append((width, height))
+            frame = cv2.resize(frame, sizes[0], interpolation=cv2.INTER_AREA)
+        opened[0].write(frame)
 
     try:
         yield write

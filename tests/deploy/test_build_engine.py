@@ -106,6 +106,16 @@ class TestCompiled:
             self.compile(bundle, "--locate")
         assert looked == [bundle]
 
+    def test_the_gate_has_failed_even_if_nothing_can_be_located(self, bundle, built, monkeypatch, capsys):
+        def cannot(*_):
+            raise UserError("no such outputs")
+
+        monkeypatch.setattr(build_engine, "locate_in_engine", cannot)
+        monkeypatch.setattr(Opened, "wrong", True)
+        with pytest.raises(GateFailed, match="over the budget"):
+            self.compile(bundle, "--locate")
+        assert "--locate: no such outputs" in capsys.readouterr().out
+
     def test_without_data_it_is_compared_with_the_golden_outputs(self, bundle, built, capsys, monkeypatch):
         (bundle.parent / "data").rename(bundle.parent / "elsewhere")
         assert self.compile(bundle) == 0

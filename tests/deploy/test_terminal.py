@@ -5,12 +5,14 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy import terminal
 from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle, make_image
 
@@ -143,6 +145,7 @@ def test_a_file_never_gets_the_number_of_a_closed_stdout(tmp_path):
 
 def test_on_a_terminal_colors_pass_and_nothing_else():
     code = r"""
+from deploy import terminal
 from deploy.errors import exit_with_one_line
 exit_with_one_line(lambda: print("\x1b[1mbold\x1b[0m", "\x1b[2J", "\x1b]0;title\x07"))
 """
@@ -201,3 +204,26 @@ def test_an_interrupt_while_libraries_are_imported(folder, module):
         assert b"Traceback" not in text, (library, text)
         assert process.wait(60) in (130, 0)
         process.stderr.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_prints_although_another_thread_printed_when_it_was_forked():
+    held, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with terminal._lock:
+            held.set()
+            leave.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        with terminal._lock:
+            os._exit(7)
+    leave.set()
+    other.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

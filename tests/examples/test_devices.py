@@ -187,6 +187,16 @@ def test_ros_images_of_another_kind_are_logged(node):
     assert "channel" in node.errors[0]
 
 
+def test_a_ros_node_without_a_bundle_ends_in_one_line(node, monkeypatch):
+    ended = []
+    monkeypatch.setattr(FakeNode, "parameters", {"bundle": "nowhere"})
+    sys.modules["rclpy"].init = lambda: None
+    sys.modules["rclpy"].try_shutdown = lambda: ended.append(True)
+    with pytest.raises(UserError, match="nowhere"):
+        runpy.run_path(str(ROOT / "examples" / "ros2_node.py"))["main"]()
+    assert ended == [True]
+
+
 def test_gstreamer_loop_on_a_video(tmp_path, capsys):
     cv2 = pytest.importorskip("cv2")
     make_bundle(tmp_path / "bundle")
@@ -201,3 +211,5 @@ def test_gstreamer_loop_on_a_video(tmp_path, capsys):
     assert len(list(loop["frames"](str(out)))) == 5
     with pytest.raises(UserError, match="cannot be opened"):
         next(loop["frames"]("nosuchsrc ! appsink"))
+    with pytest.raises(UserError, match=r"nowhere/a\.mp4: cannot be written"):
+        loop["main"](str(tmp_path / "bundle"), str(tmp_path / "a.mp4"), str(tmp_path / "nowhere" / "a.mp4"))

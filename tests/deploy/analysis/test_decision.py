@@ -1,5 +1,6 @@
 """Thresholds and temperatures in a bundle: chosen on val, applied by the runtime."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -200,7 +201,9 @@ class TestCommand:
             n: b for n, b in files.items() if n != MANIFEST
         }
         assert cli.main(["verify", str(bundle)]) == 0
-        assert cli.main(["threshold", str(bundle), "--remove"]) == 0
+        capsys.readouterr()
+        assert cli.main(["threshold", str(bundle), "--remove", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["threshold"] is None
         assert contents(bundle) == files
 
     def test_never_on_test(self, bundle):

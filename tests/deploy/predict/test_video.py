@@ -11,6 +11,7 @@ import pytest
 
 from deploy.cli import main
 from deploy.errors import UserError
+from deploy.predict import video
 from deploy.predict.sources import is_moving
 from tests.conftest import ROOT
 
@@ -52,6 +53,20 @@ def test_every_frame_is_drawn_at_the_rate_of_the_video(bundle, clip, tmp_path, c
     )  # the color of the class; the codec is lossy
     assert np.abs(frames[-1].mean((0, 1)) - (30, 30, 200)).max() < 20
     assert [path.name for path in out.iterdir()] == ["clip.mp4"]
+
+
+def test_frames_of_another_size_are_resized_with_a_warning(tmp_path):
+    """As from a camera that comes back with another resolution; OpenCV writes only frames of the first size."""
+    red = np.zeros((32, 48, 3), np.uint8) + np.array([250, 0, 0], np.uint8)
+    large = np.repeat(np.repeat(red, 2, 0), 2, 1)
+    with video._writer(tmp_path / "out.mp4", RATE) as write:
+        write(red)
+        with pytest.warns(RuntimeWarning, match="frames were 48×32 pixels and are now 96×64"):
+            write(large)
+        write(large)
+        write(red)
+    frames, _ = frames_of(tmp_path / "out.mp4")
+    assert [frame.shape for frame in frames] == [red.shape] * 4
 
 
 def test_beside_and_a_number_of_frames(bundle, clip, tmp_path):
