@@ -84,24 +84,49 @@ def read_labeled(
         folder: has `images` and `masks`.
         num_classes: number of classes.
         ignore_label: id of unlabeled pixels.
-        spec: checks the images, if given.
+        spec: checks the images, if given, and says which pixels carry no data: these are not valid.
 
     Yields:
         Samples in the order of their names.
 
     Raises:
         UserError: the folder, an image or a mask is missing or damaged, an image does not fit `spec`, or a mask differs
-            in size from its image or has an id that is not a class. The message names the file.
+            in size from its image or has an id that is not a class; the message names the file. Or, after the last one,
+            as `several_classes`, unless a run has written the folder.
     """
+    samples = _samples(folder, num_classes, ignore_label, spec)
+    is_of_a_run = any((place / INFO).is_file() for place in (folder, folder.parent))
+    return samples if is_of_a_run else several_classes(samples, ignore_label, folder)
+
+
+def several_classes(samples: Iterable[Sample], ignore_label: int, folder: Path) -> Iterator[Sample]:
+    """Pass samples on.
+
+    Raises:
+        UserError: after the last one, if all masks held a single class and void, as masks of 0 and 255 do when 255 is
+            meant as a class: void counts nowhere, and any score would be that of the one class.
+    """
+    seen: set[int] = set()
+    for sample in samples:
+        seen.update(np.unique(sample[2]).tolist())
+        yield sample
+    if len(seen) == 2 and ignore_label in seen:
+        raise UserError(
+            f"{folder}: the masks hold the ids {min(seen)} and {ignore_label}, but {ignore_label} is void; write a"
+            " classes.json with name and value of each class, or convert the masks (edgedistill masks)"
+        )
+
+
+def _samples(folder: Path, num_classes: int, ignore_label: int, spec: InputSpec | None) -> Iterator[Sample]:
     masks = {path.stem: path for path in list_images(folder / "masks")}
     for path in list_images(folder / "images"):
         if path.stem not in masks:
             raise UserError(f"{folder / 'masks' / path.stem}.png: is missing; {path.name} needs a mask")
-        label, known = read_mask(masks[path.stem]), None
+        label, known, has_data = read_mask(masks[path.stem]), None, None
         if spec:
             image, known = read_input(path, spec, label.shape[:2])
             with naming(path):
-                check_pixels(image, spec)
+                _, has_data = check_pixels(image, spec)
         else:
             image = read_image(path, size=label.shape[:2])
         if label.ndim != 2 or label.shape != image.shape[:2]:
@@ -115,7 +140,9 @@ def read_labeled(
                 f"{masks[path.stem]}: has id {wrong[0]}, but the bundle has {num_classes} classes;"
                 f" use ids below {num_classes}, or {ignore_label} for unlabeled pixels"
             )
-        yield path.stem, image, label, valid if known is None else valid & known
+        for seen in (known, has_data):
+            valid = valid if seen is None else valid & seen
+        yield path.stem, image, label, valid
 
 
 def read_info(folder: Path) -> DataInfo:

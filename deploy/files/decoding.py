@@ -154,7 +154,7 @@ def check_order(path: Path, names: Sequence[str], wanted: Sequence[str] | None) 
     order = [names.index(one) + 1 for one in wanted]
     if order != sorted(order):
         raise UserError(
-            f"{path}: its bands are {', '.join(names)} in this order, the bundle wants {', '.join(wanted)}; choose "
+            f"{path}: its bands are {', '.join(names)} in this order, wanted are {', '.join(wanted)}; choose "
             f"them (--bands {','.join(map(str, order))}) or write them so (gdal_translate -b "
             f"{' -b '.join(map(str, order))})"
         )

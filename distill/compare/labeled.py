@@ -5,14 +5,13 @@ from pathlib import Path
 
 from deploy.bundle.manifest import ClassInfo, Manifest
 from deploy.errors import UserError
-from deploy.evaluation.labeled_data import naming, read_labeled, require_data
+from deploy.evaluation.labeled_data import naming, read_labeled, require_data, several_classes
 from deploy.evaluation.receipt import Sample
 from deploy.files.images import read_mask
 from deploy.files.tiff import VOID
 from deploy.inference.image_files import read_input
 from deploy.inference.preprocess import check_pixels
-from distill.data.datasets.folder import read_split, read_unsplit
-from distill.data.datasets.mask_survey import survey_masks
+from distill.data.datasets.folder import read_classes, read_split, read_unsplit
 from distill.data.datasets.masks import Legend
 from distill.data.datasets.pairs import Pair
 
@@ -57,7 +56,7 @@ def labeled_samples(data: Path, split: str, manifest: Manifest) -> Iterator[Samp
         yield from read_labeled(data / split, len(manifest.classes), manifest.ignore_label, manifest.input)
         return
     pairs, _, legend = read_split(data, split)
-    yield from _decoded(pairs, legend, manifest)
+    yield from _of_several_classes(_decoded(pairs, legend, manifest), data)
 
 
 def all_labeled_samples(data: Path, manifest: Manifest) -> Iterator[Sample]:
@@ -70,22 +69,18 @@ def all_labeled_samples(data: Path, manifest: Manifest) -> Iterator[Sample]:
     """
     pairs, described = read_unsplit(data)
     if described is None:
-        _require_more_than_one_class(data, pairs)
         yield from read_labeled(data, len(manifest.classes), manifest.ignore_label, manifest.input)
         return
     classes, legend = described
     _require_same_classes(data, classes, manifest)
-    yield from _decoded(pairs, legend, manifest)
+    yield from _of_several_classes(_decoded(pairs, legend, manifest), data)
 
 
-def _require_more_than_one_class(data: Path, pairs: Sequence[Pair]) -> None:
-    """Masks of 0 and 255 would be scored as one class and void; the second number is more likely another class."""
-    found = sorted(survey_masks({"all": pairs}, None)["all"].values)
-    if len(found) == 2 and VOID in found:
-        raise UserError(
-            f"{data}: the masks hold the ids {found[0]} and {VOID}, but {VOID} is void; "
-            f"write {data / CLASSES} with name and value of each class"
-        )
+def _of_several_classes(samples: Iterator[Sample], data: Path) -> Iterator[Sample]:
+    """`several_classes`, unless `classes.json` says which value means what."""
+    settings = read_classes(data / CLASSES)
+    said = settings and any(not isinstance(one, str) and one.value is not None for one in settings.classes)
+    return samples if said else several_classes(samples, VOID, data)
 
 
 def _decoded(pairs: Iterable[Pair], legend: Legend, manifest: Manifest) -> Iterator[Sample]:
@@ -93,8 +88,8 @@ def _decoded(pairs: Iterable[Pair], legend: Legend, manifest: Manifest) -> Itera
         label = legend.ids(read_mask(pair.mask), pair.mask)
         image, known = read_input(pair.image, manifest.input, label.shape)
         with naming(pair.image):
-            check_pixels(image, manifest.input)
+            _, has_data = check_pixels(image, manifest.input)
         if label.shape != image.shape[:2]:
             raise UserError(f"{pair.mask}: has shape {label.shape}, its image {image.shape[:2]}")
-        valid = label != VOID
+        valid = (label != VOID) & has_data
         yield pair.id, image, label, valid if known is None else valid & known

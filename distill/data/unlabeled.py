@@ -17,10 +17,10 @@ from distill.data_config import DataConfig
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Images without labels; each must have `channels` channels, and be uint8 if and only if `optical`."""
+    """Images without labels; each must have the `channels`, and be uint8 if and only if `optical`."""
 
     images: tuple[ImageFiles, ...]
-    channels: int
+    channels: tuple[str, ...]
     optical: bool
     group: str = "unlabeled"
     """Before the name of each image, beside those of other folders and images with labels."""
@@ -40,7 +40,8 @@ class ImageReader:
     def __getitem__(self, index: int) -> Sample:
         files = self.images[index]
         image = read_files(files)
-        check_image(image, files.paths[0], self.channels, self.optical)
+        names = self.channels if len(files.paths) == 1 else None  # else the folders have the names
+        check_image(image, files.paths[0], len(self.channels), self.optical, names)
         return unlabeled_sample(image, f"{self.group}/{files.name}")
 
 
@@ -62,7 +63,7 @@ def with_unlabeled(splits: Splits, config: DataConfig) -> Splits:
         train = Subset(train, kept)
     if config.unlabeled is not None:
         images = find_images(config.unlabeled, splits.channels)
-        parts.append(ImageReader(images, len(splits.channels), splits.optical))
+        parts.append(ImageReader(images, splits.channels, splits.optical))
     if not parts:
         return splits
     return replace(splits, train=train, unlabeled=parts[0] if len(parts) == 1 else Joined(tuple(parts)))

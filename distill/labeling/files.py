@@ -42,8 +42,9 @@ def write_pair(folder: Path, stem: str, image: ImageFiles, mask: np.ndarray) -> 
 
 def remove_pair(folder: Path, stem: str) -> None:
     """Remove what `write_pair` has written."""
-    for path in (*(folder / "images").glob(f"{stem}.*"), folder / "masks" / f"{stem}.png"):
-        path.unlink()
+    for path in [*(folder / "images").iterdir(), *(folder / "masks").iterdir()]:
+        if path.stem == stem:
+            path.unlink()
 
 
 def write_classes(folder: Path, manifest: Manifest) -> None:

@@ -29,8 +29,7 @@ def open_images(folders: Sequence[Path], channels: Sequence[str]) -> Splits:
     names = name_channels(tuple(channels) or None, first.shape[2], found[0][0].paths[0])
     optical = first.dtype == np.uint8
     readers = [
-        ImageReader(images, len(names), optical, name)
-        for images, name in zip(found, _names(folders), strict=True)
+        ImageReader(images, names, optical, name) for images, name in zip(found, _names(folders), strict=True)
     ]
     train, nothing = readers[0] if len(readers) == 1 else Joined(tuple(readers)), Joined(())
     return Splits("images", (), names, optical, train=train, val=nothing, test=nothing)

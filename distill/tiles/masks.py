@@ -51,11 +51,16 @@ def convert_masks(source: Path, target: Path, mapping: Mapping[Key, int]) -> int
     """
     folders = sorted(path for path in source.rglob("masks") if path.is_dir()) or [source]
     paths = [path for folder in folders for path in list_images(folder)]
+    places: dict[Path, Path] = {}
     for path in paths:
         place = (target / path.relative_to(source)).with_suffix(".png")
+        if place in places:
+            raise UserError(f"{path} and {places[place]} would both become {place}; rename or remove one")
+        places[place] = path
+    for place, path in places.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         write_png(place, convert_mask(path, mapping))
-    return len(paths)
+    return len(places)
 
 
 def convert_mask(path: Path, mapping: Mapping[Key, int]) -> np.ndarray:
@@ -64,14 +69,35 @@ def convert_mask(path: Path, mapping: Mapping[Key, int]) -> np.ndarray:
     mask = read_mask(path)
     colors = {key: to for key, to in mapping.items() if isinstance(key, tuple)}
     palette = palette_of(path)
+    numbers = {key: to for key, to in mapping.items() if isinstance(key, int)}
     if colors and mask.ndim == 2 and palette is not None:
-        mask = np.array(palette, np.uint8)[mask]
+        return _replaced(
+            mask, _by_color(np.unique(mask).tolist(), palette, colors, path) | numbers, path, "number"
+        )
     if mask.ndim == 3:
         targets = {int(codes_of(np.array(color))): to for color, to in colors.items()}
         return _replaced(codes_of(mask), targets, path, "color")
-    numbers = {key: to for key, to in mapping.items() if isinstance(key, int)}
     kept = {value: value for value in np.unique(mask).tolist() if 0 <= value <= IGNORE}
     return _replaced(mask, kept | numbers, path, "number")
+
+
+def _by_color(
+    used: Sequence[int], palette: Sequence[RGB], colors: Mapping[RGB, int], path: Path
+) -> dict[int, int]:
+    """The class of each index of a palette image by its color; 255 stays void unless only it has a class's color."""
+    found: dict[int, int] = {}
+    for index in used:
+        color = palette[index] if index < len(palette) else None
+        if index == IGNORE and (color not in colors or palette.count(color) > 1):
+            found[index] = IGNORE
+        elif color in colors:
+            found[index] = colors[color]
+        elif color is not None:
+            code = "".join(f"{value:02x}" for value in color)
+            raise UserError(
+                f"{path}: holds the color {code}; say its class: --map {code}=INDEX (255 is void)"
+            )
+    return found
 
 
 def _replaced(values: np.ndarray, mapping: Mapping[int, int], path: Path, what: str) -> np.ndarray:

@@ -85,7 +85,8 @@ def _in_space(x: np.ndarray, y: np.ndarray, z: np.ndarray, camera: Camera) -> np
 def _depth_at(depth: np.ndarray, x: float, y: float) -> float:
     row, column = round(y), round(x)
     for reach in AROUND:
-        square = depth[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+        rows, columns = (slice(max(0, at - reach), max(0, at + reach + 1)) for at in (row, column))
+        square = depth[rows, columns]
         measured = square[np.isfinite(square) & (square > 0)]
         if measured.size:
             return float(np.median(measured))

@@ -81,7 +81,7 @@ def open_folder(config: DataConfig, seed: int) -> Splits:
         settings.channels if settings else None, first.shape[2], splits["train"][0].image
     )
     train, val, test = (
-        PairReader(splits[split], legend, channels=len(channels), optical=optical) for split in UPPER_BOUNDS
+        PairReader(splits[split], legend, len(channels), optical, names=channels) for split in UPPER_BOUNDS
     )
     if splits["test"] is splits["val"]:
         test = val

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.files.decoding import check_order
 from deploy.files.images import read_image, read_mask
+from deploy.files.tiff import band_names
 from distill.config import DataConfig
 from distill.data.datasets.masks import Legend
 from distill.data.sample import Sample, make_sample
@@ -34,6 +36,8 @@ class PairReader:
     legend: Legend
     channels: int = 3
     optical: bool = True
+    names: tuple[str, ...] | None = None
+    """Of the channels, if TIFFs whose bands have these names must have them in this order."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -51,13 +55,20 @@ class PairReader:
         pair = self.pairs[index]
         mask = read_mask(pair.mask)
         image = read_image(pair.image, size=mask.shape[:2])
-        check_image(image, pair.image, self.channels, self.optical)
+        check_image(image, pair.image, self.channels, self.optical, self.names)
         label = self.legend.ids(mask, pair.mask)
         return make_sample(image, label, id=pair.id, num_classes=len(self.legend.values), source=pair.mask)
 
 
-def check_image(image: np.ndarray, path: Path, channels: int, optical: bool) -> None:
-    """Raise `UserError` unless an image H×W×C has that many channels, is uint8 just if `optical`, and has data."""
+def check_image(
+    image: np.ndarray, path: Path, channels: int, optical: bool, names: Sequence[str] | None = None
+) -> None:
+    """Raise `UserError` unless an image H×W×C has that many channels, is uint8 just if `optical`, and has data.
+
+    A TIFF whose bands have the `names` of the channels must have them in their order.
+    """
+    if names is not None:
+        check_order(path, band_names(path) or (), names)
     if image.shape[2] != channels:
         raise UserError(f"{path}: has {image.shape[2]} channels, but this data set has {channels}")
     if (image.dtype == np.uint8) != optical:

@@ -11,7 +11,7 @@ _EDGE = 1e-6
 """Pixels by which a rectangle is widened, so that pixel centers on its edges count on both sides at any angle."""
 
 
-def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
+def encode(grasps: np.ndarray, height: int, width: int, unit: float | None = None) -> np.ndarray:
     """Draw grasps as maps of quality, cos 2θ, sin 2θ and width.
 
     A pixel belongs to a grasp if its center lies in the middle third of the rectangle's opening, over the full height
@@ -28,6 +28,8 @@ def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
         grasps: N×5 in pixels.
         height: height of the maps.
         width: width of the maps.
+        unit: the opening whose value is 1, in pixels; None: half the shorter side. Crops take that of the network, by
+            which a device decodes.
 
     Returns:
         float32 4×H×W; 0 where there is no grasp, cos 2θ as well, where GG-CNN's code has 1 (the angle 0). The losses'
@@ -36,7 +38,7 @@ def encode(grasps: np.ndarray, height: int, width: int) -> np.ndarray:
     maps = np.zeros((len(MAPS), height, width), np.float32)
     distance = np.full((height, width), np.inf, np.float32)
     drawn = np.array(grasps, np.float64).reshape(-1, 5)
-    values = _values(drawn, min(height, width) / 2)
+    values = _values(drawn, min(height, width) / 2 if unit is None else unit)
     drawn[:, 3] *= CENTER_SHARE
     for grasp, ring, value in zip(drawn, corners(drawn), values, strict=True):
         rows, columns = _box(ring, grasp, height, width)

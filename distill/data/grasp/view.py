@@ -123,7 +123,7 @@ class GraspView(Dataset):
         if not valid.all():
             planes[:, ~valid] = np.asarray(self.mean, np.float32)[:, None]
         height, width = valid.shape
-        maps = encode(grasps[overlaps_image(grasps, height, width)], height, width)
+        maps = encode(grasps[overlaps_image(grasps, height, width)], height, width, min(self.size) / 2)
         return Sample(torch.from_numpy(planes), torch.from_numpy(maps), torch.from_numpy(valid), id)
 
     def _load(self, index: int) -> Base:

@@ -42,6 +42,42 @@ def test_samples_come_back_as_they_were(tmp_path, kind):
         np.testing.assert_array_equal(label[valid], label2[valid])
 
 
+def test_pixels_without_data_do_not_count_although_they_have_a_label(tmp_path):
+    """Masks of whole frames over a strip of radar, as people draw them."""
+    image, label = make_image("sar", 0, (40, 56)), np.zeros((40, 56), np.uint8)
+    label[:, 30:] = 1
+    image[:, :20] = np.nan
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images" / "a.npy", image)
+    write_png(tmp_path / "masks" / "a.png", label)
+    ((_, _, _, valid),) = read_labeled(tmp_path, 2, spec=SPECS["sar"])
+    assert valid.tolist() == (np.indices((40, 56))[1] >= 20).tolist()
+
+
+class TestOfASingleClass:
+    """Masks of 0 and 255, of which 255 was meant as a class, would score 100 %."""
+
+    def folder(self, tmp_path, values):
+        for number in range(2):
+            write_png(tmp_path / "images" / f"{number}.png", make_image("rgb", number))
+            write_png(tmp_path / "masks" / f"{number}.png", np.resize(values, (32, 48)).astype(np.uint8))
+        return tmp_path
+
+    def test_it_is_refused(self, tmp_path):
+        with pytest.raises(
+            UserError, match="the masks hold the ids 0 and 255, but 255 is void; write a classes"
+        ):
+            list(read_labeled(self.folder(tmp_path, [0, 255]), 2))
+
+    @pytest.mark.parametrize("values", [[0], [0, 1], [0, 1, 255]])
+    def test_others_are_not(self, tmp_path, values):
+        assert len(list(read_labeled(self.folder(tmp_path, values), 2))) == 2
+
+    def test_what_a_run_has_written_means_what_it_says(self, tmp_path):
+        write_info(tmp_path, DataInfo("some", "test", 2))
+        assert len(list(read_labeled(self.folder(tmp_path / "test", [0, 255]), 2))) == 2
+
+
 class TestDamage:
     @pytest.fixture
     def folder(self, tmp_path):

@@ -85,6 +85,21 @@ def test_without_classes_json_masks_hold_ids(run, tmp_path, capsys):
     assert np.sum(json.loads(capsys.readouterr().out)["data"][0]["confusion"], axis=1).all()
 
 
+@pytest.mark.parametrize("layout", ["classes.json without values", "a split without classes.json"])
+def test_masks_of_0_and_255_are_never_scored_as_one_class(run, tmp_path, layout):
+    data = unsplit(tmp_path / "new")
+    if layout.startswith("classes"):
+        (data / "classes.json").write_text(json.dumps(["water", "land"]))
+    else:
+        (data / "classes.json").unlink()
+        (data / "test").mkdir()
+        for kind in ("images", "masks"):
+            (data / kind).rename(data / "test" / kind)
+    with pytest.raises(UserError, match="the masks hold the ids 0 and 255, but 255 is void"):
+        evaluate(run, data, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_domain_shift_is_measured_from_the_first(run, tmp_path, capsys):
     data = unsplit(tmp_path / "new")
     assert evaluate(run, run, data, "--out", tmp_path / "out") == 0

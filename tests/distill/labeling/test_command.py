@@ -15,6 +15,8 @@ from deploy.loading import load
 from distill import cli
 from distill.config import DataConfig
 from distill.data.datasets.folder import read_classes
+from distill.data.datasets.image_folder import ImageFiles
+from distill.labeling.files import remove_pair, write_pair
 from distill.tasks.registry import open_splits
 from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle, make_image
@@ -209,3 +211,16 @@ def test_it_needs_no_torch(bundle, photos, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "next.csv").is_file()
+
+
+def test_only_the_images_that_are_not_chosen_go(tmp_path):
+    """Names that begin alike, and names that look like patterns."""
+    stems = ("scene", "scene.1", "img[1]")
+    for stem in stems:
+        write_png(tmp_path / "photos" / f"{stem}.png", make_image("rgb"))
+        image = ImageFiles(f"{stem}.png", (tmp_path / "photos" / f"{stem}.png",))
+        write_pair(tmp_path / "out", stem, image, np.zeros((32, 48), np.uint8))
+    for stem in ("scene", "img[1]"):
+        remove_pair(tmp_path / "out", stem)
+    for kind in ("images", "masks"):
+        assert [path.name for path in (tmp_path / "out" / kind).iterdir()] == ["scene.1.png"]

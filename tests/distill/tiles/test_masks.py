@@ -7,6 +7,7 @@ from PIL import Image
 from deploy.errors import UserError
 from deploy.files.images import read_mask, write_png
 from distill.cli import main
+from distill.tiles import masks
 from tests.distill.data.datasets.dataset_files import ids, laid_out
 
 
@@ -50,3 +51,46 @@ def test_mistakes(entry, message, tmp_path):
     np.save(tmp_path / "src" / "big.npy", ids(0, 1).astype(np.uint16) * 300)
     with pytest.raises(UserError, match=message):
         main(["masks", str(tmp_path / "src"), str(tmp_path / "dst"), "--map", entry])
+
+
+def test_void_of_a_palette_stays_void(tmp_path):
+    """Palettes are padded with black, so that the color of 255 is that of a class; training reads 255 as void there."""
+    image = Image.fromarray(np.array([[0, 1], [255, 0]], np.uint8), "P")
+    image.putpalette([0, 0, 0, 128, 0, 0] + [0, 0, 0] * 254)
+    (tmp_path / "src").mkdir()
+    image.save(tmp_path / "src" / "a.png")
+    arguments = [
+        "masks",
+        str(tmp_path / "src"),
+        str(tmp_path / "dst"),
+        "--map",
+        "000000=0",
+        "--map",
+        "800000=1",
+    ]
+    assert main(arguments) == 0
+    assert read_mask(tmp_path / "dst" / "a.png").tolist() == [[0, 1], [255, 0]]
+    assert main([*arguments, "--map", "255=1"]) == 0  # a number that is named decides
+    assert read_mask(tmp_path / "dst" / "a.png").tolist() == [[0, 1], [1, 0]]
+
+
+def test_an_index_without_a_color(tmp_path, monkeypatch):
+    """As other programs write; Pillow does not."""
+    write_png(tmp_path / "src" / "a.png", ids(0, 1))
+    monkeypatch.setattr(masks, "read_mask", lambda _: np.array([[0, 1], [2, 0]], np.uint8))
+    monkeypatch.setattr(masks, "palette_of", lambda _: [(0, 0, 0), (128, 0, 0)])
+    with pytest.raises(UserError, match=r"a\.png: holds the number 2; say its class: --map 2=INDEX"):
+        main(
+            ["masks", str(tmp_path / "src"), str(tmp_path / "dst"), "--map", "000000=0", "--map", "800000=1"]
+        )
+
+
+def test_two_masks_of_one_name_are_refused_before_one_is_lost(tmp_path):
+    for name in ("a.png", "a.bmp"):
+        (tmp_path / "src").mkdir(exist_ok=True)
+        Image.fromarray(ids(0, 255)).save(tmp_path / "src" / name)
+    with pytest.raises(
+        UserError, match=r"a\.(png|bmp) and .*a\.(png|bmp) would both become .*a\.png; rename"
+    ):
+        main(["masks", str(tmp_path / "src"), str(tmp_path / "dst"), "--map", "255=1"])
+    assert not (tmp_path / "dst").exists()

@@ -61,3 +61,9 @@ def test_a_camera_that_is_none():
         Camera(fx=0.0, fy=1.0, cx=0.0, cy=0.0)
     with pytest.raises(UserError, match="H×W"):
         to_camera(np.zeros((1, 5)), np.zeros((4, 4, 1)), CAMERA)
+
+
+@pytest.mark.parametrize(("x", "y"), [(-30, 240), (320, -30), (700, 240), (320, 530)])
+def test_there_is_no_depth_outside_the_image(x, y):
+    poses = to_camera(np.array([[x, y, 0.0, 60.0, 30.0]]), flat(0.6), CAMERA)
+    assert np.isnan(poses.points).all()

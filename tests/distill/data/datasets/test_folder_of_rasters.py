@@ -53,3 +53,23 @@ def test_a_single_class_in_the_data_is_refused(tmp_path):
     folder_of(tmp_path, label=np.zeros((6, 8), np.uint8))
     with pytest.raises(UserError, match="the masks hold the ids 0"):
         open_splits(DataConfig("folder", root=tmp_path))
+
+
+@pytest.mark.parametrize("without_labels", [False, True])
+def test_tiles_whose_bands_are_in_another_order_are_refused(tiff_library, tmp_path, without_labels):
+    """Training, and images without labels, read what a device reads."""
+    mask = np.arange(64, dtype=np.uint8).reshape(8, 8) % 2
+    other = tmp_path / "more" if without_labels else tmp_path / "train" / "images"
+    for folder, name, names in (
+        (tmp_path / "train" / "images", "a", ("VV", "VH")),
+        (tmp_path / "val" / "images", "a", ("VV", "VH")),
+        (other, "b", ("VH", "VV")),
+    ):
+        write_named(folder / f"{name}.tif", names)
+        if folder.name == "images":
+            write_png(folder.parent / "masks" / f"{name}.png", mask)
+    config = DataConfig("folder", root=tmp_path, unlabeled=other if without_labels else None)
+    splits = open_splits(config)
+    reader = splits.unlabeled if without_labels else splits.train
+    with pytest.raises(UserError, match=r"b\.tif: its bands are VH, VV in this order, wanted are VV, VH"):
+        list(map(reader.__getitem__, range(len(reader))))

@@ -63,6 +63,14 @@ def view(channels=1, augment: AugmentConfig | None = CROP, size=(SIDE, SIDE), me
     )
 
 
+def test_openings_of_a_crop_are_in_the_unit_of_the_network():
+    """A device decodes by half the shorter side of the network, whatever crops it was trained on."""
+    augment = AugmentConfig(crop=(SIDE - 20, SIDE - 20), scale=(1.0, 1.0), flip=False, photometric=0)
+    whole, crop = view(augment=None)[0, 1].label[3], view(augment=augment)[0, 1].label[3]
+    assert whole.max() == pytest.approx(24 / (SIDE / 2))
+    assert crop.max() == pytest.approx(24 / (SIDE / 2))
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("augment", [CROP, replace(CROP, crop=(40, 50)), None])
 def test_shapes_types_and_no_nan(channels, augment):
