@@ -23,6 +23,8 @@ from student.zoo import unrecorded_depths
 
 SETTINGS = "config.json"
 ORIGIN = "origin.json"
+SCHEDULE = "schedule.json"
+"""What was reduced to fit `--max-minutes`, in the run's folder: a resumed run takes the same steps."""
 RESTART = "choose another --out"
 """Remedy for a damaged record of a run."""
 PATIENCE = 12.0

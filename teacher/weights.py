@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from deploy.errors import UserError
 from teacher.published import other_package, project_of
 
+RGB = 3
+"""Channels of a first convolution that can be adapted to others."""
 CLASSIFIERS = (
     *("fc.", "classifier.", "head.", "head_dist.", "conv_head.", "norm_head.", "bn2.", "norm.", "fc_norm."),
     *("pre_logits.", "final_conv."),
@@ -148,7 +150,7 @@ def load_backbone_state(
     renamed = {backbone_name(k, wanted) or k: v for k, v in state.items()}
     kept = {k: v for k, v in renamed.items() if not k.startswith(CLASSIFIERS) or k in wanted}
     first = next(iter(name for name, value in wanted.items() if value.ndim == 4))
-    if first in kept and kept[first].shape[1] != in_channels:
+    if first in kept and kept[first].shape[1] == RGB and in_channels != RGB:
         kept[first] = adapt_input_conv(in_channels, kept[first])
     _check_match(wanted, kept, source)
     backbone.load_state_dict(kept, strict=False)

@@ -6,6 +6,7 @@ from itertools import chain
 import torch
 from torch import nn
 
+from deploy.errors import UserError
 from distill.config import DistillConfig
 from distill.data.fingerprint import digest_of
 from distill.distillation.ready_teacher import ReadyTeacher
@@ -127,6 +128,20 @@ def build_distillation_loss(
         pseudo_labels=pseudo_labels,
         known=teacher.classes.known if isinstance(teacher, ReadyTeacher) else None,
     )
+
+
+def check_aux(terms: DistillationTerms, student: nn.Module) -> None:
+    """Raise `UserError` if `--distill.aux` has terms and a new student no auxiliary head; runs it in training mode."""
+    if not terms.aux:
+        return
+    device = next(student.parameters()).device
+    with torch.no_grad():
+        output = student.train()(torch.zeros(2, channels_of(student), PROBE, PROBE, device=device))
+    if output.aux is None:
+        raise UserError(
+            "--distill.aux: the student has no auxiliary head; leave it out, or give a student that has one and a"
+            " --loss.aux above 0"
+        )
 
 
 def has_void(teacher: nn.Module) -> bool:

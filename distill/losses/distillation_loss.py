@@ -1,6 +1,6 @@
 """The distillation loss of a run: a weighted sum of losses, with the adapters and memories that they need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -175,13 +175,19 @@ class DistillationLoss(nn.Module):
         """The losses of one term, one per image; `index` finds the term's adapter and memory."""
         loss, options = DISTILLATION_LOSSES[term.loss], dict[str, Any](term.options)
         if term.feature is None:
-            return loss.function(*self._on_logits(output.logits, teacher.logits, pixels), **options)
+            return _in_full(loss.function, *self._on_logits(output.logits, teacher.logits, pixels), **options)
         features = output.features[term.feature]
         if str(index) in self.adapters:
             features = self.adapters[str(index)](features)
         if str(index) in self.memories:
             options["memory"] = self.memories[str(index)]
-        return loss.function(features, teacher.features[term.feature], pixels, **options)
+        return _in_full(loss.function, features, teacher.features[term.feature], pixels, **options)
+
+
+def _in_full(function: Callable[..., Tensor], student: Tensor, *others: Any, **options: Any) -> Tensor:
+    """A loss without mixed types, in which its matrix products would lose what student and teacher differ by."""
+    with torch.autocast(student.device.type, enabled=False):
+        return function(student, *others, **options)
 
 
 def features_of(terms: Sequence[Term]) -> tuple[str, ...]:

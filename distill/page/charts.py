@@ -1,5 +1,6 @@
 """The charts of a page as inline SVG, whose lines and letters take the color of the page's text."""
 
+import html
 import re
 from collections.abc import Sequence
 from io import StringIO
@@ -113,4 +114,4 @@ def svg(figure: "Figure", description: str) -> str:
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # several charts of a page would share them
-    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(description)}" ', 1)

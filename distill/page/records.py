@@ -15,6 +15,7 @@ from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Receipt
 from deploy.files.json_files import read_record
 from deploy.latency.latency import LatencyStats
+from distill.run_folder import SCHEDULE
 
 BASELINE = "baseline"
 AGAIN = "run it again with --resume"
@@ -60,6 +61,8 @@ class RunRecord:
     """Values by dotted name."""
     curves: Mapping[str, Sequence[Mapping[str, float]]]
     """What each training logged, by its name."""
+    schedule: Mapping[str, object]
+    """What `--max-minutes` reduced, by dotted name."""
 
     @property
     def name(self) -> str:
@@ -99,12 +102,14 @@ def read_run(folder: Path) -> RunRecord:
     report = read_record(folder / "report.json", ReportRecord, AGAIN)
     if not report.rows or not report.receipts:
         raise UserError(f"{folder / 'report.json'}: has no networks or no receipt; {AGAIN}")
+    schedule = folder / SCHEDULE
     return RunRecord(
         folder,
         report,
         read_manifest(folder / STUDENT),
         read_record(folder / "config.json", dict[str, object], AGAIN),
         {path.parent.name: _read_log(path) for path in sorted(folder.glob("*/metrics.jsonl"))},
+        read_record(schedule, dict[str, object], AGAIN) if schedule.is_file() else {},
     )
 
 

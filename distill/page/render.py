@@ -85,19 +85,32 @@ def write_page(folders: Sequence[Path], path: Path, each: int = EACH) -> Path:
         each: number of the worst, of the median and of the best images of each run.
 
     Raises:
-        UserError: a folder is no finished run, or the runs have different metrics.
+        UserError: a folder is no finished run, or the runs have different metrics or test images.
     """
     runs = [read_run(folder) for folder in folders]
     for run in runs[1:]:
-        if run.first.metric != runs[0].first.metric:
-            raise UserError(
-                f"{run.folder}: is measured by {run.first.metric}, {runs[0].folder} by {runs[0].first.metric}; "
-                "give runs of one task"
-            )
+        _check_comparable(run, runs[0])
     html = _template().render(**_content(runs, each))
     with atomic_write(path, "w") as file:
         file.write(html)
     return path
+
+
+def _check_comparable(run: RunRecord, first: RunRecord) -> None:
+    if run.first.metric != first.first.metric:
+        raise UserError(
+            f"{run.folder}: is measured by {run.first.metric}, {first.folder} by {first.first.metric}; "
+            "give runs of one task"
+        )
+    (classes, images), (wanted, expected) = (
+        ([one.name for one in each.manifest.classes], f"{each.first.images} images of {each.first.source}")
+        for each in (run, first)
+    )
+    if images != expected or classes != wanted:
+        what = f"{images} ({', '.join(classes)})" if classes != wanted else images
+        raise UserError(
+            f"{run.folder}: is scored on {what}, {first.folder} on {expected}; give runs of one data set"
+        )
 
 
 def _template() -> Any:

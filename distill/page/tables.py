@@ -61,16 +61,25 @@ def _megabytes(run: RunRecord, row: RowRecord) -> str:
 
 
 def seeds_table(runs: Sequence[RunRecord]) -> Table | None:
-    """Mean and standard deviation over runs that differ in nothing but the seed; None if there are no two such."""
+    """Mean and standard deviation over runs that differ in their seeds alone; None if there are no such."""
     settings = [{k: v for k, v in run.config.items() if k not in ("seed", "out")} for run in runs]
-    if len(runs) < 2 or any(one != settings[0] for one in settings):
+    seeds = {str(run.config.get("seed")) for run in runs}
+    same = all(one == settings[0] for one in settings) and all(
+        run.schedule == runs[0].schedule for run in runs
+    )
+    if len(runs) < 2 or len(seeds) < len(runs) or not same:
         return None
     metric, scores = runs[0].metric, defaultdict(list)
     for run in runs:
         for row in run.report.rows:
             scores[f"{row.name} · {row.arch}"].append(row.score)
     rows = [
-        [name, str(len(got)), metric.text(statistics.mean(got)), metric.text(abs(statistics.stdev(got)))]
+        [
+            name,
+            str(len(got)),
+            metric.text(statistics.mean(got)),
+            f"{abs(metric.factor) * statistics.stdev(got):.2f}",
+        ]
         for name, got in scores.items()
         if len(got) > 1
     ]

@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import deploy
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
-from deploy.evaluation.receipt import HopReceipt, Receipt, require_passed
+from deploy.evaluation.receipt import Receipt, require_passed
 from deploy.heartbeat import working
 from deploy.signals import Stopped
 from deploy.signing.sbom import DATA
@@ -171,7 +172,7 @@ def finish(context: RunContext, networks: TrainedNetworks, result: OnDevice) -> 
     receipts = {"Export of the student, hop by hop:": result.fp32}
     if result.int8.receipt:
         receipts["The student in INT8:"] = result.int8.receipt
-        rows.append(in_int8(rows[-1], result.int8.receipt.hops[-1]))
+        rows.append(in_int8(context, rows[-1], result.int8.receipt))
     with working("timing the networks and drawing pictures", say):
         latency, pictures = latency_of(rows), write_pictures(context.data, config.out, bundles_of(rows))
     time_trained(config)
@@ -236,11 +237,20 @@ def describe(context: RunContext, trained: Trained, score: float, details: Mappi
     )
 
 
-def in_int8(row: Row, hop: HopReceipt) -> Row:
-    """The report's row of a network in INT8."""
+def in_int8(context: RunContext, row: Row, receipt: Receipt) -> Row:
+    """The report's row of a network in INT8, scored on the images of the other rows.
+
+    Its receipt may be of fewer: those that the run leaves to devices.
+    """
     assert row.form is not None  # of a student
+    score, details = receipt.hops[-1].score, receipt.hops[-1].details
+    if receipt.images < len(context.splits.test):
+        model = deploy.load(row.form.bundle, "onnxruntime", precision="int8")
+        with working("scoring INT8 on the whole test split", say):
+            scorer = evaluate(model, context.splits.test, context.data)
+        score, details = scorer.score(), scorer.details()
     form = row.form._replace(precision="int8")
-    return replace(row, name=f"{row.name} int8", score=hop.score, details=hop.details, form=form)
+    return replace(row, name=f"{row.name} int8", score=score, details=details, form=form)
 
 
 def _provenance(config: RunConfig) -> dict[str, str]:

@@ -15,7 +15,7 @@ from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.proportions import proportion_warnings
 from distill.data.splits import Splits
 from distill.data.stats import Stats
-from distill.distillation.build import build_distillation_loss
+from distill.distillation.build import build_distillation_loss, check_aux
 from distill.distillation.ready_made import check_ready, digest_of_teacher, ready_lines
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
@@ -166,10 +166,12 @@ def check_networks(
     if config.ready_made:
         ready = check_ready(config, splits)
         build_distillation_loss(config.distill, terms, ready, student)
+        check_aux(terms, student)
         return ready_lines(config, splits, ready)
     teacher = new_network(config, config.teacher, splits, task)
     check_whole("teacher", config.teacher, config.teacher_train, teacher)
     build_distillation_loss(config.distill, terms, teacher, student)
+    check_aux(terms, student)
     check_norms("teacher-train", config.teacher_train, teacher)
     return []
 

@@ -20,14 +20,12 @@ from distill.pipeline.contention import warning_of_other_work
 from distill.pipeline.estimate import PlannedTraining, Speed, measure_speeds, plan, shortened
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
-from distill.run_folder import RESTART
+from distill.run_folder import RESTART, SCHEDULE
 from distill.training.distributed import by_main, shared
 from distill.training.log import say
 from student.zoo import count_parameters
 from teacher.external.places import pretrained_line
 
-SCHEDULE = "schedule.json"
-"""What was reduced to fit `--max-minutes`, in the run's folder: a resumed run takes the same steps."""
 FEW_STEPS = 50
 """Runs of fewer steps are not timed."""
 LEAST_TEACHING = 0.5

@@ -176,6 +176,11 @@ def named_losses() -> Iterator[None]:
                 "another process of this run has ended or cannot be reached; see its message, and continue from the"
                 " last checkpoint with --resume"
             ) from error
+        if "Expected to have finished reduction" in str(error):
+            raise UserError(
+                "a parameter of the network takes no part in its output, so that several processes cannot train it;"
+                " freeze it (requires_grad_(False)), or train in one process"
+            ) from error
         raise
 
 

@@ -80,6 +80,11 @@ def hf_backbone(name: str, config: Any, in_channels: int, pretrained: bool) -> H
     try:
         network = load_pretrained(family, name, config)[0] if pretrained else family(config)
         adapt_first_convolution(network, in_channels)
+        for tensor, parameter in network.named_parameters():
+            if tensor.endswith(
+                "mask_token"
+            ):  # of its pretraining: no image reaches it, which several processes refuse
+                parameter.requires_grad_(False)
         return HfBackbone(network, in_channels, _multiple(config) if plain else GUESS)
     except UserError:
         raise

@@ -11,6 +11,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from deploy.errors import UserError
+from teacher.weights import RGB
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of ImageNet's channels R G B in 0..255."""
@@ -61,6 +62,11 @@ def adapt_first_convolution(network: nn.Module, in_channels: int) -> None:
         raise UserError(f"{type(network).__name__}: has no convolution to adapt to {in_channels} channels")
     if in_channels == old.in_channels:
         return
+    if old.in_channels != RGB:
+        raise UserError(
+            f"{type(network).__name__}: takes {old.in_channels} channels, the data has {in_channels}; only networks of"
+            " three channels can be adapted"
+        )
     sizes: Any = (old.kernel_size, old.stride, old.padding)
     new = nn.Conv2d(
         in_channels, old.out_channels, *sizes, bias=old.bias is not None, device=old.weight.device

@@ -38,6 +38,15 @@ def test_first_convolution_adapts_to_two_channels(tmp_path):
     assert network.backbone.get_parameter("conv1.weight").shape[1] == 2
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_weights_for_other_channels_than_three_are_refused(tmp_path, channels):
+    """As of a ResNet for the 13 bands of Sentinel-2: what a band means is not known."""
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(state | {"conv1.weight": torch.zeros(64, 13, 7, 7)}, tmp_path / "bands.pth")
+    with pytest.raises(UserError, match=r"bands\.pth.*conv1\.weight.*13"):
+        load_weights(psp(in_channels=channels), tmp_path / "bands.pth", channels)
+
+
 def test_whole_network_round_trip(tmp_path):
     source, target = psp(), psp()
     save_file({f"model.{k}": v for k, v in source.state_dict().items()}, tmp_path / "best.safetensors")

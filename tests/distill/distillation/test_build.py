@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from deploy.errors import UserError
 from distill.config import DistillConfig
 from distill.data.sample import Batch
-from distill.distillation.build import build_distillation_loss
+from distill.distillation.build import build_distillation_loss, check_aux
 from distill.losses.distillation_loss import TeacherOutput, parse_distillation
 from student.edge import SIZES
 from student.zoo import build_network
@@ -43,3 +44,14 @@ def test_edge_students_learn_from_resnet101(resnet101, name, detail):
     ]
     assert without == []
     assert all(weight.grad is not None and weight.grad.any() for weight in loss.parameters())
+
+
+def test_terms_on_an_auxiliary_head_need_one():
+    terms = parse_distillation("kl(t=2)", "5*kl(t=2)")
+    check_aux(terms, build_network("edge/8", 3, CLASSES))
+    check_aux(parse_distillation("kl(t=2)", ""), build_network("ggcnn", 3, CLASSES))
+    for student in (build_network("edge/8", 3, CLASSES, aux=False), build_network("ggcnn", 3, CLASSES)):
+        with pytest.raises(
+            UserError, match=r"--distill\.aux: the student has no auxiliary head; leave it out"
+        ):
+            check_aux(terms, student)

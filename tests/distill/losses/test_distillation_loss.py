@@ -191,6 +191,22 @@ class TestSeveralTeachers:
         assert not any(p.requires_grad for network in networks for p in network.parameters())
 
 
+@pytest.mark.parametrize("text", ["kl(t=2)", "skd(layer4)", "ifvd(layer4)", "cirkd(layer4)", "cwd(layer4)"])
+def test_mixed_types_change_nothing(batch, maps, text):
+    """Matrix products in bf16 lose what a student that is near its teacher differs by."""
+    features = maps[1].features["layer4"] + 0.01 * numbers(3, 6, 8, 8, seed=6)
+    near = Output(maps[1].logits + 0.01 * numbers(3, 3, 8, 8, seed=7), None, {"layer4": features})
+    found = []
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        loss = distillation_loss(text)
+        loss.adapters = torch.nn.ModuleDict()  # they may be computed in any type
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            found.append(loss(near, maps[1], batch))
+    assert found[0] > 0
+    assert torch.equal(*found)
+
+
 def partly_labeled(batch: Batch) -> Batch:
     """The batch without the labels of its first image."""
     unlabeled = batch.valid.clone()

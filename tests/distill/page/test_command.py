@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +14,11 @@ from deploy.errors import UserError
 from deploy.evaluation.per_image import Evaluation, ImageScore
 from deploy.tasks.segmentation.task import SegmentationScorer
 from distill import cli
+from distill.page.charts import svg
 from distill.page.predictions import chosen_images
+from distill.page.records import read_run
+from distill.page.tables import seeds_table
+from distill.reporting.figures import panels
 from tests.distill.page.finished import copied, finished_run
 
 
@@ -109,6 +115,50 @@ def test_runs_of_two_seeds_are_compared(run, tmp_path, capsys):
     cli.main(["report", str(run), str(other), "--out", str(out), "--json"])
     assert json.loads(capsys.readouterr().out) == {"file": str(out), "bytes": out.stat().st_size}
     assert "Over the seeds" not in out.read_text()
+
+
+def test_runs_of_one_seed_or_of_other_steps_are_no_repetitions(run, tmp_path):
+    other, out = copied(run, tmp_path / "again"), tmp_path / "both.html"
+    cli.main(["report", str(run), str(other), "--out", str(out)])
+    assert "Over the seeds" not in out.read_text()
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(settings | {"seed": 1}))
+    (other / "schedule.json").write_text(json.dumps({"student_train.steps": 1}))
+    cli.main(["report", str(run), str(other), "--out", str(out)])
+    assert "Over the seeds" not in out.read_text()
+
+
+def test_deviations_of_errors_are_positive(run):
+    one, two = read_run(run), read_run(run)
+    rows = [msgspec.structs.replace(row, score=-0.1) for row in one.report.rows]
+    receipts = {
+        name: msgspec.structs.replace(each, metric="RMSE", unit="mm", factor=-1000.0)
+        for name, each in one.report.receipts.items()
+    }
+    one = replace(one, report=msgspec.structs.replace(one.report, rows=rows, receipts=receipts))
+    others = [msgspec.structs.replace(row, score=-0.12) for row in rows]
+    two = replace(
+        one, report=msgspec.structs.replace(one.report, rows=others), config={**two.config, "seed": 9}
+    )
+    table = seeds_table([one, two])
+    assert table is not None
+    assert [row[2:] for row in table.rows] == [["110.00", "14.14"]] * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"images": ', '"images": 9'), ('"dataset": "', '"dataset": "other ')]
+)
+def test_runs_on_other_images_are_not_compared(run, tmp_path, old, new):
+    other = copied(run, tmp_path / "other")
+    (other / "report.json").write_text((other / "report.json").read_text().replace(old, new))
+    with pytest.raises(UserError, match=r"other: is scored on .* images of .*; give runs of one data set"):
+        cli.main(["report", str(run), str(other), "--out", str(tmp_path / "both.html")])
+
+
+def test_a_description_of_a_chart_is_text():
+    figure, (axes,) = panels(1)
+    axes.plot([0, 1])
+    assert 'aria-label="Of &quot;x&quot; &amp; &lt;b&gt;"' in svg(figure, 'Of "x" & <b>')
 
 
 def test_names_cannot_break_out_of_the_page(run, tmp_path):

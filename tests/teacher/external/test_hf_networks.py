@@ -85,6 +85,15 @@ def test_backbones_get_a_pyramid_or_a_linear_head(tmp_path, kind, head):
     assert network.eval()(torch.randn(1, 3, 50, 50)).logits.shape[-1] == round(50 / patch)
 
 
+def test_every_parameter_that_is_trained_takes_part_in_the_output(tmp_path):
+    """Several processes refuse to train others, such as the token of masked pretraining."""
+    saved(tmp_path / "dino", "dinov2")
+    network = hf_network(str(tmp_path / "dino"), 3, 4, pretrained=True, head="linear").train()
+    network(torch.randn(2, 3, 56, 56)).logits.square().mean().backward()
+    without = [name for name, one in network.named_parameters() if one.requires_grad and one.grad is None]
+    assert without == []
+
+
 def test_backbones_take_other_channels(tmp_path):
     saved(tmp_path / "dino", "dinov2")
     network = hf_network(str(tmp_path / "dino"), 5, 4, pretrained=True, head="linear").eval()
