@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,11 @@ import torch
 import deploy
 from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import GateFailed, UserError
+from deploy.evaluation.receipt import Receipt
 from distill import run as script
-from distill.pipeline.pipeline import run
+from distill.pipeline.pipeline import in_int8, run
+from distill.pipeline.prepare import prepare
+from distill.reporting.run_report import Form, Row
 from distill.tasks.registry import PRESETS
 from distill.training.checkpoint import load_checkpoint
 from tests.conftest import ROOT
@@ -68,6 +72,20 @@ class TestPipeline:
             assert "aux" in lines[0]
             assert any((finished.out / stage / "tensorboard").iterdir())
         assert list((finished.out / "pictures").glob("*.png"))
+
+    def test_int8_is_scored_on_the_images_of_the_others(self, finished):
+        """Its receipt is of those that devices get, which may be fewer."""
+        context = prepare(replace(finished, resume=True))
+        row = Row("student", "some", 1, 1, 0.5, {}, 0.0, Form(finished.out / "student.bundle", "fp32"))
+        receipts = json.loads((finished.out / "report.json").read_text())["receipts"]
+        receipt = msgspec.convert(receipts["The student in INT8:"], Receipt)
+        assert receipt.images == len(context.splits.test) == 2
+        whole = in_int8(context, row, receipt)
+        assert whole.score == receipt.hops[-1].score
+        hop = msgspec.structs.replace(receipt.hops[-1], score=0.123)
+        fewer = msgspec.structs.replace(receipt, images=1, hops=(*receipt.hops[:-1], hop))
+        assert in_int8(context, row, fewer).score == pytest.approx(whole.score)
+        assert in_int8(context, row, msgspec.structs.replace(fewer, images=2)).score == 0.123
 
     def test_receipt_has_the_hops_and_passes(self, finished):
         receipt = json.loads((finished.out / "student.bundle" / "receipt.json").read_text())
