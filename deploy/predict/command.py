@@ -90,8 +90,7 @@ def _video(
     look: Look,
     classes: Sequence[ClassInfo],
 ) -> int:
-    name = f"camera-{target}" if isinstance(target, int) else Path(target.rpartition("@")[2]).stem
-    path = options.out / f"{name or 'stream'}.mp4"
+    path = _video_path(options.out, target)
     beside = options.save is not None and BESIDE in options.save.split(",")
     found = predict_video(model, target, path, _drawing(model, look, classes, beside), options.frames)
     if options.json:
@@ -119,12 +118,22 @@ def _drawing(
     return draw
 
 
+def _video_path(out: Path, target: str | int) -> Path:
+    name = f"camera-{target}" if isinstance(target, int) else Path(target.rpartition("@")[2]).stem
+    return out / f"{name or 'stream'}.mp4"
+
+
 def _check_out(out: Path, sources: Sources) -> None:
+    """Refuse a folder in which results would replace what is predicted."""
     for path in sources.images:
         if out.resolve() == path.parent.resolve():
             raise UserError(
                 f"--out {out}: is the folder of the images, so results could overwrite them; choose another"
             )
+    if isinstance(sources.moving, str):
+        source, path = Path(sources.moving.removeprefix("file://")), _video_path(out, sources.moving)
+        if source.exists() and path.exists() and path.samefile(source):
+            raise UserError(f"--out {out}: the result would overwrite the video {source}; choose another")
 
 
 RESULT_OPTIONS = ("save", "opacity", "palette", "legend")

@@ -55,6 +55,16 @@ def test_every_frame_is_drawn_at_the_rate_of_the_video(bundle, clip, tmp_path, c
     assert [path.name for path in out.iterdir()] == ["clip.mp4"]
 
 
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_the_video_that_is_predicted_is_never_overwritten(prefix, bundle, clip, tmp_path, monkeypatch):
+    own = clip.rename(tmp_path / "clip.mp4")
+    content = own.read_bytes()
+    monkeypatch.setattr("deploy.predict.command.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(UserError, match=r"--out .*would overwrite the video .*clip\.mp4; choose another"):
+        main(["predict", str(bundle), f"{prefix}{own}", "--out", str(tmp_path)])
+    assert own.read_bytes() == content
+
+
 def test_frames_of_another_size_are_resized_with_a_warning(tmp_path):
     """As from a camera that comes back with another resolution; OpenCV writes only frames of the first size."""
     red = np.zeros((32, 48, 3), np.uint8) + np.array([250, 0, 0], np.uint8)
