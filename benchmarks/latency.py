@@ -25,7 +25,7 @@ from deploy.backends.engine import CPU, CPU_MODELS, PRECISIONS, TENSORRT, engine
 from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
-from deploy.files.images import read_image
+from deploy.inference.image_files import read_input
 from deploy.latency.latency import ColdStart, LatencyStats, cold_start, measure_interleaved, sample_image
 from deploy.loading import load
 from deploy.measure import machine
@@ -136,7 +136,9 @@ def _subjects(folder: Path, options: argparse.Namespace) -> list[Subject]:
     """
     spec = read_manifest(folder).input
     image, source = (
-        (read_image(options.image), str(options.image)) if options.image else sample_image(folder, spec)
+        (read_input(options.image, spec)[0], str(options.image))
+        if options.image
+        else sample_image(folder, spec)
     )
     found = _precisions(folder)
     pairs = [

@@ -32,6 +32,8 @@ class Frame:
     """Source and position, for messages."""
     image: np.ndarray
     """H×W×C."""
+    known: np.ndarray | None = None
+    """bool H×W: pixels with data; None where only the pixels themselves say so."""
 
 
 class Truncated(RuntimeWarning):

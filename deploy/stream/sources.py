@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.stream.capture import Frame, import_opencv, video_frames
 
@@ -27,12 +28,13 @@ class Source(NamedTuple):
     """Opens it and yields its frames, or None while it waits; closing the generator releases what it holds."""
 
 
-def source_of(source: Any) -> Source:
+def source_of(source: Any, spec: InputSpec) -> Source:
     """Recognize a source without opening it.
 
     Args:
         source: a video file, an image, a folder of images or a pattern such as "shots/*.png"; a URL (rtsp://, http://);
             the number of a camera; or an iterable of images H×W×C.
+        spec: the network's input, which image files are read for.
 
     Raises:
         UserError: it is none of these, the file does not exist, or OpenCV is missing for it.
@@ -43,7 +45,7 @@ def source_of(source: Any) -> Source:
         scheme = source.split("://")[0].lower()
         return _video(source, _without_password(source), live=scheme not in FILES)
     if isinstance(source, str | Path):
-        return _files(source)
+        return _files(source, spec)
     if isinstance(source, np.ndarray) and source.ndim != 4:
         shape = "×".join(map(str, source.shape))
         raise UserError(
@@ -66,7 +68,7 @@ def _without_password(url: str) -> str:
     return re.sub(r"://[^/]*@", "://", url)
 
 
-def _files(source: str | Path) -> Source:
+def _files(source: str | Path, spec: InputSpec) -> Source:
     # start-up time: arrays need no decoders
     from deploy.files.images import IMAGE_SUFFIXES, list_images
 
@@ -84,15 +86,17 @@ def _files(source: str | Path) -> Source:
             raise UserError(f"{name}: no file matches this pattern")
     else:
         raise UserError(f"{name}: no such file or folder")
-    return Source(name, False, lambda: _image_frames(images))
+    return Source(name, False, lambda: _image_frames(images, spec))
 
 
-def _image_frames(paths: list[Path]) -> Generator[Frame, None, None]:
-    from deploy.files.images import read_image  # start-up time: arrays need no decoders
+def _image_frames(paths: list[Path], spec: InputSpec) -> Generator[Frame, None, None]:
+    from deploy.inference.image_files import read_input  # start-up time: arrays need no decoders
 
     start = monotonic()
     for index, path in enumerate(paths):
-        yield Frame(index, monotonic() - start, str(path), read_image(path))
+        image, known = read_input(path, spec)
+        yield Frame(index, monotonic() - start, str(path), image, known)
+        del image, known  # large ones must not live until the next are read
 
 
 def _array_frames(images: Iterable[Any]) -> Generator[Frame, None, None]:

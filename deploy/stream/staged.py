@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from deploy.bundle.manifest import InputSpec
 from deploy.inference.call import Prepared
 
 R = TypeVar("R")
@@ -14,6 +15,8 @@ R = TypeVar("R")
 
 class Staged(Generic[R]):
     """What a task supplies; `model(image)` is `predict([prepare(image)])[0]`."""
+
+    input: InputSpec
 
     @abstractmethod
     def prepare(self, image: np.ndarray) -> Prepared:

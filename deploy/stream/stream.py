@@ -1,7 +1,7 @@
 """Results of a source, in order, while its next frames are decoded and run in other threads."""
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal
 
 import numpy as np
@@ -48,7 +48,7 @@ class Stream(Generic[R]):
             raise UserError(f"queue is {queue}; give at least 1, the number of frames that may wait")
         if when_full not in ("wait", "drop", None):
             raise UserError(f"when_full is {when_full!r}; choose 'wait' or 'drop'")
-        self._model, self._source = model, source_of(source)
+        self._model, self._source = model, source_of(source, model.input)
         self._draw = model.draw if draw is True else draw or None
         self._delivered = 0
         drop = self._source.live if when_full is None else when_full == "drop"
@@ -99,7 +99,8 @@ class Stream(Generic[R]):
         return Streamed(frame.index, frame.seconds, frame.where, frame.image, result, dropped, picture)
 
     def _prepare(self, frame: Frame) -> tuple[Frame, Prepared]:
-        return frame, _named(frame, self._model.prepare, frame.image)
+        ready = _named(frame, self._model.prepare, frame.image)
+        return frame, ready if frame.known is None else replace(ready, valid=ready.valid & frame.known)
 
     def _predict(self, item: tuple[Frame, Prepared]) -> tuple[Frame, R]:
         frame, ready = item

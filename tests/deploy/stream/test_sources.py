@@ -7,6 +7,7 @@ from deploy.errors import UserError
 from deploy.files.images import write_png
 from deploy.stream.sources import source_of
 from tests.deploy.stream.networks import level
+from tests.deploy.tiny import SPECS
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def shots(tmp_path):
     [("", [0, 1, 2, 9]), ("*.png", [0, 1, 2]), ("**/shot[01].*", [0, 1]), ("shot2.png", [2])],
 )
 def test_images_in_files_come_sorted(shots, pattern, levels):
-    source = source_of(f"{shots}/{pattern}")
+    source = source_of(f"{shots}/{pattern}", SPECS["rgb"])
     frames = list(source.frames())
     assert [frame.image[0, 0, 0] for frame in frames] == levels
     assert [frame.index for frame in frames] == list(range(len(levels)))
@@ -32,7 +33,7 @@ def test_images_in_files_come_sorted(shots, pattern, levels):
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, np.stack])
 def test_arrays_in_any_iterable(kind):
-    frames = list(source_of(kind([level(3), level(4)])).frames())
+    frames = list(source_of(kind([level(3), level(4)]), SPECS["rgb"]).frames())
     assert [frame.image[0, 0, 0] for frame in frames] == [3, 4]
     assert [frame.where for frame in frames] == ["frame 0", "frame 1"]
 
@@ -48,7 +49,7 @@ def test_arrays_in_any_iterable(kind):
 )
 def test_cameras_and_streams_are_live_and_passwords_are_not_shown(source, live, name):
     pytest.importorskip("cv2")
-    found = source_of(source)
+    found = source_of(source, SPECS["rgb"])
     assert (found.live, found.name) == (live, name)
 
 
@@ -64,7 +65,7 @@ def test_cameras_and_streams_are_live_and_passwords_are_not_shown(source, live, 
 )
 def test_other_sources_get_one_line(source, message):
     with pytest.raises(UserError, match=message):
-        source_of(source)
+        source_of(source, SPECS["rgb"])
 
 
 def test_an_error_of_the_iterable_names_the_frame():
@@ -72,12 +73,12 @@ def test_an_error_of_the_iterable_names_the_frame():
         yield level(0)
         raise KeyError("camera")
 
-    frames = source_of(images()).frames()
+    frames = source_of(images(), SPECS["rgb"]).frames()
     assert next(frames).index == 0
     with pytest.raises(UserError, match=r"^frame 1: the source failed \(KeyError: 'camera'\)$"):
         next(frames)
     with pytest.raises(UserError, match=r"^frame 0: is a str, not an array$"):
-        list(source_of(["clip.mp4"]).frames())
+        list(source_of(["clip.mp4"], SPECS["rgb"]).frames())
 
 
 def test_opencv_is_named_where_it_is_missing(tmp_path, monkeypatch):
@@ -85,4 +86,4 @@ def test_opencv_is_named_where_it_is_missing(tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
     for source in (tmp_path / "clip.mp4", 0, "rtsp://camera.example"):
         with pytest.raises(UserError, match=r"pip install 'edgedistill\[video\]'"):
-            source_of(source)
+            source_of(source, SPECS["rgb"])
