@@ -1,7 +1,7 @@
 """Image files as the images of a network: the reader of images, with what the network's input says beforehand."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,21 @@ def predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
         ) from error
 
 
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """A unique output name for each file: its stem, or `a_png` and `a_jpg` where stems repeat."""
-    stems = Counter(path.stem for path in paths)
-    names: dict[str, None] = {}
+def output_names(paths: Sequence[Path], given: Mapping[str, str] | None = None) -> list[str]:
+    """A unique output name for each file: its stem, or `a_png` and `a_jpg` where stems repeat.
+
+    Args:
+        paths: the files.
+        given: names that files have had before, by their absolute paths: they keep them, and no other file gets them.
+    """
+    given = given or {}
+    stems, taken, names = Counter(path.stem for path in paths), set(given.values()), []
     for path in paths:
-        name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
-        while name in names:
-            name += "_"
-        names[name] = None
-    return list(names)
+        name = given.get(str(path.resolve()))
+        if name is None:
+            name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        names.append(name)
+    return names

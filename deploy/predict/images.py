@@ -70,7 +70,7 @@ def predict_images(
         UserError: the only image cannot be predicted, or a result cannot be written.
     """
     tally, began = Tally(), time.perf_counter()
-    for path, name in zip(paths, output_names(paths), strict=True):
+    for path, name in zip(paths, output_names(paths, record.names()), strict=True):
         if record.has(path):
             tally.skipped += 1
             continue
@@ -86,7 +86,7 @@ def predict_images(
         files = tuple(
             task.formats[one](base, image, result, output.classes, output.look) for one in output.formats
         )
-        record.add(path, files)
+        record.add(path, name, files)
         tally.timings.append(result.timings)
         tally.images.append({"image": path, "files": files, "ms": result.timings.total_ms})
         tally.seconds = time.perf_counter() - began

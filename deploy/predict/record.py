@@ -20,6 +20,8 @@ class Done(msgspec.Struct, frozen=True):
     modified_ns: int
     files: tuple[str, ...]
     """Names in the folder."""
+    name: str = ""
+    """What the names of its files begin with; records of earlier versions do not say it."""
 
 
 class Record:
@@ -38,12 +40,17 @@ class Record:
         self._folder, self._path = folder, folder / NAME
         folder.mkdir(parents=True, exist_ok=True)
         self._done: dict[str, Done] = {}
+        self._owners: dict[str, str] = {}  # by the name of a file: the path of its image
         if resume and self._path.is_file():
             self._read(made_by)
             self._file = self._path.open("a", encoding="utf-8")
         else:
             self._file: IO[str] = self._path.open("w", encoding="utf-8")
             self._write(made_by)
+
+    def names(self) -> dict[str, str]:
+        """The names that images have got, by their absolute paths."""
+        return {path: done.name for path, done in self._done.items() if done.name}
 
     def has(self, image: Path) -> bool:
         """Whether the image is as it was when its files were written, and they are still there."""
@@ -53,15 +60,24 @@ class Record:
         same = (done.bytes, done.modified_ns) == _stat(image)
         return same and all((self._folder / name).is_file() for name in done.files)
 
-    def add(self, image: Path, files: tuple[Path, ...]) -> None:
-        """Note that the files of an image are written."""
+    def add(self, image: Path, name: str, files: tuple[Path, ...]) -> None:
+        """Note that the files of an image are written; another image that had one of them is no longer done."""
         size, modified = _stat(image)
-        names = tuple(path.name for path in files)
-        self._write(msgspec.to_builtins(Done(str(image.resolve()), size, modified, names)))
+        done = Done(str(image.resolve()), size, modified, tuple(path.name for path in files), name)
+        self._note(done)
+        self._write(msgspec.to_builtins(done))
 
     def close(self) -> None:
         """Close the file; it stays for a later `--resume`."""
         self._file.close()
+
+    def _note(self, done: Done) -> None:
+        for name in done.files:
+            owner = self._owners.get(name, done.path)
+            if owner != done.path:
+                self._done.pop(owner, None)
+            self._owners[name] = done.path
+        self._done[done.path] = done
 
     def _write(self, line: object) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -80,7 +96,8 @@ class Record:
             raise UserError(
                 f"{self._folder}: was made with another {changed[0]}; choose another --out, or leave out --resume"
             )
-        self._done = {one.path: one for one in done}
+        for one in done:
+            self._note(one)
         if len(whole) < len(lines):
             self._path.write_bytes(b"".join(whole))
 
