@@ -14,7 +14,7 @@ import numpy as np
 from deploy.errors import UserError, warn
 from deploy.files.atomic import sibling
 from deploy.signals import Stopped
-from deploy.stream.capture import import_opencv
+from deploy.stream.capture import SPARE, count_frames, import_opencv
 from deploy.tasks.task import Model
 from deploy.verbosity import note
 
@@ -102,7 +102,10 @@ def _writer(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     opened: list[Any] = []
     sizes: list[tuple[int, int]] = []
 
+    written = 0
+
     def write(picture: np.ndarray) -> None:
+        nonlocal written
         height, width = (side - side % 2 for side in picture.shape[:2])  # codecs want even sides
         if not opened:
             sizes.append((width, height))
@@ -121,14 +124,25 @@ def _writer(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
                 sizes.append((width, height))
             frame = cv2.resize(frame, sizes[0], interpolation=cv2.INTER_AREA)
         opened[0].write(frame)
+        written += 1
 
     try:
         yield write
         for one in opened:
             one.release()
         if opened:
+            _check_written(path, temporary, written)
             os.replace(temporary, path)
     finally:
         for one in opened:
             one.release()
         temporary.unlink(missing_ok=True)
+
+
+def _check_written(path: Path, temporary: Path, frames: int) -> None:
+    """Refuse a video that is not all there: OpenCV's writer does not say that the disk is full."""
+    found = count_frames(temporary)
+    if found < max(1, frames - SPARE):
+        raise UserError(
+            f"{path}: only {found} of {frames} frames could be written; free some space on the disk and run again"
+        )

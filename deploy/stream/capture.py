@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -90,6 +91,16 @@ def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame | 
         raise Truncated(
             f"{name}: ended after {index} frames, its header says {announced}; it seems truncated"
         )
+
+
+def count_frames(path: Path) -> int:
+    """How many frames a video file has by its header; 0 if it cannot be opened."""
+    cv2 = import_opencv()
+    capture = _open(cv2, str(path))
+    try:
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if capture.isOpened() else 0
+    finally:
+        capture.release()
 
 
 def import_opencv() -> Any:

@@ -65,6 +65,35 @@ def test_the_video_that_is_predicted_is_never_overwritten(prefix, bundle, clip, 
     assert own.read_bytes() == content
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from deploy.errors import UserError
+from deploy.predict import video
+
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # stands for a full disk
+frames = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), np.uint8)
+try:
+    with video._writer(path, 10.0) as write:
+        for frame in frames:
+            write(frame)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_on_a_full_disk_the_older_video_stays(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"older")
+    run = [sys.executable, "-c", FULL, str(path)]
+    printed = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert f"{path}: only 0 of 60 frames could be written; free some space" in printed
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_frames_of_another_size_are_resized_with_a_warning(tmp_path):
     """As from a camera that comes back with another resolution; OpenCV writes only frames of the first size."""
     red = np.zeros((32, 48, 3), np.uint8) + np.array([250, 0, 0], np.uint8)
