@@ -7,6 +7,7 @@ They are not part of the bundle: they can be rebuilt from it at any time, and th
 """
 
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from deploy.bundle.lock import locked
 from deploy.bundle.manifest import ENGINES
 from deploy.bundle.signed import warn_if_signed
 from deploy.errors import UserError
-from deploy.files.atomic import atomic_write, sha256_file, write_json
+from deploy.files.atomic import atomic_write, json_text, write_json
 from deploy.files.json_files import read_json
 
 SUFFIX = ".engine"
@@ -110,7 +111,8 @@ def engines_folder(bundle: Path) -> Path:
 def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sidecar) -> Path:
     """Write `engines/<name>.engine` and its sidecar, completely or not at all.
 
-    The engine is written first: without a sidecar it is ignored.
+    An older engine of this name stays until both are on disk. Then the new engine appears first: without a sidecar it
+    is ignored.
 
     Args:
         bundle: folder of the bundle.
@@ -125,16 +127,14 @@ def write_engine(bundle: Path, name: str, data: bytes | memoryview, sidecar: Sid
         UserError: as `deploy.files.atomic.atomic_write` does.
     """
     path = engines_folder(bundle) / f"{name}{SUFFIX}"
-    with locked(bundle):
+    digest = hashlib.sha256(data).hexdigest()
+    sidecar = msgspec.structs.replace(sidecar, sha256=digest, bytes=memoryview(data).nbytes)
+    with locked(bundle), atomic_write(path.with_suffix(".json"), "w") as side, atomic_write(path) as file:
+        for content, target in ((data, file), (json_text(sidecar), side)):
+            target.write(content)
+            target.flush()
+            os.fsync(target.fileno())  # a full disk is found while the older files are there
         path.with_suffix(".json").unlink(missing_ok=True)
-        with atomic_write(path) as file:
-            file.write(data)
-        sidecar = msgspec.structs.replace(sidecar, sha256=sha256_file(path), bytes=path.stat().st_size)
-        try:
-            write_json(path.with_suffix(".json"), sidecar)
-        except BaseException:
-            path.unlink()
-            raise
     warn_if_signed(bundle, path.name)
     return path
 

@@ -1,5 +1,7 @@
 """engine_files.py: an engine is listed only with a sidecar that describes it."""
 
+import errno
+
 import msgspec
 import pytest
 
@@ -49,6 +51,20 @@ def test_only_the_asked_backend_and_precision(bundle):
     write_engine(bundle, "b", b"b", msgspec.structs.replace(SIDECAR, precision="int8"))
     assert [side.precision for _, side in list_engines(bundle, "tensorrt-rtx", "int8")] == ["int8"]
     assert list_engines(bundle, "tensorrt") == []
+
+
+def test_an_older_engine_stays_when_the_disk_is_full(bundle, monkeypatch):
+    path = write_engine(bundle, "a", b"older", SIDECAR)
+
+    def fsync(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(UserError, match=r"a\.(engine|json): the disk is full"):
+        write_engine(bundle, "a", b"newer", SIDECAR)
+    ((found, sidecar),) = list_engines(bundle, "tensorrt-rtx")
+    assert (found, read_engine(path, sidecar)) == (path, b"older")
+    assert sorted(one.name for one in path.parent.iterdir()) == ["a.engine", "a.json"]
 
 
 def test_a_changed_engine_is_refused(bundle):
