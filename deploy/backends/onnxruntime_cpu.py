@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.backends.engine import OUTPUTS
+from deploy.backends.engine import OUTPUTS, stamp_of
 from deploy.backends.output_pool import OutputPool, shapes_of
 from deploy.errors import UserError
 from deploy.forks import REMEDY, in_library, keep_in_children, require_same_process
@@ -70,7 +70,7 @@ class OrtEngine:
             providers=[*providers, "CPUExecutionProvider"],
             enable_fallback=0,
         )
-        self._stamp, self._reopening = _stamp(self.file), Lock()
+        self._stamp, self._reopening = stamp_of(self.file), Lock()
         self._inherited: list[object] = []
         keep_in_children(self)
         self._open()
@@ -109,7 +109,7 @@ class OrtEngine:
         with in_library, self._reopening:
             if self._process == os.getpid():
                 return
-            if _stamp(self.file) != self._stamp:
+            if stamp_of(self.file) != self._stamp:
                 raise UserError(
                     f"{self.file}: has changed since it was loaded, before this process was forked; {REMEDY}"
                 )
@@ -178,14 +178,6 @@ def import_onnxruntime() -> Any:
     except (ImportError, OSError) as error:  # OSError: it is installed, but lacks a library that it loads
         raise UserError(f"onnxruntime: cannot be imported ({error}); pip install onnxruntime") from error
     return onnxruntime
-
-
-def _stamp(file: Path | None) -> tuple[int, ...]:
-    """What tells a file from the one that replaces it."""
-    if file is None or not file.exists():
-        return ()
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def sums_overflow() -> bool:

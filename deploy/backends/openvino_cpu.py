@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deploy.backends.engine import OUTPUTS
+from deploy.backends.engine import OUTPUTS, stamp_of
 from deploy.backends.output_pool import OutputPool
 from deploy.errors import UserError
 from deploy.forks import in_library, keep_in_children
@@ -48,6 +48,7 @@ class OvEngine:
         self._openvino = import_openvino()
         self.name, self.file = name, None if isinstance(model, bytes) else Path(model)
         self._model, self._config = model, _config(threads, bf16)
+        self._stamp = stamp_of(self.file)
         self._lock, self._network = Lock(), None
         self._forms: dict[bool, _Form] = {}
         self._process = None if threads == 1 else os.getpid()
@@ -137,7 +138,10 @@ class OvEngine:
         """The network, read on first use: an engine from a blob that only sees single images needs none."""
         if self._network is None:
             source = io.BytesIO(self._model) if isinstance(self._model, bytes) else str(self._model)
-            self._network = self._core.read_model(source)
+            network = self._core.read_model(source)
+            if stamp_of(self.file) != self._stamp:  # with a blob this may be hours after the opening
+                raise UserError(f"{self.file}: has changed since it was loaded; load it again")
+            self._network = network
         return self._network
 
     def _adopt(self, network: Any) -> "_Form":

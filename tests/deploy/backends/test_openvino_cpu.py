@@ -17,6 +17,7 @@ from deploy.backends.setting import computes_bf16
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
+from deploy.files.atomic import atomic_write
 from tests.conftest import ROOT
 from tests.deploy.precisions import RED, make_precisions
 from tests.deploy.tiny import SPECS, WEIGHTS, make_bundle, make_image, make_model
@@ -117,6 +118,20 @@ def test_a_blob_gives_the_same_engine(folder):
         for _ in range(2):
             found, expected = adopted.run(images), compiled.run(images)
             assert all(np.array_equal(found[name], expected[name]) for name in ("labels", "logits"))
+
+
+def test_an_engine_from_a_blob_takes_no_other_network_for_batches(tmp_path):
+    """It reads its file when the first batch comes; by then another network may be there."""
+    file, image = tmp_path / MODEL, make_image()[None]
+    file.write_bytes(make_model(SPECS["rgb"], WEIGHTS["rgb"]))
+    engine = OvEngine(file, threads=1, blob=OvEngine(file, threads=1).export())
+    engine.run(image)
+    with atomic_write(file) as other:
+        other.write(make_model(SPECS["rgb"], WEIGHTS["rgb"][::-1]))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"model\.onnx: has changed since it was loaded; load it again"):
+            engine.run(np.concatenate([image, image]))
+    engine.run(image)  # compiled before
 
 
 @pytest.mark.parametrize("blob", [b"", b"not a blob", b"\0" * 1000])
