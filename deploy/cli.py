@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.backends.engine import WITHOUT_ENGINES
 from deploy.backends.setting import BF16
-from deploy.bundle.bundle_files import read_manifest, verify_files
+from deploy.bundle.bundle_files import read_manifest, require_unchanged, verify_files
 from deploy.bundle.engine_files import (
     SUFFIX,
     LayerSummary,
@@ -257,6 +257,7 @@ def _verified(arguments: argparse.Namespace) -> int:
     # The files have been checked; a signature is checked again, as it says which engines may be loaded.
     signed = {"trusted_keys": arguments.key} if arguments.key else {"verify": False}
     model = load(arguments.bundle, **signed, **engine_options(arguments))
+    require_unchanged(arguments.bundle, manifest)
     print(f"{arguments.bundle}: {len(manifest.files)} files match their checksums")
     engines = [model.engine]
     if model.engine.name.endswith(f" {BF16}"):  # it runs the fp32 model, whose logits can be compared closely

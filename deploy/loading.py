@@ -1,6 +1,6 @@
 """Open a bundle for inference: `load` returns the model of its task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,17 +14,21 @@ from deploy.backends.engine import (
     WITHOUT_ENGINES,
     cpu_precision,
     model_file,
+    stamp_of,
 )
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.find import bundle_in
-from deploy.bundle.manifest import KNOWN, Manifest
+from deploy.bundle.manifest import KNOWN, MANIFEST, Manifest
 from deploy.errors import UserError
 from deploy.signing.bundle import check_bundle
 from deploy.signing.bundle import trusted_keys as read_trusted
 from deploy.tasks.registry import model_of, require_labels_alone
 from deploy.tasks.task import Model
+
+ATTEMPTS = 3
+"""How often a bundle is opened that is replaced at the same time."""
 
 
 def load(
@@ -68,15 +72,37 @@ def load(
         The model of the bundle's task, such as a `deploy.tasks.segmentation.model.SegmentationModel`.
 
     Raises:
-        UserError: the bundle is incomplete, changed, of a newer schema or not signed by a trusted key, or it or this
-            machine lacks what was asked for. The message names the file and the remedy.
+        UserError: the bundle is incomplete, changed, of a newer schema or not signed by a trusted key; it or this
+            machine lacks what was asked for; or it is replaced again and again meanwhile. The message names the file
+            and the remedy.
     """
     folder = bundle_in(path)
-    manifest, signed = _checked(folder, backend, threads, verify, precision, trusted_keys)
-    gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed, logits)
-    if not logits:
-        require_labels_alone(manifest)
-    return model_of(manifest, open_engine(folder, backend, threads, precision, fallback, gpu))
+
+    def opened() -> Model:
+        manifest, signed = _checked(folder, backend, threads, verify, precision, trusted_keys)
+        gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed, logits)
+        if not logits:
+            require_labels_alone(manifest)
+        return model_of(manifest, open_engine(folder, backend, threads, precision, fallback, gpu))
+
+    return _of_one_bundle(folder, opened)
+
+
+def _of_one_bundle(folder: Path, opened: Callable[[], Model]) -> Model:
+    """Open it again if it is replaced meanwhile: files are opened by name, and would be those of two bundles."""
+    for _ in range(ATTEMPTS):
+        before = stamp_of(folder / MANIFEST)
+        try:
+            model = opened()
+        except UserError:
+            if stamp_of(folder / MANIFEST) == before:
+                raise
+        else:
+            if stamp_of(folder / MANIFEST) == before:
+                return model
+    raise UserError(
+        f"{folder}: was replaced again and again while it was opened; run again when that has ended"
+    )
 
 
 def _checked(

@@ -104,6 +104,7 @@ def _open(pin: Pin) -> Opened:
         files = {name: entry for name, entry in manifest.files.items() if name in names}
         verify_files(folder, msgspec.structs.replace(manifest, files=files))
         model = model_of(manifest, open_cpu(folder, setting))
+    check_pin(pin)  # files are opened by name: the bundle may have been replaced meanwhile
     return Opened(model, _numbers(folder, manifest, model))
 
 

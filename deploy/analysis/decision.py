@@ -12,7 +12,7 @@ from typing import Any
 from deploy.analysis.calibration import HIGHEST, LOWEST
 from deploy.analysis.collect import Findings, analyze, temperature_of
 from deploy.analysis.curves import best_f1, sweep
-from deploy.bundle.bundle_files import read_manifest, set_decision
+from deploy.bundle.bundle_files import read_manifest, require_unchanged, set_decision
 from deploy.bundle.manifest import Manifest
 from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
@@ -67,6 +67,7 @@ def fit_decision(
     _check(manifest, split, temperature)
     require_data(data, split)
     model = load(bundle, **engine)
+    require_unchanged(bundle, manifest)
     assert isinstance(model, SegmentationModel)
     before = analyze(model, _samples(manifest, data, split), positive=1)
     binary = len(manifest.classes) == 2

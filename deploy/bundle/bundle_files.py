@@ -190,6 +190,16 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise UserError(f"{path}: {one_line(error)}; export the bundle again") from error
 
 
+def require_unchanged(folder: str | Path, manifest: Manifest) -> None:
+    """Refuse a bundle that is no longer the one whose manifest was read.
+
+    Raises:
+        UserError: it was replaced; or as `read_manifest` does.
+    """
+    if read_manifest(folder).digest != manifest.digest:
+        raise UserError(f"{folder}: was replaced by another program meanwhile; run again")
+
+
 def _parsed(path: Path) -> dict[str, Any]:
     """The content of a manifest as it is, with an integer `schema_version`; `UserError` if there is none."""
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.bundle_files import read_manifest, require_unchanged
 from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import ClassInfo, Manifest
 from deploy.command_parser import CommandParser
@@ -53,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
         formats = formats_of(options, task)
         look, classes = look_of(options, manifest)
         model = load(bundle, threads=options.threads, fallback=options.fallback, **engine_options(options))
+        require_unchanged(bundle, manifest)
         if sources.moving is not None:
             return _video(model, sources.moving, options, look, classes)
         output = Output(options.out, formats, classes, look)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.bundle_files import read_manifest, require_unchanged
 from deploy.bundle.manifest import Manifest
 from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
             fallback=arguments.fallback,
             **engine_options(arguments),
         )
+        require_unchanged(arguments.bundle, manifest)
         assert isinstance(model, SegmentationModel)
         with open_parts(out, _fingerprint(manifest, source, model, options), arguments.resume) as parts:
             _run(model, source, parts, options, out, arguments.json)

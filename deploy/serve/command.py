@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.bundle_files import read_manifest, require_unchanged
 from deploy.bundle.find import find_bundle
 from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     manifest = read_manifest(bundle)
     keys = options.key or None
     model = load(bundle, threads=options.threads, trusted_keys=keys, **engine_options(options))
+    require_unchanged(bundle, manifest)
     limits = Limits(options.max_mb, options.timeout, options.workers, max(0, options.waiting))
     app = make_app(model, task_of(manifest), manifest, limits)
     print(f"{bundle} on {model.engine.name}: http://{options.host}:{options.port}/docs", flush=True)
