@@ -43,7 +43,7 @@ class Journal:
     def begin(self, fingerprint: Fingerprint) -> None:
         """Start a new journal."""
         with named_write_errors(self.out, self.path):
-            self._file = open(self.path, "wb", opener=_no_link)  # noqa: SIM115 — `close` closes it
+            self._file = open(self.path, "wb", opener=no_link)  # noqa: SIM115 — `close` closes it
             self._append(msgspec.json.encode(fingerprint), sync=True)
             sync_folder(self.path.parent)
 
@@ -67,7 +67,7 @@ class Journal:
             )
         entries = self.entries()
         with named_write_errors(self.out, self.path):
-            self._file = open(self.path, "r+b", opener=_no_link)  # noqa: SIM115
+            self._file = open(self.path, "r+b", opener=no_link)  # noqa: SIM115
             self._file.truncate(sum(len(line) + 1 for line in lines[: len(entries) + 1]))
             self._file.seek(0, os.SEEK_END)
         return entries
@@ -112,6 +112,6 @@ class Journal:
             ) from error
 
 
-def _no_link(path: str, flags: int) -> int:
+def no_link(path: str, flags: int) -> int:
     """Open the journal itself: its name is known in advance, and a link there would have another file overwritten."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -13,7 +13,8 @@ import numpy as np
 
 from deploy.errors import UserError
 from deploy.files.atomic import named_write_errors
-from deploy.files.journal import Fingerprint, Journal
+from deploy.files.journal import Fingerprint, Journal, no_link
+from deploy.files.lock import acquire
 from deploy.raster.grid import Grid, Piece
 
 
@@ -79,9 +80,6 @@ class Parts:
         """See `Sink.start`."""
         resume = self.resume and bool(self.journal.entries())
         count = len(self.journal.resume(self.fingerprint)) if resume else 0
-        if not resume:
-            with named_write_errors(self.out, self.out):
-                self.out.parent.mkdir(parents=True, exist_ok=True)
         path = self.out.with_name(f".{self.out.name}.labels")
         self.labels = Planes(self.out, path, 1, "uint8", grid, resume)
         if probabilities is not None:
@@ -130,18 +128,51 @@ def open_parts(out: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[Pa
         resume: continue an interrupted run, if there is one.
 
     Raises:
-        UserError: the output exists, or there is an interrupted run and `resume` is False.
+        UserError: the output exists, another command is writing it, or there is an interrupted run and `resume` is
+            False.
     """
+    _check_new(out)
+    parts = Parts(out, fingerprint, resume)
+    with _claimed(out, parts.journal.path):
+        _check_new(out)  # the other command may have ended since
+        count = len(parts.journal.entries())
+        if count and not resume:
+            raise UserError(
+                f"{out}: an interrupted run left {count} finished parts; add --resume to continue it, "
+                f"or remove {parts.journal.path} to start over"
+            )
+        try:
+            yield parts
+        finally:
+            parts.close()
+
+
+def _check_new(out: Path) -> None:
     if out.exists():
         raise UserError(f"{out}: exists; remove it or choose another name")
-    parts = Parts(out, fingerprint, resume)
-    count = len(parts.journal.entries())
-    if count and not resume:
-        raise UserError(
-            f"{out}: an interrupted run left {count} finished parts; add --resume to continue it, "
-            f"or remove {parts.journal.path} to start over"
-        )
+
+
+@contextmanager
+def _claimed(out: Path, journal: Path) -> Iterator[None]:
+    """Keep other commands from writing the same output; the lock is on its journal, which ends with the run."""
+    with named_write_errors(out, journal):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = no_link(str(journal), os.O_RDWR | os.O_CREAT)
     try:
-        yield parts
+        if not acquire(descriptor) or not _is(journal, descriptor):
+            raise UserError(f"{out}: another command is writing it; wait for it, or choose another name")
+        try:
+            yield
+        finally:
+            if _is(journal, descriptor) and os.fstat(descriptor).st_size == 0:  # nothing has begun
+                journal.unlink()
     finally:
-        parts.close()
+        os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Whether the path still leads to the open file: a command that ends removes its journal."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

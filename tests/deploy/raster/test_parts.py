@@ -48,6 +48,28 @@ def test_parts_hold_what_was_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_commands_never_write_one_output(tmp_path):
+    out = tmp_path / "new" / "out.tif"
+    busy = r"out\.tif: another command is writing it; wait for it, or choose another name"
+    with open_parts(out, FINGERPRINT, False) as parts:
+        for resume in (False, True):
+            with pytest.raises(UserError, match=busy), open_parts(out, FINGERPRINT, resume):
+                pass
+        predict_raster(conv_model(), ArraySource(IMAGE), parts, OPTIONS)
+        for resume in (False, True):
+            with pytest.raises(UserError, match=busy), open_parts(out, FINGERPRINT, resume):
+                pass
+    labels, _ = run(out, resume=True)
+    np.testing.assert_array_equal(labels, predict(IMAGE, OPTIONS).labels)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path):
+    with pytest.raises(Interrupted), open_parts(tmp_path / "out.tif", FINGERPRINT, False):
+        raise Interrupted
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_resumed_after_any_piece_gives_the_same(tmp_path):
     wanted, engine = run(tmp_path / "whole.tif"), Counting()
     run(tmp_path / "counted.tif", engine=engine)
