@@ -103,7 +103,7 @@ def check_raster(manifest: Manifest, source: GeoRaster) -> list[str]:
     check_fit(manifest.input, source)
     check_order(source.path, source.names, manifest.input.channels)
     lines = []
-    if source.place.crs is None:
+    if not (source.place.crs or source.place.points_crs):
         lines.append(f"{source.path}: has no CRS, so the output has none")
     if manifest.input.resize == "stretch":
         lines.append(

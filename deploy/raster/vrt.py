@@ -18,6 +18,8 @@ from deploy.raster.mosaic import Member, Mosaic
 
 _REMEDY = "write it as a GeoTIFF: gdal_translate"
 _SOURCES = ("SimpleSource", "ComplexSource")
+_OF_DATASETS = {"SRS", "GeoTransform", "Metadata", "OverviewList", "VRTRasterBand"}
+_NAMES = {"MaskBand": "a mask band", "GCPList": "ground control points"}
 _OF_BANDS = {
     "NoDataValue",
     "ColorInterp",
@@ -86,8 +88,9 @@ def _root(path: Path) -> Element:
     root = parse_xml(text, str(path))
     if root.tag != "VRTDataset" or root.get("subClass") is not None:
         raise UserError(f"{path}: is no VRT, or one that computes pixels (warped, pansharpened); {_REMEDY}")
-    if root.find("MaskBand") is not None:
-        raise UserError(f"{path}: has a mask band; {_REMEDY}")
+    odd = [one.tag for one in root if one.tag not in _OF_DATASETS]
+    if odd:
+        raise UserError(f"{path}: has {_NAMES.get(odd[0], odd[0])}; {_REMEDY}")
     return root
 
 

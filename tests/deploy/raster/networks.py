@@ -121,3 +121,16 @@ def write_tif(path: Path, image: np.ndarray, **profile: object) -> Path:
     with rasterio.open(path, "w", driver="GTiff", **(shape | layout | place | profile)) as file:
         file.write(np.moveaxis(image, -1, 0))
     return path
+
+
+def write_tif_of_points(path: Path, image: np.ndarray) -> Path:
+    """A GeoTIFF whose place four ground control points tell, in geographic coordinates."""
+    from rasterio.control import GroundControlPoint
+
+    height, width = image.shape[:2]
+    points = [
+        GroundControlPoint(row, col, 10 + col / width, 50 - row / height)
+        for row in (0, height)
+        for col in (0, width)
+    ]
+    return write_tif(path, image, crs="EPSG:4326", transform=None, gcps=points)

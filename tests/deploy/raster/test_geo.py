@@ -12,7 +12,7 @@ from deploy.errors import UserError
 from deploy.loading import load
 from deploy.raster import geo, geotiff
 from deploy.raster.geo import GeoSource
-from tests.deploy.raster.networks import predict, sar, write_tif
+from tests.deploy.raster.networks import predict, sar, write_tif, write_tif_of_points
 from tests.deploy.tiny import make_bundle, make_image
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed here (pip install -e '.[geo]')")
@@ -138,6 +138,15 @@ def test_bands_with_the_names_of_the_channels_in_another_order(bundles, tmp_path
     shutil.copy(path, tmp_path / "mosaic")
     with pytest.raises(UserError, match="its bands are VH, VV in this order"):
         command(bundles / "sar", tmp_path / "mosaic", tmp_path / "mosaic.tif")
+
+
+def test_ground_control_points_are_kept(bundles, tmp_path, capsys):
+    write_tif_of_points(tmp_path / "in.tif", sar(64, 64))
+    assert command(bundles / "sar", tmp_path / "in.tif", tmp_path / "out.tif") == 0
+    assert "CRS" not in capsys.readouterr().err
+    with rasterio.open(tmp_path / "out.tif") as file:
+        points, crs = file.gcps
+    assert (len(points), crs) == (4, rasterio.CRS.from_epsg(4326))
 
 
 def test_without_crs_it_works_and_says_so(bundles, tmp_path, capsys):

@@ -10,7 +10,7 @@ from deploy.errors import UserError
 from deploy.raster.geo import GeoSource
 from deploy.raster.opening import find_raster
 from tests.deploy.raster.mosaics import cut_up, vrt_source, write_vrt
-from tests.deploy.raster.networks import sar, write_tif
+from tests.deploy.raster.networks import sar, write_tif, write_tif_of_points
 
 pytest.importorskip("rasterio", reason="rasterio is not installed here (pip install -e '.[geo]')")
 
@@ -95,6 +95,7 @@ def test_what_gdal_itself_writes(tmp_path):
             "computes pixels",
         ),
         (lambda text: text.replace("</VRTDataset>", "<MaskBand/></VRTDataset>"), "has a mask band"),
+        (lambda text: text.replace("</VRTDataset>", "<Group/></VRTDataset>"), "has Group; write it as"),
         (lambda text: "<!DOCTYPE x [<!ENTITY a 'a'>]>" + text, "is not plain XML"),
         (lambda text: text[:300], "is damaged"),
         (lambda text: text.replace("500000, 10", "500000"), "its GeoTransform has 5 numbers"),
@@ -108,6 +109,15 @@ def test_what_a_vrt_may_not_say(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as caught:
         find_raster(path, None)
     assert "\n" not in str(caught.value)
+
+
+def test_ground_control_points_are_refused_and_not_lost(tmp_path):
+    import rasterio.shutil
+
+    write_tif_of_points(tmp_path / "whole.tif", IMAGE)
+    rasterio.shutil.copy(tmp_path / "whole.tif", tmp_path / "whole.vrt", driver="VRT")
+    with pytest.raises(UserError, match=r"whole\.vrt: has ground control points; write it as a GeoTIFF"):
+        find_raster(tmp_path / "whole.vrt", None)
 
 
 def test_bands_that_it_does_not_have(tmp_path):
