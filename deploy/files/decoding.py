@@ -70,7 +70,7 @@ def decode(path: Path, channels: Sequence[str] | None = None) -> tuple[Image.Ima
             check_channels(path, bands_of(image.mode), channels)
             _check_whole(image, data)
             image.load()
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # damaged bytes lead a decoder into errors of every type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -88,6 +88,15 @@ def palette_of(path: Path) -> np.ndarray | None:
     except Exception:  # as above; `decode` says what is wrong
         return None
     return None if flat is None else np.array(flat, np.uint8).reshape(-1, 3)
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Height and width of an image of a type that `decode` reads, by its header; None of others, and damaged ones."""
+    try:
+        with quiet(), Image.open(path, formats=tuple(_FORMATS.values())) as image:
+            return image.height, image.width
+    except Exception:  # as above; `decode` says what is wrong
+        return None
 
 
 def as_colors(image: Image.Image) -> Image.Image:

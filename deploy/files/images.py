@@ -1,5 +1,6 @@
 """Read and write image files as arrays, channels last, RGB."""
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -9,8 +10,8 @@ from PIL import Image
 
 from deploy.errors import UserError
 from deploy.files.atomic import atomic_write
-from deploy.files.decoding import as_colors, check_channels, decode, is_picture, palette_of
-from deploy.files.npy import load_array, load_image
+from deploy.files.decoding import as_colors, check_channels, decode, is_picture, palette_of, size_of
+from deploy.files.npy import load_array, load_image, read_shape
 from deploy.files.tiff import read_labels, read_values
 from deploy.files.tiff_header import read_header
 from deploy.files.tiff_pages import MAGIC
@@ -72,11 +73,18 @@ def read_pixels(
     """`read_image` with the pixels as they are, and where they are missing beside them.
 
     Raises:
-        UserError: as `read_image`.
+        UserError: as `read_image`; or memory is too small.
     """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"{path}: not an image; supported are {', '.join(IMAGE_SUFFIXES)}")
     _check_exists(path)
+    try:
+        return _read(path, channels, size)
+    except MemoryError as error:
+        raise UserError(f"{path}: too little memory to read it; cut the image into parts") from error
+
+
+def _read(path: Path, channels: Sequence[str] | None, size: tuple[int, ...] | None) -> Values:
     if _is_npy(path):
         image = load_image(path, None if channels is None else len(channels), size)
         check_channels(path, image.shape[2], channels)
@@ -87,6 +95,22 @@ def read_pixels(
         image = image.astype(image.dtype.newbyteorder("="), copy=False)
         image = image if image.ndim == 3 else image[..., None]
     return Values(_supported(image, path), None)
+
+
+def count_pixels(path: Path) -> int:
+    """At least the number of an image's pixels, by the header of its file; 0 of what no reader takes for an image.
+
+    Raises:
+        UserError: the file is missing or damaged; the message names it.
+    """
+    _check_exists(path)
+    if _is_npy(path):
+        shape = read_shape(path)
+        return math.prod(shape) // (min(shape[0], shape[2]) if len(shape) == 3 else 1)
+    if _is_tiff(path):
+        header = read_header(path)
+        return header.height * header.width
+    return math.prod(size_of(path) or (0,))
 
 
 def read_mask(path: str | Path) -> np.ndarray:

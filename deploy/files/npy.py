@@ -6,6 +6,8 @@ unless the reader knows their number or the image's size. Where that rule would 
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,15 +40,32 @@ def load_array(path: Path) -> np.ndarray:
     return array[_FIELD] if array.dtype.names else array
 
 
+def read_shape(path: Path) -> tuple[int, ...]:
+    """The axes of an array by its header; where channels lie in a field, without them.
+
+    Raises:
+        UserError: as `load_array`.
+    """
+    with _opened(path) as file:
+        return _check_header(file, path)
+
+
 def _load(path: Path) -> np.ndarray:
+    with _opened(path) as file:
+        _check_header(file, path)
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; what goes wrong with it becomes one line."""
     try:
         with open(path, "rb") as file:
-            _check_header(file, path)
-            file.seek(0)
-            return np.lib.format.read_array(file, allow_pickle=False)
+            yield file
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # headers are Python text: a flipped bit leads to errors of every type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -95,8 +114,8 @@ def _first_is_channels(shape: tuple[int, ...]) -> bool:
     return shape[0] < shape[2]
 
 
-def _check_header(file: BinaryIO, path: Path) -> None:
-    """Check that the file holds an array of numbers, all of which are there.
+def _check_header(file: BinaryIO, path: Path) -> tuple[int, ...]:
+    """Check that the file holds an array of numbers, all of which are there, and return its axes.
 
     Raises:
         UserError: it does not.
@@ -124,3 +143,4 @@ def _check_header(file: BinaryIO, path: Path) -> None:
         raise UserError(
             f"{path}: corrupt, or not an array ({found:,} bytes of data where {shape} needs {needed:,})"
         )
+    return shape

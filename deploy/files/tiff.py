@@ -136,6 +136,8 @@ def read_stored(path: Path, header: TiffHeader) -> Stored:
         except ImportError:  # tifffile imports codecs when it needs them
             reasons.append(f"{name} lacks the codec {_codec(header)} (pip install imagecodecs)")
             continue
+        except MemoryError:
+            raise
         except Exception as error:  # the libraries raise errors of any type for damaged files
             raise UserError(f"{path}: {undecodable(error, header, name)}") from error
         samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)

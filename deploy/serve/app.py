@@ -21,9 +21,11 @@ from typing import Any
 
 from anyio import fail_after
 from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.requests import ClientDisconnect
 
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
+from deploy.files.images import count_pixels
 from deploy.files.received import written
 from deploy.inference.image_files import predict_file
 from deploy.look import Look
@@ -40,6 +42,9 @@ MEDIA = {
     ".npz": "application/octet-stream",
 }
 
+CLIENT_GONE = 499
+"""Status of a request whose client has gone before it was read; the usual number, though of no standard."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -53,6 +58,8 @@ class Limits:
     """Images predicted at once; others wait. The engine uses several cores anyway."""
     waiting: int = 32
     """Requests that may wait; more are refused at once."""
+    pixels: int = 2**25
+    """Most pixels of an image. A small file may hold very many, and memory is needed for all of them."""
 
 
 def make_app(model: Model, task: Task, manifest: Manifest, limits: Limits) -> FastAPI:
@@ -115,6 +122,12 @@ class Service:
         except HTTPException as error:
             self.metrics.count(error.status_code)
             raise
+        except ClientDisconnect:
+            self.metrics.count(CLIENT_GONE)
+            return Response(status_code=CLIENT_GONE)  # nobody reads it
+        except Exception:
+            self.metrics.count(500)
+            raise
         self.metrics.count(200, time.perf_counter() - began)
         return response
 
@@ -128,6 +141,8 @@ class Service:
             body = await self._body(request)
             loop = asyncio.get_running_loop()
             content, kind = await loop.run_in_executor(self.threads, self._predict, body, name)
+        except MemoryError:
+            raise HTTPException(413, "the memory is too small for this image; send a smaller one") from None
         except UserError as error:
             raise HTTPException(422, shown(str(error))) from None
         finally:
@@ -154,14 +169,32 @@ class Service:
             raise HTTPException(422, "the body is empty; send an image file as the body of the request")
         return bytes(body)
 
+    def _check_pixels(self, path: Path) -> None:
+        """Refuse an image of too many pixels before any is decoded."""
+        pixels = count_pixels(path)
+        if pixels > self._limits.pixels:
+            raise HTTPException(413, f"the image has {pixels:,} pixels, more than {self._limits.pixels:,}")
+
     def _predict(self, body: bytes, name: str) -> tuple[bytes, str]:
         """Read, predict and write one image in a folder of its own."""
         with TemporaryDirectory(prefix="edgedistill-") as scratch:
             folder = Path(scratch)
             path = written(body, folder, "image")
             try:
+                self._check_pixels(path)
                 image, result = predict_file(self._model, path)
             except UserError as error:  # the caller knows nothing of this machine's files
+                _raise_own(error, MemoryError)
                 raise UserError(str(error).replace(f"{path}: ", "")) from error
-            made = self._task.formats[name](folder / "result", image, result, self._model.classes, Look())
+            try:
+                made = self._task.formats[name](folder / "result", image, result, self._model.classes, Look())
+            except UserError as error:
+                _raise_own(error, OSError)
+                raise
             return made.read_bytes(), MEDIA[made.suffix]
+
+
+def _raise_own(error: UserError, kind: type[Exception]) -> None:
+    """Raise what led to an error, if that is the fault of this machine and not of the image."""
+    if isinstance(error.__cause__, kind):
+        raise error.__cause__ from None

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
     from deploy.serve.app import Limits, make_app
 
-    for name in ("max_mb", "timeout", "workers", "port"):
+    for name in ("max_mb", "max_pixels", "timeout", "workers", "port"):
         if getattr(options, name) <= 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name):g}: must be more than 0")
     bundle = find_bundle(options.bundle)
@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
     keys = options.key or None
     model = load(bundle, threads=options.threads, trusted_keys=keys, **engine_options(options))
     require_unchanged(bundle, manifest)
-    limits = Limits(options.max_mb, options.timeout, options.workers, max(0, options.waiting))
+    waiting = max(0, options.waiting)
+    limits = Limits(options.max_mb, options.timeout, options.workers, waiting, options.max_pixels)
     app = make_app(model, task_of(manifest), manifest, limits)
     print(f"{bundle} on {model.engine.name}: http://{options.host}:{options.port}/docs", flush=True)
     config = uvicorn.Config(
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--port", type=int, default=8000, help="(8000)")
     add("--max-mb", type=float, default=20.0, metavar="N", help="largest image in megabytes (20)")
+    add("--max-pixels", type=int, default=2**25, metavar="N", help="most pixels of an image (33554432)")
     add("--timeout", type=float, default=10.0, metavar="S", help="seconds for an image to arrive (10)")
     add("--workers", type=int, default=1, metavar="N", help="images predicted at once (1)")
     add("--waiting", type=int, default=32, metavar="N", help="requests that may wait; more get 503 (32)")

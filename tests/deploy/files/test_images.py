@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from deploy.errors import UserError
-from deploy.files.images import list_images, read_image, read_mask, write_png
+from deploy.files.images import count_pixels, list_images, read_image, read_mask, write_png
+from deploy.files.npy import save_image
 from tests.deploy.files.pictures import FOUR, IDS, RGB
 from tests.deploy.raw_images import make_tiff
 
@@ -20,6 +21,35 @@ def test_png_round_trip(tmp_path, image):
     if image.shape[2] == 1:
         write_png(tmp_path / "b.png", image[..., 0])
         np.testing.assert_array_equal(read_mask(tmp_path / "b.png"), image[..., 0])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
+def test_pixels_are_counted_by_the_header(tmp_path, suffix):
+    Image.fromarray(RGB).save(tmp_path / f"a{suffix}")
+    assert count_pixels(tmp_path / f"a{suffix}") == RGB.shape[0] * RGB.shape[1]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".tif"])
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, suffix):
+    def fail(*_, **__):
+        raise MemoryError
+
+    np.save(tmp_path / "a.npy", RGB)
+    write_png(tmp_path / "a.png", RGB)
+    Image.fromarray(RGB).save(tmp_path / "a.tif")
+    monkeypatch.setattr("deploy.files.tiff._LIBRARIES", [("Pillow", lambda _: None, fail)])
+    monkeypatch.setattr("deploy.files.decoding.bands_of", fail)
+    monkeypatch.setattr("numpy.lib.format.read_array", fail)
+    with pytest.raises(UserError, match=r"a\.\w+: too little memory to read it; cut the image into parts"):
+        read_image(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("shape", [(5, 70), (50, 70, 3), (3, 50, 70)])
+def test_pixels_of_arrays_are_counted_by_the_header(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    assert count_pixels(tmp_path / "a.npy") == np.prod(shape) // (3 if len(shape) == 3 else 1)
+    save_image(tmp_path / "b.npy", np.zeros((2, 70, 4), np.uint8))
+    assert count_pixels(tmp_path / "b.npy") == 140
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".tif", ".PNG"])

@@ -1,5 +1,6 @@
 """The server: answers equal the model's, limits hold, and nothing that comes in breaks it."""
 
+import errno
 import http.client
 import os
 import signal
@@ -13,11 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 import deploy
+from deploy.bundle.bundle_files import read_manifest
 from deploy.cli import main
 from deploy.errors import UserError
+from deploy.serve.app import Limits, make_app
+from deploy.tasks.registry import task_of
 from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle, make_image
 
@@ -26,6 +31,8 @@ OPTIONS = (
     "1",
     "--max-mb",
     "0.1",
+    "--max-pixels",
+    "200000",
     "--timeout",
     "2",
     "--waiting",
@@ -38,6 +45,13 @@ OPTIONS = (
 def png(image: np.ndarray) -> bytes:
     file = BytesIO()
     Image.fromarray(image).save(file, "png")
+    return file.getvalue()
+
+
+def png_of_zeros(height: int, width: int) -> bytes:
+    """A file of a few kilobytes."""
+    file = BytesIO()
+    Image.new("1", (width, height)).save(file, "png")
     return file.getvalue()
 
 
@@ -114,6 +128,7 @@ def test_health_description_and_metrics(server):
         ("/predict", b"no image", 422, b"corrupt image"),
         ("/predict", png(make_image())[:100], 422, b"corrupt image"),
         ("/predict", b"x" * 200_000, 413, b"larger than 0.1 MB"),
+        ("/predict", png_of_zeros(500, 600), 413, b"the image has 300,000 pixels, more than 200,000"),
         ("/predict?format=mas", png(make_image()), 422, b"no format mas; there are mask"),
         ("/predict", png(make_image()[..., 0]), 422, b"image has 1 channel"),
         ("/other", b"", 404, b"Not Found"),
@@ -137,6 +152,71 @@ def test_a_slow_request_is_ended_and_hurts_no_other(server):
         slow.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
         assert server.ask("POST", "/predict", png(make_image()))[0] == 200
         assert b"408" in slow.recv(200)
+
+
+def counted(server: Server, status: int) -> int:
+    """How many requests ended with a status."""
+    text = server.ask("GET", "/metrics")[1].decode()
+    found = [line for line in text.splitlines() if line.startswith("edgedistill_requests_total{")]
+    return sum(int(float(line.split()[-1])) for line in found if f'"{status}"' in line)
+
+
+def test_clients_that_go_away_are_counted(server):
+    before = counted(server, 499)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as gone:
+        gone.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+        time.sleep(0.2)
+    until = time.monotonic() + 10
+    while counted(server, 499) == before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert counted(server, 499) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (MemoryError(), 413, "the memory is too small"),
+        (OSError("no space"), 500, "Internal Server Error"),
+        (UserError("no image"), 422, "no image"),
+    ],
+)
+@pytest.mark.parametrize("step", ["written", "predict_file"])
+def test_failures_are_answered_and_counted(step, error, status, words, bundle, monkeypatch):
+    def failing(*_):
+        raise error
+
+    manifest = read_manifest(bundle)
+    model = deploy.load(bundle, "onnxruntime", threads=1)
+    app = make_app(model, task_of(manifest), manifest, Limits())
+    monkeypatch.setattr(f"deploy.serve.app.{step}", failing)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post("/predict", content=png(make_image()))
+        metrics = client.get("/metrics").text
+    assert (answer.status_code, words in answer.text) == (status, True)
+    assert f'edgedistill_requests_total{{status="{status}"}} 1.0' in metrics
+
+
+def test_too_little_memory_for_the_network_is_no_fault_of_the_image(bundle, monkeypatch):
+    def failing(*_):
+        raise MemoryError
+
+    manifest = read_manifest(bundle)
+    model = deploy.load(bundle, "onnxruntime", threads=1)
+    monkeypatch.setattr(type(model), "__call__", failing)
+    with TestClient(make_app(model, task_of(manifest), manifest, Limits())) as client:
+        assert client.post("/predict", content=png(make_image())).status_code == 413
+
+
+def test_a_full_disk_is_no_fault_of_the_image(bundle, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    manifest = read_manifest(bundle)
+    app = make_app(deploy.load(bundle, "onnxruntime", threads=1), task_of(manifest), manifest, Limits())
+    monkeypatch.setattr("os.fsync", full)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post("/predict", content=png(make_image()))
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
 
 
 def rss(process: int) -> int:
@@ -181,6 +261,8 @@ def test_a_signal_lets_requests_finish(bundle):
 def test_mistakes(bundle, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--workers 0: must be more than 0"):
         main(["serve", str(bundle), "--workers", "0"])
+    with pytest.raises(UserError, match="--max-pixels 0: must be more than 0"):
+        main(["serve", str(bundle), "--max-pixels", "0"])
     with pytest.raises(UserError, match="holds neither manifest"):
         main(["serve", str(tmp_path)])
     monkeypatch.setattr("deploy.serve.command.find_spec", lambda _: None)
