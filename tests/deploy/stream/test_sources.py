@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from deploy.errors import UserError
 from deploy.files.images import write_png
 from deploy.stream.sources import source_of
-from tests.deploy.stream.networks import level
-from tests.deploy.tiny import SPECS
+from deploy.tasks.segmentation.model import SegmentationModel
+from tests.deploy.stream.networks import LevelEngine, level, level_model
+from tests.deploy.tiny import CLASSES, SPECS, make_image
 
 
 @pytest.fixture
@@ -87,3 +90,36 @@ def test_opencv_is_named_where_it_is_missing(tmp_path, monkeypatch):
     for source in (tmp_path / "clip.mp4", 0, "rtsp://camera.example"):
         with pytest.raises(UserError, match=r"pip install 'edgedistill\[video\]'"):
             source_of(source, SPECS["rgb"])
+
+
+def test_image_files_are_read_as_by_predict(tmp_path):
+    """Pixels without data stay out of the result, and other channels are refused."""
+    hole = np.zeros((32, 48), bool)
+    hole[:10] = True
+    Image.fromarray(np.dstack([make_image(), np.where(hole, 0, 255).astype(np.uint8)])).save(
+        tmp_path / "a.tif"
+    )
+    model = level_model()
+    [one] = model.stream(tmp_path)
+    np.testing.assert_array_equal(one.result.valid, ~hole)
+    np.testing.assert_array_equal(one.result.labels, model.file(tmp_path / "a.tif").labels)
+    np.save(tmp_path / "b.npy", make_image()[..., :2])
+    with pytest.raises(UserError, match=r"b\.npy: image has 2 channels, the bundle wants 3"):
+        list(model.stream(tmp_path / "b.npy"))
+
+
+def test_bands_in_another_order_are_refused(tmp_path):
+    items = "".join(
+        f'<Item name="DESCRIPTION" sample="{i}" role="description">{name}</Item>'
+        for i, name in enumerate(("VH", "VV"))
+    )
+    tag = (42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)
+    image = make_image("sar").transpose(2, 0, 1)
+    tifffile.imwrite(
+        tmp_path / "a.tif", image, photometric="minisblack", planarconfig="separate", extratags=[tag]
+    )
+    model = SegmentationModel(SPECS["sar"], CLASSES["sar"], LevelEngine())
+    with pytest.raises(
+        UserError, match=r"a\.tif: its bands are VH, VV in this order, the bundle wants VV, VH"
+    ):
+        list(model.stream(tmp_path))
