@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ from deploy.backends.engine import (
     CPU_MODELS,
     ORT_GPU,
     WITHOUT_ENGINES,
+    Engine,
     cpu_precision,
     model_file,
     stamp_of,
@@ -29,6 +32,9 @@ from deploy.tasks.task import Model
 
 ATTEMPTS = 3
 """How often a bundle is opened that is replaced at the same time."""
+
+Checked = tuple[Manifest, frozenset[str] | None]
+"""What `_checked` returns."""
 
 
 def load(
@@ -77,15 +83,17 @@ def load(
             and the remedy.
     """
     folder = bundle_in(path)
+    gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, None, logits)
+    checked = partial(_checked, folder, backend, threads, verify, precision, trusted_keys)
+    opened = partial(open_engine, folder, backend, threads, precision, fallback)
+    return _of_one_bundle(folder, lambda: _opened(checked, opened, gpu))
 
-    def opened() -> Model:
-        manifest, signed = _checked(folder, backend, threads, verify, precision, trusted_keys)
-        gpu = GpuOptions(device, max_contexts, cuda_graph, trust_engines, allow_host_code, signed, logits)
-        if not logits:
-            require_labels_alone(manifest)
-        return model_of(manifest, open_engine(folder, backend, threads, precision, fallback, gpu))
 
-    return _of_one_bundle(folder, opened)
+def _opened(checked: Callable[[], Checked], opened: Callable[[GpuOptions], Engine], gpu: GpuOptions) -> Model:
+    manifest, signed = checked()
+    if not gpu.logits:
+        require_labels_alone(manifest)
+    return model_of(manifest, opened(replace(gpu, signed=signed)))
 
 
 def _of_one_bundle(folder: Path, opened: Callable[[], Model]) -> Model:
@@ -112,7 +120,7 @@ def _checked(
     verify: bool,
     precision: str,
     trusted_keys: Sequence[str | Path | bytes] | None,
-) -> tuple[Manifest, frozenset[str] | None]:
+) -> Checked:
     """Check the files that may be opened, or with keys all and who signed them.
 
     Returns:
