@@ -80,12 +80,10 @@ class TestPipeline:
         receipts = json.loads((finished.out / "report.json").read_text())["receipts"]
         receipt = msgspec.convert(receipts["The student in INT8:"], Receipt)
         assert receipt.images == len(context.splits.test) == 2
-        whole = in_int8(context, row, receipt)
-        assert whole.score == receipt.hops[-1].score
+        assert in_int8(context, row, receipt).score == (score := receipt.hops[-1].score)
         hop = msgspec.structs.replace(receipt.hops[-1], score=0.123)
         fewer = msgspec.structs.replace(receipt, images=1, hops=(*receipt.hops[:-1], hop))
-        assert in_int8(context, row, fewer).score == pytest.approx(whole.score)
-        assert in_int8(context, row, msgspec.structs.replace(fewer, images=2)).score == 0.123
+        assert in_int8(context, row, fewer).score == pytest.approx(score)
 
     def test_receipt_has_the_hops_and_passes(self, finished):
         receipt = json.loads((finished.out / "student.bundle" / "receipt.json").read_text())

@@ -4,15 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 
 from deploy.bundle.bundle_files import read_manifest, set_decision
-from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
-from deploy.files.images import write_png
 from deploy.loading import load
 from distill.distillation.ready_made import ready_teacher
 from distill.distillation.ready_teacher import ReadyTeacher
@@ -27,59 +24,9 @@ from student.device import folded
 from student.zoo import build_network
 from teacher.external.exported import open_exported
 from teacher.external.exported_network import ExportedNetwork
-from tests.deploy.hostile import edit
-from tests.deploy.tiny import make_bundle
+from tests.distill.pipeline.ready_teachers import LARGE, SMALL, distilled, first_image, parsed, write_map
 from tests.teacher.external.hf_folders import IMAGENET, NAMES, saved
 from tests.teacher.external.test_exported import write_onnx
-
-SMALL = ("smoke", "--precision=fp32", "--student.arch=edge/8", "--student.no-detail", "--no-baseline")
-LARGE = ("--data.size=32", "48", "--augment.crop=32", "48")
-"""The size of the bundles."""
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """A bundle of another run, with the classes of `smoke` in another order."""
-    make_bundle(tmp_path / "secret-teacher", "sar")
-    return tmp_path / "secret-teacher"
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Arguments of a run on photos of three classes."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for number in range(4):
-            folder = tmp_path / "data" / split
-            write_png(folder / "images" / f"{number}.png", rng.integers(0, 255, (48, 48, 3)).astype(np.uint8))
-            write_png(
-                folder / "masks" / f"{number}.png", (np.indices((48, 48)).sum(0) // 16 % 3).astype(np.uint8)
-            )
-    classes = {"classes": ["vehicle", "road", "person"]}
-    (tmp_path / "data" / "classes.json").write_text(json.dumps(classes))
-    return ("--data.name=folder", f"--data.root={tmp_path / 'data'}", "--int8.no-enabled")
-
-
-def parsed(tmp_path, *arguments):
-    return parse([*SMALL, *map(str, arguments), f"--out={tmp_path / 'run'}"])
-
-
-def distilled(config):
-    """Train the student; its logged values, and the networks."""
-    trained = train_all(prepare(config))
-    lines = (config.out / "student" / "metrics.jsonl").read_text().splitlines()
-    return [line for line in map(json.loads, lines) if "loss" in line], trained
-
-
-def first_image(context):
-    """A batch of the first training image in raw units, and the run's mean and deviation."""
-    stats = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
-    return context.splits.train[0].image.float()[None], *stats
-
-
-def write_map(tmp_path, classes):
-    (tmp_path / "map.json").write_text(json.dumps(classes))
-    return f"--teacher.classes={tmp_path / 'map.json'}"
 
 
 @pytest.mark.slow
@@ -247,97 +194,3 @@ def test_a_teacher_that_cannot_be_exported_is_no_end(tmp_path, photos, monkeypat
     teacher = ready_teacher(context.config, context.splits, context.stats)
     assert not pipeline.export_teacher(context, teacher)
     assert "cannot be exported to ONNX" in capsys.readouterr().err
-
-
-class TestRefused:
-    """Before anything is written."""
-
-    def refused(self, tmp_path, words, *arguments):
-        config = parsed(tmp_path, *arguments)
-        with pytest.raises(UserError, match=words) as caught:
-            prepare(config)
-        assert "\n" not in str(caught.value)
-        assert not (config.out / "config.json").exists()
-
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (
-                ("--distill.loss=kl(t=2) + feature(layer4)",),
-                "compares features, and --teacher.bundle gives outputs alone",
-            ),
-            (("--no-teacher",), "--teacher.bundle: does not go with --no-teacher"),
-            (("--teacher.weights=a.safetensors",), "--teacher.bundle: does not go with --teacher.weights"),
-            (
-                ("--distill.teachers=a.safetensors",),
-                "--distill.teachers: does not go with a teacher that is used as it is",
-            ),
-            (
-                ("--data.normalize=image",),
-                "--data.normalize image: does not go with a teacher that is used as it is",
-            ),
-            (("--data.resize=tile",), "sees whole images resized to 32×48, and this run cuts them"),
-            (
-                ("--teacher.mean=1", "2", "--teacher.std=1", "2"),
-                "normalizes its images itself; leave them out",
-            ),
-            (("--student.bundle=b",), "--student.bundle: is for teachers"),
-            (("--student-train.steps=0",), "the student has neither steps nor weights"),
-        ],
-    )
-    def test_what_does_not_go_with_a_bundle(self, tmp_path, bundle, arguments, words):
-        self.refused(tmp_path, words, f"--teacher.bundle={bundle}", *arguments)
-
-    def test_a_bundle_for_other_channels(self, tmp_path):
-        make_bundle(tmp_path / "b", "rgb")
-        words = r"takes images of 3 channels \(R, G, B\), the data has 2 \(VV, VH\)"
-        self.refused(tmp_path, words, f"--teacher.bundle={tmp_path / 'b'}")
-
-    def test_a_bundle_of_another_task(self, tmp_path, bundle):
-        edit(bundle, "task", value="grasp")
-        self.refused(tmp_path, "is a bundle for grasp", f"--teacher.bundle={bundle}")
-
-    def test_a_bundle_for_data_of_another_task(self, tmp_path, bundle):
-        config = parse(
-            ["quick-grasp", "--precision=fp32", f"--teacher.bundle={bundle}", f"--out={tmp_path / 'run'}"]
-        )
-        with pytest.raises(UserError, match=r"--teacher\.bundle: is for classes, the data has grasps"):
-            prepare(config)
-
-    def test_a_bundle_of_other_classes(self, tmp_path, bundle):
-        named = [msgspec.to_builtins(ClassInfo(name, (1, 2, 3))) for name in ("sea", "land")]
-        edit(bundle, "classes", value=named)
-        self.refused(
-            tmp_path,
-            r"has 2 classes \(sea, land\), .*--teacher.classes map.json",
-            f"--teacher.bundle={bundle}",
-        )
-
-    def test_a_file_of_unknown_normalization(self, tmp_path, photos):
-        path, _ = write_onnx(tmp_path / "net.onnx")
-        self.refused(
-            tmp_path, "does not say how its images are normalized", *photos, f"--teacher.bundle={path}"
-        )
-
-    def test_a_map_for_a_teacher_that_is_trained(self, tmp_path):
-        classes = write_map(tmp_path, {"a": "land"})
-        self.refused(tmp_path, "--teacher.classes: is for a teacher that is used as it is", classes)
-
-    @pytest.mark.parametrize("names", [("nir", "red", "green"), ("B", "G", "R")])
-    def test_a_network_of_photos_on_other_channels(self, tmp_path, photos, names):
-        saved(tmp_path / "net", "segformer", **IMAGENET)
-        settings = json.loads((tmp_path / "data" / "classes.json").read_text())
-        (tmp_path / "data" / "classes.json").write_text(json.dumps(settings | {"channels": names}))
-        arguments = (f"--teacher.arch=hf/{tmp_path / 'net'}", "--teacher.pretrained")
-        classes = write_map(tmp_path, {"car": "vehicle", "*": None})
-        words = rf"takes images of 3 channels \(R, G, B\), the data has 3 \({', '.join(names)}\)"
-        self.refused(tmp_path, words, *photos, *arguments, classes)
-
-    def test_a_backbone_has_no_classes(self, tmp_path, photos):
-        saved(tmp_path / "net", "dinov2")
-        arguments = (
-            f"--teacher.arch=hf/{tmp_path / 'net'}",
-            "--teacher.pretrained",
-            "--teacher-train.steps=0",
-        )
-        self.refused(tmp_path, "is a backbone", *photos, *arguments)
