@@ -127,7 +127,7 @@ def test_bands_with_the_names_of_the_channels_in_another_order(bundles, tmp_path
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("VH", "VV")
     message = (
-        r"in\.tif: its bands are VH, VV in this order, the bundle wants VV, VH; choose them \(--bands 2,1\)"
+        r"in\.tif: its bands are VH, VV in this order, wanted are VV, VH; choose them \(--bands 2,1\)"
     )
     with pytest.raises(UserError, match=message):
         command(bundles / "sar", path, tmp_path / "out.tif")

@@ -120,6 +120,6 @@ def test_bands_in_another_order_are_refused(tmp_path):
     )
     model = SegmentationModel(SPECS["sar"], CLASSES["sar"], LevelEngine())
     with pytest.raises(
-        UserError, match=r"a\.tif: its bands are VH, VV in this order, the bundle wants VV, VH"
+        UserError, match=r"a\.tif: its bands are VH, VV in this order, wanted are VV, VH"
     ):
         list(model.stream(tmp_path))
