@@ -126,9 +126,7 @@ def test_bands_with_the_names_of_the_channels_in_another_order(bundles, tmp_path
     path = write_tif(tmp_path / "in.tif", image[..., ::-1])
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("VH", "VV")
-    message = (
-        r"in\.tif: its bands are VH, VV in this order, wanted are VV, VH; choose them \(--bands 2,1\)"
-    )
+    message = r"in\.tif: its bands are VH, VV in this order, wanted are VV, VH; choose them \(--bands 2,1\)"
     with pytest.raises(UserError, match=message):
         command(bundles / "sar", path, tmp_path / "out.tif")
     command(bundles / "sar", path, tmp_path / "out.tif", "--bands", "2,1")

@@ -119,7 +119,5 @@ def test_bands_in_another_order_are_refused(tmp_path):
         tmp_path / "a.tif", image, photometric="minisblack", planarconfig="separate", extratags=[tag]
     )
     model = SegmentationModel(SPECS["sar"], CLASSES["sar"], LevelEngine())
-    with pytest.raises(
-        UserError, match=r"a\.tif: its bands are VH, VV in this order, wanted are VV, VH"
-    ):
+    with pytest.raises(UserError, match=r"a\.tif: its bands are VH, VV in this order, wanted are VV, VH"):
         list(model.stream(tmp_path))

@@ -170,12 +170,14 @@ class FakeTensorRT:
     def _runtime_cache(self) -> Any:
         kernels: set[bytes] = set()
 
+        here = self.machine  # an engine that is still open when the machine changes stays on the former one
+
         def deserialize(blob: bytes) -> bool:
             machine, *found = blob.split(b",")
-            kernels.update(found if machine == self.machine else ())
-            return machine == self.machine
+            kernels.update(found if machine == here else ())
+            return machine == here
 
-        serialize = lambda: b",".join([self.machine, *sorted(kernels)])  # noqa: E731
+        serialize = lambda: b",".join([here, *sorted(kernels)])  # noqa: E731
         cache = self._spec("IRuntimeCache", serialize=serialize, deserialize=deserialize)
         self.kernels[id(cache)] = kernels
         self.caches.append(cache)  # so that its id stays its own
