@@ -7,6 +7,7 @@ session there: it waits for its threads.
 
 import ctypes
 import os
+import signal
 from threading import Condition, RLock, Timer, get_ident
 from weakref import WeakSet
 
@@ -47,7 +48,7 @@ class _Calls:
         self.change.notify_all()
         self.change.release()
         if stopped is not None:
-            Timer(0.01, _raise_in, (get_ident(), stopped)).start()
+            _raise_soon(stopped)
 
     def after_fork_in_child(self) -> None:
         me = get_ident()
@@ -58,16 +59,21 @@ class _Calls:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
 
 
-def _raise_in(thread: int, error: BaseException) -> None:
-    """Raise an exception like `error` in a running thread, soon."""
+def _raise_soon(error: BaseException) -> None:
+    """Raise what a signal has raised once more, by the same signal: in a moment, when the fork is over."""
+    number = getattr(error, "number", signal.SIGINT)
+    handler = signal.getsignal(number)
 
-    class Again(type(error)):
-        def __init__(self) -> None:
-            self.args = error.args
-            self.__dict__.update(vars(error))
+    def again(*_: object) -> None:
+        signal.signal(number, handler)
+        raise error
 
-    Again.__name__ = Again.__qualname__ = type(error).__name__
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Again))
+    def send() -> None:
+        if signal.getsignal(number) is again:  # not if another one came first
+            os.kill(os.getpid(), number)
+
+    signal.signal(number, again)
+    Timer(0.01, send).start()
 
 
 _kept: WeakSet[object] = WeakSet()
