@@ -90,7 +90,7 @@ def _by_color(
         color = palette[index] if index < len(palette) else None
         if index == IGNORE and (color not in colors or palette.count(color) > 1):
             found[index] = IGNORE
-        elif color in colors:
+        elif color is not None and color in colors:
             found[index] = colors[color]
         elif color is not None:
             code = "".join(f"{value:02x}" for value in color)
