@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from deploy.files.json_output import print_json, words_to_stderr
 from distill import cli
 from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle, make_image
+
+TRAINING = pytest.mark.skipif(find_spec("torch") is None, reason="a command of training")
 
 
 @pytest.fixture
@@ -43,8 +46,8 @@ def place(tmp_path, monkeypatch):
         ("triton bundle models", {"folder", "model_repository"}),
         ("keygen key.pem", {"key", "private", "public"}),
         ("label bundle photos --backend onnxruntime", {"out", "images", "labeled", "masks", "ranking"}),
-        ("masks src dst --map 255=1", {"out", "masks"}),
-        ("tiles src dst --size 16", {"list", "splits"}),
+        pytest.param("masks src dst --map 255=1", {"out", "masks"}, marks=TRAINING),
+        pytest.param("tiles src dst --size 16", {"list", "splits"}, marks=TRAINING),
     ],
 )
 def test_commands(command, names, capsys):
