@@ -93,9 +93,10 @@ class Output(io.TextIOWrapper):
     """
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
-        line_buffering, encoding = stream.line_buffering, stream.encoding
+        encoding = stream.encoding
         stream.flush()
-        super().__init__(stream.detach(), encoding, errors="backslashreplace", line_buffering=line_buffering)
+        # lines appear at once in files, too: somebody follows the log of a build
+        super().__init__(stream.detach(), encoding, errors="backslashreplace", line_buffering=True)
         self.lost: OSError | None = None
         """Why not everything could be printed; None: it could."""
         self._colors = self.isatty()

@@ -227,3 +227,19 @@ def test_a_child_prints_although_another_thread_printed_when_it_was_forked():
     leave.set()
     other.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_lines_appear_at_once_in_a_file(tmp_path):
+    script = (
+        "import time; from deploy.terminal import prepare_streams as f; f(); print('begun'); time.sleep(60)"
+    )
+    with open(tmp_path / "log", "w", encoding="utf-8") as log:
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=log, cwd=ROOT)
+    try:
+        end = time.monotonic() + 60
+        while (tmp_path / "log").read_text() != "begun\n":
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
