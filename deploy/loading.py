@@ -17,7 +17,6 @@ from deploy.backends.engine import (
     Engine,
     cpu_precision,
     model_file,
-    stamp_of,
 )
 from deploy.backends.gpu_options import GpuOptions
 from deploy.backends.open import open_engine
@@ -25,6 +24,7 @@ from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.find import bundle_in
 from deploy.bundle.manifest import KNOWN, MANIFEST, Manifest
 from deploy.errors import UserError
+from deploy.files.stamp import stamp_of
 from deploy.signing.bundle import check_bundle
 from deploy.signing.bundle import trusted_keys as read_trusted
 from deploy.tasks.registry import model_of, require_labels_alone

@@ -1,10 +1,11 @@
 """Signals that stop a command: they unwind it as Ctrl-C does, so that nothing half-written stays."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that ask a process to stop: from the keyboard, from a supervisor, and from a terminal that closes."""
 
@@ -29,11 +30,32 @@ def stopping_signals() -> list[int]:
 
 
 @contextmanager
-def stopping_by_exception() -> Iterator[None]:
-    """Raise `Stopped` in the block at the first of the signals `STOPPING`; a second one has its usual effect.
+def handling(handler: Handler, previous: dict[int, object] | None = None) -> Iterator[None]:
+    """Let `handler` handle the signals `STOPPING` in the block.
 
     Outside the main thread, where Python cannot handle signals, nothing changes.
+
+    Args:
+        handler: as `signal.signal` takes it.
+        previous: gets the former handlers, which the block's end restores where `handler` has not been replaced.
     """
+    previous = {} if previous is None else previous
+    try:
+        for number in stopping_signals():
+            previous[number] = signal.signal(number, handler)
+    except ValueError:
+        previous.clear()
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, old)  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def stopping_by_exception() -> Iterator[None]:
+    """Raise `Stopped` in the block at the first of the signals `STOPPING`; a second one has its usual effect."""
     previous: dict[int, object] = {}
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -41,14 +63,5 @@ def stopping_by_exception() -> Iterator[None]:
             signal.signal(each, old)  # pyright: ignore[reportArgumentType]
         raise Stopped(number)
 
-    try:
-        for number in stopping_signals():
-            previous[number] = signal.signal(number, stop)
-    except ValueError:
-        previous.clear()
-    try:
+    with handling(stop, previous):
         yield
-    finally:
-        for number, old in previous.items():
-            if signal.getsignal(number) is stop:
-                signal.signal(number, old)  # pyright: ignore[reportArgumentType]

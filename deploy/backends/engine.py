@@ -32,14 +32,6 @@ OUTPUTS = ("labels", "logits")
 PRECISIONS = ("auto", *TENSORRT_MODELS)
 
 
-def stamp_of(file: Path | None) -> tuple[int, ...]:
-    """What tells a file from the one that replaces it."""
-    if file is None or not file.exists():
-        return ()
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 class Engine(Protocol):
     """A compiled network. `run` may be called from several threads at once."""
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from deploy.backends.engine import OUTPUTS, stamp_of
+from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool, shapes_of
 from deploy.errors import UserError
+from deploy.files.stamp import stamp_of
 from deploy.forks import REMEDY, in_library, keep_in_children, require_same_process
 from deploy.host import cpu_flags
 
@@ -113,9 +114,8 @@ class OrtEngine:
                 raise UserError(
                     f"{self.file}: has changed since it was loaded, before this process was forked; {REMEDY}"
                 )
-            self._inherited.append(
-                (self._session, self._pools)
-            )  # ending a session waits for its threads, too
+            # ending a session waits for its threads, too
+            self._inherited.append((self._session, self._pools))
             self._open()
 
     @property

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deploy.backends.engine import OUTPUTS, stamp_of
+from deploy.backends.engine import OUTPUTS
 from deploy.backends.output_pool import OutputPool
 from deploy.errors import UserError
+from deploy.files.stamp import stamp_of
 from deploy.forks import in_library, keep_in_children
 
 _one_at_a_time = Lock()

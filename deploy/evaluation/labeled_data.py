@@ -122,11 +122,9 @@ def _samples(folder: Path, num_classes: int, ignore_label: int, spec: InputSpec 
     for path in list_images(folder / "images"):
         if path.stem not in masks:
             raise UserError(f"{folder / 'masks' / path.stem}.png: is missing; {path.name} needs a mask")
-        label, known, has_data = read_mask(masks[path.stem]), None, None
+        label, carries_data = read_mask(masks[path.stem]), None
         if spec:
-            image, known = read_input(path, spec, label.shape[:2])
-            with naming(path):
-                _, has_data = check_pixels(image, spec)
+            image, carries_data = read_with_data(path, spec, label.shape[:2])
         else:
             image = read_image(path, size=label.shape[:2])
         if label.ndim != 2 or label.shape != image.shape[:2]:
@@ -140,9 +138,29 @@ def _samples(folder: Path, num_classes: int, ignore_label: int, spec: InputSpec 
                 f"{masks[path.stem]}: has id {wrong[0]}, but the bundle has {num_classes} classes;"
                 f" use ids below {num_classes}, or {ignore_label} for unlabeled pixels"
             )
-        for seen in (known, has_data):
-            valid = valid if seen is None else valid & seen
-        yield path.stem, image, label, valid
+        yield path.stem, image, label, valid if carries_data is None else valid & carries_data
+
+
+def read_with_data(
+    path: Path, spec: InputSpec, size: tuple[int, ...] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image to score a model on.
+
+    Args:
+        path: the file.
+        spec: the network's input, which the image must fit.
+        size: as `deploy.files.images.read_image` takes it.
+
+    Returns:
+        The image H×W×C as it is, and bool H×W: the pixels that carry data; no others are scored.
+
+    Raises:
+        UserError: it cannot be read or does not fit; the message names the file.
+    """
+    image, known = read_input(path, spec, size)
+    with naming(path):
+        _, carries_data = check_pixels(image, spec)
+    return image, carries_data if known is None else carries_data & known
 
 
 def read_info(folder: Path) -> DataInfo:

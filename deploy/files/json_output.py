@@ -34,7 +34,6 @@ def print_json(result: object) -> None:
     Raises:
         ValueError: it contains NaN or an infinity, which JSON cannot express.
     """
-    text = json_text(
-        result, ascii_only=True
-    )  # of what a stream would escape in its own way, which is no JSON
+    # other characters a stream may escape in its own way, which is no JSON
+    text = json_text(result, ascii_only=True)
     print(text.replace("\x7f", r"\u007f"), end="")

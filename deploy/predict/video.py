@@ -100,29 +100,27 @@ def _writer(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(f"{sibling(path)}{path.suffix}")
     opened: list[Any] = []
-    sizes: list[tuple[int, int]] = []
-
-    written = 0
+    first, written, warned = (0, 0), 0, False
 
     def write(picture: np.ndarray) -> None:
-        nonlocal written
+        nonlocal first, written, warned
         height, width = (side - side % 2 for side in picture.shape[:2])  # codecs want even sides
         if not opened:
-            sizes.append((width, height))
+            first = width, height
             opened.append(
                 cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*CODEC), rate, (width, height))
             )
             if not opened[0].isOpened():
                 raise UserError(f"{path}: OpenCV cannot write it; is its folder writable?")
         frame = cv2.cvtColor(np.ascontiguousarray(picture[:height, :width]), cv2.COLOR_RGB2BGR)
-        if (width, height) != sizes[0]:  # as after a camera has come back; OpenCV would leave the frame out
-            if len(sizes) == 1:
-                (first, second) = ("×".join(map(str, size)) for size in (sizes[0], (width, height)))
+        if (width, height) != first:  # as after a camera has come back; OpenCV would leave the frame out
+            if not warned:
                 warn(
-                    f"{path}: frames were {first} pixels and are now {second}; they are resized to the former"
+                    f"{path}: frames were {first[0]}×{first[1]} pixels and are now {width}×{height}; they are resized"
+                    " to the former"
                 )
-                sizes.append((width, height))
-            frame = cv2.resize(frame, sizes[0], interpolation=cv2.INTER_AREA)
+            warned = True
+            frame = cv2.resize(frame, first, interpolation=cv2.INTER_AREA)
         opened[0].write(frame)
         written += 1
 

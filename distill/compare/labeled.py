@@ -5,12 +5,10 @@ from pathlib import Path
 
 from deploy.bundle.manifest import ClassInfo, Manifest
 from deploy.errors import UserError
-from deploy.evaluation.labeled_data import naming, read_labeled, require_data, several_classes
+from deploy.evaluation.labeled_data import read_labeled, read_with_data, require_data, several_classes
 from deploy.evaluation.receipt import Sample
 from deploy.files.images import read_mask
 from deploy.files.tiff import VOID
-from deploy.inference.image_files import read_input
-from deploy.inference.preprocess import check_pixels
 from distill.data.datasets.folder import read_classes, read_split, read_unsplit
 from distill.data.datasets.masks import Legend
 from distill.data.datasets.pairs import Pair
@@ -86,10 +84,7 @@ def _of_several_classes(samples: Iterator[Sample], data: Path) -> Iterator[Sampl
 def _decoded(pairs: Iterable[Pair], legend: Legend, manifest: Manifest) -> Iterator[Sample]:
     for pair in pairs:
         label = legend.ids(read_mask(pair.mask), pair.mask)
-        image, known = read_input(pair.image, manifest.input, label.shape)
-        with naming(pair.image):
-            _, has_data = check_pixels(image, manifest.input)
+        image, carries_data = read_with_data(pair.image, manifest.input, label.shape)
         if label.shape != image.shape[:2]:
             raise UserError(f"{pair.mask}: has shape {label.shape}, its image {image.shape[:2]}")
-        valid = (label != VOID) & has_data
-        yield pair.id, image, label, valid if known is None else valid & known
+        yield pair.id, image, label, (label != VOID) & carries_data

@@ -30,8 +30,8 @@ from teacher.external.hf_files import hf_origin, read_config
 from teacher.external.hf_networks import kind_of
 from teacher.external.origin import Origin
 from teacher.external.torchvision_networks import torchvision_origin
+from teacher.weights import RGB
 
-RGB = 3
 DIGITS = 12
 
 
@@ -107,8 +107,9 @@ def digest_of_teacher(config: RunConfig) -> str:
     elif config.teacher.weights is not None:
         parts = [sha256_file(config.teacher.weights)]
     else:
-        folder = Path(config.teacher.arch.partition("/")[2]).expanduser()
-        parts = [sha256_file(file) for file in sorted(folder.glob("*")) if file.is_file()]
+        folder = _folder_of(config.teacher.arch)
+        files = [] if folder is None else sorted(file for file in folder.iterdir() if file.is_file())
+        parts = [sha256_file(file) for file in files]
     if config.teacher.classes is not None:
         parts.append(config.teacher.classes.read_text(encoding="utf-8"))
     return " ".join(parts)
@@ -126,8 +127,15 @@ def name_of_teacher(config: RunConfig) -> str:
 
 def without_path(arch: str) -> str:
     """The name of a network; of one in a folder, that of the folder alone."""
+    folder = _folder_of(arch)
+    return arch if folder is None else f"hf/{folder.name}"
+
+
+def _folder_of(arch: str) -> Path | None:
+    """The folder of a network of transformers that lies in one."""
     family, _, name = arch.partition("/")
-    return f"hf/{Path(name).name}" if family == "hf" and Path(name).expanduser().is_dir() else arch
+    folder = Path(name).expanduser()
+    return folder if family == "hf" and folder.is_dir() else None
 
 
 def _label(exported: Exported) -> str:

@@ -195,9 +195,8 @@ def export_teacher(context: RunContext, network: nn.Module) -> bool:
     config = context.config
     if config.teacher.bundle is not None:
         return False
-    if config.export.fold and isinstance(
-        network, ReadyTeacher
-    ):  # which hides the network that export would fold
+    if config.export.fold and isinstance(network, ReadyTeacher):
+        # it hides the network that export would fold
         network = network.with_network(folded(network.network))
     try:
         with working("exporting the teacher", say), silenced():

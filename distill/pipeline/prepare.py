@@ -1,6 +1,7 @@
 """From a configuration to a run that can start: validate it, open the data, claim the folder, take the statistics."""
 
 import os
+import signal
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.files.json_files import read_record
 from deploy.heartbeat import working
+from deploy.signals import handling
 from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.proportions import proportion_warnings
 from distill.data.splits import Splits
@@ -47,7 +49,6 @@ from distill.training.checkpoint_metadata import (
 )
 from distill.training.distributed import SILENCE, by_main, main_alone, together, warn_of_a_lone_process
 from distill.training.log import say
-from distill.training.signals import signals_end_at_once
 from distill.training.sync_norm import check_norms
 from distill.training.tracking import require_tracker, start_tracker
 
@@ -134,7 +135,8 @@ def start_accelerator(precision: str, tracker: str = "none") -> Accelerator:
     """
     require_tracker(tracker)
     waits = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    with signals_end_at_once() if waits else nullcontext():
+    # a signal ends a process that waits for the others inside a library, where Python cannot raise anything
+    with handling(signal.SIG_DFL) if waits else nullcontext():
         accelerator = Accelerator(
             mixed_precision=_precision(precision),
             cpu=not torch.accelerator.is_available(),  # set explicitly; otherwise accelerate ignores torchrun

@@ -12,7 +12,7 @@ from deploy.files.images import list_images, read_mask, write_png
 from deploy.files.json_output import add_json, print_result
 from distill.data.datasets.mask_survey import refuse_lossy
 from distill.data.datasets.masks import codes_of
-from distill.data.datasets.palettes import RGB, palette_of
+from distill.data.datasets.palettes import RGB, known_by_color, palette_of
 from distill.data.sample import IGNORE
 
 Key = int | RGB
@@ -71,9 +71,8 @@ def convert_mask(path: Path, mapping: Mapping[Key, int]) -> np.ndarray:
     palette = palette_of(path)
     numbers = {key: to for key, to in mapping.items() if isinstance(key, int)}
     if colors and mask.ndim == 2 and palette is not None:
-        return _replaced(
-            mask, _by_color(np.unique(mask).tolist(), palette, colors, path) | numbers, path, "number"
-        )
+        used = [index for index in np.unique(mask).tolist() if index not in numbers]
+        return _replaced(mask, _by_color(used, palette, colors, path) | numbers, path, "number")
     if mask.ndim == 3:
         targets = {int(codes_of(np.array(color))): to for color, to in colors.items()}
         return _replaced(codes_of(mask), targets, path, "color")
@@ -84,20 +83,20 @@ def convert_mask(path: Path, mapping: Mapping[Key, int]) -> np.ndarray:
 def _by_color(
     used: Sequence[int], palette: Sequence[RGB], colors: Mapping[RGB, int], path: Path
 ) -> dict[int, int]:
-    """The class of each index of a palette image by its color; 255 stays void unless only it has a class's color."""
-    found: dict[int, int] = {}
-    for index in used:
-        color = palette[index] if index < len(palette) else None
-        if index == IGNORE and (color not in colors or palette.count(color) > 1):
-            found[index] = IGNORE
-        elif color is not None and color in colors:
-            found[index] = colors[color]
-        elif color is not None:
-            code = "".join(f"{value:02x}" for value in color)
+    """The class of each index of a palette image by its color, 255 where training would read void; not of others
+    without a color.
+
+    Raises:
+        UserError: a color is none of `colors`.
+    """
+    found, unknown = known_by_color(used, palette, colors, (IGNORE,))
+    for index in unknown:
+        if index < len(palette):
+            code = bytes(palette[index]).hex()
             raise UserError(
                 f"{path}: holds the color {code}; say its class: --map {code}=INDEX (255 is void)"
             )
-    return found
+    return {index: IGNORE if to is None else to for index, to in found.items()}
 
 
 def _replaced(values: np.ndarray, mapping: Mapping[int, int], path: Path, what: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
-from deploy.signals import Stopped, stopping_signals
+from deploy.signals import Stopped, handling
 from distill.training.log import say
 
 T = TypeVar("T")
@@ -84,38 +84,13 @@ def stop_requests() -> Iterator[StopRequests]:
 
     Outside the main thread, where Python cannot handle signals, there are no requests.
     """
-    requests, previous = StopRequests(), dict[int, object]()
-    try:
-        for number in stopping_signals():
-            previous[number] = signal.signal(number, requests.handle)
-    except ValueError:
-        previous.clear()
-    _noting.append(requests)
-    try:
-        yield requests
-    finally:
-        _noting.remove(requests)
-        for number, old in previous.items():
-            signal.signal(number, old)  # pyright: ignore[reportArgumentType]
-
-
-@contextmanager
-def signals_end_at_once() -> Iterator[None]:
-    """Within this context, a signal ends the process: for waits inside libraries, which Python cannot interrupt.
-
-    Outside the main thread, where Python cannot handle signals, nothing changes.
-    """
-    previous: dict[int, object] = {}
-    try:
-        for number in stopping_signals():
-            previous[number] = signal.signal(number, signal.SIG_DFL)
-    except ValueError:
-        previous.clear()
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)  # pyright: ignore[reportArgumentType]
+    requests = StopRequests()
+    with handling(requests.handle):
+        _noting.append(requests)
+        try:
+            yield requests
+        finally:
+            _noting.remove(requests)
 
 
 def pending_request() -> StoppedSafely | None:

@@ -17,6 +17,7 @@ from deploy.bundle.manifest import MANIFEST, MODEL
 from deploy.bundle.onnx_reader import Value, read_declared
 from deploy.errors import UserError
 from deploy.files.atomic import sha256_file
+from deploy.files.stamp import stamp_of
 from deploy.tasks.segmentation.model import SegmentationModel
 from deploy.tasks.segmentation.task import SEGMENTATION
 from deploy.text import shown
@@ -75,16 +76,15 @@ def open_exported(path: Path) -> Exported:
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path, files: frozenset[tuple[str, int, int]]) -> Exported:
+def _opened(path: Path, files: frozenset[tuple[str, tuple[int, ...]]]) -> Exported:
     """The same network for all who ask for it in a run, verified and loaded once while its files stay the same."""
     del files
     return _open_file(path) if path.is_file() else _open_bundle(path)
 
 
-def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
-    """Name, size and time of all files in a folder: weights may lie beside an ONNX file."""
-    stats = [(one.name, one.stat()) for one in folder.iterdir() if one.is_file()]
-    return frozenset((name, found.st_size, found.st_mtime_ns) for name, found in stats)
+def _files(folder: Path) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """Names and stamps of all files in a folder: weights may lie beside an ONNX file."""
+    return frozenset((one.name, stamp_of(one)) for one in folder.iterdir() if one.is_file())
 
 
 def _open_bundle(folder: Path) -> Exported:

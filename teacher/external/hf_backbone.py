@@ -81,9 +81,8 @@ def hf_backbone(name: str, config: Any, in_channels: int, pretrained: bool) -> H
         network = load_pretrained(family, name, config)[0] if pretrained else family(config)
         adapt_first_convolution(network, in_channels)
         for tensor, parameter in network.named_parameters():
-            if tensor.endswith(
-                "mask_token"
-            ):  # of its pretraining: no image reaches it, which several processes refuse
+            if tensor.endswith("mask_token"):
+                # of masked pretraining: no image reaches it, and several processes train no such parameter
                 parameter.requires_grad_(False)
         return HfBackbone(network, in_channels, _multiple(config) if plain else GUESS)
     except UserError:

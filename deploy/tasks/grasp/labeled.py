@@ -12,12 +12,10 @@ import numpy as np
 
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
-from deploy.evaluation.labeled_data import naming, write_image
+from deploy.evaluation.labeled_data import read_with_data, write_image
 from deploy.evaluation.receipt import Sample
 from deploy.files.atomic import atomic_write
 from deploy.files.images import list_images
-from deploy.inference.image_files import read_input
-from deploy.inference.preprocess import check_pixels
 from deploy.tasks.grasp.geometry import ANGLE
 
 HEADER = "x,y,angle,width,height"
@@ -56,10 +54,7 @@ def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     if not (folder / "grasps").is_dir():
         raise UserError(f"{folder / 'grasps'}: no such folder; it should hold a .csv for each of the images")
     for path in list_images(folder / "images"):
-        image, known = read_input(path, manifest.input)
-        with naming(path):
-            _, valid = check_pixels(image, manifest.input)
-        valid = valid if known is None else valid & known
+        image, valid = read_with_data(path, manifest.input)
         yield path.stem, image, read_csv(folder / "grasps" / f"{path.stem}.csv"), valid
 
 

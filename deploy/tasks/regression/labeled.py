@@ -10,13 +10,11 @@ import numpy as np
 
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
-from deploy.evaluation.labeled_data import naming, write_image
+from deploy.evaluation.labeled_data import read_with_data, write_image
 from deploy.evaluation.receipt import Sample
 from deploy.files.atomic import atomic_write
 from deploy.files.images import list_images
 from deploy.files.npy import load_array
-from deploy.inference.image_files import read_input
-from deploy.inference.preprocess import check_pixels
 
 TRUTH = "values"
 
@@ -48,12 +46,9 @@ def read_maps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     if not (folder / TRUTH).is_dir():
         raise UserError(f"{folder / TRUTH}: no such folder; it should hold a .npy for each of the images")
     for path in list_images(folder / "images"):
-        image, known = read_input(path, manifest.input)
-        with naming(path):
-            _, carries_data = check_pixels(image, manifest.input)
+        image, carries_data = read_with_data(path, manifest.input)
         values = read_map(folder / TRUTH / f"{path.stem}.npy", (image.shape[0], image.shape[1]))
-        valid = np.isfinite(values) & carries_data
-        yield path.stem, image, values, valid if known is None else valid & known
+        yield path.stem, image, values, np.isfinite(values) & carries_data
 
 
 def read_map(path: Path, size: tuple[int, int]) -> np.ndarray:

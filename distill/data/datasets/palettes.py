@@ -1,6 +1,6 @@
 """Palettes of label files: which number is which color, where every file may have an order of its own."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,26 @@ def palette_of(path: Path) -> list[RGB] | None:
     """The colors of a palette image by their index; None for other files (see `deploy.files.images.read_palette`)."""
     colors = read_palette(path)
     return None if colors is None else [(r, g, b) for r, g, b in colors.tolist()]
+
+
+def known_by_color(
+    used: Collection[int], palette: Sequence[RGB], colors: Mapping[RGB, int], void: Collection[int]
+) -> tuple[dict[int, int | None], list[int]]:
+    """The target of each index whose color is a class's, None where it is void; and the other indices.
+
+    The arguments are those of `targets_by_color`.
+    """
+    found: dict[int, int | None] = {}
+    unknown: list[int] = []
+    for index in used:
+        color = palette[index] if 0 <= index < len(palette) else None
+        if color is not None and color in colors and not (index in void and palette.count(color) > 1):
+            found[index] = colors[color]
+        elif index in void:
+            found[index] = None
+        else:
+            unknown.append(index)
+    return found, unknown
 
 
 def targets_by_color(
@@ -37,16 +57,7 @@ def targets_by_color(
     Raises:
         UserError: some of the colors are known and others are not.
     """
-    found: dict[int, int | None] = {}
-    unknown: list[int] = []
-    for index in used:
-        color = palette[index] if 0 <= index < len(palette) else None
-        if color is not None and color in colors and not (index in void and palette.count(color) > 1):
-            found[index] = colors[color]
-        elif index in void:
-            found[index] = None
-        else:
-            unknown.append(index)
+    found, unknown = known_by_color(used, palette, colors, void)
     if not unknown:
         return found if any(target is not None for target in found.values()) else None
     is_ramp = all(index < len(palette) and palette[index] == (index,) * 3 for index in used)

@@ -2,31 +2,16 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import msgspec
 import onnx
 import pytest
 
 from deploy import build_engine
-from deploy.backends.tensorrt_gpu import cuda, signs
 from deploy.bundle.bundle_files import read_manifest, write_bundle
 from deploy.bundle.engine_files import read_sidecar
 from deploy.bundle.manifest import FP8, GOLDEN, INT8, INT8_CPU, MODEL, QUANTIZATION
 from deploy.errors import UserError
-from tests.deploy.labeled_bundle import make_labeled_bundle
-
-
-@pytest.fixture
-def bundle(tmp_path) -> Path:
-    return make_labeled_bundle(tmp_path / "tiny.bundle")
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "probe", lambda device=0: None)
-    monkeypatch.setattr(cuda, "why_not", lambda device=0: "no driver")
-    monkeypatch.setattr(signs, "look", signs.Signs)
 
 
 def build(bundle, *arguments, backend="tensorrt-rtx", precision="fp8") -> int:

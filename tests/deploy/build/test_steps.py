@@ -1,7 +1,6 @@
 """build/steps.py: INT8 and FP16 models made from a bundle and verified, and what can go wrong."""
 
 import json
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,7 +8,6 @@ import pytest
 pytest.importorskip("onnx")
 
 from deploy import build_engine
-from deploy.backends.tensorrt_gpu import cuda
 from deploy.build.steps import make_fp16, make_quantized, verify_build
 from deploy.bundle.bundle_files import extend_bundle, read_manifest, verify_files
 from deploy.bundle.manifest import FP16, INT8, INT8_CPU, QUANTIZATION, RECEIPT
@@ -17,18 +15,8 @@ from deploy.errors import GateFailed, UserError
 from deploy.evaluation.receipt import Budget, HopReceipt, Receipt
 from deploy.loading import load
 from deploy.quantize.options import Int8Options
-from tests.deploy.labeled_bundle import contents, make_hard, make_labeled_bundle
+from tests.deploy.labeled_bundle import contents, make_hard
 from tests.deploy.quantize.placement import misplaced
-
-
-@pytest.fixture
-def bundle(tmp_path) -> Path:
-    return make_labeled_bundle(tmp_path / "tiny.bundle")
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "probe", lambda device=0: None)
 
 
 def run(bundle, *arguments) -> int:

@@ -11,9 +11,15 @@ from distill.tiles import masks
 from tests.distill.data.datasets.dataset_files import ids, laid_out
 
 
+def convert(folder, *maps: str) -> int:
+    """Run `masks` from `src` to `dst` in a folder."""
+    options = [word for one in maps for word in ("--map", one)]
+    return main(["masks", str(folder / "src"), str(folder / "dst"), *options])
+
+
 def test_numbers_of_a_labeled_folder(tmp_path):
     laid_out(tmp_path / "src", ids(0, 255))
-    assert main(["masks", str(tmp_path / "src"), str(tmp_path / "dst"), "--map", "255=1"]) == 0
+    assert convert(tmp_path, "255=1") == 0
     for split in ("train", "val", "test"):
         assert (read_mask(tmp_path / "dst" / split / "masks" / f"{split}0.png") == ids(0, 1)).all()
 
@@ -24,16 +30,7 @@ def test_colors_and_palettes(tmp_path):
     image = Image.fromarray(ids(1, 0), "P")
     image.putpalette([255, 0, 0, 0, 0, 0])
     image.save(tmp_path / "src" / "indexed.png")
-    arguments = [
-        "masks",
-        str(tmp_path / "src"),
-        str(tmp_path / "dst"),
-        "--map",
-        "000000=0",
-        "--map",
-        "ff0000=1",
-    ]
-    assert main(arguments) == 0
+    assert convert(tmp_path, "000000=0", "ff0000=1") == 0
     for name in ("rgb", "indexed"):
         assert (read_mask(tmp_path / "dst" / f"{name}.png") == ids(0, 1)).all()
 
@@ -50,7 +47,7 @@ def test_mistakes(entry, message, tmp_path):
     (tmp_path / "src").mkdir()
     np.save(tmp_path / "src" / "big.npy", ids(0, 1).astype(np.uint16) * 300)
     with pytest.raises(UserError, match=message):
-        main(["masks", str(tmp_path / "src"), str(tmp_path / "dst"), "--map", entry])
+        convert(tmp_path, entry)
 
 
 def test_void_of_a_palette_stays_void(tmp_path):
@@ -59,18 +56,9 @@ def test_void_of_a_palette_stays_void(tmp_path):
     image.putpalette([0, 0, 0, 128, 0, 0] + [0, 0, 0] * 254)
     (tmp_path / "src").mkdir()
     image.save(tmp_path / "src" / "a.png")
-    arguments = [
-        "masks",
-        str(tmp_path / "src"),
-        str(tmp_path / "dst"),
-        "--map",
-        "000000=0",
-        "--map",
-        "800000=1",
-    ]
-    assert main(arguments) == 0
+    assert convert(tmp_path, "000000=0", "800000=1") == 0
     assert read_mask(tmp_path / "dst" / "a.png").tolist() == [[0, 1], [255, 0]]
-    assert main([*arguments, "--map", "255=1"]) == 0  # a number that is named decides
+    assert convert(tmp_path, "000000=0", "800000=1", "255=1") == 0  # a number that is named decides
     assert read_mask(tmp_path / "dst" / "a.png").tolist() == [[0, 1], [1, 0]]
 
 
@@ -80,9 +68,7 @@ def test_an_index_without_a_color(tmp_path, monkeypatch):
     monkeypatch.setattr(masks, "read_mask", lambda _: np.array([[0, 1], [2, 0]], np.uint8))
     monkeypatch.setattr(masks, "palette_of", lambda _: [(0, 0, 0), (128, 0, 0)])
     with pytest.raises(UserError, match=r"a\.png: holds the number 2; say its class: --map 2=INDEX"):
-        main(
-            ["masks", str(tmp_path / "src"), str(tmp_path / "dst"), "--map", "000000=0", "--map", "800000=1"]
-        )
+        convert(tmp_path, "000000=0", "800000=1")
 
 
 def test_two_masks_of_one_name_are_refused_before_one_is_lost(tmp_path):
@@ -92,5 +78,5 @@ def test_two_masks_of_one_name_are_refused_before_one_is_lost(tmp_path):
     with pytest.raises(
         UserError, match=r"a\.(png|bmp) and .*a\.(png|bmp) would both become .*a\.png; rename"
     ):
-        main(["masks", str(tmp_path / "src"), str(tmp_path / "dst"), "--map", "255=1"])
+        convert(tmp_path, "255=1")
     assert not (tmp_path / "dst").exists()

@@ -1,7 +1,6 @@
 """build_engine.py: compiled engines are verified."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,30 +8,11 @@ import pytest
 pytest.importorskip("onnx")
 
 from deploy import build_engine
-from deploy.backends.tensorrt_gpu import cuda, signs
+from deploy.backends.tensorrt_gpu import cuda
 from deploy.bundle.engine_files import read_sidecar
 from deploy.errors import GateFailed, UserError
 from deploy.loading import load
-from tests.deploy.labeled_bundle import make_labeled_bundle
 from tests.deploy.precisions import add_engine
-
-DLA_ALONE = ["--backend", "tensorrt", "--precision", "fp16", "--dla", "0", "--no-gpu-fallback"]
-
-
-@pytest.fixture
-def bundle(tmp_path) -> Path:
-    return make_labeled_bundle(tmp_path / "tiny.bundle")
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "probe", lambda device=0: None)
-    monkeypatch.setattr(cuda, "why_not", lambda device=0: "no driver")
-    monkeypatch.setattr(signs, "look", signs.Signs)
-
-
-def run(bundle, *arguments) -> int:
-    return build_engine.main([str(bundle), "--backend", "onnxruntime", *arguments])
 
 
 class FakeGpu:
