@@ -103,10 +103,10 @@ def preset(name: str, **changes: Any) -> RunConfig:
 
 
 def with_families(config: RunConfig, archs: Mapping[str, str]) -> RunConfig:
-    """A preset without the options of a network that is replaced by one of another family.
+    """A preset without the options of a network that the one which replaces it would refuse.
 
-    `output_stride`, `head_channels` and `pretrained` that suit a PSPNet mean nothing to a U-Net, which would refuse
-    them.
+    `output_stride`, `head_channels` and `pretrained` that suit a PSPNet mean nothing to a U-Net, nor does an output
+    stride to a backbone that keeps its own.
 
     Args:
         config: the preset.
@@ -121,8 +121,20 @@ def with_families(config: RunConfig, archs: Mapping[str, str]) -> RunConfig:
                 model = replace(model, detail=new.detail)
             if not arch.startswith(WITH_BACKBONE):
                 model = replace(model, pretrained=new.pretrained)
-            config = replace(config, **{part: model})
+        elif arch != model.arch:
+            model = _with_own_stride(model, arch)
+        config = replace(config, **{part: model})
     return config
+
+
+def _with_own_stride(model: ModelConfig, arch: str) -> ModelConfig:
+    """The preset's network without the output stride, and `detail`, that its new backbone cannot have."""
+    from teacher.own_stride import is_columnar, keeps_its_stride  # start-up time: torch
+
+    new, backbone = ModelConfig(arch), arch.partition("/")[2]
+    if keeps_its_stride(backbone):
+        model = replace(model, output_stride=new.output_stride)
+    return replace(model, detail=new.detail) if is_columnar(backbone) else model
 
 
 def _check_folders(config: RunConfig) -> None:

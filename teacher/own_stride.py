@@ -41,6 +41,8 @@ class OwnStride(nn.Module):
 @cache
 def keeps_its_stride(name: str) -> bool:
     """Whether a timm network gives feature maps, but cannot be dilated to another stride."""
+    if not timm.is_model(name):  # timm would look for other names on a hub
+        return False
     try:
         _on_meta(name, output_stride=16)
     except (TypeError, AssertionError):

@@ -71,7 +71,7 @@ def teacher_maps(name: str, channels: int, terms: DistillationTerms) -> FeatureM
             backbones do not have.
     """
     count = MAPS + 1 - min(_number(feature) for feature in _features(terms))
-    own = keeps_its_stride(name) if timm.is_model(name) else False
+    own = keeps_its_stride(name)
     maps = range(-max(2, count), 0)
     backbone = build_backbone(
         name, channels, DEFAULT_STRIDE if own else STRIDE, pretrained=True, maps=tuple(maps)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import UserError
+from distill.config import ModelConfig
 from distill.overrides import field_names, with_changes
 from distill.run import parse, preset
 
@@ -84,3 +85,16 @@ def test_another_family_does_not_inherit_options_that_it_lacks(arch: str):
     assert parse(["cornell", f"--student.arch={arch}"]).student == student
     assert not student.pretrained
     assert parse(["cornell", "--student.arch", "deeplabv3plus/resnet18"]).student.pretrained
+
+
+def test_a_backbone_that_keeps_its_stride_does_not_inherit_another():
+    vit, pyramid = "pspnet/vit_small_patch14_dinov2", "pspnet/pvt_v2_b0"
+    teacher = preset("quick", **{"teacher.arch": vit}).teacher
+    assert parse(["quick", "--teacher.arch", vit]).teacher == teacher
+    assert (teacher.output_stride, teacher.head_channels) == (ModelConfig(vit).output_stride, 128)
+    typed = ["--teacher.output-stride", "16"]  # refused by the network
+    assert parse(["quick", "--teacher.arch", vit, *typed]).teacher.output_stride == 16
+    assert preset("quick", **{"teacher.arch": "pspnet/resnet18"}).teacher.output_stride == 16
+
+    finer = [preset("ombria", **{"student.arch": arch}).student.detail for arch in (vit, pyramid)]
+    assert finer == [None, True]

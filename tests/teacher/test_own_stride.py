@@ -37,7 +37,14 @@ def test_maps_cover_images_of_any_size_at_the_networks_strides(name, size):
 
 @pytest.mark.parametrize(
     ("name", "keeps"),
-    [("resnet18", False), ("mobilevit_xs", False), ("test_vit", True), ("nothing", False), ("vgg11", True)],
+    [
+        ("resnet18", False),
+        ("mobilevit_xs", False),
+        ("test_vit", True),
+        ("nothing", False),
+        ("hf-hub:nothing", False),
+        ("vgg11", True),
+    ],
 )
 def test_networks_that_can_be_dilated_are_not_among_them(name, keeps):
     assert keeps_its_stride(name) == keeps
