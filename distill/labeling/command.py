@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         print_json(_result(ranked, len(kept), len(images), options.out))
     else:
         _report(ranked, len(kept), len(images), options.out)
-    return 0 if len(ranked) == len(images) else 2
+    return 0 if len(ranked) == len(images) else 1
 
 
 def _ranked(predicted: list[tuple[Prediction, str]], folder: Path) -> list[tuple[Prediction, str]]:

@@ -153,7 +153,7 @@ def test_channels_in_folders_of_their_own_become_one_file(tmp_path):
 def test_images_that_cannot_be_read_are_named_and_the_others_labeled(bundle, photos, tmp_path, capsys):
     (photos / "p03.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
     write_png(photos / "p04.png", np.zeros((9, 9), np.uint8))
-    assert label(bundle, photos, "--out", tmp_path / "out") == 2
+    assert label(bundle, photos, "--out", tmp_path / "out") == 1
     printed = capsys.readouterr()
     errors = printed.err.splitlines()
     assert len([line for line in errors if line.startswith("error: ")]) == 2
