@@ -4,10 +4,10 @@
     python benchmarks/raster.py --bundle runs/quick/student.bundle
 
 Measures each size in a fresh process, on a generated GeoTIFF (uint8 RGB or float32, as the bundle takes it). Without a
-bundle it generates a network of five convolutions: 0.4 · 10⁹ multiply-accumulates for a tile of 512×512, a hundredth of
-a student's. "of bare" compares wall-clock times, "busy" is the share of the time that the engine runs; both get worse
-when other programs use the cores. "CPU" does not: it is the processor time of the bare engine divided by that of the
-whole process.
+bundle it generates a network of five convolutions: 0.4 · 10⁹ multiply-accumulates for a tile of 512×512, half of
+`edge-small`'s. "of bare" compares wall-clock times, "busy" is the share of the time that the engine runs; both get
+worse when other programs use the cores. "CPU" does not: it is the processor time of the bare engine divided by that of
+the whole process.
 """
 
 import sys

@@ -62,8 +62,8 @@ def load(
             `deploy.backends.onnxruntime_gpu`), "tensorrt" or "tensorrt-rtx".
         threads: number of CPU threads of one call; None: the backend's choice.
         verify: check the checksums of the files to be opened; the manifest and engines are checked all the same.
-        precision: "auto", "fp32", "fp16" or "int8". With the backend "auto", "auto" is the fastest of those that passed
-            their gate; with another one INT8 where the bundle has it, which means that it passed, else fp32.
+        precision: "auto", "fp32", "fp16", "int8" or "fp8". "auto" is the fastest that passed its gate; with a backend
+            named, INT8 where the bundle has it (it passed) or else fp32, on a GPU the lowest that there is.
         fallback: where the requested TensorRT backend cannot run, use the CPU and warn.
         trusted_keys: public keys, as PEM files or their content: refuse a bundle that none of them has signed (see
             `deploy.signing`); all its files are checked, and engines unless the backend is one of the CPU.

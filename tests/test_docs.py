@@ -78,6 +78,13 @@ def test_where_is_answers_with_files():
     assert [question for question, answer in answers if not PATHS.search(answer)] == []
 
 
+@pytest.mark.parametrize("package", ["deploy", "distill"])
+def test_the_map_of_the_code_has_every_folder(package: str):
+    text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert folders - set(re.findall(r"\b(\w+)/", text)) == set()
+
+
 def test_old_spellings_of_commands_are_gone():
     old = re.compile(r"python (?:distill/run\.py|deploy/build_engine\.py|-m deploy) +[a-zA-Z]")
     assert [page.name for page in PAGES for line in page.read_text().splitlines() if old.search(line)] == [

@@ -26,7 +26,8 @@ def open_engine(
         threads: number of CPU threads of one call; None leaves it to the backend.
         precision: one of `PRECISIONS`. "auto" with the backend "auto" is the fastest on this CPU of those that passed
             their gate. With another backend nothing is measured: it is INT8 where the bundle has it, which means that
-            it passed its gate, else fp32; for TensorRT the lowest precision that has an engine.
+            it passed its gate, else fp32; on a GPU the lowest precision that has an engine or, with ONNX Runtime, a
+            model that it computes in.
         fallback: where the backend of a GPU cannot run, warn and use the fastest CPU backend.
         gpu: how an engine of TensorRT is opened.
 
