@@ -42,6 +42,8 @@ MEDIA = {
     ".npz": "application/octet-stream",
 }
 
+WRAPPED = ("multipart/", "application/json")
+"""Media types of bodies that are no image but may hold one, such as the form that `curl -F` sends."""
 CLIENT_GONE = 499
 """Status of a request whose client has gone before it was read; the usual number, though of no standard."""
 
@@ -57,7 +59,7 @@ class Limits:
     workers: int = 1
     """Images predicted at once; others wait. The engine uses several cores anyway."""
     waiting: int = 32
-    """Requests that may wait; more are refused at once."""
+    """Images that may wait; more are refused at once. Bodies that arrive may take the memory of as many."""
     pixels: int = 2**25
     """Most pixels of an image. A small file may hold very many, and memory is needed for all of them."""
 
@@ -112,7 +114,9 @@ class Service:
         self._model, self._task, self._limits = model, task, limits
         self.threads = ThreadPoolExecutor(limits.workers, "edgedistill-serve")
         self.metrics = Metrics()
-        self._inside = 0
+        self._places = limits.workers + limits.waiting
+        self._inside, self._arriving = 0, 0
+        """Images that wait or are predicted, and bytes of bodies that arrive: slow clients take no places."""
 
     async def answer(self, request: Request, name: str) -> Response:
         """Predict the image in a request's body, and count it."""
@@ -134,11 +138,11 @@ class Service:
     async def _answer(self, request: Request, name: str) -> Response:
         if name not in self._task.formats:
             raise HTTPException(422, f"no format {shown(name)}; there are {', '.join(self._task.formats)}")
-        if self._inside >= self._limits.workers + self._limits.waiting:
-            raise HTTPException(503, "too many requests are waiting", {"Retry-After": "1"})
+        self._require_place()
+        body = await self._body(request)
+        self._require_place()
         self._inside += 1
         try:
-            body = await self._body(request)
             loop = asyncio.get_running_loop()
             content, kind = await loop.run_in_executor(self.threads, self._predict, body, name)
         except MemoryError:
@@ -149,10 +153,16 @@ class Service:
             self._inside -= 1
         return Response(content, media_type=kind)
 
+    def _require_place(self) -> None:
+        if self._inside >= self._places:
+            raise _busy()
+
     async def _body(self, request: Request) -> bytes:
         """The body, as far as it arrives in time and is not too large."""
         most = int(self._limits.megabytes * 1e6)
         too_large = HTTPException(413, f"the image is larger than {self._limits.megabytes:g} MB")
+        if request.headers.get("content-type", "").lower().startswith(WRAPPED):
+            raise HTTPException(415, "send the file itself as the body: curl --data-binary @photo.png")
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > most:
             raise too_large
@@ -160,11 +170,16 @@ class Service:
         try:
             with fail_after(self._limits.seconds):
                 async for part in request.stream():
-                    body += part
-                    if len(body) > most:
+                    if len(body) + len(part) > most:
                         raise too_large
+                    if self._arriving + len(part) > self._places * most:
+                        raise _busy()
+                    body += part
+                    self._arriving += len(part)
         except TimeoutError:
             raise HTTPException(408, f"the image did not arrive within {self._limits.seconds:g} s") from None
+        finally:
+            self._arriving -= len(body)
         if not body:
             raise HTTPException(422, "the body is empty; send an image file as the body of the request")
         return bytes(body)
@@ -192,6 +207,10 @@ class Service:
                 _raise_own(error, OSError)
                 raise
             return made.read_bytes(), MEDIA[made.suffix]
+
+
+def _busy() -> HTTPException:
+    return HTTPException(503, "too many requests are waiting", {"Retry-After": "1"})
 
 
 def _raise_own(error: UserError, kind: type[Exception]) -> None:

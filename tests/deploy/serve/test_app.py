@@ -2,11 +2,7 @@
 
 import errno
 import http.client
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -23,29 +19,8 @@ from deploy.cli import main
 from deploy.errors import UserError
 from deploy.serve.app import Limits, make_app
 from deploy.tasks.registry import task_of
-from tests.conftest import ROOT
-from tests.deploy.tiny import make_bundle, make_image
-
-OPTIONS = (
-    "--threads",
-    "1",
-    "--max-mb",
-    "0.1",
-    "--max-pixels",
-    "200000",
-    "--timeout",
-    "2",
-    "--waiting",
-    "64",
-    "--backend",
-    "onnxruntime",
-)
-
-
-def png(image: np.ndarray) -> bytes:
-    file = BytesIO()
-    Image.fromarray(image).save(file, "png")
-    return file.getvalue()
+from tests.deploy.serve.conftest import Server, png
+from tests.deploy.tiny import make_image
 
 
 def png_of_zeros(height: int, width: int) -> bytes:
@@ -53,52 +28,6 @@ def png_of_zeros(height: int, width: int) -> bytes:
     file = BytesIO()
     Image.new("1", (width, height)).save(file, "png")
     return file.getvalue()
-
-
-class Server:
-    """`edgedistill serve` in a process of its own, on a free port of the loopback interface."""
-
-    def __init__(self, bundle: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        command = [sys.executable, "-m", "deploy", "serve", str(bundle), "--port", str(self.port), *OPTIONS]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                if self.ask("GET", "/readyz")[0] == 200:
-                    return
-            except OSError:
-                time.sleep(0.05)
-        self.process.kill()
-        raise AssertionError(self.process.communicate()[0])
-
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("serve") / "bundle"
-    make_bundle(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(bundle):
-    running = Server(bundle)
-    yield running
-    running.process.kill()
-    running.process.communicate()
 
 
 def test_answers_are_the_models(server, bundle):
@@ -147,13 +76,6 @@ def test_a_body_without_length_is_limited_too(server):
     connection.close()
 
 
-def test_a_slow_request_is_ended_and_hurts_no_other(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
-        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
-        assert server.ask("POST", "/predict", png(make_image()))[0] == 200
-        assert b"408" in slow.recv(200)
-
-
 def counted(server: Server, status: int) -> int:
     """How many requests ended with a status."""
     text = server.ask("GET", "/metrics")[1].decode()
@@ -169,7 +91,7 @@ def test_clients_that_go_away_are_counted(server):
     until = time.monotonic() + 10
     while counted(server, 499) == before and time.monotonic() < until:
         time.sleep(0.05)
-    assert counted(server, 499) == before + 1
+    assert counted(server, 499) > before
 
 
 @pytest.mark.parametrize(
@@ -227,42 +149,55 @@ def rss(process: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_a_thousand_requests_at_eight_at_a_time(server):
+def test_a_thousand_requests_leave_nothing_in_memory(server):
     body = png(make_image(size=(64, 96)))
 
-    def one(_: int) -> tuple[int, float]:
-        began = time.perf_counter()
-        return server.ask("POST", "/predict", body)[0], time.perf_counter() - began
+    def one(_: int) -> int:
+        return server.ask("POST", "/predict", body)[0]
 
     with ThreadPoolExecutor(8) as clients:
         list(clients.map(one, range(200)))  # warm
         before = rss(server.process.pid)
         found = list(clients.map(one, range(1000)))
-    assert {status for status, _ in found} == {200}
+    assert set(found) == {200}
     grown = rss(server.process.pid) - before
     assert grown < 8_000, f"{grown} KiB more"
-    seconds = sorted(took for _, took in found)
-    print(f"p50 {1e3 * seconds[500]:.1f} ms, p99 {1e3 * seconds[990]:.1f} ms, {grown} KiB more")
 
 
-def test_a_signal_lets_requests_finish(bundle):
-    server = Server(bundle)
-    body = png(make_image(size=(64, 96)))
-    with ThreadPoolExecutor(4) as clients:
-        waiting = [clients.submit(server.ask, "POST", "/predict", body) for _ in range(4)]
-        for one in waiting:
-            assert one.result()[0] == 200
-        os.kill(server.process.pid, signal.SIGTERM)
-    output, _ = server.process.communicate(timeout=40)
-    assert server.process.returncode in (0, 143)
-    assert "Traceback" not in output
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=B", "application/json"])
+def test_a_form_is_answered_with_the_command(kind, bundle):
+    manifest = read_manifest(bundle)
+    app = make_app(deploy.load(bundle, "onnxruntime", threads=1), task_of(manifest), manifest, Limits())
+    with TestClient(app) as client:
+        answer = client.post("/predict", content=png(make_image()), headers={"content-type": kind})
+    assert (answer.status_code, "curl --data-binary @photo.png" in answer.text) == (415, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--workers 0", "--workers 0: must be more than 0"),
+        ("--max-pixels 0", "--max-pixels 0: must be more than 0"),
+        ("--max-mb nan", "--max-mb nan: must be more than 0"),
+        ("--timeout inf", "--timeout inf: must be"),
+        ("--waiting -1", "--waiting -1: must be 0 or more"),
+        ("--port 99999", "--port 99999: choose one of 1 to 65535"),
+    ],
+)
+def test_mistakes_in_options(bundle, options, words):
+    with pytest.raises(UserError, match=words):
+        main(["serve", str(bundle), *options.split()])
+
+
+def test_a_port_in_use(bundle, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: Address already in use"):
+            main(["serve", str(bundle), "--threads", "1", "--port", str(port)])
+    assert "http" not in capsys.readouterr().out  # announces nothing
 
 
 def test_mistakes(bundle, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--workers 0: must be more than 0"):
-        main(["serve", str(bundle), "--workers", "0"])
-    with pytest.raises(UserError, match="--max-pixels 0: must be more than 0"):
-        main(["serve", str(bundle), "--max-pixels", "0"])
     with pytest.raises(UserError, match="holds neither manifest"):
         main(["serve", str(tmp_path)])
     monkeypatch.setattr("deploy.serve.command.find_spec", lambda _: None)
