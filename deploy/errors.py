@@ -81,7 +81,12 @@ def _reason(error: OSError) -> str | None:
     if error.errno in DISK_FULL:
         return f"{error.filename or 'a file'}: the disk is full; free some space"
     if error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+        path = Path(os.fsdecode(error.filename))
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            for part in (path, *path.parents):
+                if part.is_file():
+                    return f"{part}: is a file, but a folder is needed there; give another name"
+        return f"{path}: {error.strerror}"
     if isinstance(error, FileNotFoundError) and not _has_working_directory():
         return "the working directory has been removed; change to another one"
     return None

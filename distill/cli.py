@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     command, *rest = argv
     if command in TRAINING:
-        return TRAINING[command](rest)
+        return _with_packages(command, rest)
     if command in DEVICE_COMMANDS:
         return device.main(given)  # which takes the options again
     hint = (
@@ -104,6 +104,18 @@ def main(argv: Sequence[str]) -> int:
 def command_names() -> list[str]:
     """All commands."""
     return [*TRAINING, *DEVICE_COMMANDS]
+
+
+def _with_packages(command: str, argv: Sequence[str]) -> int:
+    """Run a command of `TRAINING`. Some need packages of training only with some arguments, such as a preset."""
+    try:
+        return TRAINING[command](argv)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or find_spec(package) is not None:
+            raise
+        _require_training(command)
+        raise UserError(f"{command} needs {package}: pip install 'edgedistill[train]'") from error
 
 
 def _run(argv: Sequence[str]) -> int:

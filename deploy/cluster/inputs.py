@@ -11,6 +11,7 @@ from deploy.cluster.scenes import Scene, stamp_of
 from deploy.cluster.tasks import Item
 from deploy.cluster.work import FOLDER
 from deploy.errors import UserError
+from deploy.files.atomic import require_name
 from deploy.files.images import list_images
 from deploy.inference.image_files import output_names
 from deploy.raster.command import check_raster
@@ -95,7 +96,7 @@ def find_mosaic(
     """
     scene, told = _scene(path, out.name, bands, options, manifest)
     _print_notes(told)
-    work = out.with_name(f".{out.name}{FOLDER}")
+    work = require_name(out).with_name(f".{out.name}{FOLDER}")
     return Inputs("mosaics", out.parent, work, scene.raster.files()[0], scenes=[scene])
 
 

@@ -30,10 +30,12 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
         The open file.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; the message names `path`.
+        UserError: `path` is a folder, the disk is full or the folder cannot be written; the message names `path`.
     """
     path = Path(path)
     temporary = sibling(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file, such as {path / 'NAME'}")
     with named_write_errors(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -75,13 +77,27 @@ def _keep_mode(path: Path, temporary: Path) -> None:
         temporary.chmod(stat.S_IMODE(path.stat().st_mode))
 
 
+def require_name(path: Path) -> Path:
+    """Return a path of which something can be made, and beside it.
+
+    Raises:
+        UserError: it has no name of its own, as "." and "/" have none.
+    """
+    if path.name in ("", ".."):
+        raise UserError(f"{path}: is a folder that exists; give a name, such as {path / 'NAME'}")
+    return path
+
+
 def sibling(path: Path) -> Path:
     """Return a new hidden name beside `path`, on the same file system, so that a rename to `path` is atomic.
 
     It holds the number of this process, so that others can tell what a killed one has left (see `is_stale`). A long
     name is cut, as file systems limit the length.
+
+    Raises:
+        UserError: as `require_name` does.
     """
-    return path.with_name(f".{_cut(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return require_name(path).with_name(f".{_cut(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def siblings_of(path: Path) -> list[Path]:

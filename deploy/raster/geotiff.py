@@ -11,7 +11,7 @@ import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import DISK_FULL, UserError
-from deploy.files.atomic import named_write_errors, sibling, sync_folder
+from deploy.files.atomic import named_write_errors, require_name, sibling, sync_folder
 from deploy.raster.geo import GeoRaster, first_line, gdal, gdal_errors
 from deploy.raster.sources import NODATA, PROBABILITY_STEPS, StoredPlanes
 
@@ -54,7 +54,7 @@ def write_probabilities(
 
 def probabilities_path(out: Path) -> Path:
     """The file of probabilities, beside the labels."""
-    return out.with_name(f"{out.stem}_probabilities.tif")
+    return require_name(out).with_name(f"{out.stem}_probabilities.tif")
 
 
 @contextmanager

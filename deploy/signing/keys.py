@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deploy.errors import UserError, warn
-from deploy.files.atomic import named_write_errors
+from deploy.files.atomic import named_write_errors, require_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -127,7 +127,7 @@ def write_keys(path: Path) -> PublicKey:
 
 def public_path(private: Path) -> Path:
     """The file of the public key that `write_keys` writes."""
-    return private.with_name(f"{private.name.removesuffix('.pem')}.pub.pem")
+    return require_name(private).with_name(f"{private.name.removesuffix('.pem')}.pub.pem")
 
 
 def _public(key: "Ed25519PublicKey") -> PublicKey:

@@ -105,6 +105,32 @@ def test_training_commands_without_torch_say_what_to_install(monkeypatch):
         cli.main(["run", "smoke"])
 
 
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (("torch", "timm"), r"evaluate needs the training packages: pip install 'edgedistill\[train\]'"),
+        (("tyro",), r"evaluate needs tyro: pip install 'edgedistill\[train\]'"),
+    ],
+)
+def test_a_package_that_only_some_arguments_need_is_named(missing, words, monkeypatch):
+    def failing(_):
+        raise ModuleNotFoundError(f"No module named {missing[0]!r}", name=f"{missing[0]}.nn")
+
+    monkeypatch.setitem(cli.TRAINING, "evaluate", failing)
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in missing else name)
+    with pytest.raises(UserError, match=words):
+        cli.main(["evaluate", "bundle", "quick"])
+
+
+def test_a_module_missing_from_an_installed_package_is_no_mistake_of_the_user(monkeypatch):
+    def failing(_):
+        raise ModuleNotFoundError(name="distill.none")
+
+    monkeypatch.setitem(cli.TRAINING, "evaluate", failing)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["evaluate", "bundle", "quick"])
+
+
 def test_training_asks_for_a_later_python_than_devices_have(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 12, "final", 0))
     with pytest.raises(UserError, match=r"run needs Python 3\.11 or later, this is 3\.10 .*another machine"):

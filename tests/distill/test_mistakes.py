@@ -77,6 +77,20 @@ MISTAKES = [
     ("students --ms 3x", "3x"),
     ("convert nowhere.pth out.safetensors", "nowhere.pth"),
     ("serve nowhere", "nowhere: no such folder"),
+    ("serve bundle --port 99999", "--port 99999: choose one of 1 to 65535"),
+    ("serve bundle --max-mb nan", "--max-mb nan: must be more than 0"),
+    ("card bundle --out .", ".: is a folder that exists; give a name"),
+    ("card bundle --out notes", "notes: is a folder; give the name of a file"),
+    ("keygen .", ".: is a folder that exists; give a name"),
+    (
+        "predict bundle photo.png --out held/config.json",
+        "held/config.json: is a file, but a folder is needed there",
+    ),
+    (
+        "predict bundle photo.png --out held/config.json/x",
+        "held/config.json: is a file, but a folder is needed there",
+    ),
+    ("triton bundle held/config.json", "held/config.json: is a file, but a folder is needed there"),
     ("triton bundle models --precision int8", "has no int8 model; it has fp32"),
 ]
 
