@@ -32,6 +32,15 @@ LIBRARIES = {
     "onnxruntime-tensorrt": "libonnxruntime_providers_tensorrt.so",
 }
 """What each provider is in; ONNX Runtime loads it when a session is made."""
+OTHER_PACKAGE = "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu"
+"""How the package for the CPU is replaced."""
+_LOAD = """
+import ctypes, onnxruntime
+if hasattr(onnxruntime, "preload_dlls"):
+    onnxruntime.preload_dlls()
+for name in sys.argv[1:]:
+    ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
+"""
 
 
 def open_ort_gpu(
@@ -61,8 +70,7 @@ def open_ort_gpu(
     provider = ORT_GPU[backend]
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"backend {backend}: onnxruntime {onnxruntime.__version__} is made for the CPU:"
-            " pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu"
+            f"backend {backend}: onnxruntime {onnxruntime.__version__} is made for the CPU: {OTHER_PACKAGE}"
         )
     precision = gpu_precision(folder, backend, precision)
     file = model_file(folder, backend, precision)
@@ -72,11 +80,11 @@ def open_ort_gpu(
         try:
             engine = OrtEngine(file, threads, name=f"{backend} {precision}", providers=((provider, options),))
         except UserError as error:  # TensorRT's provider refuses, that of CUDA is left out in silence
-            if why := _missing_library(backend, onnxruntime):
+            if why := missing_library(backend, onnxruntime):
                 raise UserError(f"backend {backend}: cannot use the GPU: {why}") from error
             raise
     if provider not in engine.providers:
-        why = _missing_library(backend, onnxruntime) or why_not(gpu.device)
+        why = missing_library(backend, onnxruntime) or why_not(gpu.device)
         why = why or "ONNX Runtime does not say why; update the GPU's driver"
         raise UserError(f"backend {backend}: cannot use the GPU: {why}")
     return engine
@@ -111,7 +119,7 @@ def provider_options(backend: str, precision: str, file: Path, device: int, vers
 @contextmanager
 def _quiet(onnxruntime: Any) -> Iterator[None]:
     """Load CUDA's libraries from packages, if there are any, without ONNX Runtime's lines about those that are missing:
-    `_missing_library` says more in one."""
+    `missing_library` says more in one."""
     onnxruntime.set_default_logger_severity(FATAL)
     try:
         if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
@@ -122,14 +130,13 @@ def _quiet(onnxruntime: Any) -> Iterator[None]:
         onnxruntime.set_default_logger_severity(WARNING)
 
 
-def _missing_library(backend: str, onnxruntime: Any) -> str:
+def missing_library(backend: str, onnxruntime: Any) -> str:
     """What a provider's library lacks, and what to do; "" if it can be loaded."""
     folder = Path(onnxruntime.__file__).parent / "capi"
     # In a process of its own: loaded by hand, a provider would not find its host later.
-    code = "import ctypes\nfor name in sys.argv[1:]: ctypes.CDLL(name, ctypes.RTLD_GLOBAL)"
     names = ("libonnxruntime_providers_shared.so", LIBRARIES[backend])
     done = subprocess.run(
-        python_command(code, [str(folder / name) for name in names]),
+        python_command(_LOAD, [str(folder / name) for name in names]),
         capture_output=True,
         text=True,
         check=False,

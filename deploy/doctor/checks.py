@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from deploy.backends.engine import CPU, TENSORRT
+from deploy.backends.engine import CPU, ORT_GPU, TENSORRT
+from deploy.backends.onnxruntime_gpu import OTHER_PACKAGE
 from deploy.backends.tensorrt_gpu.cuda_interface import Device
 from deploy.backends.tensorrt_gpu.packages import check_cuda_major, how_to_install
 from deploy.backends.tensorrt_gpu.signs import Signs, look
@@ -25,14 +26,27 @@ from deploy.measure.machine import describe
 
 SECONDS = 60
 """How long one attempt may take."""
-EXTRAS = {
-    "onnx": ("quantize", "INT8 and FP16 models, lint"),
-    "rasterio": ("geo", "GeoTIFFs"),
-    "cryptography": ("sign", "signatures"),
-    "cv2": ("video", "videos and cameras"),
-    "torch": ("train", "training, on Python 3.11 or later"),
+PACKAGES = {
+    "onnx": ("edgedistill[quantize]", "INT8 and FP16 models, lint"),
+    "rasterio": ("edgedistill[geo]", "GeoTIFFs, polygons"),
+    "cryptography": ("edgedistill[sign]", "signatures"),
+    "cv2": ("edgedistill[video]", "videos and cameras"),
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), ("edgedistill[serve]", "serve")),
+    **dict.fromkeys(("dask", "distributed"), ("edgedistill[dask]", "predict-many")),
+    **dict.fromkeys(("xarray", "rioxarray"), ("edgedistill[dask]", "edgedistill.raster")),
+    "matplotlib": ("edgedistill[bench]", "report, plots of inspect and compare"),
+    "scipy": ("edgedistill[bench]", "benchmarks"),
+    "pandas": ("pandas", "to_pandas of results"),
+    **dict.fromkeys(("torch", "timm"), ("edgedistill[train]", "training, on Python 3.11 or later")),
+    "jinja2": ("edgedistill[train]", "report"),
+    "argcomplete": ("edgedistill[train]", "completion"),
+    "transformers": ("edgedistill[hf]", "networks hf/…"),
+    "segmentation_models_pytorch": ("edgedistill[smp]", "networks smp/…"),
+    "wandb": ("edgedistill[wandb]", "--tracker wandb"),
+    "mlflow": ("edgedistill[mlflow]", "--tracker mlflow"),
 }
-"""Optional packages by their module: the extra that installs each, and what it is for."""
+"""Optional packages by their module: what pip installs for it, and what it is for."""
+NO_GPU = "needs an NVIDIA GPU, none seen"
 ORT_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 """Packages that hold the module `onnxruntime`; one of them at a time."""
 _ROOT = Path(__file__).resolve().parents[2]
@@ -74,15 +88,18 @@ def examine() -> Report:
     """Look at everything; takes some seconds."""
     signs = look()
     gpus, why = _gpus()
+    gpu = Device(**gpus[0]) if gpus else None
+    cpu = [_cpu_backend(name) for name in CPU]
     return Report(
         describe(),
         asdict(signs),
         gpus,
         [
-            *(_cpu_backend(name) for name in CPU),
-            *(_tensorrt(name, signs, Device(**gpus[0]) if gpus else None, why) for name in TENSORRT),
+            *cpu,
+            *(_onnxruntime_gpu(name, cpu[0], signs, gpu, why) for name in ORT_GPU),
+            *(_tensorrt(name, signs, gpu, why) for name in TENSORRT),
         ],
-        [_package(module, *EXTRAS[module]) for module in EXTRAS],
+        [_package(module, *PACKAGES[module]) for module in PACKAGES],
     )
 
 
@@ -135,6 +152,22 @@ def _cpu_backend(name: str) -> Part:
     return Part(name, worked, told, "" if worked else f"pip install --force-reinstall {name}")
 
 
+def _onnxruntime_gpu(name: str, onnxruntime: Part, signs: Signs, gpu: Device | None, why: str) -> Part:
+    """A backend that needs the package onnxruntime-gpu, CUDA's libraries and a GPU."""
+    if gpu is None:
+        return Part(name, False, f"no usable NVIDIA GPU ({why})" if signs.any else NO_GPU)
+    if not onnxruntime.works or ORT_GPU[name] not in onnxruntime.detail:
+        return Part(name, False, f"needs onnxruntime-gpu; here is {onnxruntime.detail}", OTHER_PACKAGE)
+    worked, told = attempt(
+        "import onnxruntime\n"
+        "from deploy.backends.onnxruntime_gpu import missing_library\n"
+        "if why := missing_library(sys.argv[1], onnxruntime): sys.exit(why)\n"
+        "print(onnxruntime.__version__)",
+        [name],
+    )
+    return Part(name, worked, told)
+
+
 def _has(package: str) -> bool:
     try:
         version(package)
@@ -147,7 +180,9 @@ def _tensorrt(name: str, signs: Signs, gpu: Device | None, why: str) -> Part:
     """A TensorRT backend. That of RTX compiles for other machines even without a GPU."""
     if find_spec(TENSORRT[name]) is None:
         wanted = gpu is not None or signs.any or name == "tensorrt-rtx"
-        return Part(name, False, "not installed", how_to_install(name, signs) if wanted else "")
+        if not wanted:
+            return Part(name, False, f"not installed; {NO_GPU}")
+        return Part(name, False, "not installed", how_to_install(name, signs))
     worked, told = attempt(
         "from deploy.backends.tensorrt_gpu.packages import import_tensorrt\n"
         "print(import_tensorrt(sys.argv[1]).__version__)",
@@ -166,7 +201,7 @@ def _tensorrt(name: str, signs: Signs, gpu: Device | None, why: str) -> Part:
     return Part(name, compiles, f"{told}: {here}: no usable NVIDIA GPU ({why})")
 
 
-def _package(module: str, extra: str, purpose: str) -> Part:
+def _package(module: str, package: str, purpose: str) -> Part:
     found = find_spec(module) is not None
     detail = purpose if found else f"not installed ({purpose})"
-    return Part(module, found, detail, "" if found else f"pip install 'edgedistill[{extra}]'")
+    return Part(module, found, detail, "" if found else f"pip install '{package}'")

@@ -5,6 +5,7 @@ import pytest
 from deploy.backends.tensorrt_gpu.signs import Signs
 from deploy.doctor import checks
 from deploy.doctor.checks import Part, attempt, examine
+from tests.conftest import ROOT
 from tests.deploy.backends.tensorrt_gpu.gpu_fakes import GPU
 
 
@@ -45,10 +46,23 @@ def test_nothing_is_installed(machine):
     found = backends()
     assert not any(part.works for part in found.values())
     assert found["onnxruntime"].remedy == "pip install onnxruntime"
-    assert found["tensorrt"].remedy == ""  # without a GPU it is not missed
+    for name in ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"):  # not missed without a GPU
+        assert found[name].detail.endswith("needs an NVIDIA GPU, none seen")
+        assert found[name].remedy == ""
     assert "[rtx-cu13]" in found["tensorrt-rtx"].remedy
     packages = {part.name: part.remedy for part in examine().packages}
     assert packages["rasterio"] == "pip install 'edgedistill[geo]'"
+    assert packages["uvicorn"] == "pip install 'edgedistill[serve]'"
+    assert packages["pandas"] == "pip install 'pandas'"
+
+
+def test_every_extra_is_looked_at():
+    """Those of backends have a check of their own."""
+    tomllib = pytest.importorskip("tomllib", reason="from Python 3.11 on")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {package.partition("[")[2].rstrip("]") for package, _ in checks.PACKAGES.values()}
+    backends = ("cuda", "tensorrt-", "rtx-", "openvino", "pycuda")
+    assert {name for name in extras if not name.startswith((*backends, "dev"))} == named - {""}
 
 
 def test_a_jetson_without_its_tensorrt(machine):
@@ -68,6 +82,22 @@ def test_a_gpu(machine, monkeypatch):
     assert (
         "tensorrt-cu14 12.0 is made for CUDA 14, the GPU's driver supports 13.0" in found["tensorrt"].detail
     )
+
+
+def test_backends_of_onnx_runtime_on_a_gpu(machine):
+    machine.update(gpus=([vars(GPU)], ""), installed={"onnxruntime"})
+    found = backends()["onnxruntime-cuda"]
+    assert (found.works, found.detail) == (False, "needs onnxruntime-gpu; here is 1.2.3")
+    assert found.remedy.endswith("then pip install onnxruntime-gpu")
+    machine["answer"] = (True, "1.2.3 CUDAExecutionProvider, CPUExecutionProvider")
+    assert backends()["onnxruntime-cuda"].works
+    assert not backends()["onnxruntime-tensorrt"].works
+
+
+def test_a_gpu_that_cuda_cannot_use(machine):
+    machine.update(signs=Signs(gpu=True), installed={"onnxruntime"})
+    detail = backends()["onnxruntime-cuda"].detail
+    assert detail == "no usable NVIDIA GPU (cuda-bindings: there is no NVIDIA driver)"
 
 
 def test_without_a_gpu_rtx_compiles_and_tensorrt_says_why_not(machine):
