@@ -45,7 +45,10 @@ EXAMPLES = {
     "students": ("edgedistill students", "edgedistill students --ms 320x320 edge-small edge-medium"),
     "threshold": ("edgedistill threshold runs/first/student.bundle --temperature",),
     "tiles": ("edgedistill tiles my/scenes my/tiles --size 256 --stride 192",),
-    "triton": ("edgedistill triton runs/first models",),
+    "triton": (
+        "edgedistill triton runs/first models",
+        "edgedistill triton runs/first models --backend tensorrt --precision fp16",
+    ),
     "verify": ("edgedistill verify runs/first/student.bundle --backend onnxruntime",),
 }
 """Of each command, as they are typed in a shell."""

@@ -8,7 +8,7 @@ from deploy.bundle.find import find_bundle
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.files.json_output import add_json, print_result
-from deploy.triton.repository import INSTANCE, MODELS, Serving, write_repository
+from deploy.triton.repository import FILES, INSTANCE, MODELS, Serving, write_repository
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,12 +19,14 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     for name, least in (("max_batch", 0), ("delay_us", 0), ("instances", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be {least} or more")
+        given = getattr(options, name)
+        if given is not None and given < least:
+            raise UserError(f"--{name.replace('_', '-')} {given}: must be {least} or more")
     bundle = find_bundle(options.bundle)
     name = options.name or bundle.resolve().name.removesuffix(".bundle")
     serving = Serving(
         name,
+        options.backend,
         options.max_batch,
         options.delay_us,
         options.instances,
@@ -41,19 +43,30 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="edgedistill triton",
-        description="Write a bundle as a model of a repository for the Triton inference server (ONNX Runtime backend).",
+        description="Write a bundle as a model of a repository for the Triton inference server.",
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE_OR_RUN")
     add("out", type=Path, metavar="REPOSITORY")
     add("--name", help="of the model (that of the bundle's folder)")
-    add("--precision", choices=tuple(MODELS), default="fp32", help="(fp32)")
-    add("--max-batch", type=int, default=8, metavar="N", help="images that Triton may batch; 0: none (8)")
+    add(
+        "--backend",
+        choices=tuple(FILES),
+        default="onnxruntime",
+        help="tensorrt: an engine that build made with this version of TensorRT on this kind of GPU (onnxruntime)",
+    )
+    add("--precision", choices=(*MODELS, "fp8"), default="fp32", help="(fp32)")
+    add(
+        "--max-batch",
+        type=int,
+        metavar="N",
+        help="images that Triton may batch; 0: none (8, of an engine its largest)",
+    )
     add(
         "--delay-us", type=int, default=1000, metavar="N", help="how long it waits for a batch to fill (1000)"
     )
     add("--instances", type=int, default=1, metavar="N", help="copies of the model (1)")
-    add("--device", choices=tuple(INSTANCE), default="cpu", help="(cpu)")
+    add("--device", choices=tuple(INSTANCE), help="(cpu, of an engine gpu)")
     add(
         "--without-threshold",
         action="store_true",

@@ -2,23 +2,27 @@
 
 REPOSITORY/NAME/config.pbtxt    what the model takes and returns, batching, instances
 REPOSITORY/NAME/labels.txt      class names, one a line
-REPOSITORY/NAME/1/model.onnx    or model.plan
+REPOSITORY/NAME/1/model.onnx    or model.plan, an engine of TensorRT
 """
 
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.bundle.bundle_files import read_manifest, verify_files
 from deploy.bundle.manifest import FP16, INT8_CPU, MODEL, InputSpec, Manifest, OutputSpec
 from deploy.errors import UserError
 from deploy.files.staging import staged
+from deploy.triton.engine import engine_for
 
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16", "int64": "TYPE_INT64"}
 MODELS = {"fp32": MODEL, "fp16": FP16, "int8": INT8_CPU}
 """The model of each precision that ONNX Runtime runs."""
+FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+"""Triton's backends, and the name of the model's file for each."""
+MAX_BATCH = 8
 INSTANCE = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
 
@@ -27,12 +31,16 @@ class Serving:
     """How Triton runs the model."""
 
     name: str
-    max_batch: int = 8
-    """Largest batch that Triton puts together; 0: none, the model is called with one image at a time."""
+    backend: str = "onnxruntime"
+    """One of `FILES`."""
+    max_batch: int | None = None
+    """Largest batch that Triton puts together; 0: none, the model is called with one image at a time. None: that of the
+    engine, or `MAX_BATCH`."""
     delay_us: int = 1000
     """How long it waits for a batch to fill."""
     instances: int = 1
-    device: str = "cpu"
+    device: str | None = None
+    """One of `INSTANCE`; None: "cpu", but an engine runs on the "gpu"."""
     without_threshold: bool = False
     """Write a bundle with a threshold, although its graph answers the class of the highest score."""
 
@@ -43,32 +51,27 @@ def write_repository(bundle: Path, out: Path, precision: str, serving: Serving) 
     Args:
         bundle: the bundle; its files are checked.
         out: the repository; other models in it stay.
-        precision: "fp32", "fp16" or "int8".
+        precision: "fp32", "fp16" or "int8", of an engine also "fp8".
         serving: name of the model and how it is run.
 
     Returns:
         The folder of the model.
 
     Raises:
-        UserError: the bundle lacks the precision or is damaged, its graph does not decide as the bundle or takes no
-            batch, the name is unsuitable, or the repository has a model of that name.
+        UserError: the bundle lacks the precision or is damaged, its graph or engine does not decide as the bundle or
+            takes no such batch, the name is unsuitable, or the repository has a model of that name.
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", serving.name) is None:
         raise UserError(f"--name {serving.name}: use letters, digits, points, dashes and underscores")
-    source = MODELS[precision]
-    if source not in manifest.files:
-        held = [name for name, file in MODELS.items() if file in manifest.files]
-        raise UserError(f"{bundle}: has no {precision} model; it has {', '.join(held)}")
     if manifest.threshold is not None and not serving.without_threshold:
         raise UserError(
             f"{bundle}: labels {manifest.classes[1].name} from a probability of {manifest.threshold:g}, which its "
             "graph does not do: Triton would answer other labels; decide on the logits in the client, and give "
             "--without-threshold"
         )
-    if serving.max_batch and not takes_batches(manifest):
-        raise UserError(f"{bundle}: its graph takes one image at a time; give --max-batch 0")
+    files, serving = _files(bundle, manifest, precision, serving)
     folder = out / serving.name
     if folder.exists():
         raise UserError(f"{folder}: exists; remove it, or choose another --name")
@@ -76,14 +79,37 @@ def write_repository(bundle: Path, out: Path, precision: str, serving: Serving) 
     with staged(folder) as new:
         version = new / "1"
         version.mkdir(parents=True)
-        shutil.copyfile(bundle / source, version / "model.onnx")
-        for extra in _external(manifest):
-            shutil.copyfile(bundle / extra, version / extra)
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                (version / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, version / name)
         (new / "labels.txt").write_text(
             "".join(f"{one.name}\n" for one in manifest.classes), encoding="utf-8"
         )
         (new / "config.pbtxt").write_text(config(manifest, serving), encoding="utf-8")
     return folder
+
+
+def _files(
+    bundle: Path, manifest: Manifest, precision: str, serving: Serving
+) -> tuple[dict[str, Path | bytes], Serving]:
+    """The files of the model by their names, and how it can be run."""
+    if serving.backend == "tensorrt":
+        plan, most = engine_for(bundle, manifest, precision, serving.max_batch)
+        if serving.device == "cpu":
+            raise UserError("--device cpu: engines of TensorRT run on a GPU; leave it out")
+        return {FILES["tensorrt"]: plan}, replace(serving, max_batch=most, device="gpu")
+    source = MODELS.get(precision)
+    if source not in manifest.files:
+        held = [name for name, file in MODELS.items() if file in manifest.files]
+        raise UserError(f"{bundle}: has no {precision} model; it has {', '.join(held)}")
+    most = MAX_BATCH if serving.max_batch is None else serving.max_batch
+    if most and not takes_batches(manifest):
+        raise UserError(f"{bundle}: its graph takes one image at a time; give --max-batch 0")
+    files: dict[str, Path | bytes] = {name: bundle / name for name in _external(manifest)}
+    files[FILES["onnxruntime"]] = bundle / source
+    return files, replace(serving, max_batch=most, device=serving.device or "cpu")
 
 
 def takes_batches(manifest: Manifest) -> bool:
@@ -98,7 +124,7 @@ def config(manifest: Manifest, serving: Serving) -> str:
 
 def _lines(manifest: Manifest, serving: Serving) -> Iterator[str]:
     yield f'name: "{serving.name}"'
-    yield 'backend: "onnxruntime"'
+    yield f'backend: "{serving.backend}"'
     yield f"max_batch_size: {serving.max_batch}"
     yield from _input(manifest.input, serving)
     for output in manifest.outputs:
@@ -109,7 +135,7 @@ def _lines(manifest: Manifest, serving: Serving) -> Iterator[str]:
         yield "}"
     yield "instance_group [{"
     yield f"  count: {serving.instances}"
-    yield f"  kind: {INSTANCE[serving.device]}"
+    yield f"  kind: {INSTANCE[serving.device or 'cpu']}"
     yield "}]"
 
 

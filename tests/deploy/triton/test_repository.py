@@ -1,12 +1,17 @@
 """The model repository for Triton, checked against Triton's own schema and by running the model it holds."""
 
+import msgspec
 import onnxruntime
 import pytest
 
 import deploy
 from deploy.bundle.bundle_files import set_decision
+from deploy.bundle.engine_files import read_sidecar, record_verdict
 from deploy.cli import main
 from deploy.errors import UserError
+from deploy.files.atomic import sha256_file, write_json
+from deploy.signing.trust_store import distrust, trust
+from tests.deploy.precisions import add_engine
 from tests.deploy.tiny import make_bundle, make_image
 
 pytest.importorskip("tritonclient", reason="of the development packages on Python 3.11 and later")
@@ -89,3 +94,78 @@ def test_damaged_files_are_not_served(tmp_path):
     with pytest.raises(UserError, match=r"model\.onnx"):
         main(["triton", str(tmp_path / "bundle"), str(tmp_path / "models")])
     assert not list(tmp_path.glob("models/*"))
+
+
+def make_engine(bundle, *, passed=True, trusted=True, **changes):
+    """An engine that this user has built, as far as the files tell."""
+    path = add_engine(bundle, precision="fp16", name=f"engine{len(list(bundle.glob('engines/*')))}")
+    write_json(path.with_suffix(".json"), msgspec.structs.replace(read_sidecar(path), **changes))
+    if passed is not None:
+        record_verdict(path, passed)
+    if trusted:
+        trust(sha256_file(path), path, "built")
+    else:
+        distrust(sha256_file(path))  # another test has trusted these bytes
+    return path
+
+
+TENSORRT = ["--backend", "tensorrt", "--precision", "fp16"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "options", "most"),
+    [
+        ((1, 1, 1), [], 0),  # a fixed size, which Triton refuses to batch
+        ((1, 4, 16), [], 16),
+        ((1, 4, 16), ["--max-batch", "4"], 4),
+        ((1, 4, 16), ["--max-batch", "0"], 0),
+    ],
+)
+def test_an_engine(tmp_path, batch, options, most):
+    bundle = tmp_path / "bundle"
+    make_bundle(bundle)
+    path = make_engine(bundle, batch=batch)
+    assert main(["triton", str(bundle), str(tmp_path / "models"), *TENSORRT, *options]) == 0
+    folder = tmp_path / "models" / "bundle"
+    found = configuration(folder)
+    assert (folder / "1" / "model.plan").read_bytes() == path.read_bytes()
+    assert [one.name for one in (folder / "1").iterdir()] == ["model.plan"]
+    assert (found.backend, found.max_batch_size) == ("tensorrt", most)
+    assert list(found.input[0].dims) == [*([] if most else [1]), 32, 48, 3]
+    assert [one.name for one in found.output] == ["labels", "logits"]
+    assert found.HasField("dynamic_batching") == bool(most)
+    assert found.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        (None, [], "has no fp16 engine of TensorRT .* edgedistill build .* --backend tensorrt"),
+        ({"passed": False}, [], "that passed its gate"),
+        ({"passed": None}, [], "that passed its gate"),
+        ({"source_sha256": "0" * 64}, [], "has no fp16 engine"),
+        ({"batch": (4, 4, 4)}, [], "takes single images"),
+        ({"options": {"core": "0" * 64}}, [], "computes the whole network"),
+        ({"backend": "tensorrt-rtx"}, [], "has no fp16 engine of TensorRT"),
+        ({"options": {"version_compatible": True}}, [], "carries code for the CPU"),
+        ({"trusted": False}, [], "is native code that .*edgedistill trust"),
+        ({"sha256": "0" * 64}, [], "checksum mismatch"),
+        ({}, ["--max-batch", "8"], "takes 1 at most; build another: .* --batch 1,8,8"),
+        ({}, ["--device", "cpu"], "--device cpu: engines of TensorRT run on a GPU"),
+        ({}, ["--precision", "fp8"], "has no fp8 engine"),
+    ],
+)
+def test_engines_that_triton_could_not_run_or_should_not(tmp_path, engine, options, message):
+    bundle = tmp_path / "bundle"
+    make_bundle(bundle)
+    if engine is not None:
+        make_engine(bundle, **engine)
+    with pytest.raises(UserError, match=message):
+        main(["triton", str(bundle), str(tmp_path / "models"), *TENSORRT, *options])
+    assert not list(tmp_path.glob("models/*"))
+
+
+def test_fp8_is_for_engines(tmp_path):
+    make_bundle(tmp_path / "bundle")
+    with pytest.raises(UserError, match="has no fp8 model; it has fp32"):
+        main(["triton", str(tmp_path / "bundle"), str(tmp_path / "models"), "--precision", "fp8"])
