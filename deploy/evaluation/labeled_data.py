@@ -22,6 +22,7 @@ import numpy as np
 
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
+from deploy.evaluation.mask_mistakes import holds_colors, masks_command, whole_folder
 from deploy.evaluation.receipt import Sample
 from deploy.files.atomic import write_json
 from deploy.files.images import list_images, read_image, read_mask, write_png
@@ -112,8 +113,9 @@ def several_classes(samples: Iterable[Sample], ignore_label: int, folder: Path) 
         yield sample
     if len(seen) == 2 and ignore_label in seen:
         raise UserError(
-            f"{folder}: the masks hold the ids {min(seen)} and {ignore_label}, but {ignore_label} is void; write a"
-            " classes.json with name and value of each class, or convert the masks (edgedistill masks)"
+            f"{folder}: the masks hold the ids {min(seen)} and {ignore_label}, but {ignore_label} is void; convert the"
+            f" masks ({masks_command(whole_folder(folder), sorted(seen))}), or give --foreground {ignore_label} of"
+            " evaluate and compare"
         )
 
 
@@ -127,7 +129,9 @@ def _samples(folder: Path, num_classes: int, ignore_label: int, spec: InputSpec 
             image, carries_data = read_with_data(path, spec, label.shape[:2])
         else:
             image = read_image(path, size=label.shape[:2])
-        if label.ndim != 2 or label.shape != image.shape[:2]:
+        if label.ndim == 3:
+            raise holds_colors(masks[path.stem], label, whole_folder(folder))
+        if label.shape != image.shape[:2]:
             raise UserError(
                 f"{masks[path.stem]}: has shape {label.shape}, its image {image.shape[:2]}; give one id per pixel"
             )
@@ -228,25 +232,34 @@ def network_input(
     return prepared[None], resize_nearest(valid if known is None else valid & known, height, width)
 
 
-def require_data(data: Path, *splits: str, truth: str = "masks") -> None:
+def other_split(data: Path, split: str, truth: str = "masks") -> str:
+    """What to do where a folder lacks a split but has another one; "" if it has none."""
+    known = (name for name in ("val", "test", "train") if name != split)
+    found = [name for name in known if all((data / name / kind).is_dir() for kind in ("images", truth))]
+    return f"give --split {found[0]}" if found else ""
+
+
+def require_data(data: Path, *splits: str, truth: str = "masks", remedy: str = "") -> None:
     """Check that a folder has labeled data; warn if `test/` has fewer images than were written to it.
 
     Args:
         data: the folder.
         splits: the required ones of "calibration", "val" and "test".
         truth: the folder beside `images` in "val" and "test".
+        remedy: what to do where one is missing; default: give another folder as --data.
 
     Raises:
         UserError: a folder is missing, or `data.json` is damaged.
     """
     info = read_info(data)
+    kinds = {split: ("images",) if split == "calibration" else ("images", truth) for split in splits}
+    needed = ", ".join(f"{split}/{kind}" for split in splits for kind in kinds[split])
     for split in splits:
-        kinds = ("images",) if split == "calibration" else ("images", truth)
-        for path in (data / split / kind for kind in kinds):
+        for path in (data / split / kind for kind in kinds[split]):
             if not path.is_dir():
                 raise UserError(
                     f"{path}: no such folder, so there are no images for calibration or measurement;"
-                    f" give --data FOLDER with calibration/images, val/ and test/ (images and {truth})"
+                    f" {remedy or f'give --data FOLDER with {needed}'}"
                 )
             found = len(list_images(path)) if path.name in ("images", "masks") else info.images
             if path == data / "test" / "images" and found < info.images:

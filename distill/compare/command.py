@@ -14,6 +14,7 @@ from deploy.command_parser import CommandParser
 from deploy.errors import UserError, warnings_as_lines
 from deploy.files.json_output import add_json, print_json
 from deploy.heartbeat import working
+from distill.compare.labeled import add_foreground
 from distill.compare.measured import compare_all, measure, write_worst
 from distill.compare.plots import write_plots
 from distill.compare.subjects import subjects_of
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     if options.worst < 0:
         raise UserError(f"--worst {options.worst}: must be 0 or more; give the number of images to draw")
     require_matplotlib("compare")
-    subjects = subjects_of(options.models, options.data, options.split)
+    subjects = subjects_of(options.models, options.data, options.split, options.foreground)
     positive = class_id(subjects[0].manifest.classes, options.positive)
     measured = []
     for one in subjects:
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split", default="test", metavar="NAME", help="folder of the data to measure on (test)"
     )
+    add_foreground(parser)
     parser.add_argument(
         "--class", dest="positive", metavar="NAME", help="the class of the curves (the second of the bundle)"
     )

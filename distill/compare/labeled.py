@@ -1,36 +1,60 @@
 """Labeled images to compare models on: written by a run, or in a layout that training reads."""
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from deploy.bundle.manifest import ClassInfo, Manifest
 from deploy.errors import UserError
-from deploy.evaluation.labeled_data import read_labeled, read_with_data, require_data, several_classes
+from deploy.evaluation.labeled_data import (
+    INFO,
+    other_split,
+    read_labeled,
+    read_with_data,
+    require_data,
+    several_classes,
+)
 from deploy.evaluation.receipt import Sample
 from deploy.files.images import read_mask
 from deploy.files.tiff import VOID
-from distill.data.datasets.folder import read_classes, read_split, read_unsplit
+from distill.data.datasets.classes_file import read_classes
+from distill.data.datasets.folder import read_split, read_unsplit
 from distill.data.datasets.masks import Legend
 from distill.data.datasets.pairs import Pair
 
 CLASSES = "classes.json"
 
 
-def is_training_layout(data: Path) -> bool:
-    """Whether a folder is one to train on: `classes.json` says what its masks mean, or it is not split yet."""
-    return (data / CLASSES).is_file() or (data / "images").is_dir()
+def is_training_layout(data: Path, foreground: int | None = None) -> bool:
+    """Whether a folder is one to train on: `classes.json` or `foreground` say what its masks mean, or it is not split.
+
+    The masks that a run has written hold class ids, whatever the foreground of others is.
+    """
+    said = foreground is not None and not (data / INFO).is_file()
+    return said or (data / CLASSES).is_file() or (data / "images").is_dir()
 
 
-def require_labeled(data: Path, split: str, manifest: Manifest) -> None:
+def add_foreground(parser: argparse.ArgumentParser) -> None:
+    """Add the option for masks that number two classes otherwise than by their ids."""
+    parser.add_argument(
+        "--foreground",
+        type=int,
+        metavar="N",
+        help="number in masks that means the second of two classes, such as 255 (--data.foreground of training); those "
+        "of a run hold class ids",
+    )
+
+
+def require_labeled(data: Path, split: str, manifest: Manifest, foreground: int | None = None) -> None:
     """Check that a folder has labeled images of a split, and of the classes of a bundle.
 
     Raises:
         UserError: it has not.
     """
-    if not is_training_layout(data):
-        require_data(data, split)
+    if not is_training_layout(data, foreground):
+        require_data(data, split, remedy=other_split(data, split))
         return
-    _, classes, _ = read_split(data, split)
+    _, classes, _ = read_split(data, split, foreground)
     _require_same_classes(data, classes, manifest)
 
 
@@ -44,41 +68,49 @@ def _require_same_classes(data: Path, classes: Sequence[ClassInfo], manifest: Ma
         )
 
 
-def labeled_samples(data: Path, split: str, manifest: Manifest) -> Iterator[Sample]:
-    """The labeled images of a split, their masks decoded as in training where `classes.json` says what they mean.
+def labeled_samples(
+    data: Path, split: str, manifest: Manifest, foreground: int | None = None
+) -> Iterator[Sample]:
+    """The labeled images of a split, their masks decoded as in training where something says what they mean.
+
+    Args:
+        data: the folder.
+        split: name of the split.
+        manifest: of the bundle.
+        foreground: the number that means the second of two classes (`DataConfig.foreground`).
 
     Raises:
         UserError: an image or a mask is damaged or does not fit; the message names it.
     """
-    if not is_training_layout(data):
+    if not is_training_layout(data, foreground):
         yield from read_labeled(data / split, len(manifest.classes), manifest.ignore_label, manifest.input)
         return
-    pairs, _, legend = read_split(data, split)
-    yield from _of_several_classes(_decoded(pairs, legend, manifest), data)
+    pairs, _, legend = read_split(data, split, foreground)
+    yield from _of_several_classes(_decoded(pairs, legend, manifest), data, foreground)
 
 
-def all_labeled_samples(data: Path, manifest: Manifest) -> Iterator[Sample]:
+def all_labeled_samples(data: Path, manifest: Manifest, foreground: int | None = None) -> Iterator[Sample]:
     """All labeled images of a folder with `images` and `masks`, whatever split training would put them in.
 
-    Without `classes.json` its masks hold the class ids of the bundle.
+    Without `classes.json` and `foreground` its masks hold the class ids of the bundle.
 
     Raises:
         UserError: as `labeled_samples`; or the folder has other classes than the bundle.
     """
-    pairs, described = read_unsplit(data)
+    pairs, described = read_unsplit(data, foreground)
     if described is None:
         yield from read_labeled(data, len(manifest.classes), manifest.ignore_label, manifest.input)
         return
     classes, legend = described
     _require_same_classes(data, classes, manifest)
-    yield from _of_several_classes(_decoded(pairs, legend, manifest), data)
+    yield from _of_several_classes(_decoded(pairs, legend, manifest), data, foreground)
 
 
-def _of_several_classes(samples: Iterator[Sample], data: Path) -> Iterator[Sample]:
-    """`several_classes`, unless `classes.json` says which value means what."""
+def _of_several_classes(samples: Iterator[Sample], data: Path, foreground: int | None) -> Iterator[Sample]:
+    """`several_classes`, unless `classes.json` or `foreground` says which value means what."""
     settings = read_classes(data / CLASSES)
     said = settings and any(not isinstance(one, str) and one.value is not None for one in settings.classes)
-    return samples if said else several_classes(samples, VOID, data)
+    return samples if said or foreground is not None else several_classes(samples, VOID, data)
 
 
 def _decoded(pairs: Iterable[Pair], legend: Legend, manifest: Manifest) -> Iterator[Sample]:

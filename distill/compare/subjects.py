@@ -26,39 +26,44 @@ class Subject:
     bundle: Path
     data: Path
     manifest: Manifest
+    foreground: int | None = None
+    """The number in masks of `data` that means the second of two classes, as in training."""
 
     def samples(self, split: str) -> Iterator[Sample]:
         """The labeled images of a split of `data`."""
-        return labeled_samples(self.data, split, self.manifest)
+        return labeled_samples(self.data, split, self.manifest, self.foreground)
 
 
-def subjects_of(paths: Sequence[Path], data: Path | None, split: str) -> list[Subject]:
+def subjects_of(
+    paths: Sequence[Path], data: Path | None, split: str, foreground: int | None = None
+) -> list[Subject]:
     """Find the models of a comparison, and check that they can be compared.
 
     Args:
         paths: folders of bundles, or of runs, which stand for their `student.bundle`.
         data: labeled data for all models; None = the data beside each bundle.
         split: name of the split.
+        foreground: see `Subject.foreground`.
 
     Raises:
         UserError: a path is neither a run nor a bundle, or is given twice; a bundle has no classes, or other classes
             than the first; data is missing, or its images are not the same for all.
     """
-    subjects = _with_unique_names([_subject(path, data) for path in paths])
+    subjects = _with_unique_names([_subject(path, data, foreground) for path in paths])
     for subject in subjects:
         require_classes(subject.manifest, subject.bundle, "compare")
         _require_same_classes(subjects[0], subject)
-        require_labeled(subject.data, split, subject.manifest)
+        require_labeled(subject.data, split, subject.manifest, foreground)
     for subject in subjects[1:]:
         _require_same_images(subjects[0], subject, split)
     return subjects
 
 
-def _subject(path: Path, data: Path | None) -> Subject:
+def _subject(path: Path, data: Path | None, foreground: int | None) -> Subject:
     bundle = find_bundle(path)
     manifest = read_manifest(bundle)
     name = path.resolve().name.removesuffix(".bundle")
-    return Subject(name, bundle.resolve(), data or data_folder(bundle), manifest)
+    return Subject(name, bundle.resolve(), data or data_folder(bundle), manifest, foreground)
 
 
 def _with_unique_names(subjects: Sequence[Subject]) -> list[Subject]:

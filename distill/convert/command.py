@@ -10,7 +10,7 @@ from deploy.command_parser import CommandParser
 from deploy.errors import UserError
 from deploy.files.json_output import add_json, print_json, words_to_stderr
 from distill.config import ModelConfig
-from distill.data.datasets.folder import ClassEntry, read_classes
+from distill.data.datasets.classes_file import ClassEntry, read_classes
 from distill.data.datasets.pairs import RGB_CHANNELS
 from distill.training.checkpoint import Meta, pack, save_checkpoint
 from distill.training.checkpoint_metadata import recorded_options

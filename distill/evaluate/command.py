@@ -21,6 +21,7 @@ from deploy.evaluation.per_image import evaluate_images
 from deploy.heartbeat import working
 from deploy.loading import load
 from deploy.tasks.registry import task_of
+from distill.compare.labeled import add_foreground
 from distill.evaluate.pictures import write_worst
 from distill.evaluate.result import Result
 from distill.evaluate.sources import Source, source_of
@@ -41,7 +42,9 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--worst {options.worst}: must be 0 or more; give the number of images to draw")
     bundle = find_bundle(options.bundle)
     manifest = read_manifest(bundle)
-    sources = [source_of(given, options.split, manifest, options.root) for given in options.data]
+    sources = [
+        source_of(given, options.split, manifest, options.root, options.foreground) for given in options.data
+    ]
     task, names = task_of(manifest), [one.name for one in manifest.classes]
     model = load(bundle, threads=options.threads, **engine_options(options))
     results = []
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "first is what the others are compared with",
     )
     parser.add_argument("--split", metavar="NAME", help="(test; all images of a folder that is not split)")
+    add_foreground(parser)
     parser.add_argument("--root", type=Path, metavar="FOLDER", help="where a preset's data lies")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="(evaluation)")
     parser.add_argument("--worst", type=int, default=WORST, metavar="N", help=f"images to draw ({WORST})")

@@ -1,12 +1,12 @@
 """Labeled images to score a bundle on: a run's data, a labeled folder, or a split of a preset's data."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError, did_you_mean
-from deploy.evaluation.labeled_data import DATA, require_data
+from deploy.evaluation.labeled_data import DATA, other_split, read_info, require_data
 from deploy.evaluation.receipt import Sample
 from deploy.tasks.registry import task_of
 from distill.compare.labeled import all_labeled_samples, is_training_layout, labeled_samples, require_labeled
@@ -25,7 +25,13 @@ class Source:
     samples: Callable[[], Iterator[Sample]]
 
 
-def source_of(given: str, split: str | None, manifest: Manifest, root: Path | None = None) -> Source:
+def source_of(
+    given: str,
+    split: str | None,
+    manifest: Manifest,
+    root: Path | None = None,
+    foreground: int | None = None,
+) -> Source:
     """Find labeled images and check that they fit a bundle.
 
     Args:
@@ -34,29 +40,37 @@ def source_of(given: str, split: str | None, manifest: Manifest, root: Path | No
         split: name of the split; None: "test", and all images of a folder that is not split.
         manifest: of the bundle.
         root: where the data of a preset lies; default as in training.
+        foreground: the number in masks that means the second of two classes; masks of a run hold class ids.
 
     Raises:
         UserError: there is no such folder or preset, or its data does not fit the bundle.
     """
     folder = Path(given)
     if not folder.is_dir():
-        return _of_preset(given, split or TEST, manifest, root)
-    if (folder / DATA / (split or TEST)).is_dir():
+        return _of_preset(given, split, manifest, {"data.root": root, "data.foreground": foreground})
+    name, task = split or TEST, task_of(manifest)
+    if (folder / DATA / name).is_dir():
         folder = folder / DATA
-    task = task_of(manifest)
-    if task.confusion is None or not is_training_layout(folder):
-        name = split or TEST
-        require_data(folder, name, truth=task.truth)
-        return Source(given, name, lambda: task.read(folder / name, manifest))
+    if foreground is not None and task.confusion is None:
+        raise UserError(
+            f"--foreground {foreground}: is for masks of classes; the bundle's task is {task.name}"
+        )
+    if task.confusion is None or not is_training_layout(folder, foreground):
+        wanted = f"give a folder of labeled images, with {name}/images and {name}/{task.truth}"
+        remedy = other_split(folder, name, task.truth) or wanted
+        require_data(folder, name, truth=task.truth, remedy=remedy)
+        shown = (
+            read_info(folder).test if name == TEST else name
+        )  # of data without a test split, a run writes val
+        return Source(given, shown, lambda: task.read(folder / name, manifest))
     if split is None and (folder / "images").is_dir():
-        return Source(given, "all", lambda: all_labeled_samples(folder, manifest))
-    name = split or TEST
-    require_labeled(folder, name, manifest)
-    return Source(given, name, lambda: labeled_samples(folder, name, manifest))
+        return Source(given, "all", lambda: all_labeled_samples(folder, manifest, foreground))
+    require_labeled(folder, name, manifest, foreground)
+    return Source(given, name, lambda: labeled_samples(folder, name, manifest, foreground))
 
 
-def _of_preset(name: str, split: str, manifest: Manifest, root: Path | None) -> Source:
-    """A split of a preset's data, read as in training."""
+def _of_preset(name: str, split: str | None, manifest: Manifest, fields: Mapping[str, object]) -> Source:
+    """A split of a preset's data, read as in training; `fields` that are not None change its configuration."""
     from distill.run import preset  # needs the training packages, unlike folders
     from distill.tasks.registry import PRESETS, open_splits, task_of
 
@@ -65,13 +79,16 @@ def _of_preset(name: str, split: str, manifest: Manifest, root: Path | None) -> 
             f"{name}: neither a folder nor a preset{did_you_mean(name, PRESETS)}; give a folder of labeled images, "
             "or one of the presets that `edgedistill presets` lists"
         )
-    changes: dict[str, object] = {"data.root": root} if root else {}
+    changes = {field: value for field, value in fields.items() if value is not None}
     if manifest.task == "segmentation":  # a run may have used some of the channels
         changes["data.channels"] = manifest.input.channels
     config = preset(name, **changes)
     splits = open_splits(config.data, config.seed)
-    if split not in ("train", "val", "test"):
-        raise UserError(f"--split {split}: {name} has train, val and test")
+    split = split or splits.tested_on
+    if split not in ("train", "val", splits.tested_on):
+        raise UserError(
+            f"--split {split}: {name} has {', '.join(dict.fromkeys(('train', 'val', splits.tested_on)))}"
+        )
     if splits.task != manifest.task:
         raise UserError(
             f"{name}: has labels for {splits.task}, but the task of the bundle is {manifest.task}"

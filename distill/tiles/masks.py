@@ -1,6 +1,8 @@
 """Convert masks to class indices: `edgedistill masks SRC DST --map 255=1 --map ff0000=2`."""
 
 import argparse
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,10 +10,11 @@ import numpy as np
 
 from deploy.command_parser import CommandParser
 from deploy.errors import UserError
+from deploy.evaluation.mask_mistakes import codes_of
+from deploy.files.atomic import atomic_write, sibling
 from deploy.files.images import list_images, read_mask, write_png
 from deploy.files.json_output import add_json, print_result
 from distill.data.datasets.mask_survey import refuse_lossy
-from distill.data.datasets.masks import codes_of
 from distill.data.datasets.palettes import RGB, known_by_color, palette_of
 from distill.data.sample import IGNORE
 
@@ -30,7 +33,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{options.target}: the masks would be replaced; give another folder")
     count = convert_masks(options.source, options.target, mapping)
     line = f"{options.target}: {count} masks of class indices"
-    print_result(line, {"out": options.target, "masks": count}, options.json)
+    images = place_images(options.source, options.target)
+    if images:
+        line += f", with their {images} images: edgedistill run folder --data.root {options.target}"
+    if (options.source / "classes.json").is_file():
+        line += "; classes.json was not copied, as its values are of the old masks: write the names by index"
+    print_result(line, {"out": options.target, "masks": count, "images": images}, options.json)
     return 0
 
 
@@ -61,6 +69,38 @@ def convert_masks(source: Path, target: Path, mapping: Mapping[Key, int]) -> int
         place.parent.mkdir(parents=True, exist_ok=True)
         write_png(place, convert_mask(path, mapping))
     return len(places)
+
+
+def place_images(source: Path, target: Path) -> int:
+    """Put the images of every folder `images/` of a data set at the same places: linked, copied where that fails.
+
+    Returns:
+        Their number; 0 of a folder of masks.
+    """
+    count = 0
+    for folder in sorted(path for path in source.rglob("images") if path.is_dir()):
+        if target.resolve() in folder.resolve().parents:
+            continue  # of an earlier call, in a folder inside of the source
+        for path in list_images(folder):
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _put(path.resolve(), place)
+            count += 1
+    return count
+
+
+def _put(path: Path, place: Path) -> None:
+    """Link a file, or copy it to another file system; what is there is replaced, atomically."""
+    if place.exists() and place.samefile(path):
+        return
+    new = sibling(place)
+    try:
+        os.link(path, new)
+    except OSError:
+        with open(path, "rb") as image, atomic_write(place) as file:
+            shutil.copyfileobj(image, file)
+    else:
+        new.replace(place)
 
 
 def convert_mask(path: Path, mapping: Mapping[Key, int]) -> np.ndarray:
@@ -126,7 +166,8 @@ def _entry(text: str) -> tuple[Key, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
-        prog="edgedistill masks", description="Convert masks to PNG files of class indices."
+        prog="edgedistill masks",
+        description="Convert masks to PNG files of class indices, ready to train on with their images.",
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="a labeled folder, or a folder of masks")
     parser.add_argument("target", type=Path, metavar="DST", help="gets the masks at the same places")

@@ -22,7 +22,7 @@ from deploy.bundle.manifest import MANIFEST
 from deploy.errors import UserError
 from deploy.files.images import read_image, read_mask
 from deploy.text import shown
-from distill.data.datasets.folder import read_classes
+from distill.data.datasets.classes_file import read_classes
 from distill.losses.registry import SEGMENTATION_LOSSES
 from distill.losses.task_loss import parse_task_terms
 from tests.chaos.make_corpus import CORPUS

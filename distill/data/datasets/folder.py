@@ -19,23 +19,23 @@ masks are read before anything else: a class without a pixel in the training mas
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
+from deploy.evaluation.labeled_data import other_split
+from deploy.evaluation.mask_mistakes import holds_colors, masks_command
 from deploy.files.images import read_image, read_mask
-from deploy.files.json_files import one_line
 from deploy.files.tiff import band_names
 from deploy.visualize import palette
 from distill.config import DataConfig
+from distill.data.datasets.classes_file import ClassesFile, describe_classes, read_classes
 from distill.data.datasets.mask_survey import MaskSurvey, check_classes, survey_masks
-from distill.data.datasets.masks import Legend, colors_as_classes, shorten
-from distill.data.datasets.pairing import pairs_in
+from distill.data.datasets.masks import Legend, shorten
+from distill.data.datasets.pairing import other_folder, pairs_in
 from distill.data.datasets.pairs import RGB_CHANNELS, Pair, PairReader, find_root
 from distill.data.sample import IGNORE, MAX_CLASSES
 from distill.data.splits import Splits
@@ -43,22 +43,6 @@ from distill.data.splits import Splits
 GET = "it should hold images/ and masks/, or train/, val/ and test/ with these two in each"
 UPPER_BOUNDS = {"train": 0.70, "val": 0.85, "test": 1.0}
 """Upper bound of the hashes of each split, on a scale of 0..1."""
-
-
-class ClassEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A class in `classes.json`."""
-
-    name: str
-    color: tuple[int, int, int] | None = None
-    value: int | None = None
-
-
-class ClassesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`classes.json` in its long form."""
-
-    classes: list[str | ClassEntry]
-    ignore: int = IGNORE
-    channels: tuple[str, ...] | None = None
 
 
 def open_folder(config: DataConfig, seed: int) -> Splits:
@@ -102,31 +86,48 @@ def read_folder(
     return _read(root, None)[:4]
 
 
-def read_split(root: Path, split: str) -> tuple[tuple[Pair, ...], tuple[ClassInfo, ...], Legend]:
+def read_split(
+    root: Path, split: str, foreground: int | None = None
+) -> tuple[tuple[Pair, ...], tuple[ClassInfo, ...], Legend]:
     """The pairs of one split, the classes, and how masks encode them; other splits may be missing.
+
+    Args:
+        root: the folder.
+        split: name of the split; never another one in its place.
+        foreground: as `DataConfig.foreground`.
 
     Raises:
         UserError: there is no such split, or the folder is not as described above.
     """
-    settings = read_classes(root / "classes.json")
-    if settings and (root / split / "images").is_dir():
-        return pairs_in(root / split), *_describe(settings)
-    splits, classes, legend, _ = read_folder(root)
+    described = _given(root, foreground)
+    if (root / split / "images").is_dir():
+        if described:
+            return pairs_in(root / split), *described
+    elif not (root / "images").is_dir() and (remedy := other_split(root, split)):
+        raise UserError(f"{root}: has no split {split}; {remedy}")
+    splits, classes, legend, *_ = _read(root, foreground)
     if split not in splits:
         raise UserError(f"{root}: has no split {split}; it has {', '.join(splits)}")
     return splits[split], classes, legend
 
 
 def read_unsplit(
-    root: Path,
+    root: Path, foreground: int | None = None
 ) -> tuple[tuple[Pair, ...], tuple[tuple[ClassInfo, ...], Legend] | None]:
-    """All pairs of `images/` and `masks/`, and what `classes.json` says of classes and masks; None without the file.
+    """All pairs of `images/` and `masks/`, and what `classes.json` and `foreground` say of classes and masks, if any.
 
     Raises:
         UserError: the folder or `classes.json` is not as described above.
     """
+    return pairs_in(root), _given(root, foreground)
+
+
+def _given(root: Path, foreground: int | None) -> tuple[tuple[ClassInfo, ...], Legend] | None:
+    """The classes and how masks encode them, as far as the user says it; None: masks have to be read."""
     settings = read_classes(root / "classes.json")
-    return pairs_in(root), _describe(settings) if settings else None
+    if foreground is not None:
+        return _binary(settings, foreground, root)
+    return describe_classes(settings) if settings else None
 
 
 def _read(
@@ -140,13 +141,8 @@ def _read(
 ]:
     """`read_folder`, with what the masks of each split hold, and with `foreground` as the second class."""
     splits = _find_pairs(root)
+    classes, legend = _given(root, foreground) or _infer(survey_masks(splits, None), root)
     settings = read_classes(root / "classes.json")
-    if foreground is not None:
-        classes, legend = _binary(settings, foreground, root)
-    elif settings:
-        classes, legend = _describe(settings)
-    else:
-        classes, legend = _infer(survey_masks(splits, None), root)
     return splits, classes, legend, settings, survey_masks(splits, legend)
 
 
@@ -154,10 +150,10 @@ def _binary(
     settings: ClassesFile | None, foreground: int, root: Path
 ) -> tuple[tuple[ClassInfo, ...], Legend]:
     """Two classes: 0, and the number of the foreground."""
-    classes, legend = _describe(settings or ClassesFile(["background", "foreground"]))
+    classes, legend = describe_classes(settings or ClassesFile(["background", "foreground"]))
     if len(classes) != 2 or legend.values != (0, 1):
         raise UserError(
-            f"--data.foreground {foreground}: is for two classes without values of their own, but"
+            f"foreground {foreground}: is for two classes without values of their own, but"
             f" {root / 'classes.json'} names {len(classes)}, with the values {shorten(legend.values)}"
         )
     ignore = tuple(value for value in legend.ignore if value != foreground)
@@ -170,10 +166,10 @@ def _find_pairs(root: Path) -> dict[str, tuple[Pair, ...]]:
         return _split_by_hash(pairs_in(root), root)
     for split in ("train", "val"):
         if not (root / split / "images").is_dir():
-            raise UserError(f"{root / split / 'images'}: no such folder; {root} {GET.removeprefix('it ')}")
+            remedy = other_folder(root / split, "images") or f"{root} {GET.removeprefix('it ')}"
+            raise UserError(f"{root / split / 'images'}: no such folder; {remedy}")
     splits = {split: pairs_in(root / split) for split in ("train", "val")}
-    has_test = (root / "test" / "images").is_dir()
-    return splits | {"test": pairs_in(root / "test") if has_test else splits["val"]}
+    return splits | {"test": pairs_in(root / "test") if (root / "test").is_dir() else splits["val"]}
 
 
 def _split_by_hash(pairs: tuple[Pair, ...], root: Path) -> dict[str, tuple[Pair, ...]]:
@@ -190,77 +186,38 @@ def _split_by_hash(pairs: tuple[Pair, ...], root: Path) -> dict[str, tuple[Pair,
     return {split: tuple(chosen) for split, chosen in splits.items()}
 
 
-def read_classes(path: Path) -> ClassesFile | None:
-    """Read `classes.json`; None if there is no such file.
-
-    Raises:
-        UserError: it is not as described above, or names fewer than two classes or one twice.
-    """
-    if not path.is_file():
-        return None
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=list[str | ClassEntry] | ClassesFile)
-        settings = found if isinstance(found, ClassesFile) else ClassesFile(found)
-        _check_classes(settings)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors too
-        raise UserError(f"{path}: {one_line(error)}") from error
-    return settings
-
-
-def _check_classes(settings: ClassesFile) -> None:
-    """Raise ValueError if there are fewer than two classes, or two with the same name, value or color."""
-    classes, legend = _describe(settings)
-    if len(classes) < 2:
-        raise ValueError(f"names {len(classes)} classes; segmentation needs two or more")
-    if len(classes) > MAX_CLASSES:
-        raise ValueError(f"names {len(classes)} classes; a bundle has at most {MAX_CLASSES}")
-    columns = {"name": [info.name for info in classes], "value": legend.values, "color": legend.colors}
-    for what, items in columns.items():
-        repeated = [item for item, count in Counter(items).items() if count > 1]
-        if repeated:
-            raise ValueError(f"two classes have the {what} {repeated[0]}")
-    if settings.ignore in legend.values and settings.ignore != IGNORE:
-        raise ValueError(f"{settings.ignore} is both the value of a class and ignored")
-
-
-def _describe(settings: ClassesFile) -> tuple[tuple[ClassInfo, ...], Legend]:
-    entries = [ClassEntry(entry) if isinstance(entry, str) else entry for entry in settings.classes]
-    spare = palette(len(entries))
-    classes = tuple(ClassInfo(entry.name, entry.color or spare[i]) for i, entry in enumerate(entries))
-    values = tuple(i if entry.value is None else entry.value for i, entry in enumerate(entries))
-    colors = tuple(entry.color for entry in entries if entry.color is not None)
-    return classes, Legend(
-        values,
-        ignore=(settings.ignore,),
-        # Colored masks can be read only if every class has a color.
-        colors=colors if len(colors) == len(entries) else (),
-    )
-
-
 def _infer(surveys: dict[str, MaskSurvey], root: Path) -> tuple[tuple[ClassInfo, ...], Legend]:
     """Classes from the ids that occur in the masks of all splits."""
     found: set[int] = set()
     for survey in surveys.values():
         if survey.colored is not None:
-            listed = colors_as_classes(read_mask(survey.colored))
-            raise UserError(
-                f"{survey.colored}: the mask holds colors; write {root / 'classes.json'} with name and color of each"
-                " class" + (f"; this mask has {listed}" if listed else "")
-            )
+            raise holds_colors(survey.colored, read_mask(survey.colored), root)
         found.update(survey.values)
     ids = sorted(found - {IGNORE})
     if len(ids) < 2 or ids != list(range(len(ids))):
-        values = sorted(found)
-        binary = len(values) == 2 and values[0] == 0
-        raise UserError(
-            f"{root}: the masks hold the ids {shorten(values, 12)}, but classes count from 0 and 255 is void; "
-            f"write {root / 'classes.json'} with name and value of each class{_example(values)}"
-            + (f", or give --data.foreground {values[1]}" if binary else "")
-        )
+        raise _no_classes(sorted(found), root)
     if len(ids) > MAX_CLASSES:
         raise UserError(f"{root}: the masks hold {len(ids)} classes; a bundle has at most {MAX_CLASSES}")
     colors = palette(len(ids))
     return tuple(ClassInfo(f"class_{i}", colors[i]) for i in ids), Legend(values=tuple(ids))
+
+
+def _no_classes(values: Sequence[int], root: Path) -> UserError:
+    """What to do about masks that hold these numbers."""
+    if len(values) < 2:
+        void = ", which is void" if values == [IGNORE] else ""
+        return UserError(
+            f"{root}: all masks hold the single id {shorten(values)}{void}; segmentation needs two or more; see"
+            " whether these are the masks that were drawn, and how they were exported"
+        )
+    binary = len(values) == 2 and values[0] == 0
+    given = f", or give --data.foreground {values[-1]} (evaluate, compare: --foreground)" if binary else ""
+    may_be_void = " (without 255, if that is void)" if IGNORE in values and len(values) > 2 else ""
+    return UserError(
+        f"{root}: the masks hold the ids {shorten(values, 12)}, but classes count from 0 and 255 is void; write"
+        f" {root / 'classes.json'} with name and value of each class{_example(values)}{given}, or convert the"
+        f" masks: {masks_command(root, values)}{may_be_void}"
+    )
 
 
 def _example(values: Sequence[int]) -> str:

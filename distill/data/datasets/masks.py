@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.evaluation.mask_mistakes import codes_of
 from distill.data.datasets.palettes import RGB, palette_of, targets_by_color
 from distill.data.sample import IGNORE
-
-MOST_LISTED = 8
-"""Colors that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +85,6 @@ class Legend:
                 f"{path}: color {color} at row {row}, column {column} is none of the {len(self.colors)} classes'"
             )
         return ids
-
-
-def colors_as_classes(mask: np.ndarray) -> str:
-    """The colors of a mask H×W×3, most frequent first, as text for `classes.json`; "" for too many to be classes."""
-    codes, pixels = np.unique(codes_of(mask[..., :3]), return_counts=True)
-    if len(codes) > MOST_LISTED:
-        return ""
-    listed = [codes[index] for index in np.argsort(-pixels, kind="stable")]
-    entries = [
-        f'{{"name": "class {index}", "color": [{code >> 16}, {code >> 8 & 255}, {code & 255}]}}'
-        for index, code in enumerate(listed)
-    ]
-    return f"[{', '.join(entries)}]"
-
-
-def codes_of(colors: np.ndarray) -> np.ndarray:
-    """R, G and B, the last axis, as one number each: 0xRRGGBB, int64."""
-    return colors.astype(np.int64) @ (65536, 256, 1)
 
 
 def _code(color: RGB) -> int:

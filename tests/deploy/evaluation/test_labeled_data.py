@@ -65,9 +65,21 @@ class TestOfASingleClass:
 
     def test_it_is_refused(self, tmp_path):
         with pytest.raises(
-            UserError, match="the masks hold the ids 0 and 255, but 255 is void; write a classes"
+            UserError,
+            match=r"255 is void; convert the masks .edgedistill masks .* NEW_FOLDER --map 0=0 --map 255=1",
         ):
             list(read_labeled(self.folder(tmp_path, [0, 255]), 2))
+
+    def test_colors_are_no_ids(self, tmp_path):
+        data = tmp_path / "data"
+        self.folder(data / "test", [0])
+        colors = np.zeros((32, 48, 3), np.uint8)
+        colors[:9] = 255, 0, 0
+        write_png(data / "test" / "masks" / "0.png", colors)
+        with pytest.raises(UserError, match=r"0\.png: the mask holds colors; .*--map ff0000=1") as refused:
+            list(read_labeled(data / "test", 2))
+        assert f"edgedistill masks {data} NEW_FOLDER" in str(refused.value)
+        assert str(data / "classes.json") in str(refused.value)
 
     @pytest.mark.parametrize("values", [[0], [0, 1], [0, 1, 255]])
     def test_others_are_not(self, tmp_path, values):

@@ -50,7 +50,7 @@ def test_other_classes_are_refused(tmp_path, manifest):
         UserError, match="has the classes land, water, the bundle water, land; give data of the same"
     ):
         require_labeled(data, "test", manifest)
-    with pytest.raises(UserError, match=r"data2: has no split held; it has train, val, test"):
+    with pytest.raises(UserError, match=r"data2: has no split held; give --split val"):
         require_labeled(make_data(tmp_path / "data2", CLASSES), "held", manifest)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import UserError
-from deploy.evaluation.labeled_data import read_labeled
+from deploy.evaluation.labeled_data import DataInfo, read_labeled, write_info
 from deploy.evaluation.segmentation_metrics import SegmentationMetrics
 from deploy.files.images import read_image, write_png
 from deploy.loading import load
@@ -98,6 +98,54 @@ def test_masks_of_0_and_255_are_never_scored_as_one_class(run, tmp_path, layout)
     with pytest.raises(UserError, match="the masks hold the ids 0 and 255, but 255 is void"):
         evaluate(run, data, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def split(root: Path, *names: str) -> Path:
+    """A folder to train on with these splits: land is 255, water 0."""
+    for name in names:
+        unsplit(root / name, 2)
+        (root / name / "classes.json").rename(root / "classes.json")
+    return root
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_another_split_never_stands_in_for_the_one_asked(run, tmp_path, named, capsys):
+    data = split(tmp_path / "new", "train", "val")
+    if not named:
+        (data / "classes.json").unlink()
+    with pytest.raises(UserError, match=r"new.*; give --split val$"):
+        evaluate(run, data, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    if named:
+        assert evaluate(run, data, "--split", "val", "--out", tmp_path / "out", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["data"][0]["split"] == "val"
+
+
+def test_a_folder_without_any_split_is_answered_with_what_is_needed(run, tmp_path):
+    (tmp_path / "new").mkdir()
+    with pytest.raises(UserError, match=r"with test/images and test/masks$"):
+        evaluate(run, tmp_path / "new")
+
+
+def test_data_of_a_run_without_a_test_split_are_called_val(run, tmp_path, capsys):
+    write_info(run / "data", DataInfo("mine", "val", 0))
+    assert evaluate(run, run, "--out", tmp_path / "out", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["data"][0]["split"] == "val"
+
+
+@pytest.mark.parametrize("layout", ["unsplit", "split", "split without classes.json"])
+def test_a_foreground_of_255_is_scored_as_in_training(run, tmp_path, capsys, layout):
+    data = unsplit(tmp_path / "new", 2) if layout == "unsplit" else split(tmp_path / "new", "test")
+    (data / "classes.json").write_text(json.dumps(["water", "land"]))
+    if layout.endswith("classes.json"):
+        (data / "classes.json").unlink()
+    write_info(run / "data", DataInfo("mine", "test", 0))
+    arguments = (run, data, run, "--foreground", 255, "--out", tmp_path / "out", "--json")
+    assert evaluate(*arguments) == 0
+    new, own = (one["confusion"] for one in json.loads(capsys.readouterr().out)["data"])
+    assert np.sum(new) == 2 * 32 * 48
+    assert np.sum(new, axis=1).all()
+    assert np.sum(own, axis=1).all()  # those of a run hold class ids
 
 
 def test_domain_shift_is_measured_from_the_first(run, tmp_path, capsys):

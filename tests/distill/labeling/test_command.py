@@ -14,7 +14,7 @@ from deploy.files.images import read_image, read_mask, write_png
 from deploy.loading import load
 from distill import cli
 from distill.config import DataConfig
-from distill.data.datasets.folder import read_classes
+from distill.data.datasets.classes_file import read_classes
 from distill.data.datasets.image_folder import ImageFiles
 from distill.labeling.files import remove_pair, write_pair
 from distill.tasks.registry import open_splits

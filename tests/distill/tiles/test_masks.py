@@ -8,7 +8,7 @@ from deploy.errors import UserError
 from deploy.files.images import read_mask, write_png
 from distill.cli import main
 from distill.tiles import masks
-from tests.distill.data.datasets.dataset_files import ids, laid_out
+from tests.distill.data.datasets.dataset_files import ids, laid_out, open_at
 
 
 def convert(folder, *maps: str) -> int:
@@ -22,6 +22,27 @@ def test_numbers_of_a_labeled_folder(tmp_path):
     assert convert(tmp_path, "255=1") == 0
     for split in ("train", "val", "test"):
         assert (read_mask(tmp_path / "dst" / split / "masks" / f"{split}0.png") == ids(0, 1)).all()
+
+
+def test_what_it_writes_trains(tmp_path, capsys):
+    laid_out(tmp_path / "src", ids(0, 255))
+    (tmp_path / "src" / "classes.json").write_text('["a", {"name": "b", "value": 255}]')
+    for _ in range(2):  # again, into the same folder
+        assert convert(tmp_path, "255=1") == 0
+    said = capsys.readouterr().out
+    assert f"edgedistill run folder --data.root {tmp_path / 'dst'}" in said
+    assert "classes.json was not copied" in said
+    splits = open_at("folder", tmp_path / "dst")
+    assert splits.test[0].image.tolist() == open_at("folder", tmp_path / "src").test[0].image.tolist()
+    assert splits.train[0].label[:2, 0].tolist() == [0, 1]
+    assert all(path.suffix == ".png" for path in (tmp_path / "dst").rglob("*") if path.is_file())
+
+
+def test_images_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatch):
+    laid_out(tmp_path / "src", ids(0, 255))
+    monkeypatch.setattr(masks.os, "link", lambda *_: (_ for _ in ()).throw(OSError("another file system")))
+    assert convert(tmp_path, "255=1") == 0
+    assert open_at("folder", tmp_path / "dst").train[0].label[:2, 0].tolist() == [0, 1]
 
 
 def test_colors_and_palettes(tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from deploy.errors import UserError
 from deploy.files.images import write_png
+from distill import cli
 from tests.distill.data.datasets.dataset_files import ids, laid_out, open_at, photo, write_jpg
 
 COLORS = {"a": (0, 0, 0), "b": (255, 0, 0), "c": (0, 255, 0)}
@@ -101,6 +102,68 @@ def test_foreground_of_sixteen_bits_without_names(tmp_path):
     laid_out(tmp_path, ids(0, 1).astype(np.uint16) * 65535)
     assert "or give --data.foreground 65535" in refused(tmp_path)
     assert open_at("folder", tmp_path, foreground=65535).val[0].label[:2, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "command"),
+    [
+        ((0, 3, 5), "--map 0=0 --map 3=1 --map 5=2"),
+        ((1, 2, 4, 8, 16, 32), "--map 1=0 --map 2=1 --map 4=2 --map 8=3 --map 16=4 --map 32=5"),
+        ((0, 127, 255), "--map 0=0 --map 127=1 --map 255=2 (without 255, if that is void)"),
+        ((0, 255), "--map 0=0 --map 255=1"),
+    ],
+)
+def test_ids_with_gaps_are_answered_with_the_command_that_converts_them(tmp_path, values, command):
+    laid_out(tmp_path / "in", ids(*values))
+    wanted = f"edgedistill masks {tmp_path / 'in'} NEW_FOLDER {command}"
+    assert refused(tmp_path / "in").endswith(wanted)
+    words = wanted.partition(" (")[0].replace("NEW_FOLDER", str(tmp_path / "out")).split()
+    assert cli.main(words[1:]) == 0
+    assert len(open_at("folder", tmp_path / "out").classes) == len(values)  # it trains as it is
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_masks_of_a_single_id_get_no_example_that_would_be_refused(tmp_path, value):
+    laid_out(tmp_path, ids(value))
+    message = refused(tmp_path)
+    assert f"all masks hold the single id {value}" in message
+    assert "classes.json" not in message
+
+
+def test_a_folder_test_without_images_is_not_replaced_by_val(tmp_path):
+    laid_out(tmp_path, ids(0, 1))
+    (tmp_path / "test" / "images").rename(tmp_path / "test" / "held")
+    assert "test/images: no such folder" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "words"),
+    [
+        ("masks", "labels", "train/masks: no such folder; rename labels/ beside it to masks/"),
+        ("masks", "GT", "rename GT/ beside it to masks/"),
+        ("images", "imgs", "train/images: no such folder; rename imgs/ beside it to images/"),
+        ("masks", "anything", "train/masks: no such folder; each of "),
+    ],
+)
+def test_folders_of_other_names_are_recognized(tmp_path, kind, other, words):
+    laid_out(tmp_path, ids(0, 1))
+    (tmp_path / "train" / kind).rename(tmp_path / "train" / other)
+    assert words in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train0_mask", "mask_train0", "train0-labels"])
+def test_masks_named_otherwise_than_their_images_are_recognized(tmp_path, name):
+    laid_out(tmp_path, ids(0, 1))
+    (tmp_path / "train" / "masks" / "train0.png").rename(tmp_path / "train" / "masks" / f"{name}.png")
+    assert f"{name}.png seems to be its mask: rename it as the image" in refused(tmp_path)
+
+
+def test_masks_among_the_images_are_recognized(tmp_path):
+    laid_out(tmp_path, ids(0, 1))
+    mask = tmp_path / "train" / "masks" / "train0.png"
+    mask.rename(tmp_path / "train" / "images" / "train0_mask.png")
+    mask.parent.rmdir()
+    assert "move train0_mask and its like from images/ to masks/" in refused(tmp_path)
 
 
 def test_foreground_is_for_two_classes_of_a_folder(tmp_path):
