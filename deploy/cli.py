@@ -151,6 +151,10 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+FAILED = "FAILED its gate"
+"""The end of the line of an engine that is over its budget."""
+
+
 def describe_engines(bundle: Path) -> list[str]:
     """One line for each engine compiled from the bundle, damaged ones included."""
     lines, manifest = [], read_manifest(bundle)
@@ -174,7 +178,7 @@ def _describe_engine(sidecar: Sidecar, manifest: Manifest) -> str:
         f"{sidecar.bytes / 1e6:.1f} MB",
         _describe_layers(layers, sidecar.precision) if layers else "",
         "" if current else "of an older model",
-        "FAILED its gate" if sidecar.passed is False else "",
+        FAILED if sidecar.passed is False else "",
     )
     return ", ".join(filter(None, parts))
 

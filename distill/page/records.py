@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 
 from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.engine_files import engines_folder
 from deploy.bundle.find import STUDENT
 from deploy.bundle.manifest import Manifest
+from deploy.cli import FAILED, describe_engines
 from deploy.errors import UserError
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Receipt
@@ -19,6 +21,7 @@ from distill.run_folder import SCHEDULE
 
 BASELINE = "baseline"
 AGAIN = "run it again with --resume"
+BUILT = ".receipt.json"
 
 
 class RowRecord(msgspec.Struct, frozen=True):
@@ -63,6 +66,8 @@ class RunRecord:
     """What each training logged, by its name."""
     schedule: Mapping[str, object]
     """What `--max-minutes` reduced, by dotted name."""
+    built: Mapping[str, Receipt]
+    """What `edgedistill build` measured of the student afterwards, by backend and precision."""
 
     @property
     def name(self) -> str:
@@ -81,13 +86,36 @@ class RunRecord:
 
     @property
     def passed(self) -> bool:
-        """Whether every hop met its budget."""
-        return all(receipt.passed for receipt in self.report.receipts.values())
+        """Whether every hop met its budget, and every engine that was built passed its gate."""
+        receipts = (*self.report.receipts.values(), *self.built.values())
+        return all(receipt.passed for receipt in receipts) and not any(map(is_failed, self.engines))
+
+    @property
+    def engines(self) -> list[str]:
+        """A line of each engine of the student."""
+        return describe_engines(self.folder / STUDENT)
+
+    @property
+    def later_decisions(self) -> list[str]:
+        """A line of each bundle that decides by a threshold, which a run never sets."""
+        bundles = dict.fromkeys(row.bundle(self.folder) for row in self.deployed)
+        found = ((bundle.name, read_manifest(bundle).threshold) for bundle in bundles)
+        return [
+            f"{name}: the decision changed since the run, to a threshold of {threshold:g}. Summary and the gates of the"
+            " run are without it, the scores and pictures of the images with it."
+            for name, threshold in found
+            if threshold is not None
+        ]
 
     @property
     def deployed(self) -> list[RowRecord]:
         """The networks that a bundle exists of, the student's last form last."""
         return [row for row in self.report.rows if row.name != BASELINE and row.form is not None]
+
+
+def is_failed(line: str) -> bool:
+    """Whether a line of `describe_engines` is of an engine over its budget."""
+    return line.endswith(FAILED)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -110,6 +138,10 @@ def read_run(folder: Path) -> RunRecord:
         read_record(folder / "config.json", dict[str, object], AGAIN),
         {path.parent.name: _read_log(path) for path in sorted(folder.glob("*/metrics.jsonl"))},
         read_record(schedule, dict[str, object], AGAIN) if schedule.is_file() else {},
+        {
+            path.name.removesuffix(BUILT): read_record(path, Receipt, "delete it, or build again")
+            for path in sorted(engines_folder(folder / STUDENT).glob(f"*{BUILT}"))
+        },
     )
 
 

@@ -10,15 +10,15 @@ import numpy as np
 
 from deploy.analysis.by_class import NO_CLASS
 from deploy.bundle.find import STUDENT
-from deploy.cli import describe_engines
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import DATA
+from deploy.evaluation.receipt import Receipt
 from deploy.files.atomic import atomic_write
 from deploy.measure import machine
 from distill.page.charts import latency_chart, threshold_charts, training_chart
 from distill.page.layers import layers_table
 from distill.page.predictions import TEST, Predictor, predictors_of, threshold_curves
-from distill.page.records import RunRecord, read_run
+from distill.page.records import RunRecord, is_failed, read_run
 from distill.page.tables import Table, classes_table, networks_table, receipt_table, seeds_table
 from distill.page.viewer import EACH, ShownImage, shown_images
 
@@ -138,11 +138,10 @@ def _content(runs: Sequence[RunRecord], each: int) -> dict[str, Any]:
         "receipts": [
             (f"{prefix(run)}{title}", receipt_table(one), [r for hop in one.hops for r in hop.reasons])
             for run in runs
-            for title, one in run.report.receipts.items()
+            for title, one in (*run.report.receipts.items(), *_built(run))
         ],
-        "engines": [
-            f"{prefix(run)}{line}" for run in runs for line in describe_engines(run.folder / STUDENT)
-        ],
+        "engines": [(f"{prefix(run)}{line}", is_failed(line)) for run in runs for line in run.engines],
+        "decisions": [f"{prefix(run)}{line}" for run in runs for line in run.later_decisions],
         "training_chart": Markup(training_chart(runs)),
         "latency_chart": Markup(latency_chart(runs)),
         "sections": [_section(run, number, several, each) for number, run in enumerate(runs)],
@@ -156,6 +155,12 @@ def _content(runs: Sequence[RunRecord], each: int) -> dict[str, Any]:
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "js": Markup((HERE / "viewer.js").read_text(encoding="utf-8")),
     }
+
+
+def _built(run: RunRecord) -> list[tuple[str, Receipt]]:
+    return [
+        (f"{name} of the student, as edgedistill build measured it:", one) for name, one in run.built.items()
+    ]
 
 
 def _section(run: RunRecord, number: int, several: bool, each: int) -> Section:

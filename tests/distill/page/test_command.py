@@ -10,8 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from deploy.bundle.bundle_files import set_decision
+from deploy.bundle.engine_files import record_verdict, write_engine
 from deploy.errors import UserError
 from deploy.evaluation.per_image import Evaluation, ImageScore
+from deploy.files.atomic import write_json
 from deploy.tasks.segmentation.task import SegmentationScorer
 from distill import cli
 from distill.page.charts import svg
@@ -19,6 +22,7 @@ from distill.page.predictions import chosen_images
 from distill.page.records import read_run
 from distill.page.tables import seeds_table
 from distill.reporting.figures import panels
+from tests.deploy.bundle.test_engine_files import SIDECAR
 from tests.distill.page.finished import copied, finished_run
 
 
@@ -153,6 +157,55 @@ def test_runs_on_other_images_are_not_compared(run, tmp_path, old, new):
     (other / "report.json").write_text((other / "report.json").read_text().replace(old, new))
     with pytest.raises(UserError, match=r"other: is scored on .* images of .*; give runs of one data set"):
         cli.main(["report", str(run), str(other), "--out", str(tmp_path / "both.html")])
+
+
+def reported(run: Path, out: Path) -> str:
+    assert cli.main(["report", str(run), "--out", str(out)]) == 0
+    return out.read_text(encoding="utf-8")
+
+
+MET, OVER = "Every step from torch to the device met its budget.", "A step is over its budget: see Gates."
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_what_build_measured_is_among_the_gates(run, tmp_path, passed):
+    other = copied(run, tmp_path / "built")
+    first = read_run(run).first
+    reasons = () if passed else ("hop int8 cpu → openvino int8: too far",)
+    hop = msgspec.structs.replace(first.hops[-1], name="openvino int8", passed=passed, reasons=reasons)
+    receipt = msgspec.structs.replace(first, hops=(*first.hops, hop), passed=passed)
+    write_json(other / "student.bundle" / "engines" / "openvino-int8.receipt.json", receipt)
+    page = reported(other, tmp_path / "page.html")
+    assert ">openvino int8<" in page
+    assert (MET in page, OVER in page) == (passed, not passed)
+    assert all(reason in page for reason in reasons)
+
+
+def test_an_engine_that_failed_its_gate_fails_the_page(run, tmp_path):
+    other = copied(run, tmp_path / "built")
+    engine = write_engine(other / "student.bundle", "tensorrt-int8", b"x", SIDECAR)
+    assert MET in reported(other, tmp_path / "page.html")
+    record_verdict(engine, False)
+    page = reported(other, tmp_path / "page.html")
+    assert OVER in page
+    assert re.search(r'<p class="failed">engine +tensorrt-int8.engine: .*FAILED its gate</p>', page)
+
+
+def test_a_damaged_receipt_of_a_build_is_named(run, tmp_path):
+    other = copied(run, tmp_path / "built")
+    path = other / "student.bundle" / "engines" / "openvino-int8.receipt.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"openvino-int8\.receipt\.json: .*delete it, or build again"):
+        reported(other, tmp_path / "page.html")
+
+
+def test_a_decision_that_changed_since_the_run_is_said(run, tmp_path):
+    other = copied(run, tmp_path / "decided")
+    words = "student.bundle: the decision changed since the run, to a threshold of 0.9."
+    assert words not in reported(other, tmp_path / "page.html")
+    set_decision(other / "student.bundle", 0.9, None)
+    assert words in reported(other, tmp_path / "page.html")
 
 
 def test_a_description_of_a_chart_is_text():
