@@ -24,6 +24,7 @@ from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.evaluation.mask_mistakes import holds_colors, masks_command, whole_folder
 from deploy.evaluation.receipt import Sample
+from deploy.evaluation.samples import Samples
 from deploy.files.atomic import write_json
 from deploy.files.images import list_images, read_image, read_mask, write_png
 from deploy.files.json_files import read_json
@@ -78,7 +79,7 @@ def write_image(base: Path, image: np.ndarray) -> Path:
 
 def read_labeled(
     folder: Path, num_classes: int, ignore_label: int = 255, spec: InputSpec | None = None
-) -> Iterator[Sample]:
+) -> Samples:
     """Read the samples of a folder.
 
     Args:
@@ -87,7 +88,7 @@ def read_labeled(
         ignore_label: id of unlabeled pixels.
         spec: checks the images, if given, and says which pixels carry no data: these are not valid.
 
-    Yields:
+    Returns:
         Samples in the order of their names.
 
     Raises:
@@ -97,7 +98,8 @@ def read_labeled(
     """
     samples = _samples(folder, num_classes, ignore_label, spec)
     is_of_a_run = any((place / INFO).is_file() for place in (folder, folder.parent))
-    return samples if is_of_a_run else several_classes(samples, ignore_label, folder)
+    checked = samples if is_of_a_run else several_classes(samples, ignore_label, folder)
+    return Samples(checked, len(list_images(folder / "images")))
 
 
 def several_classes(samples: Iterable[Sample], ignore_label: int, folder: Path) -> Iterator[Sample]:

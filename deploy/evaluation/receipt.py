@@ -16,6 +16,7 @@ import numpy as np
 from deploy.backends.engine import CPU
 from deploy.errors import GateFailed, UserError
 from deploy.evaluation.metric import MIOU, Metric, distinct
+from deploy.heartbeat import counted
 from deploy.table import format_table, int8_notes
 
 Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
@@ -163,7 +164,7 @@ def run_hops(
     """
     tallies = [_Tally(new_scorer()) for _ in hops]
     images = pixels = 0
-    for sample in samples:
+    for sample in counted(samples):
         _run_sample(hops, tallies, sample)
         images += 1
         pixels += int(np.count_nonzero(sample[3]))

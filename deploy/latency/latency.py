@@ -18,6 +18,7 @@ from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import GOLDEN, InputSpec
 from deploy.errors import UserError
 from deploy.fresh_python import python_command
+from deploy.heartbeat import counted
 from deploy.latency import cold_process
 
 HEIGHT = 0.7
@@ -115,7 +116,7 @@ def measure_interleaved(
     seconds = [0.0] * len(models)
     for model, image in models:
         _run(model, image, warmup)
-    for first in range(0, runs, block):
+    for first in counted(range(0, runs, block)):
         for index, (model, image) in enumerate(models):
             # Not counted: reloads this model's data into the caches and lets the other models' threads go to sleep.
             _run(model, image, 1)

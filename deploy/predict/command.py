@@ -16,6 +16,7 @@ from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import UserError, did_you_mean, warnings_as_lines
 from deploy.files.json_output import add_json, print_json
+from deploy.heartbeat import working
 from deploy.loading import load
 from deploy.look import Look
 from deploy.predict.images import Output, predict_images, summary
@@ -75,7 +76,7 @@ def _images(
         "drawing": drawing_words(output.look, options.palette),
     }
     say = (lambda _: None) if is_quiet() or options.json else print
-    with closing(Record(output.folder, made_by, options.resume)) as record:
+    with closing(Record(output.folder, made_by, options.resume)) as record, working("predicting"):
         tally = predict_images(model, task, paths, output, record, say)
     if options.json:
         print_json(tally.record(model.engine.name, output.folder))

@@ -11,6 +11,7 @@ import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
+from deploy.heartbeat import counted
 from deploy.inference.call import Timings
 from deploy.inference.image_files import output_names, predict_file
 from deploy.look import Look
@@ -70,7 +71,8 @@ def predict_images(
         UserError: the only image cannot be predicted, or a result cannot be written.
     """
     tally, began = Tally(), time.perf_counter()
-    for path, name in zip(paths, output_names(paths, record.names()), strict=True):
+    named = zip(paths, output_names(paths, record.names()), strict=True)
+    for path, name in counted(named, len(paths)):
         if record.has(path):
             tally.skipped += 1
             continue

@@ -15,6 +15,7 @@ from deploy.evaluation.labeled_data import (
     several_classes,
 )
 from deploy.evaluation.receipt import Sample
+from deploy.evaluation.samples import Samples
 from deploy.files.images import read_mask
 from deploy.files.tiff import VOID
 from distill.data.datasets.classes_file import read_classes
@@ -68,9 +69,7 @@ def _require_same_classes(data: Path, classes: Sequence[ClassInfo], manifest: Ma
         )
 
 
-def labeled_samples(
-    data: Path, split: str, manifest: Manifest, foreground: int | None = None
-) -> Iterator[Sample]:
+def labeled_samples(data: Path, split: str, manifest: Manifest, foreground: int | None = None) -> Samples:
     """The labeled images of a split, their masks decoded as in training where something says what they mean.
 
     Args:
@@ -83,13 +82,12 @@ def labeled_samples(
         UserError: an image or a mask is damaged or does not fit; the message names it.
     """
     if not is_training_layout(data, foreground):
-        yield from read_labeled(data / split, len(manifest.classes), manifest.ignore_label, manifest.input)
-        return
+        return read_labeled(data / split, len(manifest.classes), manifest.ignore_label, manifest.input)
     pairs, _, legend = read_split(data, split, foreground)
-    yield from _of_several_classes(_decoded(pairs, legend, manifest), data, foreground)
+    return Samples(_of_several_classes(_decoded(pairs, legend, manifest), data, foreground), len(pairs))
 
 
-def all_labeled_samples(data: Path, manifest: Manifest, foreground: int | None = None) -> Iterator[Sample]:
+def all_labeled_samples(data: Path, manifest: Manifest, foreground: int | None = None) -> Samples:
     """All labeled images of a folder with `images` and `masks`, whatever split training would put them in.
 
     Without `classes.json` and `foreground` its masks hold the class ids of the bundle.
@@ -99,11 +97,10 @@ def all_labeled_samples(data: Path, manifest: Manifest, foreground: int | None =
     """
     pairs, described = read_unsplit(data, foreground)
     if described is None:
-        yield from read_labeled(data, len(manifest.classes), manifest.ignore_label, manifest.input)
-        return
+        return read_labeled(data, len(manifest.classes), manifest.ignore_label, manifest.input)
     classes, legend = described
     _require_same_classes(data, classes, manifest)
-    yield from _of_several_classes(_decoded(pairs, legend, manifest), data, foreground)
+    return Samples(_of_several_classes(_decoded(pairs, legend, manifest), data, foreground), len(pairs))
 
 
 def _of_several_classes(samples: Iterator[Sample], data: Path, foreground: int | None) -> Iterator[Sample]:

@@ -13,6 +13,7 @@ from deploy.analysis.paired import Comparison, compare_images
 from deploy.analysis.pictures import error_picture
 from deploy.bundle.manifest import ClassInfo
 from deploy.files.images import write_png
+from deploy.heartbeat import counted
 from deploy.loading import load
 from deploy.tasks.segmentation.model import SegmentationModel
 from distill.compare.subjects import Subject
@@ -101,7 +102,8 @@ def write_worst(
     for old in out.glob("[0-9][0-9][0-9]-*.png"):
         old.unlink()
     binary, paths = (positive if len(measured[0].classes) == 2 else None), []
-    for index, views in enumerate(zip(*(one.samples(split) for one in subjects), strict=True)):
+    places = zip(*(one.samples(split) for one in subjects), strict=True)
+    for index, views in enumerate(counted(places, len(mean))):
         if index in ranks:
             name, image, label, valid = views[0]
             # Each model predicts its own view, because models may read different channels of a place.

@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
             found = evaluate_images(model, source.samples(), partial(task.scorer, names))
         results.append(Result(source, task, manifest.classes, found))
         write_tables(out, results[-1])
-        write_worst(out / "worst", model, results[-1], options.worst)
+        with working(f"drawing the worst images of {source.name}"):
+            write_worst(out / "worst", model, results[-1], options.worst)
     if options.json:
         records = [one.record() for one in results]
         print(json.dumps({"bundle": str(bundle), "engine": model.engine.name, "data": records}))

@@ -9,6 +9,7 @@ import numpy as np
 from deploy.analysis.pictures import error_picture
 from deploy.evaluation.receipt import Sample
 from deploy.files.images import write_png
+from deploy.heartbeat import counted
 from distill.evaluate.result import Result
 from distill.reporting.panels import side_by_side
 
@@ -25,7 +26,7 @@ def write_worst(out: Path, model: Callable[[np.ndarray], Any], result: Result, c
         old.unlink()
     ranks = {index: rank for rank, index in enumerate(result.found.worst_first()[:count], start=1)}
     paths = []
-    for index, sample in enumerate(result.source.samples()):
+    for index, sample in enumerate(counted(result.source.samples())):
         if index in ranks:
             paths.append(out / f"{ranks[index]:03d}-{Path(sample[0]).name}.png")
             write_png(paths[-1], picture_of(sample, model(sample[1]), result))

@@ -8,6 +8,7 @@ from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError, did_you_mean
 from deploy.evaluation.labeled_data import DATA, other_split, read_info, require_data
 from deploy.evaluation.receipt import Sample
+from deploy.evaluation.samples import Samples
 from deploy.tasks.registry import task_of
 from distill.compare.labeled import all_labeled_samples, is_training_layout, labeled_samples, require_labeled
 
@@ -23,6 +24,7 @@ class Source:
     split: str
     """"all" if the folder has no splits."""
     samples: Callable[[], Iterator[Sample]]
+    """Reads them; those of a known number say it, see `deploy.evaluation.samples`."""
 
 
 def source_of(
@@ -99,9 +101,9 @@ def _of_preset(name: str, split: str | None, manifest: Manifest, fields: Mapping
     _require_same_names(name, "channels", list(splits.channels), manifest.input.channels)
     reader, task = getattr(splits, split), task_of(config, splits)
 
-    def samples() -> Iterator[Sample]:
-        for index in range(len(reader)):
-            yield task.arrays(reader[index], splits.optical)
+    def samples() -> Samples:
+        arrays = (task.arrays(reader[index], splits.optical) for index in range(len(reader)))
+        return Samples(arrays, len(reader))
 
     return Source(name, split, samples)
 

@@ -1,6 +1,6 @@
 """Score any model on any reader, with the preprocessing and postprocessing of the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,6 +12,7 @@ from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample as EvalSample
 from deploy.evaluation.receipt import Scorer
+from deploy.evaluation.samples import Samples
 from deploy.heartbeat import counted
 from deploy.tasks.task import Model
 from distill.data.sample import IGNORE
@@ -24,7 +25,7 @@ from distill.training.signals import pending_request
 
 def eval_samples(
     reader: Reader, data: PreparedData, limit: int | None = None, rank: int = 0, world: int = 1
-) -> Iterator[EvalSample]:
+) -> Samples:
     """The samples of a reader as arrays, as on a device: uint8 for optical images, else float32 with NaN as no data.
 
     Args:
@@ -34,8 +35,9 @@ def eval_samples(
         rank: index of the first sample to yield.
         world: step from one sample to the next.
     """
-    for index in range(len(reader))[:limit][rank::world]:
-        yield data.task.arrays(reader[index], data.splits.optical)
+    chosen = range(len(reader))[:limit][rank::world]
+    arrays = (data.task.arrays(reader[index], data.splits.optical) for index in chosen)
+    return Samples(arrays, len(chosen))
 
 
 def spread(positions: Sequence[int], limit: int) -> list[int]:
@@ -89,7 +91,7 @@ def evaluate(
     scorer = new_scorer(data)
     samples = eval_samples(reader, data, limit, rank, world)
     if accelerator is None or world == 1:
-        for sample in counted(samples, len(range(len(reader))[:limit])):
+        for sample in counted(samples):
             _score(model, sample, scorer)
         return scorer
     for _ in range(-(-len(range(len(reader))[:limit]) // world)):

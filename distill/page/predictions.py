@@ -53,7 +53,7 @@ def samples_of(run: RunRecord) -> Iterator[Sample]:
         raise UserError(
             f"{folder / 'images'}: no such folder; run it again with --resume to write its test images"
         )
-    yield from task_of_run(run).read(folder, run.manifest)
+    return task_of_run(run).read(folder, run.manifest)
 
 
 def predictors_of(run: RunRecord) -> list[Predictor]:

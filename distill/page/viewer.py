@@ -13,6 +13,7 @@ from PIL import Image
 from deploy.analysis.pictures import error_picture
 from deploy.bundle.manifest import ClassInfo
 from deploy.evaluation.receipt import Sample
+from deploy.heartbeat import counted
 from deploy.tasks.task import Task
 from deploy.visualize import render
 from distill.page.predictions import Predictor, chosen_images, samples_of, task_of_run
@@ -51,7 +52,7 @@ def shown_images(run: RunRecord, predictors: Sequence[Predictor], each: int = EA
     """The best, median and worst test images by the score of the last network."""
     last = predictors[-1].found
     wanted = {position: kind for kind, position in chosen_images(last, each)}
-    samples = {index: sample for index, sample in enumerate(samples_of(run)) if index in wanted}
+    samples = {index: sample for index, sample in enumerate(counted(samples_of(run))) if index in wanted}
     task = task_of_run(run)
     images = []
     for position, kind in wanted.items():

@@ -10,6 +10,7 @@ from deploy.errors import GateFailed, UserError
 from deploy.evaluation.labeled_data import DATA, INFO, DataInfo, write_image, write_info
 from deploy.evaluation.receipt import Budget, Receipt, Sample
 from deploy.files.staging import staged
+from deploy.heartbeat import counted
 from deploy.lint.coverage import little_int8
 from deploy.quantize.options import Int8Options
 from distill.data.splits import Reader
@@ -94,4 +95,4 @@ def quantize_bundle(
 
 
 def _samples(reader: Reader, data: PreparedData, positions: Iterable[int]) -> Iterator[Sample]:
-    return (data.task.arrays(reader[position], data.splits.optical) for position in positions)
+    return (data.task.arrays(reader[position], data.splits.optical) for position in counted(positions))

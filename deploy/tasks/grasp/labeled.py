@@ -14,6 +14,7 @@ from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import read_with_data, write_image
 from deploy.evaluation.receipt import Sample
+from deploy.evaluation.samples import Samples
 from deploy.files.atomic import atomic_write
 from deploy.files.images import list_images
 from deploy.tasks.grasp.geometry import ANGLE
@@ -44,7 +45,7 @@ def write_csv(path: Path, grasps: np.ndarray, qualities: np.ndarray | None = Non
         file.write("\n".join(lines) + "\n")
 
 
-def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
+def read_grasps(folder: Path, manifest: Manifest) -> Samples:
     """Read the samples of a folder, in the order of their names.
 
     Raises:
@@ -53,7 +54,12 @@ def read_grasps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     """
     if not (folder / "grasps").is_dir():
         raise UserError(f"{folder / 'grasps'}: no such folder; it should hold a .csv for each of the images")
-    for path in list_images(folder / "images"):
+    paths = list_images(folder / "images")
+    return Samples(_read(folder, paths, manifest), len(paths))
+
+
+def _read(folder: Path, paths: Iterable[Path], manifest: Manifest) -> Iterator[Sample]:
+    for path in paths:
         image, valid = read_with_data(path, manifest.input)
         yield path.stem, image, read_csv(folder / "grasps" / f"{path.stem}.csv"), valid
 

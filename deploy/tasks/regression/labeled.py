@@ -12,6 +12,7 @@ from deploy.bundle.manifest import Manifest
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import read_with_data, write_image
 from deploy.evaluation.receipt import Sample
+from deploy.evaluation.samples import Samples
 from deploy.files.atomic import atomic_write
 from deploy.files.images import list_images
 from deploy.files.npy import load_array
@@ -36,7 +37,7 @@ def write_map(path: Path, values: np.ndarray) -> None:
         np.save(file, values.astype(np.float32))
 
 
-def read_maps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
+def read_maps(folder: Path, manifest: Manifest) -> Samples:
     """Read the samples of a folder, in the order of their names.
 
     Raises:
@@ -45,7 +46,12 @@ def read_maps(folder: Path, manifest: Manifest) -> Iterator[Sample]:
     """
     if not (folder / TRUTH).is_dir():
         raise UserError(f"{folder / TRUTH}: no such folder; it should hold a .npy for each of the images")
-    for path in list_images(folder / "images"):
+    paths = list_images(folder / "images")
+    return Samples(_read(folder, paths, manifest), len(paths))
+
+
+def _read(folder: Path, paths: Iterable[Path], manifest: Manifest) -> Iterator[Sample]:
+    for path in paths:
         image, carries_data = read_with_data(path, manifest.input)
         values = read_map(folder / TRUTH / f"{path.stem}.npy", (image.shape[0], image.shape[1]))
         yield path.stem, image, values, np.isfinite(values) & carries_data
