@@ -107,7 +107,7 @@ class TestDamage:
         assert "00001-1.png: is missing; 00001-1.png needs a mask" in self.refused(folder)
 
     def test_missing_folder(self, tmp_path):
-        assert "masks: no such folder" in self.refused(tmp_path / "nowhere")
+        assert "images: no such folder" in self.refused(tmp_path / "nowhere")
 
     def test_mask_of_another_size(self, folder):
         write_png(folder / "masks" / "00000-0.png", np.zeros((8, 8), np.uint8))

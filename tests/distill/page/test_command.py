@@ -18,11 +18,12 @@ from deploy.files.atomic import write_json
 from deploy.tasks.segmentation.task import SegmentationScorer
 from distill import cli
 from distill.page.charts import svg
-from distill.page.predictions import chosen_images
+from distill.page.predictions import chosen_images, samples_of
 from distill.page.records import read_run
 from distill.page.tables import seeds_table
 from distill.reporting.figures import panels
 from tests.deploy.bundle.test_engine_files import SIDECAR
+from tests.deploy.two_classes import IMAGES
 from tests.distill.page.finished import copied, finished_run
 
 
@@ -81,6 +82,7 @@ def test_it_says_what_the_report_says(run, page):
     for name in ("teacher", "baseline", "student"):
         assert f">{name}<" in page.replace(f"{name} int8", "")
     assert "met its budget" in page
+    assert len(samples_of(read_run(run))) == IMAGES  # so that the time that is left can be told
 
 
 def test_pictures_are_the_worst_median_and_best(page):
