@@ -107,14 +107,15 @@ class Bench:
             costs: CPU seconds of a step by method's name, the teachers' included.
 
         Raises:
-            UserError: the budget is below the cost of a step, or that of the earlier call was another.
+            UserError: the budget is below the cost of a step, or results in the folder have another one, or those of
+                the method another distillation.
         """
-        path = self.path_of(method, seed)
-        if path.exists():
-            result = Result(**json.loads(path.read_text(encoding="utf-8")))
-            if result.budget != self.seconds:
-                raise UserError(f"{path}: was given {result.budget:g} CPU seconds; use another --folder")
-            return result
+        path, stored = self.path_of(method, seed), self.stored()
+        for one in stored:
+            self._check(one, method)
+        done = next((one for one in stored if (one.name, one.seed) == (method.name, seed)), None)
+        if done is not None:
+            return done
         steps, taught = steps_within(self.seconds, method, costs)
         teacher, spent, about = None, 0.0, {}
         if method.teacher:
@@ -140,10 +141,11 @@ class Bench:
 
         They are read from `costs.json`, and measured and added there for methods that it does not list. Those take
         turns with the cheapest one known and are compared with it in each turn, so that other load on the machine
-        affects all alike.
+        affects all alike. Under a teacher a step's cost depends on the distillation, which only results tell.
         """
-        path = self.folder / "costs.json"
-        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path, told = self.folder / "costs.json", {one.name for one in self.stored()}
+        listed: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = {name: cost for name, cost in listed.items() if " under " not in name or name in told}
         wanted = {one.name: one for method in methods for one in _with_teacher(method)}
         new = {name: one for name, one in wanted.items() if name not in known}
         if new:
@@ -166,15 +168,30 @@ class Bench:
         train(network, stage, config, self.context.accelerator, distillation=distillation)
         return network.eval(), time.process_time() - began
 
+    def _check(self, stored: Result, method: Method) -> None:
+        """Raise `UserError` if a stored result may not stand beside those of a method in one table."""
+        path, taught = self.folder / f"{slug(stored.name)}-{stored.seed}.json", stored.teacher
+        if stored.budget != self.seconds:
+            raise UserError(f"{path}: was given {stored.budget:g} CPU seconds; use another --folder")
+        if stored.name != method.name or not method.teacher:
+            return
+        for key, asked in self._settings(method).items():
+            if taught.get(key) != asked:
+                raise UserError(f"{path}: was trained with --{key} {taught.get(key)}; use another --folder")
+
+    def _settings(self, method: Method) -> dict[str, float | str]:
+        """What is learned from a teacher, and how much of the budget its training takes, by option."""
+        distill = self.context.config.distill
+        fields = {key: getattr(distill, key) for key in ("loss", "weight", "schedule", "start")}
+        return {"share": method.share, **fields}
+
     def _about(
         self, method: Method, teacher: nn.Module, steps: int, costs: Mapping[str, float]
     ) -> dict[str, float | str]:
         """Description of a trained teacher and of what is learned from it."""
-        distill = self.context.config.distill
-        fields = {key: getattr(distill, key) for key in ("loss", "weight", "schedule", "start")}
-        timing = {"steps": steps, "step_seconds": costs[method.teacher], "share": method.share}
+        timing = {"steps": steps, "step_seconds": costs[method.teacher]}
         score = test_scores(self.context, teacher)[0]
-        return {"name": method.teacher, "test_miou": score, **timing, **fields}
+        return {"name": method.teacher, "test_miou": score, **timing, **self._settings(method)}
 
     def _prepare(
         self, method: Method, seed: int, teacher: nn.Module | None, name: str

@@ -55,11 +55,11 @@ def main(argv: Sequence[str]) -> int:
 def _costs(
     folder: Path, chosen: Sequence["Layout"], options: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
-    """What the layouts cost, read from `latency.json` if it has all of them, else measured together."""
+    """What the layouts cost, read from the file of such a measurement if it has all of them, else measured together."""
     from benchmarks.design_costs import latencies  # start-up time
     from benchmarks.networks import color_spec
 
-    path = folder / "latency.json"
+    path = folder / f"latency-{options.size}-{options.classes}-{options.runs}.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if known.keys() >= {layout.name for layout in chosen}:
         return known

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.design_training import Result
+from benchmarks.turns import int8_lines
 from distill.reporting.figures import require_matplotlib, save
 
 
@@ -47,7 +48,7 @@ def front(rows: Sequence[Row]) -> list[Row]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table, the fastest layout first; those on the front are bold."""
+    """A Markdown table, the fastest layout first, and where INT8 is slower; layouts on the front are bold."""
     leading = {row.name for row in front(rows)}
     forms = list(rows[0].ms)
     header = ["layout", "params M", "GMAC", *forms, "fused layers", "steps", "val mIoU %", "boundary F1 %"]
@@ -66,7 +67,8 @@ def markdown(rows: Sequence[Row]) -> str:
             *trained,
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    notes = [f"\n{note}" for note in int8_lines({row.name: row.ms for row in rows})]
+    return "\n".join([*lines, *notes]) + "\n"
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

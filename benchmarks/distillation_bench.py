@@ -77,13 +77,16 @@ class Bench:
             The score and the validation curve, as also written to `result.json`.
 
         Raises:
-            UserError: the stored result has another number of steps, or the budget is below the cost of one step.
+            UserError: the stored result is of another method or has another number of steps, or the budget is below the
+                cost of one step.
         """
         folder = self.folder_of(name, seed)
         path = folder / "result.json"
         steps = int((self.seconds - cost.share) / cost.step)
         if path.exists():
             result = Result(**json.loads(path.read_text(encoding="utf-8")))
+            if (result.name, result.loss) != (name, run.distill.loss):
+                raise UserError(f"{path}: is of {result.name} ({result.loss}); use another --folder")
             if result.steps != steps:
                 raise UserError(
                     f"{path}: has {result.steps} steps, but the budget allows {steps}; use another --folder"
@@ -157,5 +160,5 @@ def check_method(run: RunConfig, context: RunContext) -> None:
 
 
 def _slug(name: str) -> str:
-    """A folder name for a method."""
-    return "".join(c if c.isalnum() else "-" for c in name).strip("-").lower()
+    """A folder name for a method; capitals stay, as they tell the method "MSE" from the loss "mse"."""
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-")

@@ -21,7 +21,7 @@ from deploy.backends.auto import installed
 from deploy.errors import exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.measure import machine
-from deploy.table import format_table
+from deploy.table import format_table, int8_notes
 
 PARTS = ("forms", "must-hold")
 FOLDED = ("pspnet/resnet50", "pspnet/resnet18", "edge-small")
@@ -70,8 +70,14 @@ def forms(runs: int, size: int = 320, classes: int = 11) -> dict[str, float]:
         for form in ("before", "after"):
             times = [f"{found[(name, form, *column)]:.2f}" for column in columns]
             rows.append((f"{name} {form}", *times))
-    print(format_table(("network", *(" ".join(column) for column in columns)), rows))
+    header = ("network", *(" ".join(column) for column in columns))
+    print(format_table(header, rows), *int8_notes(_as_noted(found)), sep="\n")
     return {" ".join(key): ms for key, ms in found.items()}
+
+
+def _as_noted(found: Mapping[tuple[str, ...], float]) -> dict[tuple[str, str], float]:
+    """Milliseconds as `int8_notes` takes them."""
+    return {(f"{name} {form} on {backend}", kind): ms for (name, form, backend, kind), ms in found.items()}
 
 
 def must_hold(runs: int) -> dict[str, float]:

@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from benchmarks.peer_networks import PEERS, missing_peers
-from benchmarks.peers_bundles import PEAK, export_all, read_index
+from benchmarks.peers_bundles import PEAK, Index, export_all, read_index
 from benchmarks.peers_timing import PRECISIONS, Row, measure
+from benchmarks.turns import int8_lines
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.measure import machine
@@ -36,6 +37,8 @@ OURS = (
     "pspnet/resnet18:output_stride=16,head_channels=128",
     "pspnet/resnet50",
 )
+SIZE, CLASSES = 320, 11
+"""Input and classes, unless the command line says otherwise."""
 REFERENCE = "ultralytics YOLO26n-sem"
 """The network that others are compared with in the last columns, if it takes part."""
 
@@ -55,8 +58,11 @@ def main(argv: Sequence[str]) -> int:
     index = (
         read_index(options.folder, options.names)
         if options.again
-        else export_all(names, options.folder, options.size, options.classes, options.alone)
+        else export_all(
+            names, options.folder, options.size or SIZE, options.classes or CLASSES, options.alone
+        )
     )
+    _check_asked(index, options)
     if options.only_export:
         return 0
     cold = options.cold and not index.alone
@@ -72,6 +78,15 @@ def main(argv: Sequence[str]) -> int:
         }
         write_json(options.json, report)
     return 0
+
+
+def _check_asked(index: Index, options: argparse.Namespace) -> None:
+    """Raise `UserError` if the bundles that are there are not those that the options describe."""
+    for name in ("size", "classes", "alone"):
+        asked, found = getattr(options, name), getattr(index, name)
+        if asked and asked != found:
+            what = f"--{name}" if asked is True else f"--{name} {asked}"
+            raise UserError(f"{what}: the bundles in {options.folder} have {found}; run without --again")
 
 
 def peak(rows: Sequence[Row]) -> dict[str, float]:
@@ -116,7 +131,8 @@ def latency_table(rows: Sequence[Row], absent: Mapping[str, str]) -> str:
         if relative
         else []
     )
-    return "\n".join([format_table(header, lines), *note, *needed])
+    slower = int8_lines({row.name: row.ms for row in rows})
+    return "\n".join([format_table(header, lines), *note, *slower, *needed])
 
 
 def cost_table(rows: Sequence[Row]) -> str:
@@ -142,8 +158,8 @@ def cost_table(rows: Sequence[Row]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks/peers.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks, with options after a colon")
-    parser.add_argument("--size", type=int, default=320, help="side of the square input in pixels (320)")
-    parser.add_argument("--classes", type=int, default=11, help="classes (11)")
+    parser.add_argument("--size", type=int, help=f"side of the square input in pixels ({SIZE})")
+    parser.add_argument("--classes", type=int, help=f"classes ({CLASSES})")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each engine, of 30 ms or more (20)")
     parser.add_argument("--threads", type=int, help="CPU threads of the engines (their own choice)")
     parser.add_argument(

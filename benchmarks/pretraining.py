@@ -49,8 +49,7 @@ def main(argv: Sequence[str]) -> int:
         typed = [options.preset, *fields, "--no-teacher", "--resume", "--seed", str(seed)]
         config = parse([*typed, "--out", str(folder / f"seed{seed}")])
         for method in (NOTHING, PRETRAINED):
-            if not score_file(folder, method, seed).exists():
-                run_method(method, config, pretraining)
+            run_method(method, config, pretraining)
         report(
             folder / "pretraining.json", stored(folder, [NOTHING, PRETRAINED], options.seeds), NOTHING, argv
         )
@@ -58,12 +57,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_method(method: str, config: RunConfig, pretraining: PretrainConfig) -> None:
-    """Train the student in one of the two ways, score it and store the score.
+    """Train the student in one of the two ways, score it and store the score, unless that has been done.
 
     Args:
         method: `NOTHING` or `PRETRAINED`.
         config: of the training; its `out` is the folder of the seed.
         pretraining: images, teacher, losses and steps of the pre-training.
+
+    Raises:
+        UserError: it has been done with other settings.
     """
     # start-up time: torch is not needed for --help
     from distill.pipeline.pipeline import test_scores
@@ -74,10 +76,13 @@ def run_method(method: str, config: RunConfig, pretraining: PretrainConfig) -> N
     folder, model = config.out, config.student
     if method == PRETRAINED:
         model = replace(model, weights=pretrain(fitted(pretraining, config)))
+    # before the score is looked for: it compares the settings and data of what has been done
     context = prepare(replace(config, student=model, out=folder / slug(method)))
+    path = score_file(folder.parent, method, config.seed)
+    if path.exists():
+        return
     trained = train_network(context, "student", context.config.student, context.config.student_train)
     score, details = test_scores(context, trained.network)
-    path = score_file(folder.parent, method, config.seed)
     write_json(path, {"score": score, "seconds": trained.seconds, "details": details})
     print(f"{method}, seed {config.seed}: test {100 * score:.2f} %", flush=True)
 

@@ -3,7 +3,8 @@
 Trains a preset's student with each of its output strides, and segmentation-models-pytorch's U-Net-ResNet18 if it is
 installed and the images have three channels: on labels alone, from new weights, one seed, for the same CPU time on one
 thread. Prints what the labels allow at each stride, and the scores on the test split. Steps are timed first, in turns;
-each training has the number of steps that its budget allows.
+each training has the number of steps that its budget allows. The same command resumes (in `runs/resolution-PRESET`
+unless `--out` says otherwise).
 """
 
 import sys
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.resolution_training import opened, train_all
 
     torch.set_num_threads(1)
-    config = parse([options.preset, *fields, "--precision", "fp32", "--resume"])
+    own = ["--out", f"runs/resolution-{options.preset}"]  # never the folder of a run of the preset
+    config = parse([options.preset, *own, *fields, "--precision", "fp32", "--resume"])
     config = replace(config, student=replace(config.student, pretrained=False, weights=None))
     context = opened(config)
     structures = context.task.structures(config.data, context.splits)

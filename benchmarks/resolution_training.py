@@ -11,6 +11,7 @@ from torch import nn
 from benchmarks.accuracy_training import compared, slug
 from benchmarks.peer_networks import build_peer, missing_peers
 from benchmarks.stepping import Stepper
+from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from distill.config import ModelConfig, RunConfig
 from distill.pipeline.networks import new_network
@@ -55,12 +56,18 @@ def train_all(context: RunContext, seconds: float, peer: str) -> list[Result]:
         context: the run.
         seconds: CPU seconds of each training.
         peer: network of another package to add; left out if it is empty, or if it cannot be built here.
+
+    Raises:
+        UserError: an earlier result has another number of steps.
     """
     networks = _networks(context, peer)
     path = context.config.out / "costs.json"
     costs: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if costs.keys() != networks.keys():
-        costs = compared({name: _clock(context, name, new) for name, new in networks.items()}, None)
+    if new := [name for name in networks if name not in costs]:
+        reference = next(iter(networks))
+        timed = dict.fromkeys((reference, *new))
+        clocks = {name: _clock(context, name, networks[name]) for name in timed}
+        costs |= compared(clocks, costs.get(reference))
         write_json(path, costs)
     return [
         _trained(context, name, new, max(1, int(seconds / costs[name]))) for name, new in networks.items()
@@ -92,7 +99,12 @@ def _trained(context: RunContext, name: str, new: Callable[[], nn.Module], steps
     config = context.config
     path = config.out / f"{slug(name)}.json"
     if path.exists():
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
+        result = Result(**json.loads(path.read_text(encoding="utf-8")))
+        if result.steps != steps:
+            raise UserError(
+                f"{path}: has {result.steps} steps, but the budget allows {steps}; use another --out"
+            )
+        return result
     torch.manual_seed(config.seed)
     network = new()
     training = config.student_train

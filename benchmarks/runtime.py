@@ -30,7 +30,7 @@ from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.loading import load
 from deploy.measure import machine
-from deploy.table import format_table
+from deploy.table import format_table, int8_notes
 
 STUDENT, SIZE, CLASSES = "edge-small", 320, 11
 """The network that is measured without a bundle."""
@@ -151,7 +151,7 @@ def _untrained(folder: Path) -> Path:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line a way: milliseconds, and the ratio to the bare engine."""
+    """One line a way: milliseconds, and the ratio to the bare engine; and where INT8 is slower."""
     lines = [
         (
             row.bundle,
@@ -163,7 +163,9 @@ def table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return format_table(("bundle", "backend", "precision", "", "p50 ms", "p90", "p99", "bare"), lines)
+    header = ("bundle", "backend", "precision", "", "p50 ms", "p90", "p99", "bare")
+    medians = {(f"{row.bundle} on {row.backend}, {row.way}", row.precision): row.ms[0] for row in rows}
+    return "\n".join([format_table(header, lines), *int8_notes(medians)])
 
 
 def _frame(text: str) -> tuple[int, int]:

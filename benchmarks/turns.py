@@ -10,6 +10,7 @@ import numpy as np
 from deploy.backends.auto import installed
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.openvino_cpu import OvEngine
+from deploy.table import int8_notes
 
 WARMUP = 3
 ENGINES = {"onnxruntime": OrtEngine, "openvino": OvEngine}
@@ -45,6 +46,12 @@ def in_turns(
                 times[key].append(1000 * (perf_counter() - began))
                 count += 1
     return times
+
+
+def int8_lines(milliseconds: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """`int8_notes` of milliseconds by backend and precision, such as "openvino int8", by network."""
+    forms = {(name, *form.split()): ms for name, own in milliseconds.items() for form, ms in own.items()}
+    return int8_notes({(f"{name} on {backend}", kind): ms for (name, backend, kind), ms in forms.items()})
 
 
 def calls_of(

@@ -1,6 +1,8 @@
 """`benchmarks/accuracy.py`: networks trained for the same CPU time, scored, stored one by one and drawn."""
 
 import json
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from PIL import Image
 
 from benchmarks.accuracy import main, table
 from benchmarks.accuracy_plot import Point, draw, latencies_of, points_of
-from benchmarks.accuracy_training import WARM, Method, Result, compared, steps_within
+from benchmarks.accuracy_training import WARM, Bench, Method, Result, compared, steps_within
 from benchmarks.peer_networks import PEERS, Peer
 from deploy.errors import UserError
+from deploy.files.atomic import write_json
 
 TINY = ["--data", "folder", "--size", "16", "16", "--seeds", "0"]
 IMAGES = {"train": 10, "val": 2, "test": 2}
@@ -106,6 +109,34 @@ def test_what_is_there_is_not_trained_again(trained, capsys):
     assert "edge/4 under edge/6" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"was given 1\.8 CPU seconds; use another --folder"):
         main(["edge/4", *common, "--minutes", "0.05"])
+
+
+@pytest.mark.parametrize(
+    ("options", "was"),
+    [
+        (["--share", "0.75"], "--share 0.5"),
+        (["--share", "0.5", "--loss", "mse"], r"--loss kl\(t=2\)"),
+        (["--share", "0.5", "--weight", "2"], r"--weight 1\.0"),
+        (["--share", "0.5", "--schedule", "cosine"], "--schedule constant"),
+        (["--share", "0.5", "--start", "own", "--seeds", "1"], "--start teacher"),
+    ],
+)
+def test_results_of_another_distillation_are_refused(trained, monkeypatch, options, was):
+    _, common = trained
+    monkeypatch.setattr(Bench, "costs", lambda *_: {})
+    with pytest.raises(UserError, match=f"edge-4-under-edge-6-0.json: was trained with {was}; use another"):
+        main(["edge/4", *common, "--teacher", "edge/6", *options])
+
+
+def test_costs_under_a_teacher_are_kept_with_its_results_only(tmp_path, monkeypatch):
+    known = {"a": 1.0, "t": 2.0, "a under t": 3.0}
+    write_json(tmp_path / "costs.json", known)
+    monkeypatch.setattr(Bench, "_stepper", lambda *_: lambda: 1.0)
+    bench = Bench(SimpleNamespace(config=SimpleNamespace(out=tmp_path)), 60)
+    assert bench.costs([Method("a", "t", 0.5)])["a under t"] == 1.0
+    write_json(tmp_path / "costs.json", known)
+    write_json(tmp_path / "a-under-t-0.json", asdict(result("a under t", 0, 0.3, "a")))
+    assert bench.costs([Method("a", "t", 0.5)]) == known
 
 
 def test_missing_packages_are_named(trained, capsys, monkeypatch):

@@ -1,10 +1,12 @@
 """benchmarks/design.py: equal CPU time, a resumable sweep, the Pareto front and its picture."""
 
 import json
+from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.design import main
+from benchmarks.design import _costs, main
 from benchmarks.design_layouts import LAYOUTS, Layout, layouts
 from benchmarks.design_report import Row, draw, front, markdown
 from benchmarks.design_training import Result
@@ -56,6 +58,28 @@ def test_layouts_begin_with_the_listed_sizes_and_have_names():
         layouts(["w24"])
 
 
+def test_a_table_says_where_int8_is_slower():
+    assert "INT8 is slower" not in markdown(ROWS)
+    last = markdown([*ROWS[:3], replace(ROWS[3], ms={"a fp32": 1.0, "a int8": 2.0})][3:]).splitlines()[-1]
+    assert last.startswith("INT8 is slower than fp32 here: untrained on a 0.50×")
+
+
+def test_latency_of_other_inputs_is_not_taken(tmp_path, monkeypatch):
+    asked = []
+
+    def latencies(chosen, spec, classes, runs, folder):
+        asked.append((spec.height, classes, runs))
+        return {one.name: {"asked": len(asked)} for one in chosen}
+
+    monkeypatch.setattr("benchmarks.design_costs.latencies", latencies)
+    chosen = LAYOUTS[:2]
+    for number, (size, classes, runs) in enumerate([(320, 11, 20), (640, 11, 20), (640, 5, 20), (640, 5, 9)]):
+        options = Namespace(size=size, classes=classes, runs=runs)
+        for _ in range(2):
+            assert _costs(tmp_path, chosen, options)[chosen[0].name] == {"asked": number + 1}
+    assert asked == [(320, 11, 20), (640, 11, 20), (640, 5, 20), (640, 5, 9)]
+
+
 @pytest.mark.slow
 def test_trains_for_equal_cpu_time_and_resumes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.design_layouts.LAYOUTS", (Layout(4), Layout(4, (1, 1, 2, 1))))
@@ -82,7 +106,7 @@ def test_trains_for_equal_cpu_time_and_resumes(tmp_path, capsys, monkeypatch):
 
 
 def test_layouts_are_compared_on_segmentation_only(tmp_path):
-    (tmp_path / "latency.json").write_text(json.dumps({layout.name: {} for layout in LAYOUTS}))
+    (tmp_path / "latency-320-11-20.json").write_text(json.dumps({layout.name: {} for layout in LAYOUTS}))
     with pytest.raises(UserError, match="give a preset of segmentation"):
         main(
             [

@@ -1,13 +1,17 @@
 """benchmarks/distillation.py and its table: equal budgets, paired statistics, and what a second call does."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from scipy.stats import ttest_rel
 
 from benchmarks.distillation import METHODS, claimed, main
+from benchmarks.distillation_bench import Bench
+from benchmarks.distillation_costs import Cost
 from benchmarks.leaderboard import Result, draw, p_value, table, to_markdown
 from deploy.errors import UserError
+from deploy.files.atomic import write_json
 from distill.config import DistillConfig
 from distill.losses.expression import parse_terms
 from tests.distill.tiny import RUN
@@ -68,6 +72,16 @@ def test_a_folder_is_claimed_once(tmp_path):
         assert (first, second) == (True, False)
     with claimed(tmp_path) as again:
         assert again
+
+
+def test_a_method_never_takes_the_results_of_another(tmp_path):
+    bench = Bench(SimpleNamespace(config=SimpleNamespace(out=tmp_path)), None, 10.0)
+    names = [*METHODS, "mse", "kl", "dist", "kl(t=2)"]
+    assert len({bench.folder_of(name, 0) for name in names}) == len(names)
+    write_json(bench.folder_of("MSE", 0) / "result.json", result("MSE", 0, 0.3, "0.1*mse"))
+    run = SimpleNamespace(distill=DistillConfig(loss="mse"))
+    with pytest.raises(UserError, match=r"result\.json: is of MSE \(0\.1\*mse\); use another --folder"):
+        bench.result("MSE", run, 0, Cost(1.0, 0.0))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks import folding
 from benchmarks.folding_networks import Chain, split
 from tests.student.networks import settled, small
 
@@ -16,6 +17,15 @@ def test_split_convolutions_compute_the_same(arch):
         found = split(network)(images.double()).logits
     assert expected.std() > 1e-3
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+def test_the_table_says_where_int8_is_slower(monkeypatch, capsys):
+    monkeypatch.setattr(folding, "FOLDED", ("edge/2",))
+    monkeypatch.setattr(folding, "SPLIT", ())
+    monkeypatch.setattr(folding, "timed", lambda calls, _: {key: 1.0 + (key[-1] == "int8") for key in calls})
+    folding.forms(1, 32, 2)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("INT8 is slower than fp32 here: edge/2 before on onnxruntime 0.50×")
 
 
 def test_a_chain_has_layers_of_equal_size():

@@ -72,6 +72,11 @@ def test_export_then_time_again(tmp_path, capsys, monkeypatch):
     assert f"{REFERENCE}: not measured, needs pip install ultralytics" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no edge/5; run without --again"):
         main(["edge/5", *common])
+    for asked, found in ((["--size", "320"], 64), (["--classes", "11"], 3), (["--alone"], False)):
+        with pytest.raises(
+            UserError, match=f"{' '.join(asked)}: the bundles in .* have {found}; run without"
+        ):
+            main([*common, *asked])
     main([*common, "--rounds", "3", "--threads", "1", "--quantile", "0", "--json", str(report)])
     fastest = json.loads(report.read_text())
     assert (fastest["threads"], fastest["quantile"], written["threads"]) == (1, 0, None)
@@ -122,6 +127,8 @@ def test_ratios_compare_the_faster_backends():
     assert ratios(rows) == {"edge-nano": {"any": 1 / 6, "fp32": 0.5, "int8": 0.125}}
     assert ratios(rows[:1]) == {}
     assert "0.12" in latency_table(rows, {})
+    slower = "INT8 is slower than fp32 here: ultralytics YOLO26n-sem on a 0.75× (8.00 ms against 6.00); ultralytics"
+    assert slower in latency_table(rows, {})
     assert "pip install it" in latency_table(rows, {"x": "pip install it"})
 
 

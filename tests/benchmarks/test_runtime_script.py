@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import runtime_soak
-from benchmarks.runtime import BARE, main
+from benchmarks.runtime import BARE, Row, main, table
 from benchmarks.runtime_rivals import naive_form, naive_runtime, session
 from deploy.errors import UserError
 from deploy.loading import load
@@ -21,6 +21,16 @@ FAST = ["--runs", "2", "--threads", "1", "--frame", "96x64"]
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return make_precisions(tmp_path_factory.mktemp("runtime") / "bundle", "int8")
+
+
+def test_a_table_says_where_int8_is_slower():
+    rows = [
+        Row("b", "openvino", kind, BARE, (ms, ms, ms), 1.0) for kind, ms in (("fp32", 1.0), ("int8", 2.0))
+    ]
+    last = table(rows).splitlines()[-1]
+    assert last.startswith(
+        f"INT8 is slower than fp32 here: b on openvino, {BARE} 0.50× (2.00 ms against 1.00); "
+    )
 
 
 def test_table_and_json(bundle, tmp_path, capsys, monkeypatch):

@@ -86,3 +86,7 @@ def test_a_student_starts_from_its_pretraining(tmp_path, monkeypatch):
     assert [one["student.weights"] is None for one in settings] == [True, False]
     del settings[1]["student.weights"], settings[0]["student.weights"]
     assert settings[0] == settings[1]
+    pretraining.main([*FAST, *options, "--pretrain-steps", "50"])
+    assert asked[1].train.steps == 50  # the pre-training compares it with what it was begun with
+    with pytest.raises(UserError, match=r"was started with other settings: student_train.lr"):
+        pretraining.main([*FAST, *options, "--student-train.lr", "0.5"])
