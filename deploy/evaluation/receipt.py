@@ -216,11 +216,18 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
 
 
 def _of_cpu(receipt: Receipt) -> dict[tuple[str, str], float]:
-    """Milliseconds of each INT8 hop that a CPU would run, beside fp32; the hop "int8" is the form for TensorRT."""
-    fp32 = [hop.ms_per_image for hop in receipt.hops if hop.name == "onnx"]
-    names = ("int8 cpu", *(f"{backend} int8" for backend in CPU))
-    int8 = {hop.name: hop.ms_per_image for hop in receipt.hops if fp32 and hop.name in names}
-    return {(name, "int8"): ms for name, ms in int8.items()} | {(name, "fp32"): fp32[0] for name in int8}
+    """Milliseconds of each INT8 hop that a CPU would run and of fp32 on the same backend, where the receipt has both.
+
+    The hops "onnx" and "int8 cpu" run in ONNX Runtime; "int8" is the form for TensorRT.
+    """
+    hops, found = {hop.name: hop.ms_per_image for hop in receipt.hops}, dict[tuple[str, str], float]()
+    for backend in CPU:
+        own = (f"{backend} fp32", f"{backend} int8")
+        pairs = [("onnx", "int8 cpu"), ("onnx", own[1]), own] if backend == CPU[0] else [own]
+        for fp32, int8 in pairs:
+            if fp32 in hops and int8 in hops:
+                found |= {(int8, "fp32"): hops[fp32], (int8, "int8"): hops[int8]}
+    return found
 
 
 def require_passed(receipt: Receipt) -> None:

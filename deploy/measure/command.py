@@ -1,6 +1,7 @@
 """`edgedistill measure FOLDER|BUNDLE…`: how fast candidates and bundles are on this device, without torch."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.files.json_output import add_json, print_json
 from deploy.measure.machine import summary
-from deploy.measure.records import CANDIDATES, Measurement, Row, Timed, read_candidates
+from deploy.measure.records import CANDIDATES, Measurement, Row, Timed, medians_of, read_candidates
 from deploy.measure.timing import Subject, measure_bundles
 from deploy.table import format_table, int8_notes
 from deploy.verbosity import note
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--threads {options.threads}: give at least 1, or leave it out")
     if not options.seconds > 0:
         raise UserError(f"--seconds {options.seconds:g}: must be above 0")
-    subjects = [subject for path in options.paths for subject in subjects_of(path)]
+    subjects = distinct([subject for path in options.paths for subject in subjects_of(path)])
     measurement = measure_bundles(subjects, options.threads, options.seconds, say)
     write_json(options.output, measurement)
     if options.json:
@@ -61,6 +62,12 @@ def subjects_of(path: Path) -> list[Subject]:
     return [Subject(path / one.bundle, one.name, one) for one in found]
 
 
+def distinct(subjects: Sequence[Subject]) -> list[Subject]:
+    """The subjects with names that tell them apart: the path of the bundle where a name repeats, as "student" does."""
+    counts = Counter(one.name for one in subjects)
+    return [one._replace(name=str(one.folder)) if counts[one.name] > 1 else one for one in subjects]
+
+
 def table(measurement: Measurement) -> str:
     """One line a network: parameters and operations of candidates, the fastest backend of each precision."""
     columns = [
@@ -72,15 +79,8 @@ def table(measurement: Measurement) -> str:
     lines = [_line(row, [row.fastest((precision,)) for precision in columns]) for row in measurement.rows]
     shapes = dict.fromkeys(row.shape.text for row in measurement.rows)
     title = f"{'; '.join(shapes)}: median of one inference, engine alone, all in turns"
-    best = {
-        (row.name, precision): form.p50
-        for row in measurement.rows
-        for precision in columns
-        if (form := row.fastest((precision,)))
-    }
-    return "\n".join(
-        [title, format_table(("network", "params M", "GMAC", *header), lines), *int8_notes(best)]
-    )
+    notes = int8_notes(medians_of(measurement.rows, columns))
+    return "\n".join([title, format_table(("network", "params M", "GMAC", *header), lines), *notes])
 
 
 def _line(row: Row, best: Sequence[Timed | None]) -> tuple[str, ...]:

@@ -103,6 +103,13 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return min(there, key=lambda form: form.p50, default=None)
 
 
+def medians_of(rows: Iterable[Row], precisions: Iterable[str]) -> dict[tuple[str, str], float]:
+    """Milliseconds of each network's fastest form in each precision that it has, as `deploy.table` compares them."""
+    named_rows = [(row, precision) for row in rows for precision in precisions]
+    forms = {(row.name, precision): row.fastest((precision,)) for row, precision in named_rows}
+    return {key: form.p50 for key, form in forms.items() if form}
+
+
 class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`measured.json`."""
 

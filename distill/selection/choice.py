@@ -8,8 +8,8 @@ import msgspec
 from deploy.errors import UserError
 from deploy.files.json_files import read_record
 from deploy.measure.machine import summary
-from deploy.measure.records import Measurement, Option, Row, Shape, Timed, named
-from deploy.table import format_table
+from deploy.measure.records import Measurement, Option, Row, Shape, Timed, medians_of, named
+from deploy.table import format_table, int8_notes
 from distill.run_folder import RESTART
 from student.candidates import same_family
 
@@ -117,14 +117,18 @@ def trained_words(choice: StudentChoice) -> str:
 
 
 def table(choice: StudentChoice) -> str:
-    """One line a candidate: its size, the milliseconds of each precision, and whether it is within the budget."""
+    """One line a candidate: its size, the milliseconds of each precision, and whether it is within the budget.
+
+    Lines below say where INT8 is slower than fp32.
+    """
     columns = [
         precision
         for precision in choice.precisions
         if any(row.fastest((precision,)) is not None for row in choice.rows)
     ]
     header = ("candidate", "params M", "GMAC", *(f"{precision} ms" for precision in columns), "fastest", "")
-    return format_table(header, [_line(choice, row, columns) for row in choice.rows])
+    lines, notes = [_line(choice, row, columns) for row in choice.rows], medians_of(choice.rows, columns)
+    return "\n".join([format_table(header, lines), *int8_notes(notes)])
 
 
 def read_choice(path: Path) -> StudentChoice:

@@ -10,10 +10,10 @@ from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.measure import timing
 from deploy.measure.command import main, subjects_of, table
-from deploy.measure.records import CANDIDATES, Candidate, Candidates, read_measurement
+from deploy.measure.records import CANDIDATES, Candidate, Candidates, Row, read_measurement
 from deploy.measure.timing import Subject, forms_of, measure_bundles
 from tests.conftest import ROOT
-from tests.deploy.measure.measurements import EDGE
+from tests.deploy.measure.measurements import EDGE, SHAPE, measurement, timed
 from tests.deploy.tiny import make_bundle
 
 FAST = ["--seconds", "0.01", "--threads", "1"]
@@ -67,6 +67,20 @@ sys.exit(main(["measure", {str(candidates)!r}, "-o", {str(tmp_path / "m.json")!r
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len(read_measurement(tmp_path / "m.json").rows) == 2
+
+
+def test_bundles_of_one_name_are_told_apart_by_their_paths(tmp_path, capsys):
+    for run in ("a", "b"):
+        make_bundle(tmp_path / run / "student.bundle")
+    make_bundle(tmp_path / "sar.bundle", "sar")
+    bundles = [tmp_path / "a" / "student.bundle", tmp_path / "b" / "student.bundle", tmp_path / "sar.bundle"]
+    assert main([*map(str, bundles), "-o", str(tmp_path / "m.json"), *FAST]) == 0
+    names = [row.name for row in read_measurement(tmp_path / "m.json").rows]
+    assert names == [str(bundles[0]), str(bundles[1]), "tiny-sar"]
+    first, second = (f"{bundle} 0.50×" for bundle in bundles[:2])
+    forms = (timed(2.0), timed(1.0, precision="fp32"))
+    slow = measurement(*(Row(name, SHAPE, forms) for name in names))
+    assert f"slower than fp32 here: {first} (2.00 ms against 1.00); {second}" in table(slow)
 
 
 def test_groups_of_forms_are_measured_one_after_another(candidates, monkeypatch):

@@ -42,6 +42,14 @@ def test_the_faster_of_both_precisions_counts():
     assert (choice.ms, choice.backend, choice.precision) == (4.0, "onnxruntime", "fp32")
 
 
+def test_the_table_says_where_int8_is_slower():
+    assert "INT8 is slower" not in table(chosen(EDGE, 5))
+    slow = measurement(row("edge-nano", 0.25, timed(9.0), timed(4.0, "onnxruntime", "fp32")))
+    note = "INT8 is slower than fp32 here: edge-nano 0.44× (9.00 ms against 4.00); "
+    assert table(chosen(slow, 5)).splitlines()[-1].startswith(note)
+    assert "INT8 is slower" not in table(chosen(slow, 5, int8=False))
+
+
 def test_operations_decide_which_is_the_largest_even_if_it_is_faster():
     found = measurement(row("edge-small", 0.58, timed(1.0)), row("edge-nano", 0.25, timed(2.0)))
     assert chosen(found, 5).arch == "edge-small"
