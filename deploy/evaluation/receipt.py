@@ -216,18 +216,11 @@ def table(receipt: Receipt, not_run: Sequence[tuple[str, int]] = ()) -> str:
 
 
 def _of_cpu(receipt: Receipt) -> dict[tuple[str, str], float]:
-    """Milliseconds of each INT8 hop that a CPU would run and of fp32 on the same backend, where the receipt has both.
-
-    The hops "onnx" and "int8 cpu" run in ONNX Runtime; "int8" is the form for TensorRT.
-    """
-    hops, found = {hop.name: hop.ms_per_image for hop in receipt.hops}, dict[tuple[str, str], float]()
-    for backend in CPU:
-        own = (f"{backend} fp32", f"{backend} int8")
-        pairs = [("onnx", "int8 cpu"), ("onnx", own[1]), own] if backend == CPU[0] else [own]
-        for fp32, int8 in pairs:
-            if fp32 in hops and int8 in hops:
-                found |= {(int8, "fp32"): hops[fp32], (int8, "int8"): hops[int8]}
-    return found
+    """Milliseconds of INT8 hops that a CPU would run, and of fp32 on the same backend, where the receipt has both."""
+    hops, (ort, *others) = {hop.name: hop.ms_per_image for hop in receipt.hops}, CPU
+    fp32 = {"int8 cpu": "onnx", f"{ort} int8": "onnx"} | {f"{one} int8": f"{one} fp32" for one in others}
+    pairs = [(int8, hops[int8], hops[own]) for int8, own in fp32.items() if int8 in hops and own in hops]
+    return {(name, "int8"): ms for name, ms, _ in pairs} | {(name, "fp32"): ms for name, _, ms in pairs}
 
 
 def require_passed(receipt: Receipt) -> None:
