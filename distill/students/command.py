@@ -8,7 +8,7 @@ from deploy.command_parser import CommandParser
 from deploy.errors import UserError, warnings_as_lines
 from deploy.files.json_output import add_json, print_json
 
-DEFAULT_SIZE = 304
+DEFAULTS = {"size": 304, "channels": 3, "classes": 11}
 MINIMA = {"size": 8, "channels": 1, "classes": 1}
 MAX_CLASSES = 255
 
@@ -20,6 +20,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         UserError: a value is out of range, or two options do not go together.
     """
     options = _parser().parse_args(argv)
+    if options.run is not None and "--json" in options.run:  # what follows --run is the run's, but not this
+        options.json, options.run = True, [word for word in options.run if word != "--json"]
+    _check_together(options)
+    for name, default in DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
     for name, least in MINIMA.items():
         if getattr(options, name) < least:
             raise UserError(f"--{name} {getattr(options, name)}: must be at least {least}")
@@ -27,9 +33,28 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"--classes {options.classes}: labels are bytes; give at most {MAX_CLASSES}")
     if options.ms and min(options.ms) < MINIMA["size"]:
         raise UserError(f"--ms {options.ms[0]}x{options.ms[1]}: sides must be at least {MINIMA['size']}")
-    if options.run is not None and (options.names or options.ms):
-        raise UserError("--run: the run says which candidates and which size; leave out names and --ms")
     return options
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Raise `UserError` if an option would be ignored beside the others."""
+    sizes = [name for name in DEFAULTS if getattr(options, name) is not None]
+    if options.run is not None and (options.names or options.ms or sizes):
+        raise UserError(
+            "--run: the run says which candidates and which size; leave out names, --ms, --size, --channels and"
+            " --classes"
+        )
+    if options.ms and "size" in sizes:
+        raise UserError(f"--size {options.size}: --ms says the size, too; leave one of them out")
+    if options.export is None and (options.ms or options.run is not None):
+        return
+    nothing = "nothing is timed with --export" if options.export else "nothing is timed without --ms or --run"
+    if options.output:
+        remedy = "leave one of them out" if options.export else "give --ms HxW"
+        raise UserError(f"-o {options.output}: {nothing}; {remedy}")
+    # --export writes fp32 in any case, and a run says itself whether there is INT8
+    if options.precision and not (options.export and options.run is None and options.precision == "fp32"):
+        raise UserError(f"--precision {options.precision}: {nothing}; leave it out")
 
 
 @warnings_as_lines()
@@ -59,9 +84,9 @@ def run(options: argparse.Namespace) -> int:
         else measured.of_run(options.run)
     )
     if options.export is not None:
-        measured.export(options.export, networks, target)
+        measured.export(options.export, networks, target, options.json)
     else:
-        measured.time_here(networks, target, options.precision, options.output)
+        measured.time_here(networks, target, options.precision, options.output, options.json)
     return 0
 
 
@@ -88,15 +113,14 @@ def _parser() -> argparse.ArgumentParser:
         help="more networks, such as pspnet/efficientnet_lite0; with --ms or --export these only, also families and"
         " options, such as edge:detail=True",
     )
-    add("--size", type=int, default=DEFAULT_SIZE, help=f"side of a square input (default {DEFAULT_SIZE})")
+    add("--size", type=int, help=f"side of a square input (default {DEFAULTS['size']})")
     add("--ms", type=_size, metavar="HxW", help="time them on this machine, on inputs of this size")
     add(
         "--channels",
         type=int,
-        default=3,
-        help="channels of the image: three uint8, others float32 (default 3)",
+        help=f"channels of the image: three uint8, others float32 (default {DEFAULTS['channels']})",
     )
-    add("--classes", type=int, default=11, help="classes (default 11)")
+    add("--classes", type=int, help=f"classes (default {DEFAULTS['classes']})")
     add("--precision", choices=("fp32", "int8"), help="time this precision only")
     add("-o", "--output", type=Path, metavar="FILE", help="write what was timed, for --student.on of a run")
     add("--export", type=Path, metavar="FOLDER", help="write them, for `edgedistill measure` on a device")

@@ -10,6 +10,7 @@ import torch
 from deploy.backends.engine import PRECISIONS
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
+from deploy.files.json_output import print_json
 from deploy.measure.command import say, subjects_of, table
 from deploy.measure.machine import summary
 from deploy.measure.timing import measure_bundles
@@ -79,14 +80,21 @@ def of_run(argv: Sequence[str]) -> Found:
     return candidates_of(config, splits, task), target_of(config, splits, task)
 
 
-def export(folder: Path, networks: Sequence[Untrained], target: Target) -> None:
-    """Write the networks into a folder for `edgedistill measure`."""
-    write_candidates(folder, networks, target, say)
+def export(folder: Path, networks: Sequence[Untrained], target: Target, as_json: bool = False) -> None:
+    """Write the networks into a folder for `edgedistill measure`; prints the folder's index if asked for JSON."""
+    index = write_candidates(folder, networks, target, say)
+    if as_json:
+        print_json(index)
+        return
     print(f"{len(networks)} candidates in {folder}; on the device: edgedistill measure {folder}")
 
 
 def time_here(
-    networks: Sequence[Untrained], target: Target, precision: str | None, output: Path | None
+    networks: Sequence[Untrained],
+    target: Target,
+    precision: str | None,
+    output: Path | None,
+    as_json: bool = False,
 ) -> None:
     """Time the networks on this machine, print the table, and write the measurement if asked for.
 
@@ -95,13 +103,18 @@ def time_here(
         target: what they are exported for.
         precision: the only one to time; None: all.
         output: the file to write.
+        as_json: print the measurement instead of the table.
     """
     precisions = (precision,) if precision else PRECISIONS
     with tempfile.TemporaryDirectory(prefix="edgedistill-") as folder:
         write_candidates(Path(folder), networks, target, say)
         measurement = measure_bundles(subjects_of(Path(folder)), None, SECONDS, say, precisions)
+    if output is not None:
+        write_json(output, measurement)
+    if as_json:
+        print_json(measurement)
+        return
     print(summary(measurement.machine))
     print(table(measurement))
     if output is not None:
-        write_json(output, measurement)
         print(f"written to {output}")

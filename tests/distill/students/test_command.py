@@ -1,12 +1,21 @@
 """`edgedistill students`: a table of what students cost here, and candidates for a device."""
 
+import json
+
 import pytest
 
 from deploy.errors import UserError
 from deploy.measure.records import read_candidates, read_measurement
 from distill import cli
+from distill.pipeline import student_choice
 from distill.students import measured
 
+EDGE = [
+    "--student.arch=edge/2",
+    "--student.output-stride=8",
+    "--student.head-channels=512",
+    "--student.no-detail",
+]
 SMALL = ["--ms", "32x48", "--channels", "2", "--classes", "3"]
 
 
@@ -58,6 +67,69 @@ def test_all_students_that_can_be_built_are_taken_without_names(capsys):
 def test_images_of_three_channels_are_bytes():
     _, target = measured.of_names(["edge/2"], (48, 32), 3, 4, int8=False)
     assert (target.spec.height, target.spec.width, target.spec.dtype) == (48, 32, "uint8")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["edge/2", *SMALL, "--precision=fp32", "--json"],
+        ["--precision=fp32", "--run", "smoke", "--json", *EDGE, "--precision=fp32"],
+    ],
+)
+def test_measurements_as_json(named, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(student_choice, "family_of", lambda arch: (arch,))
+    output = tmp_path / "measured.json"
+    assert cli.main(["students", "-o", str(output), *named]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads(output.read_text())
+    assert [row.name for row in read_measurement(output).rows] == ["edge/2"]
+    assert "exporting edge/2 (1 of 1)" in printed.err
+
+
+def test_an_export_as_json(tmp_path, capsys):
+    folder = tmp_path / "candidates"
+    cli.main(["students", "edge/2", *SMALL, "--precision", "fp32", "--export", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / "candidates.json").read_text())
+    assert not list(folder.rglob("model.int8*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "x.json"], r"-o x\.json: nothing is timed without --ms or --run; give --ms HxW"),
+        (
+            ["--export", "f", "-o", "x.json"],
+            r"-o x\.json: nothing is timed with --export; leave one of them out",
+        ),
+        (["--precision", "int8"], "--precision int8: nothing is timed without --ms or --run; leave it out"),
+        (
+            ["--export", "f", "--precision", "int8"],
+            "--precision int8: nothing is timed with --export; leave it",
+        ),
+        (
+            ["--export", "f", "--precision", "fp32", "--run", "smoke"],
+            "--precision fp32: nothing is timed with",
+        ),
+        (["--ms", "32", "--size", "64"], "--size 64: --ms says the size, too; leave one of them out"),
+        (
+            ["--size", "64", "--run", "smoke"],
+            "--run: the run says which candidates and which size; leave out",
+        ),
+        (
+            ["--channels", "3", "--run", "smoke"],
+            "--run: the run says which candidates and which size; leave out",
+        ),
+        (
+            ["--classes", "11", "--run", "smoke"],
+            "--run: the run says which candidates and which size; leave out",
+        ),
+    ],
+)
+def test_what_would_be_ignored_is_refused(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words):
+        cli.main(["students", *arguments])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
