@@ -10,7 +10,7 @@ import numpy as np
 
 from deploy.errors import UserError
 from deploy.inference.call import Prepared
-from deploy.stream.staged import R, Staged
+from deploy.stream.staged import R, Staged, require_count
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -54,10 +54,7 @@ class Calls(Staged[R]):
         Raises:
             UserError: an image is invalid; the message has its position.
         """
-        if size < 1:
-            raise UserError(
-                f"size is {size}; give at least 1, the number of images in one call of the engine"
-            )
+        require_count("size", size, "images in one call of the engine")
         results: list[R] = []
         for first in range(0, len(images), size):
             numbered = enumerate(images[first : first + size], first)

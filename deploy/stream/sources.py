@@ -104,7 +104,10 @@ def _array_frames(images: Iterable[Any]) -> Generator[Frame, None, None]:
     try:
         for index, image in enumerate(images):
             if not isinstance(image, np.ndarray):
-                raise UserError(f"is a {type(image).__name__}, not an array")
+                raise UserError(
+                    f"is a {type(image).__name__}, not an array; give images H×W×C, or for files their folder or a"
+                    " pattern such as shots/*.png"
+                )
             yield Frame(index, monotonic() - start, f"frame {index}", image)
             index += 1  # if the next one fails
     except UserError as error:

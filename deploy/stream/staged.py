@@ -7,10 +7,17 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from deploy.bundle.manifest import InputSpec
+from deploy.errors import UserError
 from deploy.inference.call import Prepared
 
 R = TypeVar("R")
 """The result of a task."""
+
+
+def require_count(name: str, value: object, what: str) -> None:
+    """Raise `UserError` if an argument that counts something is no whole number from 1 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name} is {value!r}; give a whole number from 1 on, the number of {what}")
 
 
 class Staged(Generic[R]):

@@ -11,7 +11,7 @@ from deploy.inference.call import Prepared
 from deploy.stream.capture import Frame
 from deploy.stream.pipeline import Pipeline
 from deploy.stream.sources import source_of
-from deploy.stream.staged import R, Staged
+from deploy.stream.staged import R, Staged, require_count
 
 Draw = bool | Callable[[np.ndarray, Any], np.ndarray]
 """Whether to draw, or what draws: a function of the frame H×W×C and its result."""
@@ -44,8 +44,7 @@ class Stream(Generic[R]):
     def __init__(
         self, model: Staged[R], source: Any, queue: int, when_full: WhenFull | None, draw: Draw
     ) -> None:
-        if queue < 1:
-            raise UserError(f"queue is {queue}; give at least 1, the number of frames that may wait")
+        require_count("queue", queue, "frames that may wait")
         if when_full not in ("wait", "drop", None):
             raise UserError(f"when_full is {when_full!r}; choose 'wait' or 'drop'")
         self._model, self._source = model, source_of(source, model.input)

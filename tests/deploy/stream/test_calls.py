@@ -96,8 +96,9 @@ def test_an_image_of_a_batch_that_is_wrong_is_named():
     images = [level(0), level(1), level(2)[..., 0]]
     with pytest.raises(UserError, match=r"^image 2: image has 1 channel"):
         level_model().batch(images, size=2)
-    with pytest.raises(UserError, match="size is 0"):
-        level_model().batch(images, size=0)
+    for size in (0, "2", 1.5):
+        with pytest.raises(UserError, match=f"size is {size!r}; give a whole number from 1 on"):
+            level_model().batch(images, size=size)
     with pytest.raises(UserError, match=r"one shape, found 20×30×3, 32×48×3; use model\.batch\(images\)"):
         level_model()([level(0), level(0, (20, 30))])
 

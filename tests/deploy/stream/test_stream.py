@@ -194,7 +194,14 @@ def test_the_picture_of_a_segmentation_has_the_size_of_the_frame():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"queue": 0}, "queue is 0"), ({"when_full": "block"}, "'wait' or 'drop'")]
+    ("options", "message"),
+    [
+        ({"queue": 0}, "queue is 0; give a whole number from 1 on, the number of frames that may wait"),
+        ({"queue": "2"}, "queue is '2'; give a whole number"),
+        ({"queue": True}, "queue is True; give a whole number"),
+        ({"queue": 1.5}, r"queue is 1\.5; give a whole number"),
+        ({"when_full": "block"}, "'wait' or 'drop'"),
+    ],
 )
 def test_wrong_options_are_refused_at_once(options, message):
     with pytest.raises(UserError, match=message):
