@@ -5,6 +5,7 @@ from dataclasses import replace
 from torch import nn
 
 from deploy.errors import UserError
+from deploy.heartbeat import working
 from distill.config import TrainConfig
 from distill.data.loader import train_batches
 from distill.distillation.build import build_distillation
@@ -44,9 +45,12 @@ def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module | None
         stage.view, training.batch_size, config.seed, 0, CALIBRATION_BATCHES, order=stage.order
     )
     device = context.accelerator.device
-    images = [normalized(batch, stage.mean, stage.std, channels_last=False).to(device) for batch in first]
     try:
-        qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
+        with working("calibrating simulated INT8", say):
+            images = [
+                normalized(batch, stage.mean, stage.std, channels_last=False).to(device) for batch in first
+            ]
+            qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
     except UserError as error:
         say(str(error))
         return None
@@ -68,7 +72,8 @@ def worth_keeping(context: RunContext, student: nn.Module, qat: QatNetwork) -> b
     Called by the main process only.
     """
     metric = context.task.device.metric
-    before, after = validate(context, student)[metric.key], validate(context, qat)[metric.key]
+    with working("validating the student before and in simulated INT8", say):
+        before, after = (validate(context, network)[metric.key] for network in (student, qat))
     keeps = metric.drop(before, after) <= context.config.int8.max_drop
     verdict = "it is exported" if keeps else "over the budget, so the student stays as it was"
     say(

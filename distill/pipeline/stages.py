@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from deploy.heartbeat import working
 from distill.config import ModelConfig, TrainConfig
 from distill.data.readers import training_images
 from distill.data.unlabeled import order_of
@@ -68,7 +69,8 @@ def the_teacher(context: RunContext) -> Trained:
     network = ready_teacher(config, context.splits, context.stats).to(context.accelerator.device).eval()
     if config.distill.weight > 0 and not config.resume:
         metric = context.task.device.metric
-        score = validate(context, network)[metric.key]
+        with working("validating the teacher", say):
+            score = validate(context, network)[metric.key]
         say(f"teacher: val {metric.name} {metric.text(score)} {metric.unit}, used as it is")
     return Trained("teacher", network.source, network, 0.0)
 

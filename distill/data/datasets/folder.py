@@ -20,6 +20,7 @@ masks are read before anything else: a class without a pixel in the training mas
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,8 +142,14 @@ def _read(
 ]:
     """`read_folder`, with what the masks of each split hold, and with `foreground` as the second class."""
     splits = _find_pairs(root)
-    classes, legend = _given(root, foreground) or _infer(survey_masks(splits, None), root)
-    settings = read_classes(root / "classes.json")
+    settings, given = read_classes(root / "classes.json"), _given(root, foreground)
+    if given is None:
+        surveys = survey_masks(splits, None)
+        classes, legend = _infer(surveys, root)
+        # the numbers are the ids: nothing is left for a second look
+        known = {split: replace(one, classes=one.values) for split, one in surveys.items()}
+        return splits, classes, legend, settings, known
+    classes, legend = given
     return splits, classes, legend, settings, survey_masks(splits, legend)
 
 

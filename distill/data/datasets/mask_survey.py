@@ -2,8 +2,9 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from deploy.errors import UserError
 from deploy.files.images import read_mask
+from deploy.heartbeat import counted, working
 from distill.data.datasets.masks import Legend, shorten
 from distill.data.datasets.pairs import Pair
 from distill.data.datasets.palettes import PaletteOrder, palette_of
@@ -33,7 +35,7 @@ class MaskSurvey:
 
 
 def survey_masks(splits: Mapping[str, Sequence[Pair]], legend: Legend | None) -> dict[str, MaskSurvey]:
-    """Read all masks of all splits once.
+    """Read all masks of all splits once; lines tell how far it is.
 
     Args:
         splits: the pairs of each split; a split that is another one is read once.
@@ -43,12 +45,11 @@ def survey_masks(splits: Mapping[str, Sequence[Pair]], legend: Legend | None) ->
         UserError: a mask cannot be read, is lossy, is of another size than its image, holds what is not in the legend,
             or numbers its palette otherwise than the masks before.
     """
-    order, found, done = PaletteOrder(), dict[str, MaskSurvey](), dict[int, MaskSurvey]()
-    for split, pairs in splits.items():
-        if id(pairs) not in done:
-            done[id(pairs)] = _survey(pairs, legend, order)
-        found[split] = done[id(pairs)]
-    return found
+    order, distinct = PaletteOrder(), {id(pairs): pairs for pairs in splits.values()}
+    masks = counted(chain.from_iterable(distinct.values()), sum(map(len, distinct.values())))
+    with working("reading the masks"):
+        done = {key: _survey(islice(masks, len(pairs)), legend, order) for key, pairs in distinct.items()}
+    return {split: done[id(pairs)] for split, pairs in splits.items()}
 
 
 def check_classes(
@@ -76,11 +77,12 @@ def check_classes(
     )
 
 
-def _survey(pairs: Sequence[Pair], legend: Legend | None, order: PaletteOrder) -> MaskSurvey:
+def _survey(pairs: Iterable[Pair], legend: Legend | None, order: PaletteOrder) -> MaskSurvey:
     values: Counter[int] = Counter()
     classes: Counter[int] = Counter()
-    colored = None
+    colored, files = None, 0
     for pair in pairs:
+        files += 1
         refuse_lossy(pair.mask)
         mask = read_mask(pair.mask)
         _check_size(pair, mask)
@@ -94,7 +96,7 @@ def _survey(pairs: Sequence[Pair], legend: Legend | None, order: PaletteOrder) -
         if palette is not None and (legend is None or legend.by_palette(mask, pair.mask) is None):
             void = (IGNORE, *(legend.ignore if legend else ()))
             order.check(used[~np.isin(used, void)], palette, pair.mask)
-    return MaskSurvey(values, classes, colored, len(pairs))
+    return MaskSurvey(values, classes, colored, files)
 
 
 def _count(numbers: np.ndarray, into: Counter[int]) -> np.ndarray:

@@ -1,15 +1,20 @@
 """A user's folder of images and masks: its splits, classes, channels and kinds of files."""
 
 import json
+import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from deploy import heartbeat
 from deploy.errors import UserError
-from deploy.files.images import write_png
+from deploy.files.images import read_mask, write_png
+from deploy.heartbeat import working
 from distill.config import DataConfig
+from distill.data.datasets import mask_survey
 from distill.tasks.registry import open_splits
 from tests.distill.data.datasets.dataset_files import (
     HEIGHT,
@@ -31,6 +36,27 @@ def test_folder_with_splits_and_inferred_classes(tmp_path):
     assert splits.optical
     assert splits.test.ids == ["test0", "test1"]
     assert splits.train[0].label[:3, 0].tolist() == [0, 2, 255]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_all_masks_are_read_once_at_the_start_and_told_of(tmp_path, named, capsys, monkeypatch):
+    laid_out(tmp_path, ids(0, 1, 255), ids(0, 1, 255))
+    if named:
+        (tmp_path / "classes.json").write_text('["a", "b"]')
+    read = []
+
+    def slowly(path):
+        read.append(path)
+        time.sleep(0.05)
+        return read_mask(path)
+
+    monkeypatch.setattr(mask_survey, "read_mask", slowly)
+    monkeypatch.setattr(mask_survey, "working", partial(working, every=0.02))
+    open_at("folder", tmp_path)
+    masks = sorted(tmp_path.glob("*/masks/*"))
+    assert sorted(read) == masks
+    assert f"reading the masks … 1 of {len(masks)}" in capsys.readouterr().err
+    assert not heartbeat._counts
 
 
 def test_folder_without_test_uses_val(tmp_path):
