@@ -16,6 +16,7 @@ from typing import Any
 
 from deploy.errors import GateFailed, UserError, did_you_mean, exit_with_one_line
 from deploy.files.json_output import words_to_stderr
+from deploy.measure.records import read_measurement
 from deploy.verbosity import take_options
 from distill.config import ModelConfig, RunConfig
 from distill.field_checks import FieldError
@@ -147,6 +148,8 @@ def _check_folders(config: RunConfig) -> None:
             raise UserError(
                 f"--{part}.weights {model.weights}: no such weights file; give a checkpoint (.safetensors)"
             )
+    if config.student.on is not None and not config.resume:  # a resumed run has read it
+        read_measurement(config.student.on)
     if (config.out / "config.json").exists():
         from distill.run_folder import require_resume  # start-up time: torch
 

@@ -22,6 +22,16 @@ def where_found(name: str) -> str | None:
     return None if path is None else str(path)
 
 
+def why_missing(name: str) -> str:
+    """Why the ImageNet weights of a timm network cannot be had; empty if they are here or can be downloaded."""
+    if where_found(name):
+        return ""
+    source = _source(name)
+    if not source:
+        return "timm has none"
+    return why_unreachable(source) if "://" in source else why_unreachable()
+
+
 def imagenet_state(name: str) -> dict[str, Tensor]:
     """The ImageNet weights of a timm network, by timm's names.
 
@@ -34,7 +44,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
     path, source = _cached(name), _source(name)
     if not source:
         raise UserError(f"timm has no ImageNet weights of {name!r}; leave out --*.pretrained")
-    if path is None and (reason := why_unreachable(source) if "://" in source else why_unreachable()):
+    if reason := why_missing(name):
         raise UserError(_missing(name, source, reason))
     overlay = None if path is None else {"file": str(path)}
     try:

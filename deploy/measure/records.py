@@ -147,8 +147,15 @@ def read_measurement(path: Path) -> Measurement:
     """Read and check what `edgedistill measure` wrote.
 
     Raises:
-        UserError: the file is missing, is no measurement, or is of a newer edgedistill.
+        UserError: the file is missing, is a folder (such as a bundle, whose receipt has the time of one network only),
+            is no measurement, or is of a newer edgedistill.
     """
+    if path.is_dir():
+        raise UserError(
+            f"{path}: is a folder, and a bundle has the time of one network only; give the file that"
+            f" `edgedistill measure FOLDER` wrote on the device, FOLDER being one of candidates:"
+            " edgedistill students --export FOLDER --run PRESET …"
+        )
     return _read(path, Measurement, f"edgedistill measure FOLDER -o {path.name}")
 
 

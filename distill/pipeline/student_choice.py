@@ -1,6 +1,7 @@
 """`--student.max-ms`: the student of a run is the largest of its family that is fast enough."""
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,12 @@ from distill.tasks.task import PreparedData, TrainingTask
 from distill.training.log import say
 from student.candidates import canonical, family_of
 from student.zoo import COMMON
+from teacher.imagenet import why_missing
 
 SECONDS = 0.5
 """About how long each form of each candidate is timed."""
+IMAGENET = ("pspnet", "deeplabv3plus")
+"""Families whose networks are named after timm's backbones."""
 WITHOUT_INFLUENCE = ("dropout", "pretrained")
 """Options in `COMMON` on which inference does not depend."""
 
@@ -58,7 +62,7 @@ def choose_student(
     if student.on is None:
         measurement, source = _measured_here(config, splits, task, target), ""
     else:
-        measurement, source = read_measurement(_file(student.on)), str(student.on)
+        measurement, source = _usable(config, read_measurement(student.on)), str(student.on)
     shape = Shape.of(target.spec, target.outputs, target.task)
     arch, options = canonical(student.arch), options_of(config)
     choice = choose(measurement, arch, options, shape, student.max_ms, config.int8.enabled, source)
@@ -114,7 +118,8 @@ def target_of(config: RunConfig, splits: Splits, task: TrainingTask) -> Target:
 
 
 def candidates_of(config: RunConfig, splits: Splits, task: TrainingTask) -> list[Untrained]:
-    """The family of the run's student, each member with the run's options."""
+    """The family of the run's student, each member with the run's options; without those that a line leaves out."""
+    lacking = _without_weights(config, family_of(config.student.arch))
     options = options_of(config)
     plain = replace(config.student, pretrained=False, weights=None)
 
@@ -124,7 +129,36 @@ def candidates_of(config: RunConfig, splits: Splits, task: TrainingTask) -> list
 
         return Untrained(arch, options, build)
 
-    return [member(arch) for arch in family_of(config.student.arch)]
+    return [member(arch) for arch in family_of(config.student.arch) if arch not in lacking]
+
+
+def _without_weights(config: RunConfig, archs: Iterable[str]) -> set[str]:
+    """The networks that a run with `pretrained` cannot start from ImageNet's weights; a line says why of each."""
+    lacking: set[str] = set()
+    for arch in archs if config.student.pretrained else ():
+        family, _, backbone = arch.partition("/")
+        reason = why_missing(backbone) if family in IMAGENET else ""
+        if reason:
+            say(f"{arch}: left out, its ImageNet weights cannot be had ({reason})")
+            lacking.add(arch)
+    return lacking
+
+
+def _usable(config: RunConfig, found: Measurement) -> Measurement:
+    """A measurement without the candidates that the run cannot start as it is asked to.
+
+    Raises:
+        UserError: there is none left.
+    """
+    archs = dict.fromkeys(row.candidate.arch for row in found.rows if row.candidate)
+    lacking = _without_weights(config, archs)
+    rows = tuple(row for row in found.rows if row.candidate is None or row.candidate.arch not in lacking)
+    if lacking and len(lacking) == len(archs):
+        raise UserError(
+            f"--student.on {config.student.on}: the ImageNet weights of none of its candidates can be had; connect, or"
+            " leave out --student.pretrained"
+        )
+    return msgspec.structs.replace(found, rows=rows)
 
 
 def _measured_here(config: RunConfig, splits: Splits, task: TrainingTask, target: Target) -> Measurement:
@@ -132,18 +166,3 @@ def _measured_here(config: RunConfig, splits: Splits, task: TrainingTask, target
     with tempfile.TemporaryDirectory(prefix="edgedistill-") as folder:
         write_candidates(Path(folder), candidates_of(config, splits, task), target, say)
         return measure_bundles(subjects_of(Path(folder)), None, SECONDS, say)
-
-
-def _file(path: Path) -> Path:
-    """The file of a measurement.
-
-    Raises:
-        UserError: a folder, such as a bundle, whose receipt has the time of one network only.
-    """
-    if path.is_dir():
-        raise UserError(
-            f"--student.on {path}: is a folder, and a bundle has the time of one network only; give the file that"
-            f" `edgedistill measure FOLDER` wrote on the device, FOLDER being one of candidates:"
-            " edgedistill students --export FOLDER --run PRESET …"
-        )
-    return path

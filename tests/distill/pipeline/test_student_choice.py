@@ -9,15 +9,18 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from deploy.measure.command import main as measure
-from deploy.measure.records import Measurement, read_measurement
+from deploy.measure.records import Measurement, Shape, read_measurement
 from distill import cli
 from distill.pipeline import student_choice
+from distill.pipeline.depths import with_depths
 from distill.pipeline.pipeline import run
 from distill.pipeline.prepare import prepare
-from distill.pipeline.student_choice import candidates_of, options_of, target_of
+from distill.pipeline.student_choice import candidates_of, choose_student, options_of, target_of
 from distill.run import parse
 from distill.selection.choice import CHOICE, read_choice
 from distill.tasks.registry import open_splits, task_of
+from tests.deploy.measure.measurements import measurement, timed
+from tests.deploy.measure.measurements import row as row_of
 
 RUN = (
     "smoke",
@@ -144,6 +147,64 @@ class TestRefusals:
         bundle.mkdir()
         with pytest.raises(UserError, match="a bundle has the time of one network only; give the file that"):
             prepare(config_of(tmp_path / "run", "--student.max-ms=3", f"--student.on={bundle}"))
+
+    @pytest.mark.parametrize(
+        ("given", "words"), [("m.json", "no such file"), ("folder", "is a folder, and a")]
+    )
+    def test_a_mistyped_file_is_noticed_before_anything_is_opened(self, given, words, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("distill.pipeline.pipeline.run", None)
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(UserError, match=f"{given}: {words}"):
+            cli.main(["run", *RUN, "--out=run", "--student.max-ms=3", f"--student.on={given}"])
+
+
+def unreachable(monkeypatch, *lacking):
+    """ImageNet weights of some backbones cannot be had."""
+    monkeypatch.setattr(student_choice, "why_missing", lambda name: "no network" if name in lacking else "")
+
+
+class TestWeights:
+    """Candidates that a pretrained student could not start from."""
+
+    MEMBERS = ("pspnet/resnet18", "pspnet/mobilenetv3_large_100")
+
+    @pytest.fixture
+    def config(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(student_choice, "family_of", lambda arch: self.MEMBERS)
+        fields = ["--student.pretrained", "--student.no-detail", "--student.max-ms=9"]
+        return with_depths(parse(["smoke", *fields, f"--out={tmp_path / 'run'}"]))[0]
+
+    def candidates(self, config):
+        splits = open_splits(config.data, config.seed)
+        return [one.arch for one in candidates_of(config, splits, task_of(config, splits))]
+
+    def test_those_without_are_left_out_and_said_so(self, config, monkeypatch, capsys):
+        unreachable(monkeypatch, "mobilenetv3_large_100")
+        assert self.candidates(config) == ["pspnet/resnet18"]
+        line = "pspnet/mobilenetv3_large_100: left out, its ImageNet weights cannot be had (no network)"
+        assert line in capsys.readouterr().err
+        from_scratch = replace(config, student=replace(config.student, pretrained=False))
+        assert self.candidates(from_scratch) == list(self.MEMBERS)
+
+    def test_a_measured_network_without_is_not_chosen(self, config, tmp_path, monkeypatch):
+        splits = open_splits(config.data, config.seed)
+        task = task_of(config, splits)
+        target = target_of(config, splits, task)
+        shape = Shape.of(target.spec, target.outputs, target.task)
+        form = {"options": options_of(config), "shape": shape}
+        rows = [row_of(arch, 1.0 + n, timed(2.0), **form) for n, arch in enumerate(self.MEMBERS)]
+        write_json(tmp_path / "m.json", measurement(*rows))
+        config = replace(config, student=replace(config.student, on=tmp_path / "m.json"))
+        unreachable(monkeypatch)
+        assert choose_student(config, splits, task).arch == self.MEMBERS[1]
+        unreachable(monkeypatch, "mobilenetv3_large_100")
+        assert choose_student(config, splits, task).arch == self.MEMBERS[0]
+        unreachable(monkeypatch, "resnet18", "mobilenetv3_large_100")
+        with pytest.raises(
+            UserError, match=r"m\.json: the ImageNet weights of none of its candidates can be had"
+        ):
+            choose_student(config, splits, task)
 
 
 @pytest.fixture(scope="module")
