@@ -40,23 +40,25 @@ ARITHMETIC = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 def fit_to_time(context: RunContext) -> RunContext:
     """Reduce steps where `max_minutes` asks for it, print the summary, and return the context to train with.
 
+    A resumed run takes the steps that it has recorded, however fast the machine is now.
+
     Raises:
         UserError: the file of a resumed run is damaged.
     """
     config, path, trainings = context.config, context.config.out / SCHEDULE, None
     steps = config.student_train.steps + (0 if config.no_teacher else config.teacher_train.steps)
     recorded = by_main(lambda: _recorded(path) if config.resume else None, context.accelerator)
-    if recorded is not None:
-        context = _with_changes(context, recorded)
-    elif config.max_minutes or steps >= FEW_STEPS:
+    context = _with_changes(context, recorded or {})
+    if config.max_minutes or steps >= FEW_STEPS:
         say("timing a training step of each network …")
         with working("timing", say), warning_of_other_work():
             speeds = measure_speeds(context)
-        changes = shared(_fitted(context, speeds), context.accelerator)
-        context = _with_changes(context, changes)
+        if recorded is None:
+            changes = shared(_fitted(context, speeds), context.accelerator)
+            context = _with_changes(context, changes)
+            if config.max_minutes and context.accelerator.is_main_process:
+                write_json(path, changes)
         trainings = plan(context, speeds)
-        if config.max_minutes and context.accelerator.is_main_process:
-            write_json(path, changes)
     if context.accelerator.is_main_process:
         for line in summary_lines(context, trainings):
             say(line)
