@@ -24,12 +24,15 @@ from deploy.predict.record import Record
 from deploy.predict.sources import Sources, sources_of
 from deploy.predict.video import predict_video
 from deploy.tasks.registry import task_of
+from deploy.tasks.regression.model import RegressionModel
 from deploy.tasks.segmentation.model import SegmentationModel
 from deploy.tasks.task import Model, Task
 from deploy.verbosity import is_quiet
 from deploy.visualize import overlay, safe_colors, side_by_side
 
 BESIDE = "beside"
+DRAWN = ("overlay", BESIDE)
+"""What a video can show; other formats are of images."""
 
 
 @warnings_as_lines()
@@ -49,9 +52,8 @@ def main(argv: Sequence[str]) -> int:
     with TemporaryDirectory(prefix="edgedistill-") as scratch:
         sources = sources_of(options.sources, Path(scratch))
         _check_out(options.out, sources)
-        if options.frames is not None and options.frames < 1:
-            raise UserError(f"--frames {options.frames}: give at least 1, the number of frames to stop after")
         formats = formats_of(options, task)
+        _check_kind(options, sources)
         look, classes = look_of(options, manifest)
         model = load(bundle, threads=options.threads, fallback=options.fallback, **engine_options(options))
         require_unchanged(bundle, manifest)
@@ -111,7 +113,7 @@ def _drawing(
     """What draws a frame; without legend, whose width would change from frame to frame."""
 
     def draw(frame: np.ndarray, result: Any) -> np.ndarray:
-        if isinstance(model, SegmentationModel):
+        if isinstance(model, SegmentationModel | RegressionModel):
             picture = overlay(frame, result.labels, classes, legend=False, opacity=look.opacity)
         else:
             picture = model.draw(frame, result)
@@ -123,6 +125,28 @@ def _drawing(
 def _video_path(out: Path, target: str | int) -> Path:
     name = f"camera-{target}" if isinstance(target, int) else Path(target.rpartition("@")[2]).stem
     return out / f"{name or 'stream'}.mp4"
+
+
+def _check_kind(options: argparse.Namespace, sources: Sources) -> None:
+    """Refuse options that would be ignored: some are for images only, and one is for moving pictures.
+
+    Raises:
+        UserError: there is one, or it is out of range.
+    """
+    if options.frames is not None and options.frames < 1:
+        raise UserError(f"--frames {options.frames}: give at least 1, the number of frames to stop after")
+    if sources.moving is None:
+        if options.frames is not None:
+            raise UserError(f"--frames {options.frames}: is for a video, stream or camera, not for images")
+        return
+    saved = options.save.split(",") if options.save else []
+    refused = [f"--save {name}" for name in saved if name not in DRAWN]
+    refused += [f"--{name}" for name in ("probabilities", "resume") if getattr(options, name)]
+    if refused:
+        raise UserError(
+            f"{refused[0]}: is for images; a video, stream or camera gives a video (--save {' or '.join(DRAWN)}); "
+            "for other results give its frames as images"
+        )
 
 
 def _check_out(out: Path, sources: Sources) -> None:
@@ -149,7 +173,7 @@ def add_result_options(parser: argparse._ActionsContainer) -> None:
         "--save",
         metavar="FORMATS",
         help="with commas between: mask, overlay, beside, probabilities, npz, json, coco, geojson (mask,overlay); "
-        "of grasps csv, overlay, maps, json; of regression values, overlay",
+        "of grasps csv, overlay, maps, json; of regression values, overlay; of videos overlay, beside",
     )
     add(
         "--probabilities",

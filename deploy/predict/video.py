@@ -14,12 +14,15 @@ import numpy as np
 from deploy.errors import UserError, warn
 from deploy.files.atomic import sibling
 from deploy.signals import Stopped
-from deploy.stream.capture import SPARE, count_frames, import_opencv
+from deploy.stream.capture import SPARE, ask_rate, count_frames, import_opencv
+from deploy.stream.sources import is_live
 from deploy.tasks.task import Model
 from deploy.verbosity import note
 
 USUAL_FPS = 25.0
-"""Of what does not tell its own."""
+"""Of what is written of live sources, whose frames come when they come, and of files that do not tell their own."""
+MOST_FPS = 1000.0
+"""What is said to have more does not tell its own."""
 PROGRESS_S = 2.0
 CODEC = "mp4v"
 
@@ -42,6 +45,9 @@ def predict_video(
 ) -> Finished:
     """Predict every frame and write the drawn frames; Ctrl-C ends a live source, and the video is kept.
 
+    The video of a file has its frames and its rate. Of a live source it lasts as long as the source did: a frame is
+    shown until the next one came.
+
     Args:
         model: the model.
         target: path, URL or number of a camera.
@@ -54,12 +60,16 @@ def predict_video(
     """
     stopped: KeyboardInterrupt | None = None
     began, frames, dropped, told = time.monotonic(), 0, 0, time.monotonic()
-    with _writer(path, frames_per_second(target)) as write:
+    live = is_live(target)
+    told_fps = 0.0 if live else ask_rate(target)
+    fps = told_fps if 0 < told_fps <= MOST_FPS else USUAL_FPS
+    with _writer(path, fps) as write:
+        show = _by_time(write, fps) if live else lambda picture, _: write(picture)
         stream = model.stream(target, draw=draw)
         try:
             for one in stream:
                 assert one.picture is not None
-                write(one.picture)
+                show(one.picture, one.seconds)
                 frames, dropped = frames + 1, one.dropped
                 if time.monotonic() - told > PROGRESS_S:
                     told = time.monotonic()
@@ -73,6 +83,8 @@ def predict_video(
             stopped = error
         finally:
             stream.close()
+    if not live and fps != told_fps:
+        warn(f"{path}: has {fps:g} frames/s, as the source does not tell its own; it may be too fast or slow")
     if stopped is not None:
         print(f"stopped; {path} holds the {frames} frames until then", file=sys.stderr)
         if isinstance(stopped, Stopped) and stopped.number != signal.SIGINT:
@@ -80,17 +92,26 @@ def predict_video(
     return Finished(frames, dropped, time.monotonic() - began)
 
 
-def frames_per_second(target: str | int) -> float:
-    """Of a video file; `USUAL_FPS` of what does not tell."""
-    if isinstance(target, int) or "://" in target:
-        return USUAL_FPS
-    cv2 = import_opencv()
-    capture = cv2.VideoCapture(target)
-    try:
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-    finally:
-        capture.release()
-    return rate if 0 < rate <= 1000 else USUAL_FPS
+def _by_time(write: Callable[[np.ndarray], None], rate: float) -> Callable[[np.ndarray, float], None]:
+    """A function that writes a picture at its time stamp: the one before is repeated until then.
+
+    A picture whose place another one has taken is left out.
+    """
+    last: np.ndarray | None = None
+    start, written = 0.0, 0
+
+    def show(picture: np.ndarray, seconds: float) -> None:
+        nonlocal last, start, written
+        if last is None:
+            last, start = picture, seconds
+        position = round((seconds - start) * rate)
+        for _ in range(written, position):
+            write(last)
+        if position >= written:
+            write(picture)
+        last, written = picture, max(written, position + 1)
+
+    return show
 
 
 @contextmanager

@@ -95,10 +95,20 @@ def video_frames(target: str | int, name: str, live: bool) -> Generator[Frame | 
 
 def count_frames(path: Path) -> int:
     """How many frames a video file has by its header; 0 if it cannot be opened."""
+    return max(0, int(_ask(str(path), "CAP_PROP_FRAME_COUNT")))
+
+
+def ask_rate(target: str | int) -> float:
+    """How many frames per second a video has by its header; 0 if it cannot be opened or does not tell."""
+    return _ask(target, "CAP_PROP_FPS")
+
+
+def _ask(target: str | int, name: str) -> float:
+    """One of OpenCV's properties; 0 if the target cannot be opened."""
     cv2 = import_opencv()
-    capture = _open(cv2, str(path))
+    capture = _open(cv2, target)
     try:
-        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if capture.isOpened() else 0
+        return float(capture.get(getattr(cv2, name))) if capture.isOpened() else 0.0
     finally:
         capture.release()
 

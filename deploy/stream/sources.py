@@ -40,10 +40,9 @@ def source_of(source: Any, spec: InputSpec) -> Source:
         UserError: it is none of these, the file does not exist, or OpenCV is missing for it.
     """
     if isinstance(source, int) and not isinstance(source, bool):
-        return _video(source, f"camera {source}", live=True)
+        return _video(source, f"camera {source}", is_live(source))
     if isinstance(source, str) and "://" in source:
-        scheme = source.split("://")[0].lower()
-        return _video(source, _without_password(source), live=scheme not in FILES)
+        return _video(source, _without_password(source), is_live(source))
     if isinstance(source, str | Path):
         return _files(source, spec)
     if isinstance(source, np.ndarray) and source.ndim != 4:
@@ -56,6 +55,14 @@ def source_of(source: Any, spec: InputSpec) -> Source:
     raise UserError(
         f"cannot stream {type(source).__name__}; give a video, a folder, a pattern, a URL, a camera's number or arrays"
     )
+
+
+def is_live(target: str | int) -> bool:
+    """Whether the frames of a video's path, a URL or the number of a camera come at a pace of their own."""
+    if isinstance(target, int):
+        return True
+    scheme, separator, _ = target.partition("://")
+    return bool(separator) and scheme.lower() not in FILES
 
 
 def _video(target: str | int, name: str, live: bool) -> Source:

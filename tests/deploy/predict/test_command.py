@@ -273,6 +273,7 @@ def test_a_run_stands_for_its_student(bundle, images, tmp_path):
         (["a.png", "--save", "mas"], r"--save mas: no such format \(did you mean mask\?\)"),
         (["a.png", "--opacity", "2"], "--opacity 2: give a weight"),
         (["a.png", "--frames", "0"], "--frames 0: give at least 1"),
+        (["a.png", "--frames", "3"], "--frames 3: is for a video, stream or camera"),
         (["nothing-*.png"], r"nothing-\*\.png: matches no image"),
         (["rtsp://camera/1", "a.png"], "rtsp://camera/1: give a video, stream or camera alone"),
         (["a.png"], "a.png: no such file"),

@@ -5,14 +5,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from deploy.cli import main
 from deploy.errors import UserError
+from deploy.inference.call import Timings
+from deploy.look import Look
 from deploy.predict import video
+from deploy.predict.command import _drawing
 from deploy.predict.sources import is_moving
+from deploy.tasks.regression.levels import LEVELS
+from deploy.tasks.regression.model import RegressionModel, RegressionResult
+from deploy.visualize import safe_colors
 from tests.conftest import ROOT
 
 cv2 = pytest.importorskip("cv2")
@@ -41,9 +49,10 @@ def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
     return frames, rate
 
 
-def test_every_frame_is_drawn_at_the_rate_of_the_video(bundle, clip, tmp_path, capsys):
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_every_frame_is_drawn_at_the_rate_of_the_video(prefix, bundle, clip, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["predict", str(bundle), str(clip), "--out", str(out), "--opacity", "1"]) == 0
+    assert main(["predict", str(bundle), f"{prefix}{clip}", "--out", str(out), "--opacity", "1"]) == 0
     assert f"{FRAMES} frames predicted by" in capsys.readouterr().out
     frames, rate = frames_of(out / "clip.mp4")
     assert rate == pytest.approx(RATE)
@@ -70,7 +79,10 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from deploy.errors import UserError
+from deploy.inference.call import Timings
+from deploy.look import Look
 from deploy.predict import video
+from deploy.predict.command import _drawing
 
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # stands for a full disk
@@ -129,6 +141,64 @@ def test_beside_and_a_number_of_frames(bundle, clip, tmp_path):
     frames, _ = frames_of(out / "clip.mp4")
     assert len(frames) == 3
     assert frames[0].shape == (32, 96, 3)
+
+
+class Live:
+    """A model whose stream comes with these time stamps, in shades of gray."""
+
+    def __init__(self, *seconds: float):
+        self.seconds = seconds
+
+    def stream(self, _target, draw):
+        for index, seconds in enumerate(self.seconds):
+            shade = np.full((32, 48, 3), 40 * index + 20, np.uint8)
+            yield SimpleNamespace(
+                seconds=seconds, picture=draw(shade, None), dropped=0, where=f"frame {index}"
+            )
+
+
+def test_a_live_source_takes_as_long_in_the_video(tmp_path):
+    """Frames are repeated until the next one came, and left out where they came too fast."""
+    model: Any = Live(5.0, 5.2, 5.201, 6.0)
+    found = video.predict_video(model, "rtsp://camera", tmp_path / "out.mp4", lambda frame, _: frame)
+    assert found.frames == 4
+    frames, rate = frames_of(tmp_path / "out.mp4")
+    assert rate == video.USUAL_FPS
+    shades = [round((float(frame.mean()) - 20) / 40) for frame in frames]
+    assert shades == [0] * 5 + [1] + [2] * 19 + [3]
+
+
+def test_a_file_without_a_rate_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "ask_rate", lambda _: 0.0)
+    model: Any = Live(0.0, 0.0)
+    with pytest.warns(RuntimeWarning, match="has 25 frames/s, as the source does not tell its own"):
+        video.predict_video(model, "clip.mjpeg", tmp_path / "out.mp4", lambda frame, _: frame)
+    assert len(frames_of(tmp_path / "out.mp4")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--save", "overlay,json"], "--save json"),
+        (["--save", "mask"], "--save mask"),
+        (["--probabilities"], "--probabilities"),
+        (["--resume"], "--resume"),
+    ],
+)
+def test_options_of_images_are_refused(options, named, bundle, clip, tmp_path):
+    with pytest.raises(UserError, match=rf"^{named}: is for images; .*--save overlay or beside.*as images$"):
+        main(["predict", str(bundle), str(clip), "--out", str(tmp_path / "out"), *options])
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_are_drawn_as_the_options_say():
+    """A regression network once ignored --opacity and --palette in videos."""
+    labels = np.full((4, 6), 7, np.uint8)
+    result = RegressionResult(np.zeros((4, 6), np.float32), labels, labels > 0, Timings(0, 0, 0))
+    nothing: Any = None
+    model = RegressionModel(nothing, LEVELS, nothing)
+    draw = _drawing(model, Look(opacity=1.0), safe_colors(LEVELS), beside=False)
+    assert (draw(np.zeros((4, 6, 3), np.uint8), result) == safe_colors(LEVELS)[7].color).all()
 
 
 def test_a_file_that_is_no_video_leaves_nothing(bundle, tmp_path):
