@@ -33,6 +33,9 @@ OPEN_SWITCHES = ("teacher.detail", "student.detail")
 SPELLING = ("--data.unlabelled", "--data.unlabeled")  # codespell:ignore unlabelled
 """Another spelling of an option, and its name."""
 
+SHORT = {"data": "data.root", "teacher": "teacher.arch", "student": "student.arch"}
+"""What a path or a name in place of a whole section of the configuration means."""
+
 WITH_DETAIL = ("pspnet/", "edge")
 """How the names of networks with the option `detail` begin."""
 
@@ -95,11 +98,16 @@ def preset(name: str, **changes: Any) -> RunConfig:
 
     Args:
         name: name of the preset, such as "quick"; `edgedistill presets` lists all.
-        changes: new values by dotted name, `**{"student_train.steps": 10}`, or nested, `student_train={"steps": 10}`.
+        changes: new values by dotted name, `**{"student_train.steps": 10}`, or nested, `student_train={"steps": 10}`;
+            a folder as `data` is its root, and a name as `teacher` or `student` its architecture.
 
     Raises:
         UserError: the preset or a field is unknown, or a field cannot have the value.
     """
+    changes = {
+        SHORT.get(field, field) if isinstance(value, str | Path) else field: value
+        for field, value in changes.items()
+    }
     return with_changes(with_families(_preset_named(name)(), _given_architectures(changes)), changes)
 
 

@@ -41,6 +41,14 @@ def test_values_take_the_type_of_their_field():
     assert preset("quick") == QUICK
 
 
+@pytest.mark.parametrize("root", ["photos", Path("photos")])
+def test_a_folder_and_names_stand_for_their_fields(root):
+    """The student is of another family, so what suits the preset's goes, too."""
+    short = preset("folder", data=root, teacher="pspnet/resnet18", student="unet")
+    fields = {"data.root": "photos", "teacher.arch": "pspnet/resnet18", "student.arch": "unet"}
+    assert short == preset("folder", **fields)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
