@@ -10,7 +10,7 @@ import numpy as np
 from deploy.backends.engine import Engine
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
-from deploy.inference.preprocess import prepare
+from deploy.inference.preprocess import prepare, require_array
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,11 @@ def as_images(image: np.ndarray | Sequence[np.ndarray]) -> tuple[Sequence[np.nda
     Raises:
         UserError: anything else was given, the batch is empty, or its images differ in shape.
     """
-    if isinstance(image, np.ndarray):
-        images, batched = (list(image), True) if image.ndim == 4 else ([image], False)
-    elif isinstance(image, Sequence) and all(isinstance(one, np.ndarray) for one in image):
-        images, batched = image, True
-    else:
-        raise UserError(
-            f"expected an array or a list of arrays, got {type(image).__name__}; see deploy.files.images.read_image"
-        )
+    images, batched = (image, True) if isinstance(image, Sequence) else ([image], False)
+    for one in images:
+        require_array(one)
+    if isinstance(image, np.ndarray) and image.ndim == 4:
+        images, batched = list(image), True
     if len(images) == 0:
         raise UserError("the batch is empty; give at least one image")
     shapes = {one.shape for one in images}

@@ -5,6 +5,7 @@ Pixels keep their raw units and normalization is part of the graph, unless it us
 """
 
 from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -59,6 +60,7 @@ def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nda
             guessed (anything but uint8 where the network reads uint8), or it has pixels without data and the bundle
             allows none.
     """
+    require_array(image)
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.size == 0:
         raise UserError(f"an image is H×W or H×W×C and not empty; this array has shape {image.shape}")
@@ -74,6 +76,25 @@ def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nda
     if image.dtype.kind not in "fiu":
         raise UserError(f"image is {image.dtype}, the bundle wants real numbers that fit float32")
     return _fill_nodata(image.astype(np.float32, copy=False), spec)
+
+
+def require_array(image: object) -> None:
+    """Refuse what is no array, with what to call instead.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(image, np.ndarray):
+        return
+    kind = f"expected an array or a list of arrays, got {type(image).__name__}"
+    if isinstance(image, str | Path):
+        raise UserError(
+            f"{kind} among several; call model(path) for each file, or model.stream for a folder or 'shots/*.png'"
+        )
+    if hasattr(image, "__array_interface__") or hasattr(image, "__array__"):
+        # such as Pillow's images, which may be palettes or have an alpha channel
+        raise UserError(f"{kind}; give numpy.asarray(image), whose channels are those of the bundle")
+    raise UserError(f"{kind}; see deploy.files.images.read_image")
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
+from deploy.inference.preprocess import require_array
 from deploy.stream.capture import Frame, import_opencv, video_frames
 
 FILES = ("http", "https", "file")
@@ -110,11 +111,7 @@ def _array_frames(images: Iterable[Any]) -> Generator[Frame, None, None]:
     start, index = monotonic(), 0
     try:
         for index, image in enumerate(images):
-            if not isinstance(image, np.ndarray):
-                raise UserError(
-                    f"is a {type(image).__name__}, not an array; give images H×W×C, or for files their folder or a"
-                    " pattern such as shots/*.png"
-                )
+            require_array(image)
             yield Frame(index, monotonic() - start, f"frame {index}", image)
             index += 1  # if the next one fails
     except UserError as error:

@@ -1,8 +1,9 @@
 """A loaded grasp network: images in, grasps out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +14,18 @@ from deploy.inference.postprocess import restore_labels
 from deploy.stream.calls import Calls
 from deploy.tasks.grasp.decode import decode, to_image
 from deploy.tasks.grasp.pose import Camera, Poses, to_camera
+from deploy.tasks.result import OneResult
 
 COUNT = 5
 """Default maximum number of grasps per image."""
 
 
 @dataclass(frozen=True, eq=False)
-class GraspResult:
-    """The grasps of an image H×W, or of N images. For N images `grasps` and `qualities` are lists."""
+class GraspResult(OneResult):
+    """The grasps of an image H×W, or of N images. For N images `grasps` and `qualities` are lists.
+
+    `save` writes `.png`: the grasps on the image (the one that was predicted, unless another is given), and `.csv`.
+    """
 
     grasps: np.ndarray | list[np.ndarray]
     """float64 M×5 in pixels of the image, the best first: x, y, angle, width, height (see
@@ -44,12 +49,34 @@ class GraspResult:
             depth: H×W in meters, of that camera; default: the image itself, if it has one channel.
 
         Raises:
-            UserError: `depth`, or the image in its place, is not H×W.
+            UserError: `depth`, or the image in its place, is not H×W; or the result is of a batch.
         """
+        self._require_one("poses")
         if depth is None:
             depth = np.asarray(self._image)
             depth = depth[..., 0] if depth.ndim == 3 and depth.shape[2] == 1 else depth
         return to_camera(np.asarray(self.grasps), depth, camera)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each grasp, the best first: x, y, angle in radians, width, height, quality."""
+        self._require_one("rows")
+        names = ("x", "y", "angle", "width", "height", "quality")
+        values = np.column_stack([np.asarray(self.grasps), np.asarray(self.qualities)]).tolist()
+        return [dict(zip(names, row, strict=True)) for row in values]
+
+    def _drawn(self, image: np.ndarray | None) -> np.ndarray:
+        image = np.asarray(self._image) if image is None else image
+        return drawn(image, self)
+
+    def _writers(self) -> Mapping[str, Callable[[Path, np.ndarray | None], object]]:
+        # start-up time: most programs write nothing
+        from deploy.files.images import write_png
+        from deploy.tasks.grasp.labeled import write_csv
+
+        return {
+            ".png": lambda path, image: write_png(path, self._drawn(image)),
+            ".csv": lambda path, _: write_csv(path, np.asarray(self.grasps), np.asarray(self.qualities)),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +136,7 @@ class GraspModel(Calls[GraspResult]):
 
     def draw(self, image: np.ndarray, result: GraspResult) -> np.ndarray:
         """See `deploy.stream.calls.Calls.draw`: the grasps as rectangles on the image."""
-        from deploy.tasks.grasp.draw import draw_grasps  # start-up time: most programs draw nothing
-        from deploy.visualize import render  # the same
-
-        picture = render(image if image.ndim == 3 else image[..., None])
-        return draw_grasps(picture, np.asarray(result.grasps), np.asarray(result.qualities))
+        return drawn(image, result)
 
     def _found(self, maps: np.ndarray, valid: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Grasps M×5 in pixels of the image and qualities M, from maps 4×h×w and `valid` at the size of the image."""
@@ -122,3 +145,12 @@ class GraspModel(Calls[GraspResult]):
             return np.zeros((0, 5)), np.zeros(0)
         grasps, qualities = decode(maps, count=count)
         return to_image(grasps, size, (valid.shape[0], valid.shape[1])), qualities
+
+
+def drawn(image: np.ndarray, result: GraspResult) -> np.ndarray:
+    """The grasps of one image as rectangles on an image H×W×C or H×W, as RGB uint8."""
+    from deploy.tasks.grasp.draw import draw_grasps  # start-up time: most programs draw nothing
+    from deploy.visualize import render  # the same
+
+    picture = render(image if image.ndim == 3 else image[..., None])
+    return draw_grasps(picture, np.asarray(result.grasps), np.asarray(result.qualities))

@@ -1,8 +1,9 @@
 """A loaded regression network: images in, maps of values out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,16 @@ from deploy.inference.call import Prepared, Timings, as_images, prepared, run_pr
 from deploy.inference.postprocess import restore_labels
 from deploy.scores.upsampling import upsample
 from deploy.stream.calls import Calls
+from deploy.tasks.regression.levels import LEVELS
+from deploy.tasks.result import OneResult
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionResult:
-    """The predicted map of an image H×W, or of N images N×H×W."""
+class RegressionResult(OneResult):
+    """The predicted map of an image H×W, or of N images N×H×W.
+
+    `save` writes `.npy`: the values; and `.png`: the colors of the levels, over the image if it is given.
+    """
 
     values: np.ndarray
     """float32 H×W or N×H×W at the size of the image, in the unit of the training maps; NaN where there is no data."""
@@ -26,6 +32,28 @@ class RegressionResult:
     valid: np.ndarray
     """bool, shaped as `values`: pixels with data."""
     timings: Timings
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row: pixels with data, and the least, mean and largest value there (NaN without any)."""
+        self._require_one("rows")
+        known = self.values[self.valid].astype(np.float64)
+        least, mean, most = (known.min(), known.mean(), known.max()) if known.size else (np.nan,) * 3
+        return [{"pixels": known.size, "min": float(least), "mean": float(mean), "max": float(most)}]
+
+    def _drawn(self, image: np.ndarray | None) -> np.ndarray:
+        from deploy.visualize import colorize, overlay  # start-up time: most programs draw nothing
+
+        return colorize(self.labels, LEVELS) if image is None else overlay(image, self.labels, LEVELS)
+
+    def _writers(self) -> Mapping[str, Callable[[Path, np.ndarray | None], object]]:
+        # start-up time: most programs write nothing
+        from deploy.files.images import write_png
+        from deploy.tasks.regression.labeled import write_map
+
+        return {
+            ".npy": lambda path, _: write_map(path, self.values),
+            ".png": lambda path, image: write_png(path, self._drawn(image)),
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """A loaded segmentation network: images in, labels out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,16 @@ from deploy.inference.tiling import predict_tiled
 from deploy.scores.labels import decide, labels_at
 from deploy.scores.upsampling import upsample
 from deploy.stream.calls import Calls
+from deploy.tasks.result import OneResult
 from deploy.tasks.segmentation.counts import class_counts
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationResult:
-    """The prediction for an image H×W, or for N images N×H×W."""
+class SegmentationResult(OneResult):
+    """The prediction for an image H×W, or for N images N×H×W.
+
+    `save` writes `.png`: the labels or, with the image, the colors of the classes over it.
+    """
 
     labels: np.ndarray
     """Class ids uint8 H×W or N×H×W at the size of the image; the ignore label where there is no data."""
@@ -53,39 +57,37 @@ class SegmentationResult:
         stacked = stack([probabilities(logits, self._network_size, size) for logits in self._logits])
         return stacked if self.labels.ndim == 3 else stacked[0]
 
-    def save(self, path: str | Path, image: np.ndarray | None = None) -> Path:
-        """Write the labels as PNG or, with the image, the labels drawn over it (`deploy.visualize.overlay`)."""
-        from deploy.files.images import write_png  # start-up time: most programs write nothing
-
-        write_png(path, self.labels if image is None else self._drawn(image))
-        return Path(path)
-
-    def show(self, image: np.ndarray | None = None) -> None:
-        """Open the colored labels, or the image under them, in the viewer of this system."""
-        from PIL import Image  # start-up time
-
-        Image.fromarray(self._drawn(image)).show()
-
     def polygons(self) -> list[dict[str, Any]]:
-        """The regions of one image as GeoJSON features in pixels (`deploy.tasks.segmentation.polygons.features`)."""
+        """The regions of one image as GeoJSON features in pixels (`deploy.tasks.segmentation.polygons.features`).
+
+        Raises:
+            UserError: the result is of a batch, or rasterio is not installed.
+        """
         from deploy.tasks.segmentation.polygons import features  # optional dependency
 
+        self._require_one("polygons")
         return features(self.labels, self.classes)
 
-    def to_pandas(self) -> Any:
-        """A data frame with a row for each class: id, name, pixels, and share of the pixels with data."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise UserError(f"to_pandas needs pandas ({error}): pip install pandas") from error
-        return pd.DataFrame(class_counts(self.labels, self.classes))
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each class: id, name, pixels, and share of the pixels with data."""
+        self._require_one("rows")
+        return class_counts(self.labels, self.classes)
 
     def _drawn(self, image: np.ndarray | None) -> np.ndarray:
         from deploy.visualize import colorize, overlay  # start-up time
 
-        if image is None:
-            return colorize(self.labels, self.classes)
-        return overlay(image if image.ndim == 3 else image[..., None], self.labels, self.classes)
+        return (
+            colorize(self.labels, self.classes)
+            if image is None
+            else overlay(image, self.labels, self.classes)
+        )
+
+    def _writers(self) -> Mapping[str, Callable[[Path, np.ndarray | None], object]]:
+        from deploy.files.images import write_png  # start-up time: most programs write nothing
+
+        return {
+            ".png": lambda path, image: write_png(path, self.labels if image is None else self._drawn(image))
+        }
 
 
 @dataclass(frozen=True, eq=False)

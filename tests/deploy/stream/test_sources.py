@@ -80,9 +80,7 @@ def test_an_error_of_the_iterable_names_the_frame():
     assert next(frames).index == 0
     with pytest.raises(UserError, match=r"^frame 1: the source failed \(KeyError: 'camera'\)$"):
         next(frames)
-    with pytest.raises(
-        UserError, match=r"^frame 0: is a str, not an array; .* or a pattern such as shots/\*\.png$"
-    ):
+    with pytest.raises(UserError, match=r"^frame 0: expected an array.*got str among several"):
         list(source_of(["clip.mp4"], SPECS["rgb"]).frames())
 
 

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import onnx
 import onnxruntime
+import PIL.Image
 import pytest
-from shapely.geometry import shape
 
 import deploy
 from deploy.backends.onnxruntime_cpu import OrtEngine
@@ -18,7 +18,7 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.golden_file import read_golden
 from deploy.bundle.manifest import MODEL
 from deploy.errors import UserError
-from deploy.files.images import read_image, read_mask, write_png
+from deploy.files.images import write_png
 from deploy.tasks.segmentation.model import SegmentationModel
 from tests.conftest import ROOT
 from tests.deploy.tiny import SPECS, WEIGHTS, make_bundle, make_image, make_model
@@ -163,6 +163,11 @@ def test_threads_share_a_model(rgb):
         ("photo.jpg", "photo.jpg: no such file"),
         (5, "expected an array|got int"),
         ([[1, 2], [3, 4]], "expected an array"),
+        (
+            ["a.png", Path("b.png")],
+            r"got str among several; call model\(path\) for each file, or model\.stream",
+        ),
+        (PIL.Image.new("RGB", (48, 32)), r"got Image; give numpy\.asarray\(image\)"),
         (make_image("sar"), "image has 2 channels"),
         (np.zeros((1, 2, 3, 4, 5), np.uint8), r"shape \(1, 2, 3, 4, 5\)"),
     ],
@@ -269,15 +274,3 @@ def test_an_image_file_is_read(rgb, tmp_path):
     write_png(tmp_path / "a.png", image)
     for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
         assert (rgb(path).labels == rgb(image).labels).all()
-
-
-def test_results_can_be_saved_and_listed(rgb, tmp_path):
-    image = make_image(size=(20, 30))
-    result = rgb(image)
-    assert (read_mask(result.save(tmp_path / "labels.png")) == result.labels).all()
-    assert (read_image(result.save(tmp_path / "drawn.png", image))[:20, :30] == rgb.draw(image, result)).all()
-    table = result.to_pandas()
-    assert table["name"].tolist() == ["red", "green", "blue"]
-    assert table["pixels"].tolist() == [int((result.labels == index).sum()) for index in range(3)]
-    assert table["share"].sum() == pytest.approx(1)
-    assert sum(shape(one["geometry"]).area for one in result.polygons()) == result.labels.size
