@@ -60,16 +60,12 @@ def predict_video(
     """
     stopped: KeyboardInterrupt | None = None
     began, frames, dropped, told = time.monotonic(), 0, 0, time.monotonic()
-    live = is_live(target)
-    told_fps = 0.0 if live else ask_rate(target)
-    fps = told_fps if 0 < told_fps <= MOST_FPS else USUAL_FPS
-    with _writer(path, fps) as write:
-        show = _by_time(write, fps) if live else lambda picture, _: write(picture)
+    with _timed_writer(target, path) as write:
         stream = model.stream(target, draw=draw)
         try:
             for one in stream:
                 assert one.picture is not None
-                show(one.picture, one.seconds)
+                write(one.picture, one.seconds)
                 frames, dropped = frames + 1, one.dropped
                 if time.monotonic() - told > PROGRESS_S:
                     told = time.monotonic()
@@ -83,13 +79,26 @@ def predict_video(
             stopped = error
         finally:
             stream.close()
-    if not live and fps != told_fps:
-        warn(f"{path}: has {fps:g} frames/s, as the source does not tell its own; it may be too fast or slow")
     if stopped is not None:
         print(f"stopped; {path} holds the {frames} frames until then", file=sys.stderr)
         if isinstance(stopped, Stopped) and stopped.number != signal.SIGINT:
             raise stopped
     return Finished(frames, dropped, time.monotonic() - began)
+
+
+@contextmanager
+def _timed_writer(target: str | int, path: Path) -> Iterator[Callable[[np.ndarray, float], None]]:
+    """A function that appends a picture with its time stamp; the file appears when all is written."""
+    if is_live(target):
+        with _writer(path, USUAL_FPS) as write:
+            yield _by_time(write, USUAL_FPS)
+        return
+    told = ask_rate(target)
+    fps = told if 0 < told <= MOST_FPS else USUAL_FPS
+    with _writer(path, fps) as write:
+        yield lambda picture, _: write(picture)
+    if fps != told:
+        warn(f"{path}: has {fps:g} frames/s, as the source does not tell its own; it may be too fast or slow")
 
 
 def _by_time(write: Callable[[np.ndarray], None], rate: float) -> Callable[[np.ndarray, float], None]:
