@@ -22,6 +22,7 @@ from deploy.raster.chunks import Chunk, predict_chunk
 from deploy.raster.geotiff import probabilities_path, write_labels, write_probabilities
 from deploy.tasks.registry import task_of
 from deploy.tasks.segmentation.model import SegmentationModel
+from deploy.tasks.task import Predicted
 
 
 class Item(NamedTuple):
@@ -94,10 +95,12 @@ def _refusal(job: Job) -> str | None:
 def _image(job: Job, item: Item, opened: Opened) -> Done:
     model = opened.model
     task = task_of(read_manifest(job.pin.bundle))
-    image, result = predict_file(model, Path(item.path))
+    path = Path(item.path)
+    image, result = predict_file(model, path)
     with _publishing(job, Path(job.out)) as (folder, files):
+        predicted = Predicted(folder / item.name, image, result, job.classes, job.look, path)
         for name in job.formats:
-            task.formats[name](folder / item.name, image, result, job.classes, job.look)
+            task.formats[name](predicted)
     return Done(item.input, item.stamp, item.name, files)
 
 

@@ -13,6 +13,9 @@ from deploy.errors import UserError
 from deploy.files.images import read_pixels
 from deploy.inference.normalize import fill_of
 
+NO_END = "_coco"
+"""`a_coco.json` is a format of the image `a`; the JSON of the image `a_coco` is another file."""
+
 
 def read_input(
     path: Path, spec: InputSpec, size: tuple[int, ...] | None = None
@@ -74,6 +77,8 @@ def predict_file(model: Any, path: Path) -> tuple[np.ndarray, Any]:
 def output_names(paths: Sequence[Path], given: Mapping[str, str] | None = None) -> list[str]:
     """A unique output name for each file: its stem, or `a_png` and `a_jpg` where stems repeat.
 
+    No name ends with `NO_END`: with another ending, the results of two images would have one name.
+
     Args:
         paths: the files.
         given: names that files have had before, by their absolute paths: they keep them, and no other file gets them.
@@ -84,7 +89,7 @@ def output_names(paths: Sequence[Path], given: Mapping[str, str] | None = None) 
         name = given.get(str(path.resolve()))
         if name is None:
             name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
-            while name in taken:
+            while name in taken or name.endswith(NO_END):
                 name += "_"
             taken.add(name)
         names.append(name)

@@ -16,7 +16,7 @@ from deploy.inference.call import Timings
 from deploy.inference.image_files import output_names, predict_file
 from deploy.look import Look
 from deploy.predict.record import Record
-from deploy.tasks.task import Model, Task
+from deploy.tasks.task import Model, Predicted, Task
 from deploy.text import shown
 
 SHOWN = 10
@@ -84,10 +84,8 @@ def predict_images(
             tally.bad.append(path)
             print(f"error: {shown(str(error))}", file=sys.stderr)
             continue
-        base = output.folder / name
-        files = tuple(
-            task.formats[one](base, image, result, output.classes, output.look) for one in output.formats
-        )
+        predicted = Predicted(output.folder / name, image, result, output.classes, output.look, path)
+        files = tuple(task.formats[one](predicted) for one in output.formats)
         record.add(path, name, files)
         tally.timings.append(result.timings)
         tally.images.append({"image": path, "files": files, "ms": result.timings.total_ms})

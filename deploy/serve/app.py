@@ -28,9 +28,8 @@ from deploy.errors import UserError
 from deploy.files.images import count_pixels
 from deploy.files.received import written
 from deploy.inference.image_files import predict_file
-from deploy.look import Look
 from deploy.serve.metrics import Metrics
-from deploy.tasks.task import Model, Task
+from deploy.tasks.task import Model, Predicted, Task
 from deploy.text import shown
 
 MEDIA = {
@@ -201,11 +200,12 @@ class Service:
             except UserError as error:  # the caller knows nothing of this machine's files
                 _raise_own(error, MemoryError)
                 raise UserError(str(error).replace(f"{path}: ", "")) from error
+            predicted = Predicted(folder / "result", image, result, self._model.classes, source=path)
             try:
-                made = self._task.formats[name](folder / "result", image, result, self._model.classes, Look())
+                made = self._task.formats[name](predicted)
             except UserError as error:
                 _raise_own(error, OSError)
-                raise
+                raise UserError(str(error).replace(f"{path}: ", "")) from error
             return made.read_bytes(), MEDIA[made.suffix]
 
 

@@ -6,7 +6,7 @@ regression they are levels of the values in `logits`.
 """
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,8 +83,29 @@ class Model(Protocol):
         ...
 
 
-Format = Callable[[Path, np.ndarray, Any, Sequence[ClassInfo], Look], Path]
-"""Writes an image's result, atomically, as a file whose name starts with the path, and returns its path."""
+@dataclass(frozen=True)
+class Predicted:
+    """An image and its result, to be written."""
+
+    base: Path
+    """The folder of the files, and what their names begin with."""
+    image: np.ndarray
+    """H×W×C."""
+    result: Any
+    """The `Result` of the image."""
+    classes: Sequence[ClassInfo]
+    """With the colors to draw in."""
+    look: Look = field(default_factory=Look)
+    source: Path | None = None
+    """The file that the image was read from."""
+
+    def path(self, ending: str) -> Path:
+        """The file whose name ends so."""
+        return self.base.with_name(self.base.name + ending)
+
+
+Format = Callable[[Predicted], Path]
+"""Writes an image's result, atomically, as a file, and returns its path."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +146,3 @@ class Task:
     confusion: Callable[[Any], np.ndarray] | None = None
     """The confusion matrix of a scorer of the task, int64 K×(K+1) (see `deploy.evaluation.segmentation_metrics`); None
     if labels are not classes."""
-
-    def save(
-        self, base: Path, image: np.ndarray, result: Any, classes: Sequence[ClassInfo], raw: bool = False
-    ) -> None:
-        """Write a result in the usual formats, and with `raw` its probabilities or maps, too."""
-        for name in (*self.usual, *([self.raw] if raw else [])):
-            self.formats[name](base, image, result, classes, Look())

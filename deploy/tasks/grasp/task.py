@@ -10,12 +10,11 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.evaluation.metric import Metric
 from deploy.files.atomic import atomic_write, write_json
 from deploy.files.images import write_png
-from deploy.look import Look
 from deploy.tasks.grasp.draw import draw_grasps
 from deploy.tasks.grasp.labeled import read_grasps, write_csv, write_grasps
 from deploy.tasks.grasp.metrics import GraspMetrics
-from deploy.tasks.grasp.model import COUNT, GraspModel, GraspResult
-from deploy.tasks.task import Task
+from deploy.tasks.grasp.model import COUNT, GraspModel, GraspResult, drawn
+from deploy.tasks.task import Predicted, Task
 from deploy.visualize import render
 
 
@@ -44,14 +43,10 @@ class GraspScorer:
         return {f"success@{COUNT}": scores.success[COUNT]}
 
 
-def _picture(image: np.ndarray, result: GraspResult, _: Sequence[ClassInfo]) -> np.ndarray:
-    return draw_grasps(render(image), np.asarray(result.grasps), np.asarray(result.qualities))
-
-
 def _panels(
-    image: np.ndarray, truth: np.ndarray, results: Sequence[GraspResult], classes: Sequence[ClassInfo]
+    image: np.ndarray, truth: np.ndarray, results: Sequence[GraspResult], _: Sequence[ClassInfo]
 ) -> list[np.ndarray]:
-    return [draw_grasps(render(image), truth), *(_picture(image, one, classes) for one in results)]
+    return [draw_grasps(render(image), truth), *(drawn(image, one) for one in results)]
 
 
 def _words(result: GraspResult, _: Sequence[ClassInfo]) -> str:
@@ -66,33 +61,28 @@ def _words(result: GraspResult, _: Sequence[ClassInfo]) -> str:
     )
 
 
-def _csv(base: Path, _: np.ndarray, result: GraspResult, __: Sequence[ClassInfo], ___: Look) -> Path:
-    path = base.with_name(f"{base.name}_grasps.csv")
-    write_csv(path, np.asarray(result.grasps), np.asarray(result.qualities))
+def _csv(one: Predicted) -> Path:
+    path = one.path("_grasps.csv")
+    write_csv(path, np.asarray(one.result.grasps), np.asarray(one.result.qualities))
     return path
 
 
-def _overlay(
-    base: Path, image: np.ndarray, result: GraspResult, classes: Sequence[ClassInfo], _: Look
-) -> Path:
-    path = base.with_name(f"{base.name}_overlay.png")
-    write_png(path, _picture(image, result, classes))
+def _overlay(one: Predicted) -> Path:
+    path = one.path("_overlay.png")
+    write_png(path, drawn(one.image, one.result))
     return path
 
 
-def _maps(base: Path, _: np.ndarray, result: GraspResult, __: Sequence[ClassInfo], ___: Look) -> Path:
-    path = base.with_name(f"{base.name}_maps.npy")
+def _maps(one: Predicted) -> Path:
+    path = one.path("_maps.npy")
     with atomic_write(path) as file:
-        np.save(file, result.maps)
+        np.save(file, one.result.maps)
     return path
 
 
-def _json(base: Path, _: np.ndarray, result: GraspResult, __: Sequence[ClassInfo], ___: Look) -> Path:
-    path = base.with_name(f"{base.name}.json")
-    pairs = zip(np.asarray(result.grasps).tolist(), np.asarray(result.qualities).tolist(), strict=True)
-    names = ("x", "y", "angle", "width", "height")
-    found = [dict(zip(names, grasp, strict=True)) | {"quality": quality} for grasp, quality in pairs]
-    write_json(path, {"grasps": found, "ms": round(result.timings.total_ms, 3)})
+def _json(one: Predicted) -> Path:
+    path = one.path(".json")
+    write_json(path, {"grasps": one.result.rows(), "ms": round(one.result.timings.total_ms, 3)})
     return path
 
 

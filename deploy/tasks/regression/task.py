@@ -9,11 +9,10 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Budget
 from deploy.files.images import write_png
-from deploy.look import Look
 from deploy.tasks.regression.labeled import TRUTH, read_maps, write_map, write_maps
 from deploy.tasks.regression.metrics import RegressionScorer
 from deploy.tasks.regression.model import RegressionModel, RegressionResult
-from deploy.tasks.task import Task
+from deploy.tasks.task import Predicted, Task
 from deploy.visualize import overlay, render
 
 RMSE = Metric("RMSE", "neg_rmse", "×10⁻³", factor=-1000.0, relative=True)
@@ -46,18 +45,16 @@ def _words(result: RegressionResult, _: Sequence[ClassInfo]) -> str:
     return f"values {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}"
 
 
-def _values(base: Path, _: np.ndarray, result: RegressionResult, __: Sequence[ClassInfo], ___: Look) -> Path:
-    path = base.with_name(f"{base.name}_values.npy")
-    write_map(path, result.values)
+def _values(one: Predicted) -> Path:
+    path = one.path("_values.npy")
+    write_map(path, one.result.values)
     return path
 
 
-def _overlay(
-    base: Path, image: np.ndarray, result: RegressionResult, classes: Sequence[ClassInfo], look: Look
-) -> Path:
+def _overlay(one: Predicted) -> Path:
     """An overlay of the levels."""
-    path = base.with_name(f"{base.name}_overlay.png")
-    write_png(path, overlay(image, result.labels, classes, look.legend, look.opacity))
+    path = one.path("_overlay.png")
+    write_png(path, overlay(one.image, one.result.labels, one.classes, one.look.legend, one.look.opacity))
     return path
 
 

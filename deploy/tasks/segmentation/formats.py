@@ -1,85 +1,99 @@
-"""The files that a segmentation result can be written as; each writer takes the path without its ending."""
+"""The files that a segmentation result can be written as; by name."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
+from deploy.errors import warn_once
 from deploy.files.atomic import atomic_write, write_json
 from deploy.files.images import write_png
-from deploy.look import Look
 from deploy.tasks.segmentation import polygons, rle
 from deploy.tasks.segmentation.counts import class_counts
 from deploy.tasks.segmentation.model import SegmentationResult
-from deploy.tasks.task import Format
+from deploy.tasks.task import Format, Predicted
 from deploy.visualize import overlay, side_by_side
 
-Classes = Sequence[ClassInfo]
 
-
-def _mask(base: Path, _: np.ndarray, result: SegmentationResult, __: Classes, ___: Look) -> Path:
-    path = base.with_name(f"{base.name}_mask.png")
-    write_png(path, result.labels)
+def _mask(one: Predicted) -> Path:
+    path = one.path("_mask.png")
+    if polygons.place_of(one.source) is not None:
+        warn_once(
+            "masks are PNG, which do not say where a GeoTIFF lies; for labels as GeoTIFF use edgedistill predict-raster"
+        )
+    write_png(path, one.result.labels)
     return path
 
 
-def _overlay(base: Path, image: np.ndarray, result: SegmentationResult, classes: Classes, look: Look) -> Path:
-    path = base.with_name(f"{base.name}_overlay.png")
-    write_png(path, overlay(image, result.labels, classes, look.legend, look.opacity))
+def _overlay(one: Predicted) -> Path:
+    path = one.path("_overlay.png")
+    write_png(path, _drawn(one))
     return path
 
 
-def _beside(base: Path, image: np.ndarray, result: SegmentationResult, classes: Classes, look: Look) -> Path:
-    path = base.with_name(f"{base.name}_beside.png")
-    write_png(path, side_by_side(image, overlay(image, result.labels, classes, look.legend, look.opacity)))
+def _beside(one: Predicted) -> Path:
+    path = one.path("_beside.png")
+    write_png(path, side_by_side(one.image, _drawn(one)))
     return path
 
 
-def _probabilities(base: Path, _: np.ndarray, result: SegmentationResult, __: Classes, ___: Look) -> Path:
-    path = base.with_name(f"{base.name}_probabilities.npy")
+def _drawn(one: Predicted) -> np.ndarray:
+    return overlay(one.image, one.result.labels, one.classes, one.look.legend, one.look.opacity)
+
+
+def _probabilities(one: Predicted) -> Path:
+    path = one.path("_probabilities.npy")
     with atomic_write(path) as file:
-        np.save(file, result.probabilities)
+        np.save(file, one.result.probabilities)
     return path
 
 
-def _npz(base: Path, _: np.ndarray, result: SegmentationResult, classes: Classes, __: Look) -> Path:
-    path = base.with_name(f"{base.name}.npz")
+def _npz(one: Predicted) -> Path:
+    path = one.path(".npz")
     with atomic_write(path) as file:
         np.savez_compressed(
             file,
-            labels=result.labels,
-            valid=result.valid,
-            probabilities=result.probabilities.astype(np.float16),
-            classes=np.array([info.name for info in classes]),
+            labels=one.result.labels,
+            valid=one.result.valid,
+            probabilities=one.result.probabilities.astype(np.float16),
+            classes=np.array([info.name for info in one.classes]),
         )
     return path
 
 
-def _json(base: Path, _: np.ndarray, result: SegmentationResult, classes: Classes, __: Look) -> Path:
-    path = base.with_name(f"{base.name}.json")
-    write_json(path, _summary(result, classes))
+def _json(one: Predicted) -> Path:
+    path = one.path(".json")
+    write_json(path, _summary(one.result, one.classes))
     return path
 
 
-def _coco(base: Path, _: np.ndarray, result: SegmentationResult, classes: Classes, __: Look) -> Path:
-    path = base.with_name(f"{base.name}_coco.json")
-    height, width = result.labels.shape
-    names = [{"id": index, "name": info.name} for index, info in enumerate(classes)]
-    image = {"id": 0, "file_name": base.name, "height": height, "width": width}
-    found = [{"id": i, "image_id": 0, **one} for i, one in enumerate(rle.annotations(result.labels, classes))]
+def _coco(one: Predicted) -> Path:
+    """Ids come from the name of the result, so that the files of a folder can be put together."""
+    path = one.path("_coco.json")
+    height, width = one.result.labels.shape
+    # 45 bits: two of 100,000 images get the same with a probability of 10⁻⁴, and JSON keeps 53 bits exactly
+    number = int.from_bytes(sha256(one.base.name.encode()).digest()[:6], "big") >> 3
+    names = [{"id": index, "name": info.name} for index, info in enumerate(one.classes)]
+    file = one.base.name if one.source is None else one.source.name
+    image = {"id": number, "file_name": file, "height": height, "width": width}
+    found = [
+        {"id": (number << 8) + annotation["category_id"], "image_id": number, **annotation}
+        for annotation in rle.annotations(one.result.labels, one.classes)
+    ]
     write_json(path, {"images": [image], "categories": names, "annotations": found})
     return path
 
 
-def _geojson(base: Path, _: np.ndarray, result: SegmentationResult, classes: Classes, __: Look) -> Path:
-    path = base.with_name(f"{base.name}.geojson")
-    write_json(path, polygons.collection(result.labels, classes))
+def _geojson(one: Predicted) -> Path:
+    path = one.path(".geojson")
+    write_json(path, polygons.collection(one.result.labels, one.classes, one.source))
     return path
 
 
-def _summary(result: SegmentationResult, classes: Classes) -> dict[str, Any]:
+def _summary(result: SegmentationResult, classes: Sequence[ClassInfo]) -> dict[str, Any]:
     """Size, pixels and share of each class, pixels without data, and milliseconds of a result, for JSON."""
     height, width = result.labels.shape
     found = class_counts(result.labels, classes)

@@ -1,12 +1,48 @@
-"""Outlines of the classes in a label map, as GeoJSON (RFC 7946) in pixels. They need rasterio: `edgedistill[geo]`."""
+"""Outlines of the classes in a label map, as GeoJSON (RFC 7946). They need rasterio: `edgedistill[geo]`."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
+from deploy.files.decoding import quiet
+from deploy.files.images import TIFF_SUFFIXES
+
+WGS84 = "EPSG:4326"
+"""The only coordinates of GeoJSON (RFC 7946, section 4): longitude and latitude."""
+
+
+class Place(NamedTuple):
+    """Where an image lies on the ground."""
+
+    crs: Any
+    """`rasterio.crs.CRS`."""
+    transform: Any
+    """`affine.Affine` from pixels to its coordinates; None where ground control points are all there is."""
+
+
+def place_of(path: Path | None) -> Place | None:
+    """The place of a GeoTIFF; None of other images, and where rasterio is not installed."""
+    if path is None or path.suffix.lower() not in TIFF_SUFFIXES:
+        return None
+    try:
+        import rasterio  # optional dependency
+        from rasterio.errors import RasterioIOError
+    except ImportError:
+        return None
+    try:
+        with quiet():  # it warns of files without a georeference
+            file = rasterio.open(path, driver="GTiff")
+    except RasterioIOError:  # another image that is called .tif
+        return None
+    with file:
+        if file.crs is not None and not file.transform.is_identity:
+            return Place(file.crs, file.transform)
+        points, crs = file.gcps
+        return Place(crs, None) if points else None
 
 
 def features(labels: np.ndarray, classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
@@ -37,6 +73,40 @@ def features(labels: np.ndarray, classes: Sequence[ClassInfo]) -> list[dict[str,
     ]
 
 
-def collection(labels: np.ndarray, classes: Sequence[ClassInfo]) -> dict[str, Any]:
-    """`features` as a GeoJSON FeatureCollection."""
-    return {"type": "FeatureCollection", "features": features(labels, classes)}
+def collection(
+    labels: np.ndarray, classes: Sequence[ClassInfo], source: Path | None = None
+) -> dict[str, Any]:
+    """`features` as a GeoJSON FeatureCollection: in longitude and latitude if the image is a GeoTIFF, else in pixels.
+
+    Args:
+        labels: class ids uint8 H×W; other ids have no region.
+        classes: meaning of the ids.
+        source: the file of the image.
+
+    Raises:
+        UserError: rasterio is not installed, or the image has a place that cannot be given as longitude and latitude.
+    """
+    found = features(labels, classes)
+    place = place_of(source)
+    if place is not None:
+        for one in found:
+            one["geometry"] = _on_the_ground(one["geometry"], place, source)
+    return {"type": "FeatureCollection", "features": found}
+
+
+def _on_the_ground(geometry: dict[str, Any], place: Place, source: Path | None) -> dict[str, Any]:
+    """A polygon in pixels as one in longitude and latitude."""
+    from rasterio.warp import transform_geom  # optional dependency
+
+    if place.transform is None:
+        raise UserError(
+            f"{source}: has ground control points only; rectify it first (gdalwarp), or save no geojson"
+        )
+    a, b, c, d, e, f = place.transform[:6]
+    rings = [[(a * x + b * y + c, d * x + e * y + f) for x, y in ring] for ring in geometry["coordinates"]]
+    try:
+        return transform_geom(place.crs, WGS84, {"type": "Polygon", "coordinates": rings})
+    except Exception as error:  # GDAL's own errors do not derive from rasterio's public base class
+        raise UserError(
+            f"{source}: its coordinates have no longitude and latitude ({error}); save no geojson"
+        ) from error

@@ -9,6 +9,7 @@ from deploy.tasks.regression.labeled import read_map
 from deploy.tasks.regression.levels import LEVELS, level_edges
 from deploy.tasks.regression.model import RegressionModel
 from deploy.tasks.regression.task import REGRESSION
+from deploy.tasks.task import Predicted
 
 SPEC = InputSpec(("x",), 4, 6, "float32", "NCHW", mean=(0.0,), std=(1.0,), nodata="nan")
 EDGES = level_edges(2.0, 1.0)
@@ -62,7 +63,8 @@ def test_levels_cover_the_mean_by_two_deviations():
 def test_saved_files_words_and_panels(tmp_path):
     image = np.linspace(0, 2, 24, dtype=np.float32).reshape(4, 6, 1)
     result = MODEL(image)
-    REGRESSION.save(tmp_path / "a", image, result, LEVELS, False)
+    for name in REGRESSION.usual:
+        REGRESSION.formats[name](Predicted(tmp_path / "a", image, result, LEVELS))
     np.testing.assert_array_equal(read_map(tmp_path / "a_values.npy", (4, 6)), result.values)
     assert read_image(tmp_path / "a_overlay.png").shape[0] >= 4
     assert REGRESSION.words(result, LEVELS) == "values 0 to 4, mean 2"
