@@ -17,9 +17,9 @@ from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Receipt
 from deploy.files.json_files import read_record
 from deploy.latency.latency import LatencyStats
+from distill.reporting.gain import BASELINE, distillation_gain
 from distill.run_folder import SCHEDULE
 
-BASELINE = "baseline"
 AGAIN = "run it again with --resume"
 BUILT = ".receipt.json"
 
@@ -106,6 +106,11 @@ class RunRecord:
             for name, threshold in found
             if threshold is not None
         ]
+
+    @property
+    def gain(self) -> list[str]:
+        """What the teacher gave the student, if that was measured."""
+        return distillation_gain({row.name: row.score for row in self.report.rows}, self.metric)
 
     @property
     def deployed(self) -> list[RowRecord]:

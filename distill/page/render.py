@@ -141,6 +141,7 @@ def _content(runs: Sequence[RunRecord], each: int) -> dict[str, Any]:
             for title, one in (*run.report.receipts.items(), *_built(run))
         ],
         "engines": [(f"{prefix(run)}{line}", is_failed(line)) for run in runs for line in run.engines],
+        "gains": [f"{prefix(run)}{line}" for run in runs for line in run.gain],
         "decisions": [f"{prefix(run)}{line}" for run in runs for line in run.later_decisions],
         "training_chart": Markup(training_chart(runs)),
         "latency_chart": Markup(latency_chart(runs)),

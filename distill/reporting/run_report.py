@@ -19,6 +19,7 @@ from deploy.loading import load
 from deploy.table import format_table, int8_notes
 from distill.config import RunConfig
 from distill.export.evaluate import spread
+from distill.reporting.gain import distillation_gain
 from distill.reporting.panels import side_by_side
 from distill.selection.choice import CHOICE, read_choice
 from distill.selection.choice import table as candidates_table
@@ -151,7 +152,7 @@ def next_commands(bundles: Sequence[Path], out: Path) -> list[str]:
 
 
 def results_table(rows: Sequence[Row], latency: Latencies, metric: Metric) -> str:
-    """The networks as an aligned table; baseline and student have the same form and share its latency."""
+    """The networks as an aligned table, and what the teacher gave. Baseline and student share one latency."""
     detail = next(iter(rows[0].details))
     header = ("network", "params M", "GMAC", metric.header, f"{detail} %", "ms p50", "MB", "training s")
     lines = []
@@ -170,7 +171,8 @@ def results_table(rows: Sequence[Row], latency: Latencies, metric: Metric) -> st
             )
         )
     medians = {(form.bundle.name, form.precision): stats.total.p50 for form, stats in latency.items()}
-    return "\n".join([format_table(header, lines), *int8_notes(medians)])
+    gain = distillation_gain({row.name: row.score for row in rows}, metric)
+    return "\n".join([format_table(header, lines), *gain, *int8_notes(medians)])
 
 
 def _cost(row: Row, latency: Latencies) -> tuple[str, str]:

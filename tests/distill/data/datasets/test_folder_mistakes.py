@@ -81,7 +81,7 @@ def no_images(root: Path) -> None:
         (twin_image, r"train0\.jpg and train0\.png would have the same mask"),
         (gap_in_ids, r"the masks hold the ids 0, 1, 9, but .*write .*classes\.json"),
         (binary_masks, r"the masks hold the ids 0, 255, but .*255 is void; write .*classes\.json"),
-        (no_val, r"val/images: no such folder; .*images/ and masks/"),
+        (no_val, r"val/images: no such folder; rename pictures/ beside it to images/"),
         (no_images, r"train/images: holds no image"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_label_raster_of_another_shape(tmp_path):
 
 def test_a_single_class_in_the_data_is_refused(tmp_path):
     folder_of(tmp_path, label=np.zeros((6, 8), np.uint8))
-    with pytest.raises(UserError, match="the masks hold the ids 0"):
+    with pytest.raises(UserError, match="all masks hold the single id 0; "):
         open_splits(DataConfig("folder", root=tmp_path))
 
 
