@@ -95,7 +95,7 @@ def _run(arch: str, what: str, action: Callable[[], Any]) -> Any:
         return action()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit would end the run with the user's code, perhaps 0
         last = traceback.extract_tb(error.__traceback__)[-1]
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(

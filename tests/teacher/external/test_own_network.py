@@ -19,6 +19,7 @@ def module(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "nets.py").write_text(MODULE)
+    (package / "script.py").write_text("import sys\nsys.exit(0)\n")
     (package / "broken.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
@@ -63,6 +64,7 @@ def test_logits_a_mapping_or_our_output_will_do(module, name):
             "broken:Net",
             r"cannot import own_package\.broken: .*a_package_that_is_not_there.* \(broken\.py, line 1\)",
         ),
+        ("script:Net", r"cannot import own_package\.script: SystemExit: 0 \(script\.py, line 2\)"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_place(module, name, words):
