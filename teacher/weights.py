@@ -104,7 +104,8 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
         UserError: the file cannot be read, or its tensors do not fit; the message gives the numbers and first names of
             tensors that are missing, unexpected or of another shape. Or it is a published network to be converted.
     """
-    state = read_state(path)
+    wanted = network.state_dict()
+    state = _as_wrapped(wanted, read_state(path))
     if project := project_of(state) or other_package(state):
         raise UserError(
             f"{path}: is a network of {project}, whose tensors have other names; convert it first:"
@@ -113,7 +114,6 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
     if is_backbone_of(network, state):
         load_backbone_state(network.get_submodule("backbone"), state, in_channels, source=str(path))
         return
-    wanted = network.state_dict()
     # the auxiliary head is for training only: either side may lack it
     optional = {
         k for k in {*wanted, *state} if k.startswith("aux_head.") and not (k in wanted and k in state)
@@ -122,6 +122,15 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> None:
     _check_classes(wanted, state, str(path))
     _check_match({k: v for k, v in wanted.items() if k not in optional}, state, str(path))
     network.load_state_dict(state, strict=False)
+
+
+def _as_wrapped(wanted: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a user's own network by the names that they have in the module that wraps it (`OwnNetwork`)."""
+    for prefix in ("", "network.", "network.model."):  # `tensors_of` has dropped a `model.`
+        named = {f"{prefix}{name}": value for name, value in state.items()}
+        if wanted.keys() & named.keys():
+            return named
+    return state
 
 
 def is_backbone_of(network: nn.Module, names: Iterable[str]) -> bool:
@@ -140,7 +149,7 @@ def load_backbone_state(
     Args:
         backbone: a network of `build_backbone`.
         state: the classifier's tensors by name.
-        in_channels: channels of the image; a first convolution of three channels is summed or repeated as timm does.
+        in_channels: channels of the image; first convolutions of three channels are summed or repeated as timm does.
         source: names the weights in messages.
 
     Raises:
@@ -149,9 +158,11 @@ def load_backbone_state(
     wanted = backbone.state_dict()
     renamed = {backbone_name(k, wanted) or k: v for k, v in state.items()}
     kept = {k: v for k, v in renamed.items() if not k.startswith(CLASSIFIERS) or k in wanted}
-    first = next(iter(name for name, value in wanted.items() if value.ndim == 4))
-    if first in kept and kept[first].shape[1] == RGB and in_channels != RGB:
-        kept[first] = adapt_input_conv(in_channels, kept[first])
+    for name, value in kept.items():
+        # a stem such as FastViT's has several
+        is_first = name in wanted and value.ndim == wanted[name].ndim == 4
+        if is_first and (value.shape[1], wanted[name].shape[1]) == (RGB, in_channels):
+            kept[name] = adapt_input_conv(in_channels, value)
     _check_match(wanted, kept, source)
     backbone.load_state_dict(kept, strict=False)
 

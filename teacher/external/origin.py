@@ -15,6 +15,8 @@ from teacher.weights import RGB
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of ImageNet's channels R G B in 0..255."""
+SUMS = 1e-3
+"""Largest distance from 1 of the sum of probabilities, which half precision rounds."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,9 @@ def adapt_first_convolution(network: nn.Module, in_channels: int) -> None:
     """Let a network take images of `in_channels`: its first convolution is summed or repeated, as timm does.
 
     Raises:
-        UserError: the network has no convolution for images.
+        UserError: the network has no convolution for images, or one that cannot be adapted.
     """
-    found = ((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
-    name, old = next(found, ("", None))
+    old = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
     if old is None:
         raise UserError(f"{type(network).__name__}: has no convolution to adapt to {in_channels} channels")
     if in_channels == old.in_channels:
@@ -67,18 +68,38 @@ def adapt_first_convolution(network: nn.Module, in_channels: int) -> None:
             f"{type(network).__name__}: takes {old.in_channels} channels, the data has {in_channels}; only networks of"
             " three channels can be adapted"
         )
-    sizes: Any = (old.kernel_size, old.stride, old.padding)
-    new = nn.Conv2d(
-        in_channels, old.out_channels, *sizes, bias=old.bias is not None, device=old.weight.device
-    )
-    with torch.no_grad():
-        new.weight.copy_(adapt_input_conv(in_channels, old.weight))
-    new.bias = old.bias
-    owner, _, last = name.rpartition(".")
-    setattr(network.get_submodule(owner), last, new)
+    if old.groups != 1:
+        raise UserError(
+            f"{type(network).__name__}: its first convolution takes each channel alone, so it cannot be adapted to"
+            f" {in_channels} channels; choose another network"
+        )
+    # the module itself stays: it may be of a type of its own, as BiT's standardizes its weights
+    old.weight = nn.Parameter(adapt_input_conv(in_channels, old.weight.detach()), old.weight.requires_grad)
+    old.in_channels = in_channels
     for module in network.modules():  # transformers compares the image with the number that it was built for
-        if getattr(module, "num_channels", None) == old.in_channels:
+        if getattr(module, "num_channels", None) == RGB:
             module.__dict__["num_channels"] = in_channels
+
+
+def noise(shape: tuple[int, ...]) -> Tensor:
+    """Normalized images for trying a network: normal noise, the same each time, that leaves torch's own alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def check_logits(source: str, scores: Tensor) -> None:
+    """Refuse a network that returns probabilities, which losses would take for logits.
+
+    Args:
+        source: names the network in the message.
+        scores: what it returns for some image, N×K×h×w.
+
+    Raises:
+        UserError: they are at least 0 and have the sum 1 at each pixel.
+    """
+    if scores.shape[1] > 1 and bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() <= SUMS).all()):
+        raise UserError(
+            f"{source}: returns probabilities, whose sum is 1; give it without its softmax, as logits"
+        )
 
 
 def load_where_it_fits(

@@ -7,11 +7,13 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.models import adapt_input_conv
+from torch import nn
 
 from deploy.errors import UserError
 from student.zoo import build_network
 from teacher.pspnet import PSPNet
-from teacher.weights import load_weights, read_state
+from teacher.weights import load_backbone_state, load_weights, read_state
 
 
 def psp(num_outputs=4, in_channels=3, backbone="resnet18"):
@@ -36,6 +38,23 @@ def test_first_convolution_adapts_to_two_channels(tmp_path):
     network = psp(in_channels=2)
     load_weights(network, tmp_path / "rgb.pth", 2)
     assert network.backbone.get_parameter("conv1.weight").shape[1] == 2
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_all_first_convolutions_of_a_stem_adapt(channels):
+    """As of FastViT, whose stem is the sum of several."""
+
+    def stem(count):
+        return nn.ModuleDict(
+            {"a": nn.Conv2d(count, 5, 3), "b": nn.Conv2d(count, 5, 1), "c": nn.Conv2d(5, 3, 1)}
+        )
+
+    source, network = stem(3), stem(channels)
+    load_backbone_state(network, source.state_dict(), channels, "a stem")
+    for name in "ab":
+        weight = source.get_parameter(f"{name}.weight").detach()
+        found = network.get_parameter(f"{name}.weight").detach()
+        torch.testing.assert_close(found, adapt_input_conv(channels, weight))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
