@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bundle.bundle_files import read_manifest
+from deploy.bundle.find import find_bundle
 from deploy.bundle.manifest import MANIFEST, Manifest
 from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
@@ -43,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     if options.first < 0:
         raise UserError(f"--first {options.first}: must be 0 or more; give the number of images to write")
     check_new(options.out)
-    bundles = [_bundle(path) for path in (options.bundle, options.second) if path is not None]
+    bundles = [_opened(_labeling(options.bundle))]
+    if options.second is not None:
+        bundles.append(_opened(find_bundle(options.second)))
     manifest = _common_manifest(bundles)
     images = find_images(options.folder, manifest.input.channels)
     stems = output_names([image.paths[0] for image in images])
@@ -106,11 +109,15 @@ def _two(models: Sequence[Any]) -> tuple[Any, Any]:
     return models[0], models[1] if len(models) > 1 else None
 
 
-def _bundle(path: Path) -> tuple[Path, Manifest]:
-    """The bundle in a folder: itself, or of a run its teacher; and its manifest."""
-    bundle = path if (path / MANIFEST).is_file() or not (path / TEACHER).is_dir() else path / TEACHER
+def _labeling(path: Path) -> Path:
+    """The bundle in a folder: itself, or of a run its teacher, or its student where the run has no such bundle."""
+    is_run = not (path / MANIFEST).is_file() and (path / TEACHER).is_dir()
+    return path / TEACHER if is_run else find_bundle(path)
+
+
+def _opened(bundle: Path) -> tuple[Path, Manifest]:
     manifest = read_manifest(bundle)
-    require_classes(manifest, path, "label")
+    require_classes(manifest, bundle, "label")
     return bundle, manifest
 
 
@@ -118,6 +125,10 @@ def _common_manifest(bundles: Sequence[tuple[Path, Manifest]]) -> Manifest:
     """The manifest of the first bundle; a second one must be of the same classes and channels."""
     (first, manifest), *others = bundles
     for path, other in others:
+        if other.digest == manifest.digest:
+            raise UserError(
+                f"--second {path}: is the same network as {first}, with which it agrees; give another"
+            )
         for what, theirs, ours in (
             ("classes", [one.name for one in other.classes], [one.name for one in manifest.classes]),
             ("channels", list(other.input.channels), list(manifest.input.channels)),
@@ -135,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="edgedistill label",
         description="Write a network's predictions as masks to correct, and a list of which images to label first.",
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE_OR_RUN", help="of a run, its teacher labels")
+    parser.add_argument(
+        "bundle", type=Path, metavar="BUNDLE_OR_RUN", help="of a run, its teacher labels, or else its student"
+    )
     parser.add_argument(
         "folder", type=Path, metavar="FOLDER", help="images, or one folder of images for each channel"
     )
@@ -143,7 +156,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("labels"), metavar="DIR", help="a new folder (labels)"
     )
     parser.add_argument(
-        "--second", type=Path, metavar="BUNDLE_OR_RUN", help="rank images by where this one disagrees"
+        "--second",
+        type=Path,
+        metavar="BUNDLE_OR_RUN",
+        help="rank images by where this one (of a run, its student) disagrees",
     )
     parser.add_argument(
         "--min-confidence",

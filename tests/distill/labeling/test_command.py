@@ -117,6 +117,16 @@ def test_where_two_networks_disagree_comes_first(two, tmp_path):
         assert float(row["disagreement"]) == pytest.approx(share, abs=1e-6)
 
 
+def test_of_a_run_the_teacher_labels_the_student_is_second_and_each_stands_in(two, tmp_path):
+    one, other, radar = two
+    assert label(one.parent, radar, "--out", tmp_path / "student") == 0
+    other.rename(one.parent / "teacher.bundle")
+    assert label(one.parent, radar, "--second", one.parent, "--out", tmp_path / "out") == 0
+    assert float(rows_of(tmp_path / "out")[0]["disagreement"]) > 0.02
+    masks = [read_mask(tmp_path / out / "masks" / "0.png") for out in ("student", "out")]
+    assert (masks[0] != masks[1]).any()
+
+
 def test_pixels_without_data_are_void_and_do_not_count(two, tmp_path):
     label(two[1], two[2], "--out", tmp_path / "out")
     for row in rows_of(tmp_path / "out"):
@@ -186,6 +196,10 @@ class TestMistakes:
     def test_a_second_network_of_other_classes(self, bundle, two, photos, tmp_path):
         with pytest.raises(UserError, match=r"--second .* has the classes .*; only networks of the same"):
             label(bundle, photos, "--second", two[0], "--out", tmp_path / "out")
+
+    def test_a_second_network_that_is_the_first(self, two, tmp_path):
+        with pytest.raises(UserError, match=r"--second .*: is the same network as .*; give another"):
+            label(two[0].parent, two[2], "--second", two[0], "--out", tmp_path / "out")
 
     @pytest.mark.parametrize(
         ("option", "words"),
