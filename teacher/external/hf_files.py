@@ -13,6 +13,8 @@ from teacher.hub import cached_file, why_unreachable
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Names of weights that are read; others are pickled."""
+SAVE_IT = "save it to a folder where there is a network (save_pretrained), and give hf/<folder>"
+"""What to do about a network that cannot be fetched."""
 
 
 class Place(NamedTuple):
@@ -47,8 +49,7 @@ def locate(name: str) -> Place:
         return Place(name, True)
     if reason := why_unreachable():
         raise UserError(
-            f"hf/{name}: is neither a folder nor in the hub's cache, and cannot be fetched: {reason}; save it to a"
-            " folder where there is a network (save_pretrained), and give hf/<folder>"
+            f"hf/{name}: is neither a folder nor in the hub's cache, and cannot be fetched: {reason}; {SAVE_IT}"
         )
     return Place(name, False)
 
@@ -112,7 +113,9 @@ def require_weights(name: str, place: Place) -> Place:
     if cached_file(place.name, WEIGHTS) is not None:
         return place
     if reason := why_unreachable():
-        raise UserError(f"hf/{name}: its weights are not in the hub's cache, and cannot be fetched: {reason}")
+        raise UserError(
+            f"hf/{name}: its weights are not in the hub's cache, and cannot be fetched: {reason}; {SAVE_IT}"
+        )
     return Place(place.name, False)
 
 

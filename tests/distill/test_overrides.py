@@ -41,6 +41,14 @@ def test_values_take_the_type_of_their_field():
     assert preset("quick") == QUICK
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"data.unlabelled": "a"}, {"data": {"unlabelled": "a"}}],  # codespell:ignore unlabelled
+)
+def test_the_other_spelling_of_unlabeled_will_do(changes):
+    assert preset("folder", **changes) == preset("folder", **{"data.unlabeled": "a"})
+
+
 @pytest.mark.parametrize("root", ["photos", Path("photos")])
 def test_a_folder_and_names_stand_for_their_fields(root):
     """The student is of another family, so what suits the preset's goes, too."""

@@ -48,6 +48,7 @@ def small_teacher(monkeypatch):
         return build_backbone(name, channels, stride, maps=maps)
 
     monkeypatch.setattr("distill.pretraining.networks.build_backbone", build)
+    monkeypatch.setattr("distill.pretraining.networks.why_missing", lambda name: "")
 
 
 def config_of(photos: Path, out: Path, **fields) -> PretrainConfig:
@@ -180,11 +181,23 @@ def test_images_of_several_folders_and_channels(photos, tmp_path):
     assert splits.train[0].image.shape == (2, 6, 8)
 
 
+def test_where_the_weights_of_the_teacher_are_is_said(monkeypatch):
+    monkeypatch.setattr("distill.pretraining.networks.why_missing", lambda name: "no network")
+    words = r"--teacher resnet18: its ImageNet weights cannot be had: no network; connect once .*, or take a backbone"
+    with pytest.raises(UserError, match=words) as caught:
+        teacher_maps("resnet18", 3, parse_distillation("cosine(layer4)"))
+    assert ".weights" not in str(caught.value)
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("fields", "words"),
         [
             ({"student": "unet"}, "--student unet: has no backbone to train alone; choose edge-"),
+            (
+                {"student": "torchvision/lraspp_mobilenet_v3_large"},
+                "its backbone gives no list of maps; choose",
+            ),
             ({"student": "edge-tiny"}, "unknown network 'edge-tiny'"),
             ({"teacher": "resnet0"}, "timm has no model 'resnet0'"),
             ({"loss": "kl(t=2)"}, "--loss kl: compares outputs, of which there are none yet"),

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from deploy.errors import UserError
 from teacher import hub
-from teacher.external import origin
+from teacher.external import hf_files, origin
 from teacher.external.hf_files import hf_origin
 from teacher.external.hf_networks import hf_network
 from tests.teacher.external.hf_folders import IMAGENET, NAMES, saved
@@ -50,6 +50,15 @@ def test_what_is_not_there_is_one_line_at_once(name, words, monkeypatch):
         hf_network(name, 3, 5)
     assert time.monotonic() - began < 20
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_there_have_the_same_remedy(monkeypatch):
+    monkeypatch.setattr(hf_files, "cached_file", lambda *_: None)
+    monkeypatch.setattr(hf_files, "why_unreachable", lambda: "no network")
+    with pytest.raises(
+        UserError, match=r"its weights are not in .*: no network; save it to a folder .*hf/<folder>"
+    ):
+        hf_files.require_weights("nobody/nothing", hf_files.Place("nobody/nothing", True))
 
 
 def test_a_folder_without_a_network_is_named(tmp_path):
