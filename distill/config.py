@@ -183,8 +183,8 @@ class RunConfig:
         """Whether the teacher is used as it was made elsewhere (see `distill.distillation.ready_made`)."""
         teacher, family = self.teacher, self.teacher.arch.partition("/")[0]
         published = teacher.pretrained and teacher.weights is None and family in ("hf", "torchvision")
-        mapped = teacher.bundle is not None or teacher.classes is not None
-        return not self.no_teacher and (mapped or (published and not self.teacher_train.steps))
+        given = bool(teacher.bundle or teacher.classes or teacher.mean or teacher.std)
+        return not self.no_teacher and (given or (published and not self.teacher_train.steps))
 
     @property
     def builds_teacher(self) -> bool:

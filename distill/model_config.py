@@ -45,7 +45,8 @@ class ModelConfig:
     """For the teacher: the folder of a bundle or a run, or an ONNX file, whose scores teach. It is not trained, and
     `arch` is of no meaning (see docs/teachers.md)."""
     mean: tuple[float, ...] = ()
-    """For a teacher that is an ONNX file for float32 images: mean of each channel, in the units of the images."""
+    """For a teacher that is an ONNX file for float32 images, or a network of your own that is used as it is: mean of
+    each channel, in the units of the images."""
     std: tuple[float, ...] = ()
     """The same for the standard deviation."""
     classes: Path | None = None

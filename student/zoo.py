@@ -17,7 +17,7 @@ from student.ggcnn import GGCNN, GGCNN2
 from student.grconvnet import GRConvNet
 from student.unet import UNet
 from teacher.external.hf_networks import hf_network
-from teacher.external.own_network import is_own, own_network
+from teacher.external.own_network import check_own, is_own, own_network
 from teacher.external.smp_networks import SmpNetwork
 from teacher.external.torchvision_networks import TorchvisionNetwork
 from teacher.own_stride import is_columnar
@@ -252,7 +252,7 @@ def student_lines(
         A header, then one line per network. The line of a student that cannot be built for this image says why.
 
     Raises:
-        UserError: a network of `more` cannot be built.
+        UserError: a network of `more` cannot be built, or is one's own and fails.
     """
     yield f"{'student':<32}{'params M':>10}{f'GMAC at {size[0]}×{size[1]}':>20}"
     for arch in (*STUDENTS, *more):
@@ -263,5 +263,7 @@ def student_lines(
                 raise
             yield f"{arch:<32}{str(error).removeprefix(f'{arch}: ')}"
             continue
+        if is_own(arch):
+            check_own(arch, network, in_channels, num_outputs, [size], training=False)
         parameters, macs = count_parameters(network), count_macs(network, in_channels, size)
         yield f"{arch:<32}{parameters / 1e6:>10.2f}{macs / 1e9:>20.2f}"

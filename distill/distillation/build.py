@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from deploy.errors import UserError
-from distill.config import DistillConfig
+from distill.config import DistillConfig, RunConfig
 from distill.data.fingerprint import digest_of
 from distill.distillation.ready_teacher import ReadyTeacher
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
@@ -27,9 +27,10 @@ from distill.training.log import say
 from distill.training.stage import Stage
 from distill.training.step_module import Distillation
 from student.zoo import channels_of
+from teacher.external.own_network import is_own
 
 PROBE = 64
-"""Side of the image with which the channels of a network's features are found."""
+"""Side of the image with which the channels of a network's features are found, where it takes any."""
 
 
 def build_distillation(
@@ -55,9 +56,8 @@ def build_distillation(
     config, accelerator = context.config, context.accelerator
     distill, terms = config.distill, terms or context.terms
     counts = context.stats.class_pixels
-    distillation_loss = build_distillation_loss(distill, terms, teacher, student, counts).to(
-        accelerator.device
-    )
+    distillation_loss = build_distillation_loss(distill, terms, teacher, student, probe_size(config), counts)
+    distillation_loss = distillation_loss.to(accelerator.device)
     networks = _networks(teacher, context)
     channels_last = config.student_train.channels_last
     teach = online_teacher(
@@ -100,6 +100,7 @@ def build_distillation_loss(
     terms: DistillationTerms,
     teacher: nn.Module,
     student: nn.Module,
+    size: tuple[int, int] = (PROBE, PROBE),
     class_pixels: Sequence[int] = (),
 ) -> DistillationLoss:
     """Build the distillation loss of a configuration for two networks.
@@ -109,12 +110,13 @@ def build_distillation_loss(
         terms: the parsed terms of the loss.
         teacher: on any device.
         student: on any device; the loss compares its output with the teacher's.
+        size: height and width of an image that both take (see `probe_size`).
         class_pixels: labeled training pixels of each class, for `DistillConfig.class_weights`.
 
     Raises:
         UserError: the losses do not fit the networks (see `DistillationLoss`).
     """
-    image = torch.zeros(1, channels_of(student), PROBE, PROBE, device=next(student.parameters()).device)
+    image = torch.zeros(1, channels_of(student), *size, device=next(student.parameters()).device)
     teacher_device = next(chain(teacher.parameters(), teacher.buffers())).device
     shapes = shapes_of(student, image), shapes_of(teacher, image.to(teacher_device))
     pseudo_labels = PseudoLabels(
@@ -130,13 +132,19 @@ def build_distillation_loss(
     )
 
 
-def check_aux(terms: DistillationTerms, student: nn.Module) -> None:
+def probe_size(config: RunConfig) -> tuple[int, int]:
+    """Size of the image that tells the maps of a run's networks; that of crops for a user's own, which may take one."""
+    own = is_own(config.teacher.arch) or is_own(config.student.arch)
+    return config.augment.crop if own else (PROBE, PROBE)
+
+
+def check_aux(terms: DistillationTerms, student: nn.Module, size: tuple[int, int] = (PROBE, PROBE)) -> None:
     """Raise `UserError` if `--distill.aux` has terms and a new student no auxiliary head; runs it in training mode."""
     if not terms.aux:
         return
     device = next(student.parameters()).device
     with torch.no_grad():
-        output = student.train()(torch.zeros(2, channels_of(student), PROBE, PROBE, device=device))
+        output = student.train()(torch.zeros(2, channels_of(student), *size, device=device))
     if output.aux is None:
         raise UserError(
             "--distill.aux: the student has no auxiliary head; leave it out, or give a student that has one and a"

@@ -87,17 +87,7 @@ def read_class_map(path: Path, theirs: Sequence[str], outputs: int, ours: Sequen
     Raises:
         UserError: the file cannot be read, names a class that does not exist, or leaves one out.
     """
-    try:
-        written = read_json(path, dict[str, str | None])
-    except OSError as error:
-        raise UserError(
-            f"--teacher.classes {path}: cannot be read ({error.strerror or one_line(error)})"
-        ) from error
-    except ValueError as error:
-        raise UserError(
-            f"--teacher.classes {path}: {one_line(error)}; write"
-            ' {"a class of the teacher": "a class of the data", "another": null}'
-        ) from error
+    written = written_classes(path)
     if not theirs:
         theirs = tuple(written)
         if len(theirs) != outputs or OTHERS in written:
@@ -108,6 +98,25 @@ def read_class_map(path: Path, theirs: Sequence[str], outputs: int, ours: Sequen
     _check_names(path, written, theirs, ours)
     targets = tuple(_target(path, name, written, ours) for name in theirs)
     return _usable(ClassMap(targets, len(ours)), f"--teacher.classes {path}")
+
+
+def written_classes(path: Path) -> dict[str, str | None]:
+    """What the file of `--teacher.classes` says, in its order.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return read_json(path, dict[str, str | None])
+    except OSError as error:
+        raise UserError(
+            f"--teacher.classes {path}: cannot be read ({error.strerror or one_line(error)})"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"--teacher.classes {path}: {one_line(error)}; write"
+            ' {"a class of the teacher": "a class of the data", "another": null}'
+        ) from error
 
 
 def same_classes(source: str, theirs: Sequence[str], outputs: int, ours: Sequence[str]) -> ClassMap:

@@ -1,8 +1,9 @@
 """Teachers that are used as they were made elsewhere: each with its own normalization, classes and size.
 
 They are a bundle or an ONNX file (`--teacher.bundle`), a checkpoint for other classes (`--teacher.weights` with
-`--teacher.classes`), or a published network of torchvision or transformers with its own head (`--teacher.pretrained`
-with `--teacher.classes`, or with no steps). A run takes their scores as they are and has no training of the teacher.
+`--teacher.classes`), a published network of torchvision or transformers with its own head (`--teacher.pretrained`
+with `--teacher.classes`, or with no steps), or a network of the user's own (with `--teacher.classes`, or with
+`--teacher.mean` and `--teacher.std`). A run takes their scores as they are and has no training of the teacher.
 """
 
 from collections.abc import Sequence
@@ -19,18 +20,19 @@ from distill.config import ModelConfig, RunConfig
 from distill.data.datasets.pairs import RGB_CHANNELS
 from distill.data.splits import Splits
 from distill.data.stats import Stats
-from distill.distillation.class_map import lines_of, read_class_map, same_classes
+from distill.distillation.class_map import lines_of, read_class_map, same_classes, written_classes
 from distill.distillation.ready_teacher import Pixels, ReadyTeacher
 from distill.training.checkpoint import load_network
-from distill.training.checkpoint_metadata import options_of, require_metadata
+from distill.training.checkpoint_metadata import find_metadata, options_of, require_metadata
 from student.zoo import build_network
 from teacher.external.exported import Exported, open_exported
 from teacher.external.exported_network import ExportedNetwork
 from teacher.external.hf_files import hf_origin, read_config
 from teacher.external.hf_networks import kind_of
-from teacher.external.origin import Origin
+from teacher.external.origin import Origin, check_logits, noise
+from teacher.external.own_network import check_own, is_own
 from teacher.external.torchvision_networks import torchvision_origin
-from teacher.weights import RGB
+from teacher.weights import RGB, is_backbone_of, load_weights, read_state
 
 DIGITS = 12
 
@@ -75,12 +77,17 @@ def check_ready(config: RunConfig, splits: Splits) -> ReadyTeacher:
     """`ready_teacher`, which has also been run on an image of each size that it will be asked for.
 
     Raises:
-        UserError: as `ready_teacher`, or it fails on them.
+        UserError: as `ready_teacher`, or it fails on them or returns probabilities.
     """
     teacher = ready_teacher(config, splits).eval()
-    for height, width in {config.augment.crop, config.data.size}:
+    sizes, channels = {config.augment.crop, config.data.size}, len(splits.channels)
+    if _is_own(config.teacher):
+        outputs = len(teacher.classes.targets)
+        check_own(config.teacher.arch, teacher.network, channels, outputs, sizes, training=False)
+        return teacher
+    for size in sizes:
         with torch.no_grad():
-            teacher(torch.zeros(1, len(splits.channels), height, width))
+            check_logits(teacher.source, teacher.network(noise((1, channels, *size))).logits)
     return teacher
 
 
@@ -121,7 +128,8 @@ def name_of_teacher(config: RunConfig) -> str:
         exported = open_exported(config.teacher.bundle)
         return f"{exported.source.name}, SHA-256 {exported.sha256}"
     if config.ready_made and config.teacher.weights is not None:
-        return f"{require_metadata(config.teacher.weights)['model']['arch']}, {config.teacher.weights.name}"
+        weights, arch = config.teacher.weights, config.teacher.arch
+        return f"{arch if is_own(arch) else require_metadata(weights)['model']['arch']}, {weights.name}"
     return without_path(config.teacher.arch)
 
 
@@ -150,8 +158,11 @@ def _found(config: RunConfig, splits: Splits, stats: Stats | None) -> Found:
         )
     if config.teacher.bundle is not None:
         return _exported(config, open_exported(config.teacher.bundle), splits, stats)
-    if config.teacher.weights is not None:
-        return _checkpoint(config.teacher.weights, splits)
+    weights = config.teacher.weights
+    if _is_own(config.teacher) and (weights is None or find_metadata(weights) is None):
+        return _own(config.teacher, splits)
+    if weights is not None:
+        return _checkpoint(config.teacher, weights, splits)
     return _published(config.teacher, splits)
 
 
@@ -181,7 +192,10 @@ def _own_normalization(model: ModelConfig, exported: Exported, source: str) -> P
                 f"--teacher.mean, --teacher.std: {source} normalizes its images itself; leave them out"
             )
         return None
-    count = exported.in_channels
+    return _given_normalization(model, exported.in_channels, source)
+
+
+def _given_normalization(model: ModelConfig, count: int, source: str) -> Pixels:
     if len(model.mean) != count or len(model.std) != count:
         raise UserError(
             f"{source}: does not say how its images are normalized; give --teacher.mean and --teacher.std with {count}"
@@ -191,20 +205,39 @@ def _own_normalization(model: ModelConfig, exported: Exported, source: str) -> P
     return Pixels(model.mean, model.std)
 
 
-def _checkpoint(path: Path, splits: Splits) -> Found:
+def _checkpoint(model: ModelConfig, path: Path, splits: Splits) -> Found:
     meta = require_metadata(path)
     _check_channels(str(path), meta["channels"], len(meta["channels"]), splits.channels)
     if meta.get("normalize", "set") != "set":
         raise UserError(
             f"{path}: was trained with --data.normalize {meta['normalize']}; a teacher needs set here"
         )
-    names = tuple(meta["classes"])
-    network = build_network(
-        num_outputs=len(names), in_channels=len(splits.channels), **options_of(path, meta)
-    )
+    names, mean, std = (tuple(meta[key]) for key in ("classes", "mean", "std"))
+    if model.mean or model.std:
+        raise UserError(f"--teacher.mean, --teacher.std: {path} has its own normalization; leave them out")
+    own = {"arch": model.arch, "pretrained": model.pretrained}
+    options = own if is_own(model.arch) else options_of(path, meta)
+    network = build_network(num_outputs=len(names), in_channels=len(splits.channels), **options)
     load_network(network, path)
-    source = f"{meta['model']['arch']}, {path.name}"
-    return _of_torch(network, source, names, tuple(meta["mean"]), tuple(meta["std"]))
+    return _of_torch(network, f"{options['arch']}, {path.name}", names, mean, std)
+
+
+def _is_own(model: ModelConfig) -> bool:
+    return model.bundle is None and is_own(model.arch)
+
+
+def _own(model: ModelConfig, splits: Splits) -> Found:
+    """A network of the user's own whose weights, loaded by itself or from a file, say nothing of themselves."""
+    count, source = len(splits.channels), model.arch
+    own = _given_normalization(model, count, source)
+    outputs = len(splits.classes if model.classes is None else written_classes(model.classes))
+    network = build_network(model.arch, count, outputs, pretrained=model.pretrained)
+    if model.weights is not None:
+        if is_backbone_of(network, read_state(model.weights)):
+            raise UserError(f"{model.weights}: holds a backbone alone; give weights of the whole network")
+        load_weights(network, model.weights, count)
+        source += f", {model.weights.name}"
+    return Found(network, source, own, (0.0,) * count, (), outputs)
 
 
 def _published(model: ModelConfig, splits: Splits) -> Found:

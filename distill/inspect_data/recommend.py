@@ -155,7 +155,8 @@ def stride_advice(config: RunConfig, seen: Seen) -> Iterator[Advice]:
     structures = measure_structures(splits.train, [info.name for info in splits.classes], config.data)
     if structures is None:
         return
-    forms = forms_of(replace(config.student, detail=False), len(splits.channels), len(splits.classes))
+    own, counts = replace(config.student, detail=False), (len(splits.channels), len(splits.classes))
+    forms = forms_of(own, *counts, config.data.size)
     for line in choice_lines("student", config.student.arch, structures, forms):
         yield Advice("stride", f"a run decides by itself, now: {line.removeprefix('detail: ')}")
 

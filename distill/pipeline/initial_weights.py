@@ -13,6 +13,7 @@ from distill.data.splits import Splits
 from distill.data.stats import Stats
 from distill.training.checkpoint import Meta
 from distill.training.checkpoint_metadata import find_metadata
+from teacher.external.own_network import is_own
 from teacher.weights import is_backbone_of, read_state
 
 STRUCTURE = ("align_corners", "contract_dilation")
@@ -59,8 +60,10 @@ def check_whole(name: str, model: ModelConfig, training: TrainConfig, network: n
     if training.steps:
         return
     if model.weights is None:
+        own = name == "teacher" and is_own(model.arch)
+        loads = ", or --teacher.mean and --teacher.std of one that loads its own weights" if own else ""
         raise UserError(
-            f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps"
+            f"the {name} has neither steps nor weights; give --{name}.weights or --{name}-train.steps{loads}"
         )
     if is_backbone_of(network, read_state(model.weights)):
         raise UserError(

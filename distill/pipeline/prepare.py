@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import nn
 
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
@@ -17,7 +18,7 @@ from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.proportions import proportion_warnings
 from distill.data.splits import Splits
 from distill.data.stats import Stats
-from distill.distillation.build import build_distillation_loss, check_aux
+from distill.distillation.build import build_distillation_loss, check_aux, probe_size
 from distill.distillation.ready_made import check_ready, digest_of_teacher, ready_lines
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms, parse_distillation
@@ -51,6 +52,7 @@ from distill.training.distributed import SILENCE, by_main, main_alone, together,
 from distill.training.log import say
 from distill.training.sync_norm import check_norms
 from distill.training.tracking import require_tracker, start_tracker
+from teacher.external.own_network import check_own, is_own
 
 
 def prepare(config: RunConfig) -> RunContext:
@@ -158,24 +160,37 @@ def check_networks(
     Raises:
         UserError: a network cannot be built, trained or used as it is.
     """
-    student = new_network(config, config.student, splits, task)
+    student = _tried("student", config, splits, task)
     check_whole("student", config.student, config.student_train, student)
     check_norms("student-train", config.student_train, student)
     for path in config.distill.teachers:
         require_metadata(path)
     if config.no_teacher:
         return []
+    size = probe_size(config)
     if config.ready_made:
         ready = check_ready(config, splits)
-        build_distillation_loss(config.distill, terms, ready, student)
-        check_aux(terms, student)
+        build_distillation_loss(config.distill, terms, ready, student, size)
+        check_aux(terms, student, size)
         return ready_lines(config, splits, ready)
-    teacher = new_network(config, config.teacher, splits, task)
+    teacher = _tried("teacher", config, splits, task)
     check_whole("teacher", config.teacher, config.teacher_train, teacher)
-    build_distillation_loss(config.distill, terms, teacher, student)
-    check_aux(terms, student)
+    build_distillation_loss(config.distill, terms, teacher, student, size)
+    check_aux(terms, student, size)
     check_norms("teacher-train", config.teacher_train, teacher)
     return []
+
+
+def _tried(name: str, config: RunConfig, splits: Splits, task: TrainingTask) -> nn.Module:
+    """The teacher or student, new; one of the user's own has been run on images of the sizes of the run."""
+    model: ModelConfig = getattr(config, name)
+    network, crop = new_network(config, model, splits, task), config.augment.crop
+    if is_own(model.arch):
+        shape = (model.arch, network, len(splits.channels), task.outputs)
+        check_own(*shape, {crop, config.data.size}, training=False)
+        if getattr(config, f"{name}_train").steps:
+            check_own(*shape, [crop], training=True)
+    return network
 
 
 def computed_by(accelerator: Accelerator) -> dict[str, object]:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deploy.errors import UserError
 from deploy.heartbeat import working
 from distill.config import ModelConfig, RunConfig
 from distill.data.splits import Splits
@@ -16,6 +15,7 @@ from distill.tasks.task import TrainingTask
 from distill.training.checkpoint_metadata import find_metadata
 from distill.training.log import say
 from student.zoo import build_network, finer_outputs
+from teacher.external.own_network import check_own, is_own
 
 MOST_LOSS, LEAST_IOU = 0.03, 0.8
 """Mean IoU that a network's own stride may cost, and IoU that it must allow for each class."""
@@ -64,7 +64,7 @@ def with_detail(config: RunConfig, splits: Splits, task: TrainingTask) -> tuple[
         if is_open:
             model = _in_form(model, decided.get(name) or _form_of_weights(model))
         if name in names and structures is not None:
-            forms = forms_of(model, len(splits.channels), task.outputs)
+            forms = forms_of(model, len(splits.channels), task.outputs, config.data.size)
             chosen = forms[0]
             if model.detail is None:
                 chosen = recommended(structures, forms)
@@ -98,21 +98,24 @@ def recommended(structures: Structures, forms: Sequence[Form]) -> Form:
     return next((form for form in finer if _suffices(structures.ceiling(form.stride), *limits)), forms[-1])
 
 
-def forms_of(model: ModelConfig, channels: int, outputs: int) -> list[Form]:
+def forms_of(
+    model: ModelConfig, channels: int, outputs: int, size: tuple[int, int] = (PROBE, PROBE)
+) -> list[Form]:
     """The forms of a network as it is configured and finer, from coarse to fine; strides are found on the meta device.
 
     Args:
         model: the network.
         channels: channels of the image.
         outputs: output maps.
+        size: height and width of the run's images, for a network that takes no others.
 
     Raises:
-        UserError: as `build_network` does.
+        UserError: as `build_network` does, or a network of the user's own fails on an image of this size.
     """
-    forms = [Form(_stride(model, channels, outputs), {"detail": bool(model.detail)})]
+    forms = [Form(_stride(model, channels, outputs, size), {"detail": bool(model.detail)})]
     for options in finer_outputs(model.arch):
         fields = {"detail": False, **options}
-        stride = _stride(replace(model, **fields), channels, outputs)
+        stride = _stride(replace(model, **fields), channels, outputs, size)
         if stride < forms[-1].stride:
             forms.append(Form(stride, fields))
     return forms
@@ -205,22 +208,31 @@ def _switch(name: str, form: Form) -> str:
     return f"--{name}.detail" if stride is None else f"--{name}.output-stride {stride}"
 
 
-def _stride(model: ModelConfig, channels: int, outputs: int) -> float:
+def _stride(model: ModelConfig, channels: int, outputs: int, size: tuple[int, int]) -> float:
     fields = ("output_stride", "head_channels", "dropout", "head")
     options = {"detail": bool(model.detail), **{field: getattr(model, field) for field in fields}}
+    square = (PROBE, PROBE)
     try:
-        return _stride_on(torch.device("meta"), model.arch, channels, outputs, options)
-    except (RuntimeError, NotImplementedError, UserError):  # networks that read values while they run
-        return _stride_on(torch.device("cpu"), model.arch, channels, outputs, options)
+        return _stride_on(torch.device("meta"), square, model.arch, channels, outputs, options)
+    except Exception:  # networks that read values while they run; a user's own may raise anything
+        cpu = torch.device("cpu")
+        return _stride_on(cpu, size if is_own(model.arch) else square, model.arch, channels, outputs, options)
 
 
 @torch.no_grad()
 def _stride_on(
-    device: torch.device, arch: str, channels: int, outputs: int, options: Mapping[str, Any]
+    device: torch.device,
+    size: tuple[int, int],
+    arch: str,
+    channels: int,
+    outputs: int,
+    options: Mapping[str, Any],
 ) -> float:
     with device:
         network = build_network(arch, channels, outputs, aux=False, **options).eval()
-        return PROBE / network(torch.zeros(1, channels, PROBE, PROBE)).logits.shape[-1]
+        if is_own(arch) and device.type == "cpu":
+            check_own(arch, network, channels, outputs, [size], training=False)
+        return size[1] / network(torch.zeros(1, channels, *size)).logits.shape[-1]
 
 
 def _in_form(model: ModelConfig, form: Mapping[str, Any] | None) -> ModelConfig:

@@ -146,7 +146,7 @@ def _origin(model: ModelConfig, from_teacher: float) -> str:
 
 
 def _ready_origin(model: ModelConfig) -> str:
-    published = model.bundle is None and model.weights is None
+    published = model.bundle is None and model.weights is None and model.pretrained
     return f"{pretrained_line(model.arch)}, " if published else ""
 
 

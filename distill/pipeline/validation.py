@@ -16,6 +16,7 @@ from distill.data.unlabeled import check_batch, order_of
 from distill.export_config import MAX_INT8_OPSET
 from distill.losses.distillation_loss import DistillationTerms, features_of
 from distill.tasks.task import TrainingTask
+from teacher.external.own_network import is_own
 
 
 def check_config(config: RunConfig, processes: int) -> None:
@@ -136,8 +137,11 @@ def _check_ready_made(config: RunConfig) -> None:
             raise UserError(f"--teacher.{field}: does not go with --no-teacher; choose one")
     if teacher.bundle and teacher.weights:
         raise UserError("--teacher.bundle: does not go with --teacher.weights; choose one")
-    if (teacher.mean or teacher.std) and not teacher.bundle:
-        raise UserError("--teacher.mean, --teacher.std: are for an ONNX file; give it as --teacher.bundle")
+    if (teacher.mean or teacher.std) and not (teacher.bundle or is_own(teacher.arch)):
+        raise UserError(
+            "--teacher.mean, --teacher.std: are for an ONNX file, which is given as --teacher.bundle, or a network of"
+            " your own (--teacher.arch package.module:function)"
+        )
     if config.ready_made and config.distill.teachers:
         raise UserError(
             "--distill.teachers: does not go with a teacher that is used as it is (--teacher.bundle, --teacher.classes,"

@@ -28,7 +28,8 @@ def refuse_class_options(
                 raise UserError(f"{option}: {term.loss} is for classes, the data has {has}; use {names}")
     loss, distill = config.loss, config.distill
     if config.ready_made:
-        option = "bundle" if config.teacher.bundle else "classes" if config.teacher.classes else "pretrained"
+        options = ("bundle", "classes", "mean", "std")
+        option = next((name for name in options if getattr(config.teacher, name)), "pretrained")
         raise UserError(
             f"--teacher.{option}: is for classes, the data has {has}; train the teacher here, or give --teacher.weights"
         )

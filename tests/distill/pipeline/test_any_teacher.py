@@ -18,6 +18,7 @@ from tests.teacher.external.own_module import MODULE
 
 STUDENT = ("--student.arch=pspnet/mobilenetv3_small_050", "--student.head-channels=16")
 SMALL = ("smoke", "--precision=fp32", "--no-baseline")
+FORTY = ("--data.size=40", "40", "--augment.crop=40", "40")
 SMP = "smp/FPN/tu-mobilenetv3_small_050"
 TEACHERS = {
     "pspnet/test_vit": "kl(t=2) + feature(layer3)",
@@ -41,11 +42,11 @@ def arch_of(tmp_path, monkeypatch):
         if family == "hf":
             saved(tmp_path / kind, kind)
             return f"hf/{tmp_path / kind}"
-        if name == "own":
+        if family == "own":
             (tmp_path / "own_teacher.py").write_text(MODULE)
             monkeypatch.chdir(tmp_path)
             monkeypatch.setattr(sys, "path", [*sys.path])
-            return "own_teacher:Mapping"
+            return f"own_teacher:{kind or 'Mapping'}"
         return name
 
     yield find
@@ -111,3 +112,21 @@ def test_a_feature_that_a_teacher_lacks_is_refused_with_those_that_it_has(tmp_pa
     with pytest.raises(UserError, match="the teacher has no feature 'layer4'; it has body"):
         prepare(parsed(tmp_path, *arguments))
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("TupleInTraining", "returns in training mode a tuple"),
+        ("Halves", r"fails on images 1×2×40×40: RuntimeError"),
+    ],
+)
+def test_own_networks_are_tried_in_training_and_at_the_sizes_of_the_run(tmp_path, arch_of, name, words):
+    with pytest.raises(UserError, match=words):
+        prepare(parsed(tmp_path, *STUDENT, *FORTY, f"--teacher.arch={arch_of(f'own/{name}')}"))
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_an_own_network_of_one_size_that_fits_the_run_is_taken(tmp_path, arch_of):
+    config = parsed(tmp_path, *STUDENT, *FORTY, f"--teacher.arch={arch_of('own/OnlySmall')}")
+    assert prepare(config).config.builds_teacher

@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import pytest
+from onnx import helper
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
@@ -85,6 +86,17 @@ class TestRefused:
         self.refused(
             tmp_path, "does not say how its images are normalized", *photos, f"--teacher.bundle={path}"
         )
+
+    def test_a_file_that_returns_probabilities(self, tmp_path, photos):
+        path, _ = write_onnx(
+            tmp_path / "net.onnx",
+            nodes=[helper.make_node("Softmax", ["scores"], ["shares"], axis=1)],
+            only="shares",
+        )
+        normalization = ("--teacher.mean", "0", "0", "0", "--teacher.std", "255", "255", "255")
+        classes = write_map(tmp_path, {"car": "vehicle", "truck": "vehicle", "road": "road", "sky": None})
+        arguments = (f"--teacher.bundle={path}", *normalization, classes)
+        self.refused(tmp_path, "returns probabilities, whose sum is 1", *photos, *arguments)
 
     def test_a_map_for_a_teacher_that_is_trained(self, tmp_path):
         classes = write_map(tmp_path, {"a": "land"})

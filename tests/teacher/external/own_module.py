@@ -57,6 +57,42 @@ class Broken(Net):
         return self.lost(x)
 
 
+class TupleInTraining(Net):
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
+
+class OneAux(Mapping):
+    def forward(self, x):
+        return super().forward(x) | {"aux": super().forward(x)["aux"][:, :1]}
+
+
+class FlatFeatures(Mapping):
+    def forward(self, x):
+        return super().forward(x) | {"features": {"body": x.flatten(1)}}
+
+
+class ListOfFeatures(Mapping):
+    def forward(self, x):
+        return super().forward(x) | {"features": [x]}
+
+
+class Probabilities(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+
+class Halves(Net):  # takes sides that are multiples of 32 alone, as a U-Net does
+    def forward(self, x):
+        return super().forward(x.unflatten(3, (-1, 32)).flatten(3))
+
+
+class OnlySmall(Net):  # takes images of 40×40 alone, as a network with learned positions does
+    def forward(self, x):
+        return super().forward(x) + x.new_ones(10, 10)
+
+
 def number(in_channels, num_outputs):
     return 3
 

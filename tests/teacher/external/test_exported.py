@@ -32,7 +32,9 @@ def write_onnx(path, *, image=("N", 3, "h", "w"), kind=TensorProto.FLOAT, scores
     weight = np.random.default_rng(0).normal(size=(4, 3, 2, 2)).astype(np.float32)
     inputs = [helper.make_tensor_value_info("image", kind, image), *more.get("inputs", ())]
     outputs = [
-        helper.make_tensor_value_info("scores", more.get("score_kind", TensorProto.FLOAT), scores),
+        helper.make_tensor_value_info(
+            more.get("only", "scores"), more.get("score_kind", TensorProto.FLOAT), scores
+        ),
         *more.get("outputs", ()),
     ]
     nodes = [

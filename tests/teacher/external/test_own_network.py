@@ -8,7 +8,7 @@ from torch import nn
 
 from deploy.errors import UserError
 from student.zoo import build_network, channels_of
-from teacher.external.own_network import OwnNetwork, is_own
+from teacher.external.own_network import OwnNetwork, check_own, is_own
 from tests.teacher.external.own_module import MODULE
 
 
@@ -28,6 +28,13 @@ def module(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def checked(arch, sizes):
+    network = build_network(arch, 3, 5)
+    for training in (False, True):
+        check_own(arch, network, 3, 5, sizes, training=training)
+    return network
+
+
 @pytest.mark.parametrize("name", ["Net", "Mapping", "Ours"])
 def test_logits_a_mapping_or_our_output_will_do(module, name):
     network = build_network(f"{module}:{name}", 2, 5)
@@ -45,13 +52,26 @@ def test_logits_a_mapping_or_our_output_will_do(module, name):
     [
         (
             "nets:Flat",
-            r"returns a tensor 1×5×256 of float32 for an image .*; it must return floating logits 1×5×h×w",
+            r"returns a tensor 1×5×256 of float32 for images 1×3×64×64; it must return floating logits 1×5×h×w",
         ),
-        ("nets:Labels", r"returns a tensor 1×1×16×16 of int64 for an image"),
+        ("nets:Labels", r"returns a tensor 1×1×16×16 of int64 for images"),
         ("nets:Twice", r"returns a tensor 1×10×16×16 of float32"),
         ("nets:Named", r"returns a mapping of masks; its logits must be called logits"),
         ("nets:Nothing", r"returns a NoneType; it must return logits"),
         ("nets:Broken", r"fails on images 1×3×64×64: AttributeError: .*lost.* \(module\.py, line \d+\)"),
+        ("nets:Probabilities", r"returns probabilities, whose sum is 1; give it without its softmax"),
+        ("nets:Halves", r"fails on images 1×3×40×40: RuntimeError: .*\(.*\.py, line \d+\)"),
+        ("nets:OnlySmall", r"fails on images 1×3×64×64: RuntimeError: .*\(nets\.py, line \d+\)"),
+        ("nets:TupleInTraining", r"returns in training mode a tuple; it must return logits"),
+        (
+            "nets:OneAux",
+            r"returns in training mode aux of a tensor 2×1×16×16 of float32 for images 2×3×64×64",
+        ),
+        (
+            "nets:FlatFeatures",
+            r"returns feature body of a tensor 1×12288 .* must return floating feature maps 1×C×",
+        ),
+        ("nets:ListOfFeatures", r"returns features in a list; they must be a mapping of maps by name"),
         ("nets:number", r"returns a int; it must return a torch\.nn\.Module"),
         ("nets:fails", r"cannot be built: RuntimeError: no weights here \(nets\.py, line \d+\)"),
         ("nets:Nett", r"own_package\.nets has no function Nett \(did you mean Net\?\)"),
@@ -69,8 +89,14 @@ def test_logits_a_mapping_or_our_output_will_do(module, name):
 )
 def test_mistakes_are_one_line_that_names_the_place(module, name, words):
     with pytest.raises(UserError, match=rf"own_package\.{name}: {words}") as caught:
-        build_network(f"own_package.{name}", 3, 5)
+        checked(f"own_package.{name}", [(64, 64), (40, 40)])
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_one_size_is_tried_at_that_size_and_stays_as_it_is(module):
+    network = checked(f"{module}:OnlySmall", [(40, 40)])
+    assert network.training
+    assert network(torch.zeros(1, 3, 40, 40)).logits.shape == (1, 5, 10, 10)
 
 
 def test_options_of_other_networks_are_refused(module):
