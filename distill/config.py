@@ -115,7 +115,7 @@ class DistillConfig:
     weight: float = 1.0
     """Weight λ_kd of both sums; 0 = the teacher is not run."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """λ_kd over the steps: constant, or decreasing to 0 along half a cosine."""
+    """λ_kd over the steps: constant, or decreasing to 0 along half a cosine; constant in images without labels."""
     trust: Literal["everywhere", "label"] = "everywhere"
     """Weight of a pixel in distillation: 1, or the probability that the teacher assigns to the pixel's label."""
     min_confidence: float = 0.0

@@ -130,6 +130,11 @@ class DistillationLoss(nn.Module):
         Returns:
             A scalar, the mean over the valid pixels of the batch; 0, with zero gradient, if no pixel is valid.
         """
+        labeled, unlabeled = self.parts(output, teacher, batch)
+        return labeled + unlabeled
+
+    def parts(self, output: Output, teacher: TeacherOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss in two parts, of images with labels and without any: scalars whose sum is that of `forward`."""
         known, label = self._seen(teacher, batch), batch.label
         weight = known.float()
         if self.trust == "label":
@@ -149,7 +154,11 @@ class DistillationLoss(nn.Module):
             )
         # An image counts by its valid pixels, as in the task loss; pixels where the teacher is trusted less count less.
         mass = weight.flatten(1).sum(1)
-        return (losses * mass).sum() / batch.valid.sum().clamp(min=1)
+        sums, valid = losses * mass, batch.valid.sum().clamp(min=1)
+        if batch.unlabeled is None:
+            return sums.sum() / valid, sums.new_zeros(())
+        without = batch.unlabeled.flatten(1).any(1)
+        return (sums * ~without).sum() / valid, (sums * without).sum() / valid
 
     def _seen(self, teacher: TeacherOutput, batch: Batch) -> Tensor:
         """The valid pixels, bool N×H×W, of which the teacher can say something: of classes that it has."""

@@ -193,7 +193,7 @@ def _speed(context: RunContext, model: ModelConfig, training: TrainConfig, image
 def _step(context: RunContext, module: nn.Module, image: torch.Tensor, batch: Batch) -> None:
     module.train()
     with context.accelerator.autocast():
-        loss = module(image, batch, None, 0.0)["loss"]
+        loss = module(image, batch, None, (0.0, 0.0))["loss"]
     loss.backward()
     _wait(context)
 

@@ -172,8 +172,8 @@ class Training:
         moved = batch.to(self.accelerator.device, non_blocking=True)
         image = normalized(moved, stage.mean, stage.std, config.channels_last)
         target = distillation.teacher(moved, image) if distillation else None
-        weight = distillation.weight_at(step, config.steps) if distillation else 0.0
-        terms = self.model(image, moved, target, weight, part.task_weight)
+        weights = distillation.weights_at(step, config.steps) if distillation else (0.0, 0.0)
+        terms = self.model(image, moved, target, weights, part.task_weight)
         if not torch.isfinite(terms["loss"]):
             raise UserError(
                 f"{stage.name}: the loss is {terms['loss'].item()} on the batch {', '.join(batch.ids)};"

@@ -24,11 +24,15 @@ class Distillation:
     weight: float = 1.0
     schedule: str = "constant"
 
-    def weight_at(self, step: int, steps: int) -> float:
-        """λ_kd of a step (0-based): constant, or decreasing to 0 along half a cosine."""
+    def weights_at(self, step: int, steps: int) -> tuple[float, float]:
+        """λ_kd of a step (0-based) for images with labels and without any.
+
+        The first is constant, or decreases to 0 along half a cosine. The second is constant: an image without labels
+        teaches nothing but what its teacher sees.
+        """
         if self.schedule == "constant":
-            return self.weight
-        return self.weight * 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+            return self.weight, self.weight
+        return self.weight * 0.5 * (1 + math.cos(math.pi * step / max(1, steps))), self.weight
 
 
 class TrainStepModule(nn.Module):
@@ -59,7 +63,7 @@ class TrainStepModule(nn.Module):
         image: Tensor,
         batch: Batch,
         target: TeacherOutput | None,
-        kd_weight: float,
+        kd_weights: tuple[float, float],
         task_weight: float = 1.0,
     ) -> dict[str, Tensor]:
         """Compute the terms of the loss.
@@ -68,7 +72,7 @@ class TrainStepModule(nn.Module):
             image: normalized images N×C×H×W.
             batch: the labels of these images.
             target: the teacher's output for them; None for a training without a teacher.
-            kd_weight: λ_kd of the step.
+            kd_weights: λ_kd of the step, for images with labels and without any.
             task_weight: factor of the losses against labels (see `distill.training.parts`).
 
         Returns:
@@ -78,8 +82,9 @@ class TrainStepModule(nn.Module):
         terms = {"task": task_weight * self.task_loss(output.logits, batch)}
         total = terms["task"]
         if self.distillation_loss is not None and target is not None:
-            terms["kd"] = self.distillation_loss(output, target, batch)
-            total = total + kd_weight * terms["kd"]
+            labeled, unlabeled = self.distillation_loss.parts(output, target, batch)
+            terms["kd"] = labeled + unlabeled
+            total = total + kd_weights[0] * labeled + kd_weights[1] * unlabeled
         if output.aux is not None and self.aux_weight:
             terms["aux"] = task_weight * self.task_loss(output.aux, batch)
             total = total + self.aux_weight * terms["aux"]
