@@ -199,7 +199,7 @@ class Bench:
         context = self.context.with_config(replace(self.context.config, seed=seed))
         torch.manual_seed(seed)
         network = network_of(method.arch, len(context.splits.classes))
-        stage = training_stage(context, slug(name), ModelConfig(method.arch))
+        stage = training_stage(context, slug(name), ModelConfig(method.arch), distills=teacher is not None)
         # scored by the caller, outside of the budget; the last weights are the result
         stage = replace(stage, evaluate=None)
         stage.view.preload(self.images.view)

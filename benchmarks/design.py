@@ -5,8 +5,8 @@ all in turns, and counts the layers that TensorRT-RTX makes of it where that is 
 CPU time under one teacher, with the preset's losses, and scores it on the validation split. Trainings take one thread,
 so that CPU time depends little on other load.
 
-The teacher is trained by the preset, or given by `--teacher.weights FILE --teacher-train.steps 0`. The same command
-resumes. Writes `design.json`, `design.md` and `design.svg` into the folder of the benchmark.
+The teacher is trained by the preset, or ready-made (`--teacher.bundle FOLDER`). The same command resumes. Writes
+`design.json`, `design.md` and `design.svg` into the folder of the benchmark.
 """
 
 import sys
@@ -77,15 +77,14 @@ def _train(
 
     from benchmarks.design_training import Trainer
     from distill.pipeline.prepare import prepare
-    from distill.pipeline.stages import train_network
+    from distill.pipeline.stages import the_teacher
 
     torch.set_num_threads(1)
     config = replace(config, distill=replace(config.distill, start="own"))
     context = prepare(config)
     if context.splits.task != "segmentation":
         raise UserError(f"{config.data.name}: layouts are compared by mIoU; give a preset of segmentation")
-    teacher = train_network(context, "teacher", context.config.teacher, config.teacher_train)
-    trainer = Trainer(context, teacher.network, seconds)
+    trainer = Trainer(context, the_teacher(context).network, seconds)
     steps = trainer.step_seconds(chosen)
     results = []
     for seed in seeds:

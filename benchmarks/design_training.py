@@ -113,7 +113,7 @@ class Trainer:
         torch.manual_seed(seed)
         splits = context.splits
         network = layout.network(len(splits.channels), context.task.outputs, config.student.dropout)
-        stage = training_stage(context, layout.name, config.student, views=config.distill.views)
+        stage = training_stage(context, layout.name, config.student, config.distill.views, distills=True)
         stage = replace(stage, seed=seed, metadata={})
         return Student(network, stage, build_distillation(self.teacher, network, stage, context))
 

@@ -105,7 +105,7 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
     # start-up time: torch is not needed for --help
     from benchmarks.distillation_bench import Bench, check_method
     from distill.pipeline.prepare import prepare
-    from distill.pipeline.stages import train_network
+    from distill.pipeline.stages import the_teacher
 
     if seconds <= 0:
         raise UserError(f"--seconds {seconds}: must be above 0")
@@ -115,7 +115,7 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
     runs |= {name: replace(config, distill=_method_config(name, config.distill)) for name in methods}
     for run in runs.values():
         check_method(run, context)
-    teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
+    teacher = the_teacher(context)
     bench = Bench(context, teacher, seconds)
     costs = bench.costs(runs)
     for seed in seeds:

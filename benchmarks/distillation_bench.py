@@ -154,6 +154,8 @@ def check_method(run: RunConfig, context: RunContext) -> None:
     Raises:
         UserError: a field of the configuration is wrong, or the loss does not fit the networks.
     """
+    if not run.distill.weight:  # learns from labels alone, beside others that learn from images without any
+        run = replace(run, data=replace(run.data, unlabeled=None))
     check_config(run, context.accelerator.num_processes)
     context = context.with_config(run)
     check_networks(run, context.splits, context.task, context.terms)

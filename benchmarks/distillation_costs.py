@@ -9,6 +9,7 @@ from benchmarks.distillation_students import StudentFactory
 from benchmarks.stepping import Stepper
 from distill.config import RunConfig
 from distill.data.loader import train_batches
+from distill.data.readers import training_images
 from distill.data.view import View
 from distill.distillation.teacher_cache import CHUNK_ROWS
 from distill.distillation.teachers import online_teacher
@@ -64,7 +65,7 @@ def measure_costs(
         name: reference_step * statistics.median(turn[name] / turn[reference] for turn in turns)
         for name in clocks
     }
-    images = len(students.context.splits.train)
+    images = len(training_images(students.context.splits).train)
     views = {name: run.distill.views if run.distill.weight else 0 for name, run in runs.items()}
     return {name: Cost(seconds[name], share=seconds[VIEW] * views[name] * images) for name in runs}
 

@@ -51,7 +51,7 @@ class StudentFactory:
         torch.manual_seed(seed)
         network = new_network(run, run.student, context.splits, context.task)
         init_student(self.teacher.network, network, run.distill)
-        stage = replace(training_stage(context, name, run.student, views=views), seed=seed)
+        stage = replace(training_stage(context, name, run.student, views, distills), seed=seed)
         if not distills:
             return PreparedStudent(network, stage, None)
         distillation = build_distillation(self.teacher.network, network, stage, context)

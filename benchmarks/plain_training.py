@@ -2,12 +2,15 @@
 
 import random
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
+from torch import nn
 from torch.nn import functional as F
 
+from distill.distillation.ready_made import ready_teacher
 from distill.pipeline.networks import new_network
 from distill.run_context import RunContext
 
@@ -24,7 +27,7 @@ def plain_steps(context: RunContext, steps: int) -> list[float]:
     """
     config, device = context.config, context.accelerator.device
     torch.manual_seed(0)
-    teacher = new_network(config, config.teacher, context.splits, context.task).eval().to(device)
+    teacher = fixed_teacher(context).to(device)
     student = new_network(config, config.student, context.splits, context.task).train().to(device)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=False, foreach=False)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (context.stats.mean, context.stats.std))
@@ -51,6 +54,16 @@ def plain_steps(context: RunContext, steps: int) -> list[float]:
         optimizer.zero_grad()
         times.append(time.perf_counter() - began)
     return times
+
+
+def fixed_teacher(context: RunContext) -> nn.Module:
+    """The teacher, ready-made or with random weights: the same in every call, so that its cached outputs stay valid."""
+    config = context.config
+    if config.ready_made:
+        return ready_teacher(config, context.splits, context.stats).eval()
+    torch.manual_seed(0)
+    model = replace(config.teacher, pretrained=False)
+    return new_network(config, model, context.splits, context.task).eval()
 
 
 def _augmented(context: RunContext, index: int, draw: random.Random) -> tuple[np.ndarray, np.ndarray]:

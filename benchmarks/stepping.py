@@ -40,7 +40,7 @@ class Stepper:
         """
         self.loading, self.optimize = loading, optimize
         self.training = prepared(network, stage, training, accelerator, distillation)
-        self.batches = train_batches(stage.view, training.batch_size, 0, 0, 10**9)
+        self.batches = train_batches(stage.view, training.batch_size, 0, 0, 10**9, order=stage.order)
         self.batch = next(self.batches)
 
     def step(self) -> float:

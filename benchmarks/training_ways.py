@@ -6,10 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from benchmarks.plain_training import plain_steps
+from benchmarks.plain_training import fixed_teacher, plain_steps
 from benchmarks.stepping import Stepper
 from distill.config import RunConfig
 from distill.distillation.build import build_distillation
@@ -75,14 +72,13 @@ def loop_steps(context: RunContext, steps: int, teacher: bool = True, views: int
     config = replace(config, distill=replace(config.distill, views=views))
     context = context.with_config(config)
     with tempfile.TemporaryDirectory(dir=config.out) as folder:
-        stage = training_stage(context, "loop", config.student, views=views)
+        stage = training_stage(context, "loop", config.student, views, distills=teacher)
         stage = replace(stage, folder=Path(folder), evaluate=None)
         stage.view.preload()
         network = new_network(config, config.student, context.splits, context.task)
         distillation = None
         if teacher:
-            teacher_network = fixed_teacher(context)
-            distillation = build_distillation(teacher_network, network, stage, context)
+            distillation = build_distillation(fixed_teacher(context), network, stage, context)
         training = replace(config.student_train, steps=WARM + steps, warmup=0, eval_every=0, log_every=1)
         train(network, stage, training, context.accelerator, distillation=distillation)
         return logged_steps(Path(folder), training.batch_size)
@@ -92,10 +88,3 @@ def logged_steps(folder: Path, batch: int) -> list[float]:
     """Seconds of each step after the first `WARM`, from the log of a training that logged every step."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [batch / line["images_per_s"] for line in lines if line["step"] > WARM]
-
-
-def fixed_teacher(context: RunContext) -> nn.Module:
-    """The preset's teacher with random weights: the same in every call, so that its cached outputs stay valid."""
-    torch.manual_seed(0)
-    model = replace(context.config.teacher, pretrained=False)
-    return new_network(context.config, model, context.splits, context.task).eval()

@@ -76,11 +76,11 @@ def run_seed(config: RunConfig, methods: Sequence[str]) -> None:
     # start-up time: torch is not needed for --help
     from distill.pipeline.pipeline import test_scores
     from distill.pipeline.prepare import prepare
-    from distill.pipeline.stages import train_network
+    from distill.pipeline.stages import the_teacher
 
     context = prepare(config)
     config = context.config
-    teacher = train_network(context, "teacher", config.teacher, config.teacher_train)
+    teacher = the_teacher(context)
     for name in methods:
         path = score_file(config.out.parent, name, config.seed)
         if path.exists():
