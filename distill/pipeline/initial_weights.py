@@ -1,6 +1,6 @@
 """Weights that a run starts from: what their file says must fit the configuration, and decides the normalization."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def check_initial_weights(config: RunConfig, splits: Splits) -> None:
 
     Raises:
         UserError: a network of the same shapes computes something else than that of the file, or the network that
-            decides the normalization was trained with another kind of it or on other channels.
+            decides the normalization was trained with another kind of it, on other channels or in another order.
     """
     for name, model, _ in _networks(config):
         meta = None if model.weights is None else find_metadata(model.weights)
@@ -40,9 +40,8 @@ def check_initial_weights(config: RunConfig, splits: Splits) -> None:
             if theirs != getattr(model, field):
                 flag = f"--{name}.{'' if theirs else 'no-'}{option}"
                 raise UserError(f"{model.weights}: was trained with {option} {theirs}; give {flag}")
-    found = _deciding(config)
-    if found is not None:
-        _check_images(config, splits, *found)
+    for path, meta in _described(config)[:1]:
+        _check_images(config, splits, path, meta)
 
 
 def check_whole(name: str, model: ModelConfig, training: TrainConfig, network: nn.Module) -> None:
@@ -73,10 +72,10 @@ def check_whole(name: str, model: ModelConfig, training: TrainConfig, network: n
 
 
 def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple[Stats, list[str]]:
-    """Statistics with the mean and deviation that the teacher's weights file describes, if it describes any.
+    """Statistics with the mean and deviation of the teacher's weights file, or of the student's if that has none.
 
     Teacher, student and export share one normalization, and a network that is used as it is, or continued, needs that
-    of its own training. Without a teacher, the student's weights file decides.
+    of its own training. So does a backbone that was pre-trained.
 
     Args:
         config: configuration of the run.
@@ -86,26 +85,31 @@ def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple
     Returns:
         The statistics to normalize by, and lines to print.
     """
-    found, unknown = _deciding(config), [_unknown(name, path) for name, path in _undescribed(config)]
-    if found is None or stats.normalize != "set":
-        return stats, unknown
-    path, meta = found
+    described = _described(config)
+    given, lines = _given(*described[0], splits, stats) if described else (stats, [])
+    lines += [_other(path, meta) for path, meta in described[1:] if _pixels(meta) != (given.mean, given.std)]
+    return given, lines + [_unknown(name, path) for name, path in _undescribed(config)]
+
+
+def _given(path: Path, meta: Meta, splits: Splits, stats: Stats) -> tuple[Stats, list[str]]:
+    """Statistics with the mean and deviation of the file that decides, and lines to print."""
+    if stats.normalize != "set":
+        return stats, [] if meta.get("normalize") == stats.normalize else [_other(path, meta)]
     if tuple(meta["channels"]) != splits.channels:
         names = f"{' '.join(meta['channels'])}, the data has {' '.join(splits.channels)}"
-        return stats, [
-            f"normalization: that of the training split, as {path} is for the channels {names}",
-            *unknown,
-        ]
-    mean, std = tuple(meta["mean"]), tuple(meta["std"])
+        return stats, [f"normalization: that of the training split, as {path} is for the channels {names}"]
+    mean, std = _pixels(meta)
     if (mean, std) == (stats.mean, stats.std):
-        return stats, unknown
+        return stats, []
     given = replace(stats, mean=mean, std=std, weights=str(path))
-    lines = [f"normalization: {_shown(given)}, of {path}; the training split has {_shown(stats)}"]
+    lines = [
+        f"normalization: {_shown(mean, std)}, of {path}; the training split has {_shown(stats.mean, stats.std)}"
+    ]
     shift = np.abs(np.subtract(mean, stats.mean)) / np.minimum(std, stats.std)
     factor = np.maximum(np.divide(std, stats.std), np.divide(stats.std, std))
     if max(*shift, *factor) > FAR:
         lines.append(f"warning: the images differ much from those of {path}; are they in the same units?")
-    return given, [*lines, *unknown]
+    return given, lines
 
 
 def _networks(config: RunConfig) -> Iterator[tuple[str, ModelConfig, TrainConfig]]:
@@ -115,11 +119,20 @@ def _networks(config: RunConfig) -> Iterator[tuple[str, ModelConfig, TrainConfig
     yield "student", config.student, config.student_train
 
 
-def _deciding(config: RunConfig) -> tuple[Path, Meta] | None:
-    """The weights file that decides the normalization, and its metadata: of the first network, if it has one."""
-    _, model, _ = next(_networks(config))
-    meta = None if model.weights is None else find_metadata(model.weights)
-    return None if model.weights is None or meta is None else (model.weights, meta)
+def _described(config: RunConfig) -> list[tuple[Path, Meta]]:
+    """The weights files that say how images were normalized, and their metadata; the first decides."""
+    paths = [model.weights for _, model, _ in _networks(config) if model.weights is not None]
+    found = [(path, find_metadata(path, pretrained=True)) for path in paths]
+    return [(path, meta) for path, meta in found if meta is not None]
+
+
+def _pixels(meta: Meta) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel."""
+    return tuple(meta["mean"]), tuple(meta["std"])
+
+
+def _other(path: Path, meta: Meta) -> str:
+    return f"normalization: {path} was trained with another ({_shown(*_pixels(meta))}), and goes on with this run's"
 
 
 def _undescribed(config: RunConfig) -> Iterator[tuple[str, Path]]:
@@ -134,13 +147,21 @@ def _unknown(name: str, path: Path) -> str:
 
 
 def _check_images(config: RunConfig, splits: Splits, path: Path, meta: Meta) -> None:
+    channels, asked = meta["channels"], list(splits.channels)
+    if channels != asked and sorted(channels) == sorted(asked):
+        order = " ".join(channels)
+        raise UserError(
+            f"{path}: was trained with the channels {order}, the data has them as {' '.join(asked)}; give"
+            f" --data.channels {order}, or other weights"
+        )
+    if "pretrained" in meta:  # a backbone can be fine-tuned for another normalization and other channels
+        return
     theirs, ours = meta.get("normalize", "set"), config.data.normalize
     if theirs != ours:
         raise UserError(
             f"{path}: was trained with --data.normalize {theirs}, this run has {ours}; use {theirs} here, or other"
             " weights"
         )
-    channels = meta["channels"]
     if len(channels) != len(splits.channels):
         raise UserError(
             f"{path}: was trained with {len(channels)} channels ({', '.join(channels)}), the data has"
@@ -149,6 +170,6 @@ def _check_images(config: RunConfig, splits: Splits, path: Path, meta: Meta) -> 
         )
 
 
-def _shown(stats: Stats) -> str:
-    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (stats.mean, stats.std))
-    return f"mean {mean}, std {std}"
+def _shown(mean: Sequence[float], std: Sequence[float]) -> str:
+    means, stds = (" ".join(f"{value:.4g}" for value in values) for values in (mean, std))
+    return f"mean {means}, std {stds}"

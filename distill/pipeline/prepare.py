@@ -201,7 +201,7 @@ def computed_by(accelerator: Accelerator) -> dict[str, object]:
 def measured(config: RunConfig, splits: Splits, task: TrainingTask) -> Stats:
     """The statistics of the training split, computed once and kept in `stats.json`.
 
-    Mean and deviation are those of the teacher's weights file where it describes them.
+    Mean and deviation are those of the weights file that the run starts from where it describes them.
 
     Raises:
         UserError: a training image cannot be read, none has a valid pixel, or a class has none.

@@ -97,15 +97,20 @@ def _check_normalization(path: Path, meta: Meta, stats: Stats) -> None:
         )
 
 
-def find_metadata(path: Path) -> Meta | None:
-    """The metadata of a checkpoint that describes its network; None for other files of weights."""
+def find_metadata(path: Path, pretrained: bool = False) -> Meta | None:
+    """The metadata of a checkpoint that describes its network; None for other files of weights.
+
+    Args:
+        path: the file.
+        pretrained: take those of a pre-trained backbone, too, which say how images were normalized, but not "model".
+    """
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
         meta = read_meta(path)
     except UserError:  # a file of another program
         return None
-    return meta if "model" in meta else None
+    return meta if "model" in meta or (pretrained and "pretrained" in meta) else None
 
 
 def require_metadata(path: Path) -> Meta:

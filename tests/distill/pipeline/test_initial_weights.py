@@ -61,6 +61,44 @@ def test_without_a_teacher_the_students_weights_decide(run, splits):
     assert with_normalization(replace(config, no_teacher=True), splits, OURS) == (OURS, [])
 
 
+def backbone_file(path, **changes):
+    """A file as `edgedistill pretrain` writes it."""
+    network = build_network(MODEL.arch, 2, 2, output_stride=16, head_channels=16)
+    meta = {"pretrained": {}, "channels": ["VV", "VH"], "mean": THEIRS.mean, "std": THEIRS.std} | changes
+    save_checkpoint(path, pack("model", network.get_submodule("backbone").state_dict()), meta)
+    return replace(smoke(), student=replace(MODEL, weights=path))
+
+
+def test_a_pretrained_backbone_decides_beside_a_new_teacher(splits, tmp_path):
+    config = backbone_file(path := tmp_path / "backbone.safetensors")
+    check_initial_weights(config, splits)
+    stats, [line] = with_normalization(config, splits, OURS)
+    assert stats == replace(OURS, mean=THEIRS.mean, std=THEIRS.std, weights=str(path))
+    assert line.startswith(f"normalization: mean -12 -19, std 5 4, of {path}")
+    own = replace(OURS, normalize="image")
+    stats, [line] = with_normalization(config, splits, own)
+    assert stats == own
+    assert "was trained with another (mean -12 -19, std 5 4), and goes on with this run's" in line
+
+
+def test_a_teachers_file_comes_before_a_backbone(run, splits, tmp_path):
+    student = backbone_file(path := tmp_path / "backbone.safetensors", mean=[1.0, 2.0]).student
+    stats, lines = with_normalization(replace(run(), student=student), splits, OURS)
+    assert stats.mean == THEIRS.mean
+    assert lines[1].startswith(f"normalization: {path} was trained with another (mean 1 2,")
+
+
+def test_another_order_of_channels_is_refused(run, splits, tmp_path):
+    swapped = backbone_file(tmp_path / "backbone.safetensors", channels=["VH", "VV"])
+    for config in (swapped, run(channels=["VH", "VV"])):
+        with pytest.raises(
+            UserError, match=r"VH VV, the data has them as VV VH; give --data\.channels VH VV"
+        ):
+            check_initial_weights(config, splits)
+    other = backbone_file(tmp_path / "backbone.safetensors", channels=["red", "green", "blue"])
+    check_initial_weights(other, splits)  # its first convolution is adapted
+
+
 def test_an_untrained_student_needs_the_runs_normalization(run, splits):
     config = run()
     student = replace(smoke(), student=config.teacher, student_train=config.teacher_train)
