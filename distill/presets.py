@@ -71,6 +71,24 @@ def quick_grasp() -> RunConfig:
     )
 
 
+def grasp_300() -> RunConfig:
+    """Built-in grasp scenes at 300×300: PSPNet-ResNet101 teaches PSPNet-ResNet50; up to three hours on two cores."""
+    train = TrainConfig(steps=400, lr=5e-4, warmup=40, eval_every=200)
+    return RunConfig(
+        data=DataConfig("tabletop", size=(300, 300), synthetic_counts=(600, 48, 300)),
+        teacher=ModelConfig("pspnet/resnet101", output_stride=16, dropout=0.0, detail=True),
+        student=ModelConfig("pspnet/resnet50", output_stride=16, dropout=0.0, detail=True),
+        teacher_train=train,
+        student_train=replace(train, steps=600),
+        augment=_grasp_augmentation(300),
+        loss=GRASP_LOSS,
+        distill=replace(GRASP_DISTILLATION, views=4),  # and the student starts from its teacher's weights
+        int8=GRASP_INT8,
+        baseline=False,  # another hour; --baseline trains it
+        out=Path("runs/grasp-300"),
+    )
+
+
 def cornell_rgb() -> RunConfig:
     """Cornell with color images only (`cornell_rgb`), at reduced size; one hour on two cores."""
     return RunConfig(
@@ -259,6 +277,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "smoke": smoke,
     "quick": quick,
     "quick-grasp": quick_grasp,
+    "grasp-300": grasp_300,
     "camvid-cpu": camvid_cpu,
     "ombria": ombria,
     "camvid": camvid,

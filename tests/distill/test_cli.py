@@ -30,6 +30,7 @@ def test_presets_are_listed_with_their_purpose(capsys):
         "smoke",
         "quick",
         "quick-grasp",
+        "grasp-300",
         "camvid-cpu",
         "ombria",
         "camvid",

@@ -50,13 +50,13 @@ def test_two_steps(name, tmp_path, photos):
     if name in WRITTEN:
         WRITTEN[name](tmp_path / name)
         data = replace(data, root=tmp_path / name, size=(64, 64))  # 300 take a CPU minutes
-    elif name == "quick-grasp":
-        data = replace(data, synthetic_counts=(16, 2, 2))
+    elif data.name == "tabletop":
+        data = replace(data, synthetic_counts=(16, 2, 2), size=(96, 96))
     short = {"steps": 2, "batch_size": 2, "workers": 0}
     config = replace(
         config,
         data=data,
-        augment=replace(config.augment, crop=data.size) if name in WRITTEN else config.augment,
+        augment=replace(config.augment, crop=data.size) if data.size != config.data.size else config.augment,
         precision="fp32",  # one process can use only one, and the other tests use this
         out=tmp_path / "run",
         teacher=replace(
