@@ -1,13 +1,15 @@
 """Which distillation is best at equal cost? `python benchmarks/distillation.py PRESET --seconds S [--field value …]`.
 
 Trains the preset's student by every method (and without a teacher) from one configuration, for as many steps as fit
-into the same seconds. A method's budget includes its own slower steps and the teacher's inference, whether that runs in
-every step or once for all cached views. The teacher is trained once; its training is not counted.
+into the same seconds, or with `--steps` for equally many. With `--screen` all methods are first trained half as long
+with the first seed, and only the best ones by validation score go on to all seeds. A method's budget includes its own
+slower steps and the teacher's inference, whether that runs in every step or once for all cached views. The teacher is
+trained once; its training is not counted.
 
 To make seconds comparable on a busy machine, the steps of all methods are first timed in turns (`costs.json`); each
 method then gets the number of steps that its budget allows at that cost. The number of steps is therefore fixed, and
 the same command resumes the benchmark, run by run; two processes started side by side share the work. Writes
-`leaderboard.json`, `.md` and `.png` into the folder of the benchmark.
+`leaderboard.json`, `.md` and `.png` (and `screening.*`) into the folder of the benchmark.
 """
 
 import sys
@@ -20,6 +22,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.lock import acquire
@@ -27,6 +30,13 @@ from deploy.tasks.registry import task_named
 from distill.config import DistillConfig, RunConfig
 from distill.run import parse
 
+if TYPE_CHECKING:
+    from benchmarks.distillation_bench import Bench, Budget
+    from benchmarks.distillation_costs import Cost
+    from benchmarks.leaderboard import Result
+
+FINALISTS = 5
+"""Methods that a screening lets through."""
 BASELINE = "no teacher"
 OWN = "the preset's"
 METHODS: dict[str, dict[str, object]] = {
@@ -44,11 +54,18 @@ METHODS: dict[str, dict[str, object]] = {
     "KL, fading": {"loss": "kl(t=2)", "trust": "everywhere", "schedule": "cosine"},
     "KL, teacher in every step": {"loss": "kl(t=2)", "trust": "everywhere", "views": 0},
     "KL, on aux head too": {"loss": "kl(t=2)", "trust": "everywhere", "aux": "0.4*kl(t=2)"},
+    "KL, EMA": {"loss": "kl(t=2)", "trust": "everywhere"},
+    "EMA alone": {"weight": 0.0},
+    "hard labels": {"loss": "hard", "trust": "everywhere"},
     "CWD": {"loss": "kl(t=1) + 3*cwd(t=4)", "trust": "everywhere"},
     "MSE": {"loss": "0.1*mse", "trust": "everywhere"},
     "DIST": {"loss": "dist", "trust": "everywhere"},
     "boundary-aware": {"loss": "boundary(t=2)", "trust": "everywhere"},
     "FitNet": {"loss": "kl(t=1) + 0.1*feature(layer4)", "trust": "everywhere"},
+    "cosine of features": {
+        "loss": "kl(t=1) + cosine(layer3) + cosine(layer4)",
+        "trust": "everywhere",
+    },
     "attention": {"loss": "kl(t=1) + 10*at(layer4)", "trust": "everywhere"},
     "SKD": {"loss": "kl(t=1) + 10*skd(layer4)", "trust": "everywhere"},
     "IFVD": {"loss": "kl(t=1) + 10*ifvd(layer4)", "trust": "everywhere"},
@@ -56,6 +73,8 @@ METHODS: dict[str, dict[str, object]] = {
 }
 """Fields of `DistillConfig` that define each method, on top of the preset's. Only methods with `start` "teacher" start
 from the teacher's weights."""
+TRAINING: dict[str, dict[str, float]] = {"KL, EMA": {"ema": 0.99}, "EMA alone": {"ema": 0.99}}
+"""Fields of the student's `TrainConfig` that a method changes."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,7 +90,14 @@ def main(argv: Sequence[str]) -> int:
         prog="benchmarks/distillation.py", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("preset")
-    parser.add_argument("--seconds", type=float, default=120, help="budget of each training (default 120)")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--seconds", type=float, default=120.0, help="budget of each training (default 120)")
+    budget.add_argument("--steps", type=int, help="steps of each training, instead of --seconds")
+    parser.add_argument(
+        "--screen",
+        action="store_true",
+        help=f"all methods with one seed and half the steps, the best {FINALISTS} with all seeds",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--methods",
@@ -85,39 +111,72 @@ def main(argv: Sequence[str]) -> int:
     options, fields = parser.parse_known_args(argv)
     folder = options.folder or Path("runs") / f"distillation-{options.preset}"
     config = parse([options.preset, *fields, "--out", str(folder), "--resume"])
-    compare(config, options.methods, options.seeds, options.seconds)
+    from benchmarks.distillation_bench import Budget  # start-up time: torch
+
+    compare(config, options.methods, options.seeds, Budget(options.seconds, options.steps), options.screen)
     return 0
 
 
-def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], seconds: float) -> None:
+def compare(
+    config: RunConfig, methods: Sequence[str], seeds: Sequence[int], budget: "Budget", screen: bool = False
+) -> None:
     """Run the trainings that have no result yet, then write the reports over all results.
 
     Args:
         config: the preset's configuration; its `out` is the folder of the benchmark.
         methods: names of `METHODS`, or loss expressions.
         seeds: seeds of the trainings, each with its own first weights and data order.
-        seconds: budget of each training.
+        budget: of each training.
+        screen: let only the best methods of a first, shorter training go on to all seeds.
 
     Raises:
-        UserError: the budget is not above 0, too small for a method, or differs from that of the results stored; or a
-            method is no valid configuration.
+        UserError: the budget is too small for a method, or differs from that of the results stored; a method is no
+            valid configuration; or another process has not ended its part of the screening.
     """
     # start-up time: torch is not needed for --help
     from benchmarks.distillation_bench import Bench, check_method
     from distill.pipeline.prepare import prepare
     from distill.pipeline.stages import the_teacher
 
-    if seconds <= 0:
-        raise UserError(f"--seconds {seconds}: must be above 0")
     context = prepare(config)
     config = context.config
     runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0, start="own"))}
-    runs |= {name: replace(config, distill=_method_config(name, config.distill)) for name in methods}
+    runs |= {name: _method(name, config) for name in methods}
     for run in runs.values():
         check_method(run, context)
     teacher = the_teacher(context)
-    bench = Bench(context, teacher, seconds)
+    bench = Bench(context, teacher, budget)
     costs = bench.costs(runs)
+    if screen:
+        runs = _screened(replace(bench, name="screening", part=0.5), runs, seeds[0], costs)
+    _train_all(bench, runs, seeds, costs)
+    bench.report(runs, seeds, BASELINE)
+
+
+def _screened(
+    bench: "Bench", runs: dict[str, RunConfig], seed: int, costs: "dict[str, Cost]"
+) -> dict[str, RunConfig]:
+    """The baseline and the best methods by their highest validation score, on whose weights a training ends."""
+    found = _train_all(bench, runs, [seed], costs)
+    if missing := ", ".join(name for name in runs if name not in found):
+        raise UserError(
+            f"--screen: another process is training {missing}; start this command again when it has ended"
+        )
+    bench.report(runs, [seed], BASELINE)
+    best = sorted(
+        (name for name in runs if name != BASELINE),
+        key=lambda name: -max(score for _, score in found[name].curve),
+    )
+    print(f"go on to all seeds: {', '.join(best[:FINALISTS])}", flush=True)
+    return {name: runs[name] for name in (BASELINE, *best[:FINALISTS])}
+
+
+def _train_all(
+    bench: "Bench", runs: dict[str, RunConfig], seeds: Sequence[int], costs: "dict[str, Cost]"
+) -> "dict[str, Result]":
+    """Train what has no result yet; each method's result with the last seed, unless another process trains it."""
+    found = dict[str, "Result"]()
+    metric = task_named(bench.context.splits.task).metric
     for seed in seeds:
         for name, run in runs.items():
             folder = bench.folder_of(name, seed)
@@ -125,11 +184,10 @@ def compare(config: RunConfig, methods: Sequence[str], seeds: Sequence[int], sec
                 if not mine:
                     print(f"{name}, seed {seed}: another process is training it", flush=True)
                     continue
-                result = bench.result(name, run, seed, costs[name])
-            metric = task_named(context.splits.task).metric
+                found[name] = result = bench.result(name, run, seed, costs[name])
             scored = f"test {metric.name} {metric.text(result.score)} {metric.unit}"
             print(f"{name}, seed {seed}: {result.steps} steps, {scored}", flush=True)
-    bench.report(runs, seeds, BASELINE)
+    return found
 
 
 @contextmanager
@@ -147,12 +205,14 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield acquire(file.fileno())
 
 
-def _method_config(name: str, preset: DistillConfig) -> DistillConfig:
-    """The distillation settings of a method, named in `METHODS` or given as a loss expression."""
+def _method(name: str, preset: RunConfig) -> RunConfig:
+    """The configuration of a method, named in `METHODS` or given as a loss expression."""
     if name == OWN:
         return preset
     fields: dict[str, object] = {"start": "own", **METHODS.get(name, {"loss": name})}
-    return replace(preset, **fields)  # pyright: ignore[reportArgumentType]
+    distill: DistillConfig = replace(preset.distill, **fields)  # pyright: ignore[reportArgumentType]
+    training = replace(preset.student_train, **TRAINING.get(name, {}))  # pyright: ignore[reportArgumentType]
+    return replace(preset, distill=distill, student_train=training)
 
 
 if __name__ == "__main__":

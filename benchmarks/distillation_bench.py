@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -25,13 +26,40 @@ from distill.training.loop import train
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What each training is given.
+
+    Raises:
+        UserError: it is not above 0.
+    """
+
+    seconds: float
+    """For its steps and the teacher's inference."""
+    steps: int | None = None
+    """Steps, whatever they cost, in place of seconds."""
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0:
+            raise UserError(f"--seconds {self.seconds}: must be above 0")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"--steps {self.steps}: must be above 0")
+
+    def steps_at(self, cost: Cost) -> int:
+        """The steps of a method of that cost."""
+        return int((self.seconds - cost.share) / cost.step) if self.steps is None else self.steps
+
+
+@dataclass(frozen=True)
 class Bench:
     """A student configuration, a teacher and a budget."""
 
     context: RunContext
     teacher: Trained
-    seconds: float
-    """Budget of each training."""
+    budget: Budget
+    name: Literal["leaderboard", "screening"] = "leaderboard"
+    """Of its reports; each has trainings of its own."""
+    part: float = 1.0
+    """Of the budget's steps that are taken."""
 
     @property
     def folder(self) -> Path:
@@ -62,7 +90,8 @@ class Bench:
 
     def folder_of(self, name: str, seed: int) -> Path:
         """The folder of one training."""
-        return self.folder / "runs" / f"{_slug(name)}-{seed}"
+        runs = "runs" if self.name == "leaderboard" else self.name
+        return self.folder / runs / f"{_slug(name)}-{seed}"
 
     def result(self, name: str, run: RunConfig, seed: int, cost: Cost) -> Result:
         """Train one student and score it on the test split, or read the result of an earlier call.
@@ -82,7 +111,7 @@ class Bench:
         """
         folder = self.folder_of(name, seed)
         path = folder / "result.json"
-        steps = int((self.seconds - cost.share) / cost.step)
+        steps = int(self.part * self.budget.steps_at(cost))
         if path.exists():
             result = Result(**json.loads(path.read_text(encoding="utf-8")))
             if (result.name, result.loss) != (name, run.distill.loss):
@@ -94,8 +123,8 @@ class Bench:
             return result
         if steps < 1:
             raise UserError(
-                f"{name}: {self.seconds:g} s are not enough for one step after {cost.share:.0f} s for the teacher's"
-                " outputs; raise --seconds or lower --distill.views"
+                f"{name}: the budget is not enough for one step after {cost.share:.0f} s for the teacher's outputs;"
+                " raise --seconds or --steps, or lower --distill.views"
             )
         network = self._train(run, folder, seed, steps)
         log = [
@@ -109,7 +138,7 @@ class Bench:
         return result
 
     def report(self, runs: Mapping[str, RunConfig], seeds: Sequence[int], baseline: str) -> None:
-        """Print the table over all results so far and write `leaderboard.json`, `.md` and `.png`.
+        """Print the table over all results so far and write them as JSON, Markdown and PNG.
 
         Args:
             runs: configurations by method.
@@ -122,11 +151,11 @@ class Bench:
         machine = describe()
         rows = table(results, baseline, teacher)
         print(rows, summary(machine), sep="\n")
-        report = {"machine": machine, "seconds": self.seconds, "teacher_score": teacher, "results": results}
-        write_json(self.folder / "leaderboard.json", report)
-        with atomic_write(self.folder / "leaderboard.md", "w") as file:
+        about = {"machine": machine, **asdict(self.budget), "teacher_score": teacher}
+        write_json(self.folder / f"{self.name}.json", {**about, "results": results})
+        with atomic_write(self.folder / f"{self.name}.md", "w") as file:
             file.write(to_markdown(results, baseline, teacher))
-        draw(results, teacher, self.folder / "leaderboard.png")
+        draw(results, teacher, self.folder / f"{self.name}.png")
 
     def _train(self, run: RunConfig, folder: Path, seed: int, steps: int) -> nn.Module:
         """A student trained by `run` in `folder`; it is validated five times."""

@@ -52,6 +52,7 @@ class Stepper:
         self.training.backward(0, Part(self.batch))
         if self.optimize:
             self.training.optimizer.step()
+            self.training.state.stepped()  # averages the weights, if that is asked for
         seconds = time.perf_counter() - began
         self.training.optimizer.zero_grad()
         return seconds

@@ -11,7 +11,7 @@ from distill.losses.common import cross_entropy
 from distill.losses.distillation.cirkd import cirkd
 from distill.losses.distillation.features import attention, cosine, feature, ifvd, pairwise
 from distill.losses.distillation.grasp import grasp_kl, maps
-from distill.losses.distillation.logits import boundary, cwd, dist, kl, mse
+from distill.losses.distillation.logits import boundary, cwd, dist, hard, kl, mse
 from distill.losses.supervised import grasp
 from distill.losses.supervised.boundary import boundary as contour
 from distill.losses.supervised.lovasz import lovasz, lovasz_hinge
@@ -44,6 +44,7 @@ class Loss:
 
 DISTILLATION_LOSSES: dict[str, Loss] = {
     "kl": Loss(kl, on="logits"),
+    "hard": Loss(hard, on="logits"),
     "cwd": Loss(cwd, on="either", adapts=True),
     "mse": Loss(mse, on="either", adapts=True),
     "dist": Loss(dist, on="logits"),

@@ -6,14 +6,15 @@ from types import SimpleNamespace
 import pytest
 from scipy.stats import ttest_rel
 
-from benchmarks.distillation import METHODS, claimed, main
-from benchmarks.distillation_bench import Bench
+from benchmarks.distillation import BASELINE, METHODS, TRAINING, _method, claimed, main
+from benchmarks.distillation_bench import Bench, Budget
 from benchmarks.distillation_costs import Cost
 from benchmarks.leaderboard import Result, draw, p_value, table, to_markdown
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
 from distill.config import DistillConfig
 from distill.losses.expression import parse_terms
+from distill.presets import smoke
 from tests.distill.tiny import RUN
 
 FAST = [*RUN, "--data.synthetic-counts", "8", "2", "2", "--student-train.log-every", "1"]
@@ -65,6 +66,67 @@ def test_every_listed_method_is_a_configuration():
     for name, fields in METHODS.items():
         config = DistillConfig(**fields)
         assert parse_terms(config.loss), name
+    assert TRAINING.keys() <= METHODS.keys()
+    averaged = _method("KL, EMA", smoke())
+    assert (averaged.student_train.ema, averaged.distill.start, averaged.distill.loss) == (
+        0.99,
+        "own",
+        "kl(t=2)",
+    )
+    assert _method("hard labels", smoke()).student_train == smoke().student_train
+
+
+def test_a_budget_is_seconds_or_steps():
+    cost = Cost(step=0.5, share=2.0)
+    assert Budget(10.0).steps_at(cost) == 16
+    assert Budget(10.0, 40).steps_at(cost) == 40
+
+
+def scored(monkeypatch, scores):
+    """Replace the trainings by validation scores of methods; returns what is trained: (name, seed, steps)."""
+    trained = []
+
+    def result_of(bench, name, run, seed, cost):
+        steps = int(bench.part * bench.budget.steps_at(cost))
+        trained.append((name, seed, steps))
+        path = bench.folder_of(name, seed) / "result.json"
+        # the last validation is worse than the best one, and the test score misleads
+        result = Result(
+            name, run.distill.loss, seed, steps, 0.0, -scores[name], [(1.0, scores[name]), (2.0, 0.0)]
+        )
+        write_json(path, result)
+        return result
+
+    monkeypatch.setattr(Bench, "result", result_of)
+    monkeypatch.setattr(Bench, "costs", lambda _, runs: {name: Cost(1.0, 3.0) for name in runs})
+    monkeypatch.setattr("distill.pipeline.stages.the_teacher", lambda _: SimpleNamespace(network=None))
+    monkeypatch.setattr("benchmarks.distillation_bench.test_scores", lambda *_: (0.5, {}))
+    return trained
+
+
+def test_a_screening_lets_the_best_five_go_on(tmp_path, monkeypatch, capsys):
+    scores = {BASELINE: 0.0, "kl": 0.1, "mse": 0.7, "hard": 0.3, "dist": 0.2, "cwd": 0.6, "kl(t=4)": 0.5}
+    trained = scored(monkeypatch, scores)
+    methods = [name for name in scores if name != BASELINE]
+    command = [*FAST, "--steps", "9", "--screen", "--seeds", "4", "5", "--folder", str(tmp_path)]
+    main([*command, "--methods", *methods])
+    assert trained[:7] == [(name, 4, 4) for name in scores]
+    best = [BASELINE, "mse", "cwd", "kl(t=4)", "hard", "dist"]
+    assert trained[7:] == [(name, seed, 9) for seed in (4, 5) for name in best]
+    assert "go on to all seeds: mse, cwd, kl(t=4), hard, dist" in capsys.readouterr().out
+    tables = [json.loads((tmp_path / name).read_text()) for name in ("screening.json", "leaderboard.json")]
+    assert [len(table["results"]) for table in tables] == [7, 12]
+    assert [table["steps"] for table in tables] == [9, 9]
+
+
+def test_an_unfinished_screening_decides_nothing(tmp_path, monkeypatch):
+    scored(monkeypatch, {BASELINE: 0.0, "kl": 0.1, "mse": 0.7})
+    command = [*FAST, "--screen", "--seeds", "0", "--folder", str(tmp_path), "--methods", "kl", "mse"]
+    with (
+        claimed(tmp_path / "screening" / "kl-0"),
+        pytest.raises(UserError, match="another process is training kl;"),
+    ):
+        main(command)
 
 
 def test_a_folder_is_claimed_once(tmp_path):
@@ -75,7 +137,7 @@ def test_a_folder_is_claimed_once(tmp_path):
 
 
 def test_a_method_never_takes_the_results_of_another(tmp_path):
-    bench = Bench(SimpleNamespace(config=SimpleNamespace(out=tmp_path)), None, 10.0)
+    bench = Bench(SimpleNamespace(config=SimpleNamespace(out=tmp_path)), None, Budget(10.0))
     names = [*METHODS, "mse", "kl", "dist", "kl(t=2)"]
     assert len({bench.folder_of(name, 0) for name in names}) == len(names)
     write_json(bench.folder_of("MSE", 0) / "result.json", result("MSE", 0, 0.3, "0.1*mse"))
@@ -123,6 +185,7 @@ def test_compares_at_equal_seconds_and_resumes(tmp_path, capsys, monkeypatch):
     ("arguments", "words"),
     [
         (["--seconds", "0"], "--seconds 0.0: must be above 0"),
+        (["--steps", "0"], "--steps 0: must be above 0"),
         (["--methods", "klm"], r"no loss is called klm \(did you mean kl\?\)"),
         (["--methods", "feature(layer9)"], "has no feature 'layer9'"),
     ],

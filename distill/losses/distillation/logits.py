@@ -39,6 +39,29 @@ def kl(student: Tensor, teacher: Tensor, pixels: Pixels, *, t: float = 1.0) -> T
     return image_mean(divergence, cell_weight(pixels, divergence.shape[-2:]).to(divergence))
 
 
+def hard(student: Tensor, teacher: Tensor, pixels: Pixels) -> Tensor:
+    """Hard labels of the teacher: cross-entropy against its most likely class, mean over the pixels of an image.
+
+    As in pseudo-labeling (Lee, ICML 2013 workshop on challenges in representation learning) and noisy students (Xie et
+    al., arXiv:1911.04252). It is `kl` for a teacher that is sure everywhere, so it is not 0 for a student that is its
+    unsure teacher.
+
+    Args:
+        student: logits, floating N×K×h×w; resized bilinearly to the teacher's h×w if strides differ.
+        teacher: logits, floating N×K×h×w; detached.
+        pixels: labels and weights, at any size; a weight of 0 marks void and no data.
+
+    Returns:
+        N values ≥ 0 in nats, float32 or float64; 0, with zero gradient, for an image without weight.
+
+    Raises:
+        UserError: student and teacher have different numbers of classes.
+    """
+    student, teacher = pair(student, teacher)
+    loss = F.cross_entropy(student, teacher.argmax(1), reduction="none")
+    return image_mean(loss, cell_weight(pixels, loss.shape[-2:]).to(loss))
+
+
 def cwd(student: Tensor, teacher: Tensor, pixels: Pixels, *, t: float = 4.0) -> Tensor:
     """Channel-wise distillation: t²/C · Σ_c KL(teacher ‖ student) over the positions of each map.
 

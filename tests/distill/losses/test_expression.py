@@ -52,7 +52,7 @@ def test_whole_numbers_stay_whole():
         ("kl(", "is not a sum of losses"),
         ("\0", "is not a sum of losses"),
         ("+".join(["kl"] * 20_000), "a loss of 59999 characters; write a sum such as kl"),
-        ("kll", r"no loss is called kll \(did you mean kl\?\); there are kl, cwd, mse, dist, boundary"),
+        ("kll", r"no loss is called kll \(did you mean kl\?\); there are kl, hard, cwd, mse, dist, boundary"),
         ("2*ce", "no loss is called ce; there are kl"),
         ("cwd(T=4)", "cwd has no option T; it has t"),
         ("dist(intr=1)", r"dist has no option intr \(did you mean intra\?\); it has t, inter, intra"),

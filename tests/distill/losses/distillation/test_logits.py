@@ -21,6 +21,18 @@ class TestTemperature:
         torch.testing.assert_close(compute(name, student, teacher, pixels, t=1e4), limit, rtol=1e-3, atol=0)
 
 
+class TestHard:
+    def test_is_kl_to_a_teacher_that_is_sure(self, scene):
+        student, teacher, pixels = scene
+        expected = kl(student, 1e6 * teacher, pixels)
+        torch.testing.assert_close(compute("hard", student, teacher, pixels), expected)
+
+    def test_how_sure_the_teacher_is_does_not_matter(self, scene):
+        student, teacher, pixels = scene
+        expected = compute("hard", student, teacher, pixels)
+        torch.testing.assert_close(compute("hard", student, teacher / 100, pixels), expected)
+
+
 class TestBoundary:
     def scene(self):
         """One image of two halves, 8×8 pixels at stride 1, the student wrong on the two columns at their boundary."""

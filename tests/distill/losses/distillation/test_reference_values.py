@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy, pearsonr
+from sklearn.metrics import log_loss
 from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
@@ -62,6 +63,13 @@ def divergence(student, teacher, t, axis=0):
 
 def test_kl(scene, reference):
     reference.check("kl", lambda s, t, w, _: np.average(divergence(s, t, 3.0), weights=w), scene, t=3.0)
+
+
+def test_hard(scene, reference):
+    def expected(s, t, w, _):
+        return log_loss(t.argmax(0), softmax(s, axis=0).T, sample_weight=w, labels=range(CLASSES))
+
+    reference.check("hard", expected, scene)
 
 
 @pytest.mark.parametrize("options", [{}, {"t": 1.5}])

@@ -25,6 +25,8 @@ OPTIONS = [
     ("maps", {"beta": 0.0, "quality": 0.7}),
     ("grasp_kl", {"beta": 0.1, "geometry": 3.0}),
 ]
+every_agreement = pytest.mark.parametrize(("name", "options"), [one for one in OPTIONS if one[0] != "hard"])
+"""All but the one that knows the teacher's most likely class alone, and is not 0 where that is unsure."""
 every_option = pytest.mark.parametrize(("name", "options"), OPTIONS)
 
 
@@ -42,7 +44,7 @@ class TestEveryLoss:
         assert loss.shape == (2,)
         assert (loss > 1e-3).all()
 
-    @every_option
+    @every_agreement
     def test_zero_where_student_is_teacher(self, scene, name, options):
         student, _, pixels = scene
         loss, gradient = backward(name, student, student.clone(), pixels, **options)
@@ -118,7 +120,7 @@ class TestEveryLoss:
         student, _, pixels = scene
         teacher = F.interpolate(student, (8, 12), mode="bilinear", align_corners=False)
         loss, gradient = backward(name, student, teacher, pixels)
-        assert loss.abs().max() <= 1e-12
+        assert name == "hard" or loss.abs().max() <= 1e-12
         assert gradient.shape == student.shape
         other = compute(name, student, normal(2, CLASSES, 8, 12, seed=3), pixels)
         assert (other > 1e-3).all()
