@@ -72,7 +72,7 @@ METHODS: dict[str, dict[str, object]] = {
     "CIRKD": {"loss": "kl(t=1) + cirkd(head)", "trust": "everywhere"},
 }
 """Fields of `DistillConfig` that define each method, on top of the preset's. Only methods with `start` "teacher" start
-from the teacher's weights."""
+from the teacher's weights, and only those with a `schedule` fade."""
 TRAINING: dict[str, dict[str, float]] = {"KL, EMA": {"ema": 0.99}, "EMA alone": {"ema": 0.99}}
 """Fields of the student's `TrainConfig` that a method changes."""
 
@@ -209,7 +209,7 @@ def _method(name: str, preset: RunConfig) -> RunConfig:
     """The configuration of a method, named in `METHODS` or given as a loss expression."""
     if name == OWN:
         return preset
-    fields: dict[str, object] = {"start": "own", **METHODS.get(name, {"loss": name})}
+    fields: dict[str, object] = {"start": "own", "schedule": "constant", **METHODS.get(name, {"loss": name})}
     distill: DistillConfig = replace(preset.distill, **fields)  # pyright: ignore[reportArgumentType]
     training = replace(preset.student_train, **TRAINING.get(name, {}))  # pyright: ignore[reportArgumentType]
     return replace(preset, distill=distill, student_train=training)
