@@ -44,18 +44,19 @@ def main(argv: Sequence[str]) -> int:
     limits = Limits(options.max_mb, options.timeout, options.workers, options.waiting, options.max_pixels)
     app = make_app(model, task_of(manifest), manifest, limits)
     connection, backlog = limited(options.timeout)
-    config = uvicorn.Config(
-        app,
-        http=connection,
-        ws="none",  # it would take connections over
-        log_level="warning",
-        backlog=backlog,
-        timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=5,
-        h11_max_incomplete_event_size=1 << 16,
-    )
-    server = uvicorn.Server(config)
-    with _listening(options.host, options.port) as listener:
+    with _listening(options.host, options.port) as listener:  # before uvicorn touches the process's logging
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=connection,
+                ws="none",  # it would take connections over
+                log_level="warning",
+                backlog=backlog,
+                timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=5,
+                h11_max_incomplete_event_size=1 << 16,
+            )
+        )
         print(f"{bundle} on {model.engine.name}: http://{options.host}:{options.port}/docs", flush=True)
         server.run([listener])
     return 0 if server.started else 2

@@ -77,7 +77,8 @@ async def answer_at_length(scope, _, send) -> None:
 def test_a_client_that_reads_no_answer_is_left():
     connection, backlog = limited(0.2)
     server = uvicorn.Server(
-        uvicorn.Config(answer_at_length, http=connection, lifespan="off", backlog=backlog)
+        # without a configuration of logging, which closes what other handlers of this process write to
+        uvicorn.Config(answer_at_length, http=connection, lifespan="off", backlog=backlog, log_config=None)
     )
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         running = threading.Thread(target=server.run, args=([listener],), daemon=True)
