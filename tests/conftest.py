@@ -58,6 +58,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def warnings_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is warned of once in a process is warned of in each test, so that none depends on those before."""
+    monkeypatch.setattr("deploy.errors._WARNED", set())
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder EDGEDISTILL_DATA, one real data set per sub-folder; skips without it."""

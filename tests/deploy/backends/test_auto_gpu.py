@@ -50,7 +50,6 @@ def test_without_engines_no_gpu_is_looked_for(bundle, machine, monkeypatch):
 
 def test_without_a_gpu_the_cpu_runs_and_the_reason_is_said_once(bundle, machine, gpu, monkeypatch):
     add_engine(bundle, precision="fp16")
-    monkeypatch.setattr("deploy.errors._WARNED", set())
     monkeypatch.setattr("deploy.backends.tensorrt_gpu.cuda.why_not", lambda device: "no driver; install it")
     assert open_engine(bundle, precision="fp32").name == "openvino fp32"  # it has no engine of that precision
     with pytest.warns(RuntimeWarning) as caught:

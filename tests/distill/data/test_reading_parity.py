@@ -70,6 +70,7 @@ def predicted(command: str, bundle: Path, path: Path, *out: str, labels: Path) -
     return read_mask(labels)
 
 
+@pytest.mark.filterwarnings("ignore:masks are PNG")
 @pytest.mark.parametrize("name", FILES)
 def test_all_see_the_same(name, tmp_path):
     hole = np.zeros_like(HOLE) if name == "palette" else HOLE

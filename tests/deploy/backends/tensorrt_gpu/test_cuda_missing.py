@@ -124,11 +124,8 @@ def test_real_bindings_without_a_gpu():
     assert reason.startswith("cuda-bindings: ")
 
 
-def test_what_fits_no_driver_is_said_by_load_build_and_the_automatic_choice(
-    bundle, runtime, signs, monkeypatch
-):
+def test_what_fits_no_driver_is_said_by_load_build_and_the_automatic_choice(bundle, runtime, signs):
     runtime.supports, runtime.made_for, signs["l4t"] = 12060, 13050, "36.4.3"
-    monkeypatch.setattr("deploy.errors._WARNED", set())
     add_engine(bundle)
     pin = r"is made for CUDA 13\.5, .* supports 12\.6 at most: pip install 'cuda-bindings<13'"
     with pytest.raises(UserError, match=pin):

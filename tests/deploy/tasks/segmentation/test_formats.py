@@ -10,7 +10,6 @@ from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from shapely.geometry import shape
 
-from deploy import errors
 from deploy.cli import main
 from deploy.errors import UserError
 from deploy.files.images import write_png
@@ -71,8 +70,7 @@ def test_ground_control_points_are_refused(bundle, tmp_path):
 
 
 @pytest.mark.filterwarnings("default::RuntimeWarning")
-def test_masks_of_geotiffs_say_that_they_have_no_place(bundle, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(errors, "_WARNED", set())
+def test_masks_of_geotiffs_say_that_they_have_no_place(bundle, tmp_path, capsys):
     predict(bundle, write_tiff(tmp_path / "scene.tif", **UTM), "mask")
     [line] = [one for one in capsys.readouterr().err.splitlines() if one.startswith("warning")]
     assert line.endswith("for labels as GeoTIFF use edgedistill predict-raster")
