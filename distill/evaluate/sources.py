@@ -61,9 +61,8 @@ def source_of(
         wanted = f"give a folder of labeled images, with {name}/images and {name}/{task.truth}"
         remedy = other_split(folder, name, task.truth) or wanted
         require_data(folder, name, truth=task.truth, remedy=remedy)
-        shown = (
-            read_info(folder).test if name == TEST else name
-        )  # of data without a test split, a run writes val
+        # of data without a test split, a run writes val
+        shown = read_info(folder).test if name == TEST else name
         return Source(given, shown, lambda: task.read(folder / name, manifest))
     if split is None and (folder / "images").is_dir():
         return Source(given, "all", lambda: all_labeled_samples(folder, manifest, foreground))
