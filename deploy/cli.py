@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy.backends.engine import WITHOUT_ENGINES
 from deploy.backends.setting import BF16
@@ -151,19 +152,29 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-FAILED = "FAILED its gate"
-"""The end of the line of an engine that is over its budget."""
+class EngineLine(NamedTuple):
+    """What is said of a compiled engine."""
+
+    text: str
+    failed: bool
+    """Whether it is over its budget, or its description cannot be read."""
 
 
 def describe_engines(bundle: Path) -> list[str]:
     """One line for each engine compiled from the bundle, damaged ones included."""
+    return [line.text for line in engine_lines(bundle)]
+
+
+def engine_lines(bundle: Path) -> list[EngineLine]:
+    """`describe_engines`, with what became of each."""
     lines, manifest = [], read_manifest(bundle)
     for path in sorted(engines_folder(bundle).glob(f"*{SUFFIX}")):
         try:
-            text = _describe_engine(read_sidecar(path), manifest)
+            sidecar = read_sidecar(path)
+            text, failed = _describe_engine(sidecar, manifest), sidecar.passed is False
         except UserError as error:
-            text = str(error)
-        lines.append(f"engine   {path.name}: {text}")
+            text, failed = str(error), True
+        lines.append(EngineLine(f"engine   {path.name}: {text}", failed))
     return lines
 
 
@@ -178,7 +189,7 @@ def _describe_engine(sidecar: Sidecar, manifest: Manifest) -> str:
         f"{sidecar.bytes / 1e6:.1f} MB",
         _describe_layers(layers, sidecar.precision) if layers else "",
         "" if current else "of an older model",
-        FAILED if sidecar.passed is False else "",
+        "FAILED its gate" if sidecar.passed is False else "",
     )
     return ", ".join(filter(None, parts))
 

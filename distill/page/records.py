@@ -11,7 +11,7 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.engine_files import engines_folder
 from deploy.bundle.find import STUDENT
 from deploy.bundle.manifest import Manifest
-from deploy.cli import FAILED, describe_engines
+from deploy.cli import EngineLine, engine_lines
 from deploy.errors import UserError
 from deploy.evaluation.metric import Metric
 from deploy.evaluation.receipt import Receipt
@@ -88,12 +88,12 @@ class RunRecord:
     def passed(self) -> bool:
         """Whether every hop met its budget, and every engine that was built passed its gate."""
         receipts = (*self.report.receipts.values(), *self.built.values())
-        return all(receipt.passed for receipt in receipts) and not any(map(is_failed, self.engines))
+        return all(receipt.passed for receipt in receipts) and not any(one.failed for one in self.engines)
 
     @property
-    def engines(self) -> list[str]:
+    def engines(self) -> list[EngineLine]:
         """A line of each engine of the student."""
-        return describe_engines(self.folder / STUDENT)
+        return engine_lines(self.folder / STUDENT)
 
     @property
     def later_decisions(self) -> list[str]:
@@ -116,11 +116,6 @@ class RunRecord:
     def deployed(self) -> list[RowRecord]:
         """The networks that a bundle exists of, the student's last form last."""
         return [row for row in self.report.rows if row.name != BASELINE and row.form is not None]
-
-
-def is_failed(line: str) -> bool:
-    """Whether a line of `describe_engines` is of an engine over its budget."""
-    return line.endswith(FAILED)
 
 
 def read_run(folder: Path) -> RunRecord:

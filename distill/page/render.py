@@ -18,7 +18,7 @@ from deploy.measure import machine
 from distill.page.charts import latency_chart, threshold_charts, training_chart
 from distill.page.layers import layers_table
 from distill.page.predictions import TEST, Predictor, predictors_of, threshold_curves
-from distill.page.records import RunRecord, is_failed, read_run
+from distill.page.records import RunRecord, read_run
 from distill.page.tables import Table, classes_table, networks_table, receipt_table, seeds_table
 from distill.page.viewer import EACH, ShownImage, shown_images
 
@@ -140,7 +140,7 @@ def _content(runs: Sequence[RunRecord], each: int) -> dict[str, Any]:
             for run in runs
             for title, one in (*run.report.receipts.items(), *_built(run))
         ],
-        "engines": [(f"{prefix(run)}{line}", is_failed(line)) for run in runs for line in run.engines],
+        "engines": [(f"{prefix(run)}{one.text}", one.failed) for run in runs for one in run.engines],
         "gains": [f"{prefix(run)}{line}" for run in runs for line in run.gain],
         "decisions": [f"{prefix(run)}{line}" for run in runs for line in run.later_decisions],
         "training_chart": Markup(training_chart(runs)),

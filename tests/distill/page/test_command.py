@@ -193,6 +193,15 @@ def test_an_engine_that_failed_its_gate_fails_the_page(run, tmp_path):
     assert re.search(r'<p class="failed">engine +tensorrt-int8.engine: .*FAILED its gate</p>', page)
 
 
+def test_an_engine_whose_description_is_damaged_fails_the_page(run, tmp_path):
+    other = copied(run, tmp_path / "built")
+    engine = write_engine(other / "student.bundle", "tensorrt-int8", b"x", SIDECAR)
+    engine.with_suffix(".json").write_text("{")
+    page = reported(other, tmp_path / "page.html")
+    assert OVER in page
+    assert re.search(r'<p class="failed">engine +tensorrt-int8.engine', page)
+
+
 def test_a_damaged_receipt_of_a_build_is_named(run, tmp_path):
     other = copied(run, tmp_path / "built")
     path = other / "student.bundle" / "engines" / "openvino-int8.receipt.json"
