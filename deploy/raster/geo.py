@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from deploy.errors import UserError
 from deploy.files.journal import Fingerprint
+from deploy.files.place import Place, place_in
 from deploy.files.tiff import undecodable
 from deploy.files.tiff_header import read_header
 from deploy.files.tiff_values import dtype_of, interpret
@@ -51,18 +52,6 @@ def gdal() -> Iterator[Any]:
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield rasterio
-
-
-class Place(NamedTuple):
-    """Where a raster lies on the ground, as rasterio has it."""
-
-    crs: Any
-    """`rasterio.crs.CRS`, or None."""
-    transform: Any
-    """`affine.Affine` from pixels to coordinates; the identity if there is none."""
-    points: tuple[Any, ...] = ()
-    """Ground control points, which replace the transform in rasters that are not rectified."""
-    points_crs: Any = None
 
 
 class GeoRaster(Source, Protocol):
@@ -156,8 +145,7 @@ class GeoSource:
     @property
     def place(self) -> Place:
         """Where the raster lies."""
-        points, crs = self.dataset.gcps
-        return Place(self.dataset.crs, self.dataset.transform, tuple(points), crs)
+        return place_in(self.dataset)
 
     def read_window(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Source.read_window`.

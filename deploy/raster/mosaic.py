@@ -17,7 +17,8 @@ import numpy as np
 from deploy.errors import UserError
 from deploy.files.decoding import check_order
 from deploy.files.journal import Fingerprint
-from deploy.raster.geo import GeoSource, Place, file_fingerprint
+from deploy.files.place import Place
+from deploy.raster.geo import GeoSource, file_fingerprint
 
 _OPEN = 16
 """Files that are kept open: mosaics may have thousands."""

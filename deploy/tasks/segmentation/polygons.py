@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -10,18 +10,10 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.errors import UserError
 from deploy.files.decoding import quiet
 from deploy.files.images import TIFF_SUFFIXES
+from deploy.files.place import Place, place_in
 
 WGS84 = "EPSG:4326"
 """The only coordinates of GeoJSON (RFC 7946, section 4): longitude and latitude."""
-
-
-class Place(NamedTuple):
-    """Where an image lies on the ground."""
-
-    crs: Any
-    """`rasterio.crs.CRS`."""
-    transform: Any
-    """`affine.Affine` from pixels to its coordinates; None where ground control points are all there is."""
 
 
 def place_of(path: Path | None) -> Place | None:
@@ -39,10 +31,8 @@ def place_of(path: Path | None) -> Place | None:
     except RasterioIOError:  # another image that is called .tif
         return None
     with file:
-        if file.crs is not None and not file.transform.is_identity:
-            return Place(file.crs, file.transform)
-        points, crs = file.gcps
-        return Place(crs, None) if points else None
+        place = place_in(file)
+    return place if place.is_rectified or place.points else None
 
 
 def features(labels: np.ndarray, classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
@@ -98,7 +88,7 @@ def _on_the_ground(geometry: dict[str, Any], place: Place, source: Path | None) 
     """A polygon in pixels as one in longitude and latitude."""
     from rasterio.warp import transform_geom  # optional dependency
 
-    if place.transform is None:
+    if not place.is_rectified:
         raise UserError(
             f"{source}: has ground control points only; rectify it first (gdalwarp), or save no geojson"
         )
