@@ -42,7 +42,7 @@ DEV := $(VENV)/.dev-$(KEY)
 DEVICE := $(VENV)/device
 DEVICE_DEV := $(DEVICE)/.dev-$(KEY)
 
-.PHONY: help demo fast test device-test extras chaos lint spelling format site bench clean
+.PHONY: help demo fast test device-test extras headers chaos lint spelling format site bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -50,6 +50,7 @@ help:
 	@echo 'make test     the test suite (CI=true adds the slow tests; TESTS=path picks some)'
 	@echo 'make device-test  the tests of deploy/ on Python 3.10, where it is installed'
 	@echo 'make extras   resolve the extras for Python 3.10 and 3.12, x86-64 and ARM'
+	@echo 'make headers  fetch the C++ headers of ONNX Runtime, with which a test compiles examples/cpp'
 	@echo 'make fast     a slice of every package, under a minute'
 	@echo 'make chaos    50 killed runs and 1000 damaged bundles, an hour'
 	@echo 'make lint     ruff, codespell, basedpyright, import-linter'
@@ -75,6 +76,10 @@ device-test-310: $(DEVICE_DEV)
 
 extras: $(DEV)
 	$(BIN)/python .ci/extras.py
+
+# The test of examples/cpp compiles it for ONNX Runtime too, whose headers no package of PyPI has: those of Debian 13.
+headers: $(DEV)
+	$(BIN)/python .ci/headers.py $(VENV)/include/onnxruntime
 
 fast: $(DEV)
 	$(BIN)/python -m pytest $(FAST) -n $(TEST_JOBS) --dist loadfile --timeout 60 -q -m 'not slow'
