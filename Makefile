@@ -64,7 +64,7 @@ demo: $(TRAIN)
 	@echo 'To type edgedistill: . $(BIN)/activate'
 
 test: $(DEV)
-	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --timeout 600 $(if $(CI),,-m 'not slow')
+	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --timeout 600 $(if $(CI),,-m 'not slow')
 
 device-test:
 	@if [ -n "$(PYTHON310)" ]; then $(MAKE) --no-print-directory device-test-310 PYTHON310="$(PYTHON310)"; else \
