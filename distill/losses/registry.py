@@ -12,6 +12,7 @@ from distill.losses.distillation.cirkd import cirkd
 from distill.losses.distillation.features import attention, cosine, feature, ifvd, pairwise
 from distill.losses.distillation.grasp import grasp_kl, maps
 from distill.losses.distillation.logits import boundary, cwd, dist, hard, kl, mse
+from distill.losses.distillation.regions import jaccard
 from distill.losses.supervised import grasp
 from distill.losses.supervised.boundary import boundary as contour
 from distill.losses.supervised.lovasz import lovasz, lovasz_hinge
@@ -49,6 +50,7 @@ DISTILLATION_LOSSES: dict[str, Loss] = {
     "mse": Loss(mse, on="either", adapts=True),
     "dist": Loss(dist, on="logits"),
     "boundary": Loss(boundary, on="logits"),
+    "jaccard": Loss(jaccard, on="logits"),
     "feature": Loss(feature, on="features", adapts=True),
     "cosine": Loss(cosine, on="features", adapts=True),
     "at": Loss(attention, on="features"),

@@ -8,7 +8,18 @@ from distill.losses.distillation.common import Pixels
 from distill.losses.registry import DISTILLATION_LOSSES
 from tests.distill.losses.dense import CLASSES, compute, make_memory, normal
 
-CHANNELS_CORRESPOND = ("kl", "hard", "cwd", "mse", "dist", "boundary", "feature", "cosine", "cirkd")
+CHANNELS_CORRESPOND = (
+    "kl",
+    "hard",
+    "cwd",
+    "mse",
+    "dist",
+    "boundary",
+    "jaccard",
+    "feature",
+    "cosine",
+    "cirkd",
+)
 """Losses that compare map i of the student with map i of the teacher, whatever i."""
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import braycurtis
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy, pearsonr
-from sklearn.metrics import log_loss
+from sklearn.metrics import jaccard_score, log_loss
 from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
@@ -70,6 +71,28 @@ def test_hard(scene, reference):
         return log_loss(t.argmax(0), softmax(s, axis=0).T, sample_weight=w, labels=range(CLASSES))
 
     reference.check("hard", expected, scene)
+
+
+def test_jaccard(scene, reference):
+    def expected(s, t, w, _):
+        p, q = softmax(t, axis=0), softmax(s, axis=0)
+        apart = np.array([braycurtis(p[k], q[k], w=w) for k in np.unique(t.argmax(0)[w > 0])])
+        return np.mean(2 * apart / (1 + apart))
+
+    reference.check("jaccard", expected, scene)
+
+
+def test_jaccard_of_sure_networks_is_the_iou_that_is_missing():
+    student, teacher, pixels = normal(2, CLASSES, H, W), normal(2, CLASSES, H, W, seed=2), make_pixels()
+    valid = Pixels(torch.ones_like(pixels.weight), pixels.label, CLASSES)
+    iou = [
+        jaccard_score(
+            t.argmax(0).flatten(), s.argmax(0).flatten(), average=None, labels=t.argmax(0).unique()
+        ).mean()
+        for s, t in zip(student, teacher, strict=True)
+    ]
+    loss = compute("jaccard", 1e6 * student, 1e6 * teacher, valid)
+    torch.testing.assert_close(loss, 1 - torch.tensor(iou))
 
 
 @pytest.mark.parametrize("options", [{}, {"t": 1.5}])
