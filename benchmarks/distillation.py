@@ -60,6 +60,7 @@ METHODS: dict[str, dict[str, object]] = {
     "CWD": {"loss": "kl(t=1) + 3*cwd(t=4)", "trust": "everywhere"},
     "MSE": {"loss": "0.1*mse", "trust": "everywhere"},
     "DIST": {"loss": "dist", "trust": "everywhere"},
+    "Jaccard": {"loss": "jaccard", "trust": "everywhere"},
     "boundary-aware": {"loss": "boundary(t=2)", "trust": "everywhere"},
     "FitNet": {"loss": "kl(t=1) + 0.1*feature(layer4)", "trust": "everywhere"},
     "cosine of features": {
