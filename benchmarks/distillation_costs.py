@@ -81,7 +81,7 @@ def _view_clock(students: StudentFactory, view: View) -> Callable[[], float]:
     def clock() -> float:
         began = time.perf_counter()
         batch = next(batches).to(context.accelerator.device)
-        teach(batch, normalized(batch, stage.mean, stage.std, channels_last=True))
+        teach(batch, normalized(batch, stage, channels_last=True))
         return (time.perf_counter() - began) / CHUNK_ROWS
 
     return clock

@@ -76,7 +76,12 @@ def naive_runtime(run: Session, spec: InputSpec) -> Callable[[np.ndarray], np.nd
 
     Returns:
         A function from an image uint8 H×W×3 to labels uint8 H×W.
+
+    Raises:
+        UserError: the network takes logarithms.
     """
+    if spec.log_floor is not None:
+        raise UserError("the naive runtime takes no logarithms (--data.scale log); give another bundle")
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
 
     def predict(image: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from deploy.bundle.engine_files import (
     read_sidecar,
 )
 from deploy.bundle.find import bundle_in
-from deploy.bundle.manifest import Manifest
+from deploy.bundle.manifest import InputSpec, Manifest
 from deploy.command_parser import CommandParser
 from deploy.engine_options import add_engine_options, engine_options
 from deploy.errors import GateFailed, UserError, warnings_as_lines
@@ -208,16 +208,10 @@ def describe_manifest(manifest: Manifest) -> list[str]:
         name: f"{entry.bytes:,} bytes{f', {entry.precision}' if entry.precision else ''}"
         for name, entry in manifest.files.items()
     }
-    channels = zip(spec.channels, spec.mean, spec.std, strict=True)
     return [
         f"{manifest.name}: {manifest.task}, {len(manifest.classes)} classes",
         f"input    {spec.dtype} {spec.layout}, {spec.height}×{spec.width}, {spec.resize}; {pixels}",
-        *(
-            f"channel  {name}: mean {mean:g}, std {std:g}"
-            if spec.normalize == "set"
-            else f"channel  {name}: mean and std of each {spec.normalize}"
-            for name, mean, std in channels
-        ),
+        *(f"channel  {line}" for line in _describe_channels(spec)),
         *(
             f"output   {o.name}: {o.dtype} {'×'.join(map(str, o.shape))}, {o.meaning}"
             for o in manifest.outputs
@@ -227,6 +221,18 @@ def describe_manifest(manifest: Manifest) -> list[str]:
         *(f"file     {name}: {text}" for name, text in files.items()),
         *(f"metric   {name}: {shown(str(value))}" for name, value in manifest.metrics.items()),
         *(f"origin   {name}: {shown(value)}" for name, value in manifest.provenance.items()),
+    ]
+
+
+def _describe_channels(spec: InputSpec) -> list[str]:
+    if spec.normalize != "set":
+        return [f"{name}: mean and std of each {spec.normalize}" for name in spec.channels]
+    rows = zip(spec.channels, spec.mean, spec.std, strict=True)
+    if spec.log_floor is None:
+        return [f"{name}: mean {mean:g}, std {std:g}" for name, mean, std in rows]
+    return [
+        f"{name}: mean {mean:g}, std {std:g} of ln x, where x is at least {floor:g}"
+        for (name, mean, std), floor in zip(rows, spec.log_floor, strict=True)
     ]
 
 

@@ -31,6 +31,9 @@ class DataConfig:
     normalize: Literal["set", "image", "patch"] = "set"
     """Mean and deviation that normalize the channels: of the training split, each image, or each patch that is run.
     Other values than `set` are for segmentation only; see `deploy.inference.normalize`."""
+    scale: Literal["linear", "log"] = "linear"
+    """Whether the network takes pixels as they are, or their logarithms: for amplitudes with long tails. Values below
+    1/10000 of a channel's mean count as that; see `distill.data.log_scale`. Not for grasps."""
     unlabeled: Path | None = None
     """Folder of images without labels, from which the student learns what the teacher sees (docs/unlabeled.md)."""
     unlabeled_share: float = 0.5

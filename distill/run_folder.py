@@ -64,7 +64,7 @@ ADDED: dict[str, object] = {
     f"{part}.{field}": _plain(getattr(section, field))
     for part, section, fields in (
         *((part, ModelConfig, MODEL_FIELDS) for part in ("teacher", "student")),
-        ("data", DataConfig, ("unlabeled_share", "labels")),
+        ("data", DataConfig, ("unlabeled_share", "labels", "scale")),
         ("distill", DistillConfig, ("min_confidence", "class_weights")),
     )
     for field in fields

@@ -18,6 +18,7 @@ from deploy.bundle.manifest import (
     SCHEMA_VERSION,
     FileEntry,
     Manifest,
+    as_written,
     check_file_names,
 )
 from deploy.bundle.signed import warn_if_signed
@@ -266,7 +267,7 @@ def _encodable(manifest: Manifest) -> Manifest:
 
 def _written(manifest: Manifest) -> dict[str, object]:
     """The manifest as it is written: without those of `temperature` and `threshold` that are not set."""
-    raw = msgspec.json.decode(msgspec.json.encode(manifest))
+    raw = msgspec.json.decode(msgspec.json.encode(manifest)) | {"input": as_written(manifest.input)}
     optional = ("temperature", "threshold")
     return {name: value for name, value in raw.items() if value is not None or name not in optional}
 

@@ -15,9 +15,10 @@ A manifest may come from anywhere, so every field has a range: whatever it says,
 numbers is allocated for it, and its names hold no characters that a terminal would obey.
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -82,7 +83,7 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The network's input: either uint8 N×H×W×C or float32 N×C×H×W, in the raw units of the image.
 
     Normalization by `mean` and `std` happens inside the graph; they are here as a record, and because `mean` replaces
-    pixels without data.
+    pixels without data (`deploy.inference.normalize.fill_of`).
     """
 
     channels: Annotated[tuple[Name, ...], Meta(max_length=4096)]
@@ -103,6 +104,9 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     depth: int | None = None
     """Position of a channel that is depth in meters: its holes are filled from their surroundings, and the mean of the
     image is subtracted (see `deploy.inference.depth`), so that the height of the camera does not matter."""
+    log_floor: tuple[Scale, ...] | None = None
+    """The graph takes the logarithm of the pixels first: a channel x becomes (ln(max(x, log_floor)) - mean) / std, with
+    `log_floor` in raw units, `mean` and `std` of the logarithms. None: x becomes (x - mean) / std."""
 
     def __post_init__(self) -> None:
         count = len(self.channels)
@@ -125,6 +129,17 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             0 <= self.depth < count and self.nodata and self.resize == "stretch"
         ):
             raise ValueError(f"input: channel {self.depth} cannot be depth: give float32, nodata and stretch")
+        if self.log_floor is not None:
+            _check_logarithm(self, self.log_floor)
+
+
+def as_written(spec: InputSpec) -> dict[str, Any]:
+    """The fields of an input as they are written: without `log_floor` where it is not set.
+
+    Earlier versions refuse fields that they do not know, and checksums over the others stay as they were.
+    """
+    fields = msgspec.to_builtins(spec)
+    return {name: value for name, value in fields.items() if name != "log_floor" or value is not None}
 
 
 class OutputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -234,6 +249,25 @@ def _check_input_size(spec: InputSpec) -> None:
         raise ValueError(f"input: size {spec.height}×{spec.width} is not positive")
     if (values := spec.height * spec.width * len(spec.channels)) > MOST_VALUES:
         raise ValueError(f"input: {values} values per image; at most {MOST_VALUES} are allowed")
+
+
+def _check_logarithm(spec: InputSpec, floor: tuple[float, ...]) -> None:
+    """Raise `ValueError` for a floor that cannot be, or a mean of no logarithms above it."""
+    if len(floor) != len(spec.channels):
+        raise ValueError(f"input: {len(spec.channels)} channels and {len(floor)} log_floors do not match")
+    if not all(0 < value < math.inf for value in floor):
+        raise ValueError(f"input: log_floor {floor} is not positive and finite")
+    if spec.normalize != "set" or spec.depth is not None:
+        raise ValueError("input: log_floor goes with normalize set, and without depth")
+    for name, mean, least in zip(spec.channels, spec.mean, floor, strict=True):
+        if not math.log(least) - _ROUNDING <= mean <= _LARGEST_LOGARITHM:
+            raise ValueError(
+                f"input: mean {mean} of {name} is no mean of logarithms above its log_floor {least}"
+            )
+
+
+_ROUNDING = 1e-4
+_LARGEST_LOGARITHM = math.log(1e30)
 
 
 def _check_decision(manifest: Manifest) -> None:

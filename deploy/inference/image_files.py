@@ -42,7 +42,7 @@ def read_input(
     if spec.dtype != "uint8" or values.pixels.dtype != np.uint8 or values.missing is None:
         return values.with_nan(), None
     known = values.known()
-    fill = fill_of(spec.mean, "set").astype(np.uint8)
+    fill = fill_of(spec).astype(np.uint8)
     return np.where(known[..., None], values.pixels, fill), known
 
 

@@ -8,13 +8,36 @@
 
 Training and devices call the same functions. Only pixels with data count, and the others are 0 afterwards. With "patch"
 they are NaN until then.
+
+With "set", the graph may take the logarithm of the pixels first (`InputSpec.log_floor`); whatever is outside the graph
+remains in raw units.
 """
 
-from typing import Literal
+import math
+from typing import Literal, Protocol
 
 import numpy as np
 
 Normalize = Literal["set", "image", "patch"]
+
+
+class Normalization(Protocol):
+    """How the channels of images are normalized: a `deploy.bundle.manifest.InputSpec`, or statistics of training."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel; of ln(max(x, log_floor)) where there is a `log_floor`."""
+        ...
+
+    @property
+    def normalize(self) -> Normalize:
+        """Whose statistics these are."""
+        ...
+
+    @property
+    def log_floor(self) -> tuple[float, ...] | None:
+        """Of each channel, in raw units; None where pixels are not scaled by logarithm."""
+        ...
 
 
 def standardized(image: np.ndarray) -> np.ndarray:
@@ -51,7 +74,13 @@ def filled(image: np.ndarray, valid: np.ndarray, fill: np.ndarray, normalize: No
     return image if valid.all() else np.where(valid[..., None], image, fill)
 
 
-def fill_of(mean: tuple[float, ...], normalize: Normalize) -> np.ndarray:
+def raw_mean(by: Normalization) -> tuple[float, ...]:
+    """What `by.mean` stands for in raw units: each channel of the pixel that the graph makes 0."""
+    return by.mean if by.log_floor is None else tuple(math.exp(value) for value in by.mean)
+
+
+def fill_of(by: Normalization) -> np.ndarray:
     """Value of pixels without data until `deploy.inference.preprocess.to_network`: float32, one number per channel."""
-    value = {"set": mean, "image": (0.0,) * len(mean), "patch": (np.nan,) * len(mean)}[normalize]
+    count = len(by.mean)
+    value = {"set": raw_mean(by), "image": (0.0,) * count, "patch": (np.nan,) * count}[by.normalize]
     return np.asarray(value, np.float32)

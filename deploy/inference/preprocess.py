@@ -41,7 +41,7 @@ def prepare(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]
 
 
 def check_pixels(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Check an image against `spec` and replace its pixels without data by `spec.mean`.
+    """Check an image against `spec` and replace its pixels without data by `spec.mean` (see `fill_of`).
 
     A pixel carries no data when any of its channels is NaN or infinite; then all of them are replaced. If `spec`
     normalizes by the image, that is done here, and such pixels become 0; if by the patch, they stay NaN until
@@ -192,7 +192,7 @@ def _fill_nodata(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, np.nda
         raise UserError(
             f"image has {count} pixels that are NaN or infinite and the bundle allows no missing data; clean it first"
         )
-    return filled(image, valid, fill_of(spec.mean, spec.normalize), spec.normalize), valid
+    return filled(image, valid, fill_of(spec), spec.normalize), valid
 
 
 def _plural(channels: int) -> str:

@@ -42,8 +42,14 @@ def cut(model: bytes, spec: InputSpec, batch: int) -> bytes:
     """The part of a network from its normalized image, float32 N×C×H×W, to its logits.
 
     Raises:
-        UserError: the network does not begin with the normalization of the manifest, or the model is damaged.
+        UserError: the network does not begin with the normalization of the manifest, or takes logarithms there, or the
+            model is damaged.
     """
+    if spec.log_floor is not None:
+        raise UserError(
+            "the network takes the logarithm of its pixels (--data.scale log), which the CPU does not do for a core;"
+            " allow the GPU to run the rest"
+        )
     proto = load(model)
     graph = proto.graph
     normal = _normalized(graph, spec)

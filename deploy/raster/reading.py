@@ -49,7 +49,7 @@ class Strip:
         self.source, self.grid = source, grid
         self.left = block.tiles[0]
         size = (grid.window[0], block.tiles[-1] + grid.window[1] - self.left)
-        self.fill = fill_of(spec.mean, spec.normalize).astype(spec.dtype)
+        self.fill = fill_of(spec).astype(spec.dtype)
         self.pixels = np.empty((*size, len(spec.channels)), spec.dtype)
         self.pixels[:] = self.fill
         self.valid = np.zeros(size, bool)

@@ -1,6 +1,6 @@
 """Statistics of the training images: mean and deviation of each channel, pixels per class."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +8,14 @@ import numpy as np
 from deploy.errors import UserError
 from deploy.heartbeat import counted
 from deploy.inference.normalize import Normalize
+from distill.config import DataConfig
+from distill.data.sample import Sample
 from distill.data.splits import Reader
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Statistics of a split over its valid pixels, in raw units of the images."""
+    """Statistics of a split over its valid pixels: in raw units of the images, or of their logarithms (`log_floor`)."""
 
     mean: tuple[float, ...]
     """Per channel."""
@@ -30,28 +32,41 @@ class Stats:
     """For regression: mean and deviation of the maps, in their unit."""
     weights: str = ""
     """The weights file that `mean` and `std` are of, in place of the split (see `distill.pipeline.initial_weights`)."""
+    log_floor: tuple[float, ...] | None = None
+    """Per channel, in raw units: `mean` and `std` are of ln(max(x, log_floor)). None: of x (see
+    `distill.data.log_scale`)."""
+
+
+def scale_of(log_floor: Sequence[float] | None) -> str:
+    """The `DataConfig.scale` by which there is a floor or none."""
+    return "linear" if log_floor is None else "log"
+
+
+def unmeasured(config: DataConfig, channels: int, classes: int) -> Stats:
+    """Statistics of no data, for networks whose form matters and not their numbers.
+
+    Args:
+        config: how images are normalized and scaled.
+        channels: how many they have.
+        classes: number of classes.
+    """
+    floor = (1e-4,) * channels if config.scale == "log" else None
+    ones = (1,) * classes
+    return Stats((0.0,) * channels, (1.0,) * channels, ones, 1, normalize=config.normalize, log_floor=floor)
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:
     """Compute the statistics of all samples, in one pass.
 
-    Means and squared deviations are merged pairwise in float64 (Chan, Golub & LeVeque 1983), which stays exact where
-    sums of squares would cancel.
-
     Raises:
         UserError: no image has a valid pixel.
     """
-    moments: list[Moments] = []
     counts = np.zeros((len(reader), num_classes), np.int64)
-    for index in counted(range(len(reader))):
-        sample = reader[index]
-        moments.append(moments_of(sample.image[:, sample.valid].numpy()))
+
+    def count_classes(index: int, sample: Sample) -> None:
         counts[index] = np.bincount(sample.label[sample.labeled].numpy(), minlength=num_classes)
-    count, mean, std = total_moments(moments)
-    if not count.all():
-        raise UserError(
-            f"none of the {len(reader)} training images has a valid pixel: check labels and no-data values"
-        )
+
+    mean, std = channel_moments(reader, count_classes)
     return Stats(
         mean=tuple(mean.tolist()),
         std=tuple(np.where(std > 1e-12 * np.maximum(1, np.abs(mean)), std, 1.0).tolist()),
@@ -59,6 +74,34 @@ def compute_stats(reader: Reader, num_classes: int) -> Stats:
         images=len(reader),
         class_images=tuple(np.packbits(column > 0).tobytes() for column in counts.T),
     )
+
+
+def channel_moments(
+    reader: Reader, look: Callable[[int, Sample], object] = lambda index, sample: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation of each channel over the valid pixels of all samples, in one pass.
+
+    Means and squared deviations are merged pairwise in float64 (Chan, Golub & LeVeque 1983), which stays exact where
+    sums of squares would cancel.
+
+    Args:
+        reader: the samples.
+        look: called with each sample and its index on the way.
+
+    Raises:
+        UserError: no image has a valid pixel.
+    """
+    moments: list[Moments] = []
+    for index in counted(range(len(reader))):
+        sample = reader[index]
+        moments.append(moments_of(sample.image[:, sample.valid].numpy()))
+        look(index, sample)
+    count, mean, std = total_moments(moments)
+    if not count.all():
+        raise UserError(
+            f"none of the {len(reader)} training images has a valid pixel: check labels and no-data values"
+        )
+    return mean, std
 
 
 def images_by_class(stats: Stats) -> list[np.ndarray]:

@@ -41,7 +41,8 @@ class TrainView(Dataset):
     """`augment.balance` is the share of crops drawn around a class instead: the class is drawn uniformly, then one of
     the images that contain it."""
     mean: tuple[float, ...]
-    """Fills pixels without data and padding, per channel; 0 if `normalize` is "image", NaN if it is "patch"."""
+    """Fills pixels without data and padding, per channel, in raw units; 0 if `normalize` is "image", NaN if it is
+    "patch"."""
     optical: bool
     """Images are uint8 (0..255)."""
     seed: int = 0
@@ -67,11 +68,16 @@ class TrainView(Dataset):
                 raise UserError(
                     f"--augment.rotate {self.augment.rotate}: is not for segmentation; leave it at 0"
                 )
-        self.mean = tuple(fill_of(tuple(self.mean), self.normalize).tolist())
+        self.mean = tuple(fill_of(self).tolist())
         self._as_uint8 = self.optical and self.normalize == "set"
         self._labeled = len(self.reader) if self.labeled is None else self.labeled
         self._occurring = [(label, images) for label, images in enumerate(self.class_images) if len(images)]
         self.cached = SampleCache(self._load, _bytes, self.cache)
+
+    @property
+    def log_floor(self) -> None:
+        """`mean` is in raw units (see `deploy.inference.normalize.Normalization`)."""
+        return None
 
     def __len__(self) -> int:
         return len(self.reader)

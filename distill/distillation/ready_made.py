@@ -19,7 +19,7 @@ from deploy.files.atomic import sha256_file
 from distill.config import ModelConfig, RunConfig
 from distill.data.datasets.pairs import RGB_CHANNELS
 from distill.data.splits import Splits
-from distill.data.stats import Stats
+from distill.data.stats import Stats, scale_of
 from distill.distillation.class_map import lines_of, read_class_map, same_classes, written_classes
 from distill.distillation.ready_teacher import Pixels, ReadyTeacher
 from distill.training.checkpoint import load_network
@@ -35,6 +35,8 @@ from teacher.external.torchvision_networks import torchvision_origin
 from teacher.weights import RGB, is_backbone_of, load_weights, read_state
 
 DIGITS = 12
+USUAL = (("normalize", "set"), ("scale", "linear"))
+"""Fields of `DataConfig` by which images keep raw units until they are normalized as the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,12 @@ def _label(exported: Exported) -> str:
 
 
 def _found(config: RunConfig, splits: Splits, stats: Stats | None) -> Found:
-    if config.data.normalize != "set":
-        raise UserError(
-            f"--data.normalize {config.data.normalize}: does not go with a teacher that is used as it is, which needs"
-            " pixels in their own units; use set"
-        )
+    for field, usual in USUAL:
+        if (asked := getattr(config.data, field)) != usual:
+            raise UserError(
+                f"--data.{field} {asked}: does not go with a teacher that is used as it is, which needs pixels in their"
+                f" own units; use {usual}"
+            )
     if config.teacher.bundle is not None:
         return _exported(config, open_exported(config.teacher.bundle), splits, stats)
     weights = config.teacher.weights
@@ -208,10 +211,10 @@ def _given_normalization(model: ModelConfig, count: int, source: str) -> Pixels:
 def _checkpoint(model: ModelConfig, path: Path, splits: Splits) -> Found:
     meta = require_metadata(path)
     _check_channels(str(path), meta["channels"], len(meta["channels"]), splits.channels)
-    if meta.get("normalize", "set") != "set":
-        raise UserError(
-            f"{path}: was trained with --data.normalize {meta['normalize']}; a teacher needs set here"
-        )
+    fields = {"normalize": meta.get("normalize", "set"), "scale": scale_of(meta.get("log_floor"))}
+    for field, usual in USUAL:
+        if (has := fields[field]) != usual:
+            raise UserError(f"{path}: was trained with --data.{field} {has}; a teacher needs {usual} here")
     names, mean, std = (tuple(meta[key]) for key in ("classes", "mean", "std"))
     if model.mean or model.std:
         raise UserError(f"--teacher.mean, --teacher.std: {path} has its own normalization; leave them out")

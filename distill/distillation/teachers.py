@@ -128,7 +128,7 @@ def cached_teacher(
     def ask(rows: Sequence[int]) -> TeacherOutput:
         samples = [view[divmod(row, len(view))] for row in rows]
         batch = stack(samples).to(device)
-        return teacher(batch, normalized(batch, stage.mean, stage.std, channels_last))
+        return teacher(batch, normalized(batch, stage, channels_last))
 
     sample = ask([0])
     maps = {name: tuple(m.shape[1:]) for name, m in {"logits": sample.logits, **sample.features}.items()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.bundle.manifest import InputSpec
+from distill.data.log_scale import scaled
 from distill.export.enlarging import enlarged
 from distill.tasks.segmentation import argmax_head
 from distill.tasks.task import Head
@@ -43,6 +44,8 @@ class Deployable(nn.Module):
         shape = (spec.width, len(spec.mean)) if spec.layout == "NHWC" else (len(spec.mean), 1, 1)
         self.mean = nn.Buffer(torch.tensor(spec.mean).repeat(line).view(shape))
         self.scale = nn.Buffer((1.0 / torch.tensor(spec.std)).repeat(line).view(shape))
+        floor = spec.log_floor
+        self.floor = None if floor is None else nn.Buffer(torch.tensor(floor).repeat(line).view(shape))
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +58,7 @@ class Deployable(nn.Module):
             `labels` and `logits` of the head.
         """
         # cast first: TensorRT supports a uint8 input only if it is cast at once
-        image = (image.float() - self.mean) * self.scale
+        image = (scaled(image.float(), self.floor) - self.mean) * self.scale
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
         logits = self._logits(image).float()

@@ -44,6 +44,7 @@ def input_spec(data: PreparedData, config: DataConfig) -> InputSpec:
         resize=config.resize,
         nodata=None if optical else "nan",
         depth=data.task.depth_channel(splits),
+        log_floor=stats.log_floor,
     )
 
 

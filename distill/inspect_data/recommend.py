@@ -64,8 +64,8 @@ def advise(config: RunConfig, seen: Seen) -> list[Advice]:
     if seen.splits.task == "segmentation":
         fields = next((one.fields for one in advice if one.topic == "size"), ())
         advice += [*stride_advice(_with_size(config, fields), seen), *imbalance_advice(seen.surveys[0])]
-    if not seen.splits.optical:
-        advice += range_advice(seen.surveys[0])
+    if not seen.splits.optical and config.data.scale == "linear":
+        advice += range_advice(seen.surveys[0], _may_scale(config, seen.splits))
     return [*advice, *split_advice(seen)]
 
 
@@ -183,20 +183,44 @@ def imbalance_advice(train: SplitSurvey) -> Iterator[Advice]:
         yield Advice("balance", text, ("--augment.balance", "0.5"))
 
 
-def range_advice(train: SplitSurvey) -> Iterator[Advice]:
-    """Channels whose values have a long tail."""
-    for name, summary in train.channels.items():
-        if summary is None or not summary.std:
+def range_advice(train: SplitSurvey, may_scale: bool = True) -> Iterator[Advice]:
+    """Channels whose values have a long tail, and logarithms where no channel has negative values.
+
+    Args:
+        train: the training split.
+        may_scale: whether the other settings allow `--data.scale log`.
+    """
+    summaries = {name: summary for name, summary in train.channels.items() if summary is not None}
+    tails = {name: skewness(summary) for name, summary in summaries.items() if summary.std}
+    positive = all(summary.min >= 0 and summary.mean > 0 for summary in summaries.values())
+    fields = ("--data.scale", "log") if may_scale and positive else ()
+    if fields:
+        then = "the network takes the logarithms, on the device, too"
+    elif may_scale:
+        then = (
+            "--data.scale log takes the logarithms of all channels, and one has negative values or nothing but 0: clip"
+            " the top percent in the files, and feed the device the same"
+        )
+    else:
+        then = (
+            "--data.scale log does not go with other settings of this run: write logarithms into the files, and feed"
+            " the device the same"
+        )
+    for name, tail in tails.items():
+        if tail <= LONG_TAIL:
             continue
-        tail = skewness(summary)
-        if tail > LONG_TAIL:
-            top = (summary.max - summary.mean) / summary.std
-            text = (
-                f"channel {name!r} has a long tail (skewness {tail:.0f}, its largest value {top:.0f} deviations above"
-                " the mean). No option scales by logarithm or percentile: write such files, amplitudes x as 20·log10(x)"
-                " or with the top percent clipped, and feed the device the same"
-            )
-            yield Advice("range", text)
+        top = (summaries[name].max - summaries[name].mean) / summaries[name].std
+        text = (
+            f"channel {name!r} has a long tail (skewness {tail:.0f}, its largest value {top:.0f} deviations above"
+            f" the mean); {then}"
+        )
+        yield Advice("range", text, fields)
+        fields = ()  # once in the command
+
+
+def _may_scale(config: RunConfig, splits: Splits) -> bool:
+    """Whether `--data.scale log` goes with the other settings."""
+    return config.data.normalize == "set" and not config.ready_made and splits.task == "segmentation"
 
 
 def split_advice(seen: Seen) -> Iterator[Advice]:

@@ -183,7 +183,7 @@ def _speed(context: RunContext, model: ModelConfig, training: TrainConfig, image
     module = TrainStepModule(network, None, stage.task_loss, stage.aux).to(accelerator.device)
     if training.channels_last:
         module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    image = normalized(batch, stage.mean, stage.std, training.channels_last)
+    image = normalized(batch, stage, training.channels_last)
     loading = _second(lambda: [stage.view[key] for key in keys])
     step = _second(lambda: _step(context, module, image, batch))
     forward = _second(lambda: _forward(context, network, image))

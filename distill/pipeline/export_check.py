@@ -15,7 +15,7 @@ from deploy.heartbeat import working
 from deploy.text import shown
 from distill.config import RunConfig
 from distill.data.splits import Splits
-from distill.data.stats import Stats
+from distill.data.stats import unmeasured
 from distill.export.deployable import TorchEngine
 from distill.export.parity import device_form
 from distill.export.to_onnx import export_onnx, input_spec
@@ -62,9 +62,7 @@ def export_difference(config: RunConfig, network: nn.Module, splits: Splits, tas
         UserError: the network cannot be exported, or ONNX Runtime cannot run it.
     """
     count = len(splits.channels)
-    stats = Stats(
-        (0.0,) * count, (1.0,) * count, (1,) * len(splits.classes), 1, normalize=config.data.normalize
-    )
+    stats = unmeasured(config.data, count, len(splits.classes))
     spec = input_spec(PreparedData(splits, stats, task), config.data)
     head = task.head(stats)
     try:

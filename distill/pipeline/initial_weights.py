@@ -1,6 +1,6 @@
 """Weights that a run starts from: what their file says must fit the configuration, and decides the normalization."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +10,14 @@ from torch import nn
 from deploy.errors import UserError
 from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.splits import Splits
-from distill.data.stats import Stats
+from distill.data.stats import Stats, scale_of
 from distill.training.checkpoint import Meta
-from distill.training.checkpoint_metadata import find_metadata
+from distill.training.checkpoint_metadata import (
+    check_scale,
+    described,
+    find_metadata,
+    normalization_of,
+)
 from teacher.external.own_network import is_own
 from teacher.weights import is_backbone_of, read_state
 
@@ -85,26 +90,28 @@ def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple
     Returns:
         The statistics to normalize by, and lines to print.
     """
-    described = _described(config)
-    given, lines = _given(*described[0], splits, stats) if described else (stats, [])
-    lines += [_other(path, meta) for path, meta in described[1:] if _pixels(meta) != (given.mean, given.std)]
+    files = _described(config)
+    given, lines = _given(*files[0], splits, stats) if files else (stats, [])
+    ours = given.mean, given.std, given.log_floor
+    lines += [_other(path, meta) for path, meta in files[1:] if normalization_of(meta) != ours]
     return given, lines + [_unknown(name, path) for name, path in _undescribed(config)]
 
 
 def _given(path: Path, meta: Meta, splits: Splits, stats: Stats) -> tuple[Stats, list[str]]:
-    """Statistics with the mean and deviation of the file that decides, and lines to print."""
+    """Statistics with the mean, deviation and floor of the file that decides, and lines to print."""
     if stats.normalize != "set":
         return stats, [] if meta.get("normalize") == stats.normalize else [_other(path, meta)]
+    mean, std, floor = normalization_of(meta)
+    if scale_of(floor) != scale_of(stats.log_floor):  # of a pre-trained backbone
+        return stats, [_other(path, meta)]
     if tuple(meta["channels"]) != splits.channels:
         names = f"{' '.join(meta['channels'])}, the data has {' '.join(splits.channels)}"
         return stats, [f"normalization: that of the training split, as {path} is for the channels {names}"]
-    mean, std = _pixels(meta)
-    if (mean, std) == (stats.mean, stats.std):
+    if (mean, std, floor) == (stats.mean, stats.std, stats.log_floor):
         return stats, []
-    given = replace(stats, mean=mean, std=std, weights=str(path))
-    lines = [
-        f"normalization: {_shown(mean, std)}, of {path}; the training split has {_shown(stats.mean, stats.std)}"
-    ]
+    given = replace(stats, mean=mean, std=std, log_floor=floor, weights=str(path))
+    split = described(stats.mean, stats.std, stats.log_floor)
+    lines = [f"normalization: {described(mean, std, floor)}, of {path}; the training split has {split}"]
     shift = np.abs(np.subtract(mean, stats.mean)) / np.minimum(std, stats.std)
     factor = np.maximum(np.divide(std, stats.std), np.divide(stats.std, std))
     if max(*shift, *factor) > FAR:
@@ -126,13 +133,9 @@ def _described(config: RunConfig) -> list[tuple[Path, Meta]]:
     return [(path, meta) for path, meta in found if meta is not None]
 
 
-def _pixels(meta: Meta) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel."""
-    return tuple(meta["mean"]), tuple(meta["std"])
-
-
 def _other(path: Path, meta: Meta) -> str:
-    return f"normalization: {path} was trained with another ({_shown(*_pixels(meta))}), and goes on with this run's"
+    theirs = described(*normalization_of(meta))
+    return f"normalization: {path} was trained with another ({theirs}), and goes on with this run's"
 
 
 def _undescribed(config: RunConfig) -> Iterator[tuple[str, Path]]:
@@ -162,14 +165,10 @@ def _check_images(config: RunConfig, splits: Splits, path: Path, meta: Meta) -> 
             f"{path}: was trained with --data.normalize {theirs}, this run has {ours}; use {theirs} here, or other"
             " weights"
         )
+    check_scale(path, meta, config.data.scale, "other weights")
     if len(channels) != len(splits.channels):
         raise UserError(
             f"{path}: was trained with {len(channels)} channels ({', '.join(channels)}), the data has"
             f" {len(splits.channels)} ({', '.join(splits.channels)}); choose as many with --data.channels, or other"
             " weights"
         )
-
-
-def _shown(mean: Sequence[float], std: Sequence[float]) -> str:
-    means, stds = (" ".join(f"{value:.4g}" for value in values) for values in (mean, std))
-    return f"mean {means}, std {stds}"

@@ -47,9 +47,7 @@ def train_qat(context: RunContext, student: nn.Module, teacher: nn.Module | None
     device = context.accelerator.device
     try:
         with working("calibrating simulated INT8", say):
-            images = [
-                normalized(batch, stage.mean, stage.std, channels_last=False).to(device) for batch in first
-            ]
+            images = [normalized(batch, stage, channels_last=False).to(device) for batch in first]
             qat = to_qat(student.to(device), images[0][:2], images, fold=config.export.fold)
     except UserError as error:
         say(str(error))

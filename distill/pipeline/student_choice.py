@@ -15,7 +15,7 @@ from deploy.measure.records import Measurement, Option, Shape, read_measurement
 from deploy.measure.timing import Subject, measure_bundles
 from distill.config import RunConfig
 from distill.data.splits import Splits
-from distill.data.stats import Stats
+from distill.data.stats import unmeasured
 from distill.export.to_onnx import input_spec
 from distill.pipeline.networks import new_network
 from distill.selection.choice import CHOICE, StudentChoice, choose, read_choice, trained_words, words
@@ -109,8 +109,7 @@ def options_of(config: RunConfig) -> dict[str, Option]:
 
 def target_of(config: RunConfig, splits: Splits, task: TrainingTask) -> Target:
     """What the run exports its student for; with statistics that no inference time depends on."""
-    count = len(splits.channels)
-    stats = Stats((0.0,) * count, (1.0,) * count, (), 0, normalize=config.data.normalize)
+    stats = unmeasured(config.data, len(splits.channels), len(splits.classes))
     spec = input_spec(PreparedData(splits, stats, task), config.data)
     outputs = task.output_specs(spec, stats)
     name, head = task.device.name, task.head(stats)

@@ -52,6 +52,11 @@ def check_config(config: RunConfig, processes: int) -> None:
             f"--export.opset {config.export.opset}: INT8 needs opset {MAX_INT8_OPSET} or older; give that, or"
             " --int8.no-enabled"
         )
+    if config.data.scale != "linear" and config.data.normalize != "set":
+        raise UserError(
+            f"--data.scale {config.data.scale}: does not go with --data.normalize {config.data.normalize}, which leaves"
+            " nothing for the graph to scale; use one of the two"
+        )
     _check_latency_budget(config)
     _check_ready_made(config)
     for name, training in (("teacher-train", config.teacher_train), ("student-train", config.student_train)):

@@ -4,6 +4,7 @@ FitNets' stage-wise training (Romero et al., arXiv:1412.6550) with several maps 
 features. Networks for which nobody has published ImageNet weights start from something so.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -136,10 +137,12 @@ def _by_own_normalization(
 ) -> DistillationTeacher:
     """The teacher on images normalized as for its own training; other images than photos, as for the student's."""
     is_photo = splits.optical and len(splits.channels) == len(RGB_CHANNELS)
-    mean, std = pixel_normalization(config.teacher) if is_photo else (stage.mean, stage.std)
+    if is_photo:
+        mean, std = pixel_normalization(config.teacher)
+        stage = replace(stage, mean=mean, std=std)
 
     def teach(batch: Batch, _: Tensor) -> TeacherOutput:
-        return teacher(batch, normalized(batch, mean, std, config.train.channels_last))
+        return teacher(batch, normalized(batch, stage, config.train.channels_last))
 
     return teach
 

@@ -65,8 +65,12 @@ class GraspTask:
         return {"clamp": "maps", "sigmoid": "grasp_kl"}[self.quality]
 
     def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
-        """No options for classes, and only distillation losses that suit the maps."""
+        """No options for classes, no logarithms, and only distillation losses that suit the maps."""
         refuse_class_options(config, "grasps", distillation, DISTILLATION_LOSSES)
+        if config.data.scale != "linear":
+            raise UserError(
+                f"--data.scale {config.data.scale}: is not for grasps, whose depth is taken about its mean; use linear"
+            )
         for option, terms in (("--distill.loss", distillation.main), ("--distill.aux", distillation.aux)):
             for term in terms:
                 check_taught(option, term.loss, self.quality)

@@ -12,9 +12,11 @@ from torch import Tensor
 from deploy.bundle.manifest import InputSpec, OutputSpec
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample as EvalSample
+from deploy.inference.normalize import raw_mean
 from deploy.tasks.segmentation.task import SEGMENTATION as DEVICE
 from deploy.tasks.task import Task
 from distill.config import DataConfig, RunConfig
+from distill.data.log_scale import in_scale
 from distill.data.registry import SEGMENTATION_DATASETS
 from distill.data.sample import MAX_CLASSES, Batch, Sample
 from distill.data.splits import Splits
@@ -78,9 +80,10 @@ class SegmentationTask:
 
     def statistics(self, config: RunConfig, splits: Splits) -> Stats:
         """Over valid pixels; mean 0 and deviation 1 where images or patches are normalized by their own statistics."""
-        stats, count = compute_stats(splits.train, len(splits.classes)), len(splits.channels)
+        reader, floor = in_scale(config.data.scale, splits.train, splits.channels)
+        stats, count = compute_stats(reader, len(splits.classes)), len(splits.channels)
         if config.data.normalize == "set":
-            return stats
+            return replace(stats, log_floor=floor)
         return replace(stats, mean=(0.0,) * count, std=(1.0,) * count, normalize=config.data.normalize)
 
     def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> TrainView:
@@ -91,7 +94,7 @@ class SegmentationTask:
             size=data.size,
             resize=data.resize,
             augment=config.augment,
-            mean=stats.mean,
+            mean=raw_mean(stats),
             optical=splits.optical,
             seed=config.seed,
             views=views,

@@ -10,7 +10,7 @@ from torch import nn
 
 from deploy.errors import UserError
 from distill.config import ModelConfig
-from distill.data.stats import Stats
+from distill.data.stats import Stats, scale_of
 from distill.tasks.task import PreparedData
 from distill.training.checkpoint import Meta, load_network, read_meta
 from student.edge import DEPTHS
@@ -38,6 +38,7 @@ def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Me
         "mean": list(stats.mean),
         "std": list(stats.std),
         "normalize": stats.normalize,
+        "log_floor": None if stats.log_floor is None else list(stats.log_floor),
         **data.task.metadata(stats),
     }
 
@@ -79,18 +80,48 @@ def check_metadata(path: Path, meta: Meta, data: PreparedData) -> None:
             f"{path}: was trained with --data.normalize {theirs}, this run has {stats.normalize}; use {theirs} here, or"
             " another teacher"
         )
+    check_scale(path, meta, scale_of(stats.log_floor), "another teacher")
     data.task.check_metadata(path, meta, stats)
     _check_normalization(path, meta, stats)
 
 
-def _check_normalization(path: Path, meta: Meta, stats: Stats) -> None:
-    shift = np.abs(np.subtract(meta["mean"], stats.mean)) / stats.std
-    stretch = np.abs(np.divide(meta["std"], stats.std) - 1)
-    if max(*shift, *stretch) > TOLERANCE:
-        theirs, ours = (
-            f"mean {_numbers(mean)}, std {_numbers(std)}"
-            for mean, std in ((meta["mean"], meta["std"]), (stats.mean, stats.std))
+def check_scale(path: Path, meta: Meta, ours: str, instead: str) -> None:
+    """Raise `UserError` if a network was trained with another `DataConfig.scale` than `ours`.
+
+    Args:
+        path: its checkpoint, for messages.
+        meta: its metadata.
+        ours: the scale of the run.
+        instead: what else could be given in place of the file.
+    """
+    theirs = scale_of(meta.get("log_floor"))
+    if theirs != ours:
+        raise UserError(
+            f"{path}: was trained with --data.scale {theirs}, this run has {ours}; use {theirs} here, or {instead}"
         )
+
+
+def normalization_of(meta: Meta) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...] | None]:
+    """Mean, deviation and floor of each channel, as in `Stats`."""
+    floor = meta.get("log_floor")
+    return tuple(meta["mean"]), tuple(meta["std"]), None if floor is None else tuple(floor)
+
+
+def described(mean: Sequence[float], std: Sequence[float], log_floor: Sequence[float] | None = None) -> str:
+    """A normalization in words."""
+    words = f"mean {_numbers(mean)}, std {_numbers(std)}"
+    return words if log_floor is None else f"{words} of ln x, where x is at least {_numbers(log_floor)}"
+
+
+def _check_normalization(path: Path, meta: Meta, stats: Stats) -> None:
+    mean, std, floor = normalization_of(meta)
+    shift = np.abs(np.subtract(mean, stats.mean)) / stats.std
+    stretch = np.abs(np.divide(std, stats.std) - 1)
+    lowest = np.zeros(1)
+    if floor is not None and stats.log_floor is not None:
+        lowest = np.abs(np.log(np.divide(floor, stats.log_floor))) / stats.std
+    if max(*shift, *stretch, *lowest) > TOLERANCE:
+        theirs, ours = described(mean, std, floor), described(stats.mean, stats.std, stats.log_floor)
         raise UserError(
             f"{path}: was trained on images normalized by {theirs}, this data has {ours};"
             " use a teacher trained on this data, or train it here (--teacher-train.steps)"

@@ -170,7 +170,7 @@ class Training:
         """
         stage, config, distillation, batch = self.stage, self.config, self.distillation, part.batch
         moved = batch.to(self.accelerator.device, non_blocking=True)
-        image = normalized(moved, stage.mean, stage.std, config.channels_last)
+        image = normalized(moved, stage, config.channels_last)
         target = distillation.teacher(moved, image) if distillation else None
         weights = distillation.weights_at(step, config.steps) if distillation else (0.0, 0.0)
         terms = self.model(image, moved, target, weights, part.task_weight)

@@ -34,7 +34,8 @@ class Stage:
     folder: Path
     view: View
     mean: Tensor
-    """Mean of each channel, C×1×1 in raw units; normalizes the images for student and teacher alike."""
+    """Mean of each channel, C×1×1, as in `distill.data.stats.Stats`; normalizes the images for student and teacher
+    alike."""
     std: Tensor
     """Standard deviation of each channel, C×1×1."""
     task_loss: TaskLoss
@@ -47,3 +48,5 @@ class Stage:
     """Which images make up a batch; None: all images of the view in turn."""
     metadata: Meta = field(default_factory=dict)
     """Description of the network in its checkpoint (see `distill.training.checkpoint_metadata`)."""
+    log_floor: Tensor | None = None
+    """C×1×1 in raw units, where pixels are scaled by logarithm (see `distill.data.log_scale`)."""

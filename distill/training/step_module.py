@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from distill.data.log_scale import scaled
 from distill.data.sample import Batch
 from distill.losses.distillation_loss import DistillationLoss, TeacherOutput
 from distill.tasks.task import TaskLoss
+from distill.training.stage import Stage
 
 DistillationTeacher = Callable[[Batch, Tensor], TeacherOutput]
 """Maps a batch and its normalized images N×C×H×W, both on the device, to the teacher's output."""
@@ -91,7 +93,14 @@ class TrainStepModule(nn.Module):
         return {"loss": total, **terms}
 
 
-def normalized(batch: Batch, mean: Tensor, std: Tensor, channels_last: bool) -> Tensor:
-    """The images of a batch as input of a network: `(image - mean) / std`, channels-last or contiguous."""
-    image = (batch.image - mean.to(batch.image)) / std.to(batch.image)
+def normalized(batch: Batch, stage: Stage, channels_last: bool) -> Tensor:
+    """The images of a batch as input of a network: `(scaled(image) - mean) / std`, channels-last or contiguous.
+
+    Args:
+        batch: its images are in raw units.
+        stage: has mean, deviation and floor.
+        channels_last: the memory format.
+    """
+    floor = None if stage.log_floor is None else stage.log_floor.to(batch.image)
+    image = (scaled(batch.image, floor) - stage.mean.to(batch.image)) / stage.std.to(batch.image)
     return image.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

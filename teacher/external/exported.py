@@ -13,11 +13,12 @@ import torch
 import deploy
 from deploy.backends.onnxruntime_cpu import import_onnxruntime
 from deploy.bundle.bundle_files import read_manifest
-from deploy.bundle.manifest import MANIFEST, MODEL
+from deploy.bundle.manifest import MANIFEST, MODEL, as_written
 from deploy.bundle.onnx_reader import Value, read_declared
 from deploy.errors import UserError
 from deploy.files.atomic import sha256_file
 from deploy.files.stamp import stamp_of
+from deploy.inference.normalize import raw_mean
 from deploy.tasks.segmentation.model import SegmentationModel
 from deploy.tasks.segmentation.task import SEGMENTATION
 from deploy.text import shown
@@ -103,7 +104,7 @@ def _open_bundle(folder: Path) -> Exported:
     model = deploy.load(folder, "onnxruntime", threads=torch.get_num_threads(), precision="fp32")
     assert isinstance(model, SegmentationModel)
     names = tuple(one.name for one in manifest.classes)
-    depends = [manifest.files[MODEL].sha256, manifest.temperature, spec, names]
+    depends = [manifest.files[MODEL].sha256, manifest.temperature, as_written(spec), names]
     return Exported(
         source=folder,
         sha256=hashlib.sha256(msgspec.json.encode(depends)).hexdigest(),
@@ -116,7 +117,7 @@ def _open_bundle(folder: Path) -> Exported:
         size=(spec.height, spec.width),
         tiles=spec.resize == "tile",
         single=False,
-        mean=spec.mean,
+        mean=raw_mean(spec),
         run=lambda batch: model.calibrated(model.engine.run(batch)["logits"]),
     )
 

@@ -186,7 +186,7 @@ class SegmentationModel(Calls[SegmentationResult]):
     def _run_tiled(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Labels N×H×W and logits N×K×H×W for images H×W×C of any size, by a sliding window."""
         window = (self.input.height, self.input.width)
-        fill = fill_of(self.input.mean, self.input.normalize)
+        fill = fill_of(self.input)
         logits = stack([predict_tiled(self._scores, image, window, fill=fill) for image in images])
         return stack([decide(one) for one in logits]), logits
 

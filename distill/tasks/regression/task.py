@@ -13,10 +13,12 @@ from torch import Tensor
 from deploy.bundle.manifest import InputSpec, OutputSpec
 from deploy.errors import UserError
 from deploy.evaluation.receipt import Sample as EvalSample
+from deploy.inference.normalize import raw_mean
 from deploy.tasks.regression.levels import level_edges
 from deploy.tasks.regression.task import REGRESSION as DEVICE
 from deploy.tasks.task import Task
 from distill.config import DataConfig, RunConfig
+from distill.data.log_scale import in_scale
 from distill.data.sample import Batch, Sample
 from distill.data.splits import Reader, Splits
 from distill.data.stats import Stats, compute_stats
@@ -59,10 +61,12 @@ class RegressionTask:
 
     def statistics(self, config: RunConfig, splits: Splits) -> Stats:
         """Of images and maps over valid pixels; the deviation of constant maps counts as 1."""
-        stats = compute_stats(_MapAsChannel(splits.train), num_classes=1)
+        reader, floor = in_scale(config.data.scale, splits.train, splits.channels)
+        stats = compute_stats(_MapAsChannel(reader), num_classes=1)
         *mean, target_mean = stats.mean
         *std, target_std = stats.std
-        return Stats(tuple(mean), tuple(std), (), stats.images, target=(target_mean, target_std))
+        target = target_mean, target_std
+        return Stats(tuple(mean), tuple(std), (), stats.images, target=target, log_floor=floor)
 
     def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> MapView:
         """Augmented images with maps."""
@@ -71,7 +75,7 @@ class RegressionTask:
             size=config.data.size,
             optical=splits.optical,
             augment=config.augment,
-            mean=stats.mean,
+            mean=raw_mean(stats),
             seed=config.seed,
             views=views,
             cache=config.data.cache,

@@ -80,7 +80,7 @@ class TestSameAsOnline:
         online = online_teacher([tiny_net(seed=9)], accelerator, features=("layer4",))
         recall = cached(stage, accelerator, tmp_path / "cache", numbers)
         for batch in batches_of(stage):
-            image = normalized(batch, stage.mean, stage.std, channels_last=True)
+            image = normalized(batch, stage, channels_last=True)
             asked, recalled = online(batch, image), recall(batch, image)
             for a, b in (
                 (asked.logits, recalled.logits),

@@ -81,6 +81,25 @@ def test_a_pretrained_backbone_decides_beside_a_new_teacher(splits, tmp_path):
     assert "was trained with another (mean -12 -19, std 5 4), and goes on with this run's" in line
 
 
+def test_a_backbone_of_another_scale_goes_on_with_the_runs(splits, tmp_path):
+    config = backbone_file(tmp_path / "backbone.safetensors")
+    ours = replace(OURS, log_floor=(1e-8, 1e-9))
+    stats, [line] = with_normalization(config, splits, ours)
+    assert stats == ours
+    assert "was trained with another (mean -12 -19, std 5 4), and goes on with this run's" in line
+
+
+def test_the_floor_is_that_of_the_weights(run, splits):
+    floors = [1e-7, 2e-9]
+    config = run(log_floor=floors)
+    config = replace(config, data=replace(config.data, scale="log"))
+    check_initial_weights(config, splits)
+    stats, [line] = with_normalization(config, splits, replace(OURS, log_floor=(1e-8, 1e-9)))
+    assert (stats.mean, stats.std, stats.log_floor) == (THEIRS.mean, THEIRS.std, tuple(floors))
+    assert "std 5 4 of ln x, where x is at least 1e-07 2e-09, of" in line
+    check_teachers(config, prepared_data(splits, stats))
+
+
 def test_a_teachers_file_comes_before_a_backbone(run, splits, tmp_path):
     student = backbone_file(path := tmp_path / "backbone.safetensors", mean=[1.0, 2.0]).student
     stats, lines = with_normalization(replace(run(), student=student), splits, OURS)
@@ -133,6 +152,7 @@ def test_weights_that_do_not_describe_themselves(run, splits):
     ("changes", "words"),
     [
         ({"normalize": "image"}, "--data.normalize image, this run has set; use image here"),
+        ({"log_floor": [0.1, 0.1]}, "--data.scale log, this run has linear; use log here, or other weights"),
         ({"channels": ["VV"]}, r"with 1 channels \(VV\), the data has 2 \(VV, VH\)"),
         ({"model": {"align_corners": True}}, r"align-corners True; give --teacher\.align-corners"),
         (

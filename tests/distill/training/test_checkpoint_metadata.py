@@ -89,12 +89,16 @@ def test_a_checkpoint_from_before_depths_were_recorded_has_two_blocks_a_stage(tm
             {"normalize": "patch"},
             r"was trained with --data.normalize set, this run has patch; use set here, or another teacher",
         ),
+        (
+            {"log_floor": (0.1, 0.2)},
+            r"was trained with --data\.scale linear, this run has log; use linear here, or another teacher",
+        ),
     ],
 )
 def test_a_mismatch_is_a_one_line_error(checkpoint, splits, change, words):
     path, _ = checkpoint
     data = {k: v for k, v in change.items() if k in ("channels", "classes")}
-    stats = {k: v for k, v in change.items() if k in ("mean", "std", "normalize")}
+    stats = {k: v for k, v in change.items() if k in ("mean", "std", "normalize", "log_floor")}
     with pytest.raises(UserError, match=words) as error:
         check_metadata(
             path, require_metadata(path), prepared_data(replace(splits, **data), replace(STATS, **stats))
@@ -118,6 +122,20 @@ def test_statistics_of_almost_the_same_images_are_fine(checkpoint, splits):
     path, _ = checkpoint
     nearly = replace(STATS, mean=(-12.1, -19.1), std=(5.1, 4.1))
     check_metadata(path, require_metadata(path), prepared_data(splits, nearly))
+
+
+def test_floors_are_compared(tmp_path, splits):
+    stats = replace(STATS, log_floor=(1e-6, 1e-9))
+    path, meta = tmp_path / "best.safetensors", checkpoint_metadata(MODEL, True, prepared_data(splits, stats))
+    check_metadata(path, meta, prepared_data(splits, replace(stats, log_floor=(1.1e-6, 1e-9))))
+    other = prepared_data(splits, replace(stats, log_floor=(1e-6, 5e-9)))
+    with pytest.raises(
+        UserError, match=r"std 5 4 of ln x, where x is at least 1e-06 1e-09, this data has"
+    ) as error:
+        check_metadata(path, meta, other)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"trained with --data\.scale log, this run has linear; use log here"):
+        check_metadata(path, meta, prepared_data(splits, STATS))
 
 
 def test_files_without_metadata(tmp_path, splits):

@@ -1,0 +1,130 @@
+"""Statistics of logarithms, and images that are prepared for them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from deploy.bundle.manifest import ClassInfo
+from deploy.errors import UserError
+from distill.config import AugmentConfig, DataConfig
+from distill.data.log_scale import in_scale, scaled
+from distill.data.sample import Sample, make_sample
+from distill.data.splits import Splits
+from distill.data.stats import Stats, compute_stats
+from distill.presets import quick
+from distill.tasks.regression.task import RegressionTask
+from distill.tasks.segmentation import SegmentationTask
+
+CONFIG = replace(quick(), data=DataConfig("made", size=(16, 16), scale="log"))
+
+
+class Listed:
+    """Samples in a list, as a reader."""
+
+    def __init__(self, samples):
+        self.samples = samples
+        self.ids = [sample.id for sample in samples]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def image(index: int, unit: float = 1.0) -> np.ndarray:
+    """Amplitudes 16×16×2 with zeros, negative noise and pixels without data."""
+    rng = np.random.default_rng(index)
+    pixels = np.exp(rng.normal((-3, 7), (1.5, 0.7), (16, 16, 2)))
+    pixels[2, :5, 0] = 0
+    pixels[3, :5, 1] = -0.5
+    pixels[:2, :, 1] = np.nan
+    return (unit * pixels).astype(np.float32)
+
+
+def splits(unit: float = 1.0, shift: float = 0.0) -> Splits:
+    label = np.random.default_rng(9).integers(0, 2, (16, 16))
+    reader = Listed(
+        [make_sample(image(index, unit) - shift, label, id=str(index), num_classes=2) for index in range(3)]
+    )
+    names = tuple(ClassInfo(name, (0, 0, 0)) for name in ("a", "b"))
+    return Splits("made", names, ("near", "far"), False, reader, reader, reader)
+
+
+def measured(data: Splits) -> Stats:
+    return SegmentationTask((), 2).statistics(CONFIG, data)
+
+
+def test_mean_and_deviation_are_of_the_logarithms_of_valid_pixels():
+    stats = measured(splits())
+    pixels = np.concatenate([image(index)[2:].reshape(-1, 2) for index in range(3)]).astype(np.float64)
+    floor = pixels.mean(axis=0) / 1e4
+    logarithms = np.log(np.maximum(pixels, floor))
+    assert (pixels <= 0).any(axis=0).all()
+    assert stats.log_floor == pytest.approx(floor, rel=1e-9)
+    np.testing.assert_allclose(stats.mean, logarithms.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(stats.std, logarithms.std(axis=0), rtol=1e-6)
+    assert (sum(stats.class_pixels), stats.images) == (len(pixels), 3)
+
+
+def test_the_unit_does_not_matter():
+    small, large = measured(splits()), measured(splits(unit=5e3))
+    assert large.std == pytest.approx(small.std, rel=1e-5)
+    assert large.mean == pytest.approx([mean + math.log(5e3) for mean in small.mean], rel=1e-5)
+
+
+def test_linear_statistics_take_one_pass():
+    data = splits()
+    assert in_scale("linear", data.train, data.channels) == (data.train, None)
+    config = replace(CONFIG, data=replace(CONFIG.data, scale="linear"))
+    assert SegmentationTask((), 2).statistics(config, data) == compute_stats(data.train, 2)
+
+
+def test_a_mean_that_is_not_above_zero_is_refused_by_name():
+    with pytest.raises(
+        UserError, match=r"channel near has the mean -\d.*decibels are logarithms already"
+    ) as found:
+        measured(splits(shift=5.0))
+    assert "\n" not in str(found.value)
+    assert "--data.scale log" in str(found.value)
+
+
+def test_values_at_or_below_zero_count_as_the_floor():
+    floor = torch.tensor([0.01, 2.0]).view(-1, 1, 1)
+    found = scaled(torch.tensor([[0.0, -3.0, 0.01, 1.0], [-1.0, 2.0, 0.0, math.e]]).view(2, 1, 4), floor)
+    low, high = math.log(0.01), math.log(2.0)
+    expected = torch.tensor([[low, low, low, 0.0], [high, high, high, 1.0]]).view(2, 1, 4)
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_fills_crops_and_pixels_without_data_becomes_zero():
+    config = replace(CONFIG, augment=AugmentConfig(crop=(24, 24), scale=(1.0, 1.0), flip=False))
+    data = splits()
+    stats = measured(data)
+    view = SegmentationTask((), 2).view(config, data, stats)
+    floor, mean = (torch.tensor(values).view(-1, 1, 1) for values in (stats.log_floor, stats.mean))
+    view = replace(view, cache=False)  # the same again
+    sample = view[0, 0]
+    network = scaled(sample.image, floor) - mean
+    outside = ~sample.valid
+    assert outside.sum() == 24 * 24 - 14 * 16
+    assert network[:, outside].abs().max() < 1e-6
+    assert (network[:, sample.valid].abs() > 1e-3).float().mean() > 0.99
+
+
+def test_maps_of_numbers_stay_as_they_are():
+    class Maps(Listed):
+        def __getitem__(self, index):
+            sample: Sample = self.samples[index]
+            return replace(sample, label=torch.where(sample.valid, -2.0 - index, torch.nan))
+
+    data = splits()
+    found = RegressionTask(()).statistics(CONFIG, replace(data, train=Maps(data.train.samples)))
+    assert found.target == pytest.approx((-3.0, (2 / 3) ** 0.5))
+    stats = measured(data)
+    assert (found.mean, found.std, found.log_floor) == (stats.mean, stats.std, stats.log_floor)
+    view = RegressionTask(()).view(CONFIG, data, found)
+    assert view.mean == pytest.approx(np.exp(stats.mean))
