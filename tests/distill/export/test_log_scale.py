@@ -12,6 +12,7 @@ from onnx import TensorProto
 from torch import nn
 
 from deploy.backends.onnxruntime_cpu import OrtEngine
+from deploy.backends.openvino_cpu import OvEngine
 from deploy.bundle.manifest import InputSpec
 from deploy.quantize.half import half_beside_int8, to_fp16
 from deploy.quantize.qdq import cpu_form, insert
@@ -82,12 +83,13 @@ def in_training(image: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 @SPECS
-def test_numpy_training_torch_and_onnx_agree(spec):
+def test_numpy_training_torch_and_backends_agree(spec):
     image, deployable = pixels(spec), Deployable(Same(len(spec.channels)), spec)
     expected = by_definition(image, spec)
     assert np.abs(expected).max() > 3  # the floor is far out
-    in_onnx = OrtEngine(export_onnx(deployable, 20), threads=1).run(image)["logits"]
-    for found in (in_training(image, spec), TorchEngine(deployable).run(image)["logits"], in_onnx):
+    model = export_onnx(deployable, 20)
+    engines = TorchEngine(deployable), OrtEngine(model, threads=1), OvEngine(model, threads=1)
+    for found in (in_training(image, spec), *(engine.run(image)["logits"] for engine in engines)):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     linear = msgspec.structs.replace(spec, log_floor=None)
     assert (
