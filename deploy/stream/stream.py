@@ -82,6 +82,7 @@ class Stream(Generic[R]):
             self.pipeline.stop()  # also ends a call of `_next` whose caller was canceled
             waiting.shutdown(wait=False)
             await asyncio.to_thread(self.pipeline.join)
+            await asyncio.to_thread(waiting.shutdown)  # its thread, too, has ended when the generator has
 
     def _next(self) -> Streamed[R] | None:
         try:
