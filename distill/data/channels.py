@@ -1,39 +1,13 @@
 """Selection of the image channels that a network receives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 
 from deploy.errors import UserError
+from distill.data.readers import Changed
 from distill.data.sample import Sample
-from distill.data.splits import Reader, Splits, files_of
-
-
-@dataclass(frozen=True)
-class ChannelReader:
-    """Samples of another reader, reduced to some of their channels.
-
-    A pixel without data in any channel of the original stays invalid.
-    """
-
-    reader: Reader
-    indices: tuple[int, ...]
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The name of each sample."""
-        return self.reader.ids
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """The files of a sample."""
-        return files_of(self.reader, index)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.reader[index]
-        return replace(sample, image=sample.image[list(self.indices)])
+from distill.data.splits import Splits
 
 
 def choose_channels(splits: Splits, wanted: Sequence[str]) -> Splits:
@@ -55,11 +29,17 @@ def choose_channels(splits: Splits, wanted: Sequence[str]) -> Splits:
         raise UserError(f"--data.channels {' '.join(wanted)}: names a channel twice")
     if indices == tuple(range(len(splits.channels))):
         return splits
-    train, val = (ChannelReader(reader, indices) for reader in (splits.train, splits.val))
-    test = val if splits.test is splits.val else ChannelReader(splits.test, indices)
-    unlabeled = None if splits.unlabeled is None else ChannelReader(splits.unlabeled, indices)
+    chosen = partial(_chosen, indices=indices)
+    train, val = (Changed(reader, chosen) for reader in (splits.train, splits.val))
+    test = val if splits.test is splits.val else Changed(splits.test, chosen)
+    unlabeled = None if splits.unlabeled is None else Changed(splits.unlabeled, chosen)
     channels = tuple(splits.channels[index] for index in indices)
     return replace(splits, channels=channels, train=train, val=val, test=test, unlabeled=unlabeled)
+
+
+def _chosen(sample: Sample, indices: Sequence[int]) -> Sample:
+    """Some channels; a pixel without data in any channel of the original stays invalid."""
+    return replace(sample, image=sample.image[list(indices)])
 
 
 def _position(name: str, channels: Sequence[str]) -> int:

@@ -7,12 +7,14 @@ resizing, augmentation and pixels without data stay in raw units.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from deploy.errors import UserError
+from distill.data.readers import Changed
 from distill.data.sample import Sample
 from distill.data.splits import Reader
 from distill.data.stats import channel_moments
@@ -52,7 +54,8 @@ def in_scale(
     if scale == "linear":
         return reader, None
     floors = log_floors(reader, channels)
-    return _Logarithms(reader, floors), floors
+    floor = torch.tensor(floors).view(-1, 1, 1)
+    return Changed(reader, partial(_in_logarithms, floor=floor)), floors
 
 
 def log_floors(reader: Reader, channels: Sequence[str]) -> tuple[float, ...]:
@@ -67,20 +70,5 @@ def log_floors(reader: Reader, channels: Sequence[str]) -> tuple[float, ...]:
     return tuple((means * FLOOR).tolist())
 
 
-class _Logarithms:
-    """A reader of the same samples with their images scaled."""
-
-    def __init__(self, reader: Reader, floors: Sequence[float]) -> None:
-        self.reader = reader
-        self.floor = torch.tensor(floors).view(-1, 1, 1)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self.reader.ids
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.reader[index]
-        return replace(sample, image=scaled(sample.image.float(), self.floor))
+def _in_logarithms(sample: Sample, floor: Tensor) -> Sample:
+    return replace(sample, image=scaled(sample.image.float(), floor))

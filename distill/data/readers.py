@@ -1,13 +1,12 @@
-"""Readers made of other readers: some of their samples, several one after the other, images without their labels."""
+"""Readers made of other readers: some of their samples, their samples changed, several one after the other."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from distill.data.sample import Sample, without_labels
 from distill.data.splits import Reader, Splits, files_of
 
 
@@ -36,10 +35,12 @@ class Subset:
 
 
 @dataclass(frozen=True)
-class WithoutLabels:
-    """The images of another reader, as if nobody had labeled them."""
+class Changed:
+    """The samples of another reader, each changed by a function."""
 
     reader: Reader
+    change: Callable[[Any], Any]
+    """Of module level, or a `partial` of one: readers are sent to the processes that load images."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -50,11 +51,11 @@ class WithoutLabels:
         return len(self.reader)
 
     def files(self, index: int) -> tuple[Path, ...]:
-        """The files of a sample, its labels among them."""
+        """The files of a sample."""
         return files_of(self.reader, index)
 
-    def __getitem__(self, index: int) -> Sample:
-        return without_labels(self.reader[index])
+    def __getitem__(self, index: int) -> Any:
+        return self.change(self.reader[index])
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from deploy.errors import UserError
 from distill.data.datasets.image_folder import ImageFiles, find_images, read_files
 from distill.data.datasets.pairs import check_image
 from distill.data.order import Order
-from distill.data.readers import Joined, Subset, WithoutLabels
-from distill.data.sample import Sample, unlabeled_sample
+from distill.data.readers import Changed, Joined, Subset
+from distill.data.sample import Sample, unlabeled_sample, without_labels
 from distill.data.splits import Reader, Splits
 from distill.data_config import DataConfig
 
@@ -59,7 +59,7 @@ def with_unlabeled(splits: Splits, config: DataConfig) -> Splits:
     train, parts = splits.train, list[Reader]()
     if config.labels:
         kept, others = _chosen(train.ids, config.labels)
-        parts.append(WithoutLabels(Subset(train, others)))
+        parts.append(Changed(Subset(train, others), without_labels))
         train = Subset(train, kept)
     if config.unlabeled is not None:
         images = find_images(config.unlabeled, splits.channels)

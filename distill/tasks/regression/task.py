@@ -1,6 +1,6 @@
 """Dense regression as a task of training (`distill.tasks.task`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from deploy.tasks.regression.task import REGRESSION as DEVICE
 from deploy.tasks.task import Task
 from distill.config import DataConfig, RunConfig
 from distill.data.log_scale import in_scale
+from distill.data.readers import Changed
 from distill.data.sample import Batch, Sample
-from distill.data.splits import Reader, Splits
+from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats
 from distill.losses.distillation_loss import DistillationTerms
 from distill.losses.expression import Term
@@ -62,7 +63,7 @@ class RegressionTask:
     def statistics(self, config: RunConfig, splits: Splits) -> Stats:
         """Of images and maps over valid pixels; the deviation of constant maps counts as 1."""
         reader, floor = in_scale(config.data.scale, splits.train, splits.channels)
-        stats = compute_stats(_MapAsChannel(reader), num_classes=1)
+        stats = compute_stats(Changed(reader, _map_as_channel), num_classes=1)
         *mean, target_mean = stats.mean
         *std, target_std = stats.std
         target = target_mean, target_std
@@ -131,23 +132,10 @@ class RegressionTask:
             )
 
 
-class _MapAsChannel:
-    """A reader for `compute_stats`: the map is the last channel of the image, and all pixels are of class 0."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self.reader.ids
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.reader[index]
-        image = torch.cat([sample.image, sample.label[None].to(sample.image)])
-        return replace(sample, image=image, label=torch.zeros_like(sample.label, dtype=torch.int64))
+def _map_as_channel(sample: Sample) -> Sample:
+    """For `compute_stats`: the map is the last channel of the image, and all pixels are of class 0."""
+    image = torch.cat([sample.image, sample.label[None].to(sample.image)])
+    return replace(sample, image=image, label=torch.zeros_like(sample.label, dtype=torch.int64))
 
 
 def _make(config: RunConfig, splits: Splits) -> RegressionTask:

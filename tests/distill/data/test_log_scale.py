@@ -17,22 +17,9 @@ from distill.data.stats import Stats, compute_stats
 from distill.presets import quick
 from distill.tasks.regression.task import RegressionTask
 from distill.tasks.segmentation import SegmentationTask
+from tests.distill.data.listed import Listed
 
 CONFIG = replace(quick(), data=DataConfig("made", size=(16, 16), scale="log"))
-
-
-class Listed:
-    """Samples in a list, as a reader."""
-
-    def __init__(self, samples):
-        self.samples = samples
-        self.ids = [sample.id for sample in samples]
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
 
 
 def image(index: int, unit: float = 1.0) -> np.ndarray:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from deploy.errors import UserError
-from distill.data.sample import Sample, make_sample, stack
+from distill.data.sample import make_sample, stack
 from distill.data.stats import Stats, compute_stats, images_by_class
+from tests.distill.data.listed import Listed
 
 
 def test_uint8_image_keeps_its_units():
@@ -63,20 +64,6 @@ def test_batch_of_unequal_sizes_names_both():
     assert batch.to("cpu").ids == batch.ids
 
 
-class ListReader:
-    """Samples in memory."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.samples = samples
-        self.ids = [sample.id for sample in samples]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
-
-
 def test_stats_equal_numpy_over_all_valid_pixels():
     rng = np.random.default_rng(0)
     samples, pixels, labels = [], [], []
@@ -92,7 +79,7 @@ def test_stats_equal_numpy_over_all_valid_pixels():
         pixels.append(image[keep])
         labels.append(label[keep])
         samples.append(make_sample(image, label, id=str(number), num_classes=3))
-    stats = compute_stats(ListReader(samples), 3)
+    stats = compute_stats(Listed(samples), 3)
     everything = np.concatenate(pixels).astype(np.float64)
     np.testing.assert_allclose(stats.mean, everything.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(stats.std, everything.std(axis=0), rtol=1e-9)
@@ -102,7 +89,7 @@ def test_stats_equal_numpy_over_all_valid_pixels():
 
 def test_stats_survive_json():
     sample = make_sample(np.full((2, 2, 1), 7, np.uint8), np.zeros((2, 2), int), id="a", num_classes=2)
-    stats = compute_stats(ListReader([sample]), 2)
+    stats = compute_stats(Listed([sample]), 2)
     assert msgspec.json.decode(msgspec.json.encode(stats), type=Stats) == stats
     assert stats == Stats((7.0,), (1.0,), (4, 0), 1, (b"\x80", b"\x00"))  # constant channel: std 1
 
@@ -113,7 +100,7 @@ def test_stats_know_which_images_have_a_class():
     labels[7][:] = 255
     image = np.zeros((3, 4, 1), np.uint8)
     samples = [make_sample(image, label, id=str(n), num_classes=6) for n, label in enumerate(labels)]
-    stats = compute_stats(ListReader(samples), 6)
+    stats = compute_stats(Listed(samples), 6)
     stored = msgspec.json.decode(msgspec.json.encode(stats), type=Stats)
     found = [images.tolist() for images in images_by_class(stored)]
     assert found == [[n for n, label in enumerate(labels) if (label == c).any()] for c in range(6)]
@@ -123,4 +110,4 @@ def test_stats_know_which_images_have_a_class():
 def test_stats_of_nothing_valid_is_an_error():
     sample = make_sample(np.zeros((2, 2, 1), np.uint8), np.full((2, 2), 255), id="a", num_classes=2)
     with pytest.raises(UserError, match="none of the 1 training images has a valid pixel"):
-        compute_stats(ListReader([sample]), 2)
+        compute_stats(Listed([sample]), 2)

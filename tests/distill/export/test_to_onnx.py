@@ -17,6 +17,7 @@ from distill.export.evaluate import evaluate, torch_model
 from distill.export.to_onnx import export_onnx, write_model_bundle
 from teacher.fold import fold_pyramid
 from teacher.pspnet import PSPNet
+from tests.distill.data.listed import Listed
 from tests.distill.tiny import prepared_data
 
 OPTICAL = InputSpec(
@@ -40,20 +41,6 @@ RADAR = InputSpec(
 )
 
 
-class Memory:
-    """A reader of samples held in a list."""
-
-    def __init__(self, samples):
-        self.samples = samples
-        self.ids = [sample.id for sample in samples]
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
-
-
 def splits_for(spec, size):
     rng = np.random.default_rng(0)
     shape = (*size, len(spec.channels))
@@ -67,7 +54,7 @@ def splits_for(spec, size):
         images[0][:9, :] = np.nan
     labels = [rng.integers(0, 4, size) for _ in images]
     pairs = zip(images, labels, strict=True)
-    reader = Memory(
+    reader = Listed(
         [make_sample(image, label, id=str(i), num_classes=4) for i, (image, label) in enumerate(pairs)]
     )
     classes = tuple(ClassInfo(f"class {i}", (50 * i, 10, 200)) for i in range(4))

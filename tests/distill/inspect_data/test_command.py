@@ -26,6 +26,7 @@ from distill.inspect_data.survey import SHARES, Survey
 from distill.inspect_data.tables import remarks
 from distill.reporting import figures
 from distill.tasks.registry import open_splits
+from tests.distill.data.listed import Listed
 
 VALUES = st.floats(-1e6, 1e6, width=32)
 PIECES = st.lists(arrays(np.float32, st.integers(0, 30), elements=VALUES), min_size=1, max_size=6)
@@ -80,20 +81,6 @@ class TestRunningSummary:
         assert (found.mean, found.std, found.min, found.max) == (-2.5, 0.0, -2.5, -2.5)
         assert found.histogram == (4,)
         assert found.first <= -2.5 < found.first + found.width
-
-
-class Listed:
-    """Samples in a list, as a reader."""
-
-    def __init__(self, samples):
-        self.samples = samples
-        self.ids = [sample.id for sample in samples]
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
 
 
 NAMES = ("land", "water", "ice")

@@ -10,6 +10,7 @@ from distill.tasks.registry import open_splits
 from distill.training.loop import train
 from distill.training.stage import Stage
 from student.unet import UNet
+from tests.distill.data.listed import Listed
 from tests.distill.tiny import CE
 
 MEAN, STD = (-12.0, -19.0), (5.0, 5.0)
@@ -20,27 +21,16 @@ def new_network(seed=0, **options):
     return UNet(2, 2, width=4, depth=2, dropout=0.0, **options)
 
 
-class Whole:
+def all_valid(reader):
     """The samples of a reader in which every pixel is valid."""
-
-    def __init__(self, reader):
-        self.samples = [
-            sample for sample in map(reader.__getitem__, range(len(reader))) if sample.valid.all()
-        ]
-        self.ids = [sample.id for sample in self.samples]
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
+    return Listed([sample for sample in map(reader.__getitem__, range(len(reader))) if sample.valid.all()])
 
 
 def new_stage(folder, scale=(0.5, 2.0), whole=False):
     splits = open_splits(DataConfig("synthetic", size=(32, 32), synthetic_counts=(10, 1, 1)))
     augment, reader = (
         AugmentConfig(crop=(24, 24), scale=scale),
-        Whole(splits.train) if whole else splits.train,
+        all_valid(splits.train) if whole else splits.train,
     )
     view = TrainView(reader, size=(32, 32), augment=augment, mean=MEAN, optical=False)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))

@@ -12,8 +12,8 @@ from torch import Tensor
 from deploy.errors import UserError
 from distill.config import AugmentConfig, DataConfig, TrainConfig
 from distill.data.loader import Shard, train_batches
-from distill.data.readers import WithoutLabels
-from distill.data.sample import Batch, Sample
+from distill.data.readers import Changed
+from distill.data.sample import Batch, Sample, without_labels
 from distill.data.splits import Reader
 from distill.distillation.teachers import cached_teacher, online_teacher
 from distill.export.evaluate import evaluate
@@ -102,7 +102,7 @@ def trained(name: str, context: RunContext) -> dict[str, Tensor]:
     """Weights and running statistics after a training with a teacher, auxiliary head and validation."""
     mixed = "mixed" in name
     if mixed:  # the same images once more, without labels
-        splits = replace(context.splits, unlabeled=WithoutLabels(context.splits.train))
+        splits = replace(context.splits, unlabeled=Changed(context.splits.train, without_labels))
         context = replace(context, data=replace(context.data, splits=splits))
     stage = training_stage(context, name.replace(", ", "-"), context.config.student, distills=mixed)
     scores: list[list[float]] = []
