@@ -9,11 +9,9 @@ from torch import nn
 
 from distill.config import RunConfig
 from distill.distillation.build import build_distillation, init_student
-from distill.losses.distillation_loss import features_of
-from distill.losses.expression import parse_terms
 from distill.pipeline.networks import new_network
 from distill.pipeline.stages import Trained, training_stage
-from distill.run_context import RunContext
+from distill.run_context import RunContext, terms_of
 from distill.training.stage import Stage
 from distill.training.step_module import Distillation
 
@@ -59,5 +57,5 @@ class StudentFactory:
 
     def _cache_folder(self, run: RunConfig) -> Path:
         """The folder of the cached teacher outputs: one for each set of maps and number of views."""
-        names = "-".join(["logits", *sorted(features_of(parse_terms(run.distill.loss)))])
+        names = "-".join(["logits", *sorted(terms_of(run).features)])
         return self.folder / "teacher-cache" / f"{names}-{run.distill.views}"

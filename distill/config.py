@@ -109,6 +109,10 @@ class DistillConfig:
     """Weighted sum of distillation losses, such as `kl(t=2) + 3*feature(layer4)`; `edgedistill losses` lists them."""
     aux: str = ""
     """The same for the student's auxiliary head, from the teacher's logits, such as `kl(t=2)`; empty = labels only."""
+    unlabeled_loss: str = ""
+    """In images without labels, where the teacher is all there is to learn from: in place of `loss`; empty = `loss`."""
+    unlabeled_aux: str = ""
+    """In images without labels: in place of `aux`; empty = `aux`."""
     start: Literal["teacher", "own"] = "teacher"
     """Initial weights of the student: the teacher's, if the student is a shallower network of the same family
     (see `distill.distillation.weight_transfer`); otherwise, and with `own`, by `student.pretrained` and `weights`."""

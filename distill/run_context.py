@@ -31,7 +31,7 @@ class RunContext:
             UserError: a loss that cannot be parsed or that the task does not have.
         """
         data = replace(self.data, task=task_of(config, self.splits))
-        terms = parse_distillation(config.distill.loss, config.distill.aux)
+        terms = terms_of(config)
         return replace(self, config=config, data=data, terms=terms)
 
     @property
@@ -48,3 +48,14 @@ class RunContext:
     def task(self) -> TrainingTask:
         """What the networks are for."""
         return self.data.task
+
+
+def terms_of(config: RunConfig) -> DistillationTerms:
+    """The distillation losses of a run, parsed; those of images without labels only where it has such images.
+
+    Raises:
+        UserError: as `parse_distillation`.
+    """
+    distill, data = config.distill, config.data
+    terms = parse_distillation(distill.loss, distill.aux, distill.unlabeled_loss, distill.unlabeled_aux)
+    return terms if data.unlabeled or data.labels else terms._replace(unlabeled=(), unlabeled_aux=())

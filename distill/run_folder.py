@@ -65,7 +65,7 @@ ADDED: dict[str, object] = {
     for part, section, fields in (
         *((part, ModelConfig, MODEL_FIELDS) for part in ("teacher", "student")),
         ("data", DataConfig, ("unlabeled_share", "labels", "scale")),
-        ("distill", DistillConfig, ("min_confidence", "class_weights")),
+        ("distill", DistillConfig, ("min_confidence", "class_weights", "unlabeled_loss", "unlabeled_aux")),
     )
     for field in fields
 }

@@ -16,7 +16,6 @@ from distill.losses.distillation_loss import (
     VOID,
     DistillationLoss,
     DistillationTerms,
-    features_of,
     shapes_of,
 )
 from distill.losses.pseudo_labels import PseudoLabels, pseudo_label_weights
@@ -63,7 +62,7 @@ def build_distillation(
     teach = online_teacher(
         networks,
         accelerator,
-        features=(*features_of(terms.main), *([VOID] if has_void(teacher) else [])),
+        features=(*terms.features, *([VOID] if has_void(teacher) else [])),
         combine=distill.combine,
         channels_last=channels_last,
     )
@@ -123,8 +122,7 @@ def build_distillation_loss(
         distill.min_confidence, pseudo_label_weights(distill.class_weights, class_pixels)
     )
     return DistillationLoss(
-        terms.main,
-        terms.aux,
+        terms,
         *shapes,
         trust=distill.trust,
         pseudo_labels=pseudo_labels,
@@ -139,16 +137,17 @@ def probe_size(config: RunConfig) -> tuple[int, int]:
 
 
 def check_aux(terms: DistillationTerms, student: nn.Module, size: tuple[int, int] = (PROBE, PROBE)) -> None:
-    """Raise `UserError` if `--distill.aux` has terms and a new student no auxiliary head; runs it in training mode."""
-    if not terms.aux:
+    """Raise `UserError` if terms are for an auxiliary head and a new student has none; runs it in training mode."""
+    options = [option for option, given in terms.by_option.items() if given and option.endswith("aux")]
+    if not options:
         return
     device = next(student.parameters()).device
     with torch.no_grad():
         output = student.train()(torch.zeros(2, channels_of(student), *size, device=device))
     if output.aux is None:
         raise UserError(
-            "--distill.aux: the student has no auxiliary head; leave it out, or give a student that has one and a"
-            " --loss.aux above 0"
+            f'{options[0]}: the student has no auxiliary head; leave it out ("" where the preset has it), or give a'
+            " student that has one and a --loss.aux above 0"
         )
 
 

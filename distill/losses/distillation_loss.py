@@ -46,15 +46,38 @@ class DistillationTerms(NamedTuple):
     """On the logits and features of the output."""
     aux: tuple[Term, ...] = ()
     """On the logits of the student's auxiliary head."""
+    unlabeled: tuple[Term, ...] = ()
+    """In place of `main` in images without labels; none: `main` there, too."""
+    unlabeled_aux: tuple[Term, ...] = ()
+    """In place of `aux` in images without labels; none: `aux` there, too."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features that the terms compare, without repetitions."""
+        terms = (*self.main, *self.unlabeled)
+        return tuple(dict.fromkeys(term.feature for term in terms if term.feature is not None))
+
+    @property
+    def by_option(self) -> dict[str, tuple[Term, ...]]:
+        """The terms by the option that gives them, for messages."""
+        options = ("loss", "aux", "unlabeled-loss", "unlabeled-aux")
+        return {f"--distill.{name}": terms for name, terms in zip(options, self, strict=True)}
 
 
-def parse_distillation(loss: str, aux: str = "") -> DistillationTerms:
-    """Parse the terms of `--distill.loss` and `--distill.aux`.
+def parse_distillation(
+    loss: str, aux: str = "", unlabeled_loss: str = "", unlabeled_aux: str = ""
+) -> DistillationTerms:
+    """Parse the fields of `DistillConfig` by these names; all but `loss` may be empty.
 
     Raises:
-        UserError: as `parse_terms` and `parse_aux_terms`.
+        UserError: as `parse_terms`, or a term of an auxiliary head compares features.
     """
-    return DistillationTerms(parse_terms(loss), parse_aux_terms(aux))
+    return DistillationTerms(
+        parse_terms(loss),
+        _logit_terms("--distill.aux", aux),
+        parse_terms(unlabeled_loss) if unlabeled_loss.strip() else (),
+        _logit_terms("--distill.unlabeled-aux", unlabeled_aux),
+    )
 
 
 class DistillationLoss(nn.Module):
@@ -65,8 +88,7 @@ class DistillationLoss(nn.Module):
     the option `layers=2` of a loss two of them, with a batch norm and a ReLU between (CIRKD, arXiv:2204.06986).
 
     Args:
-        main: terms on logits and features (see `distill.losses.expression`).
-        aux: terms on the logits of the student's auxiliary head.
+        terms: on logits and features, and on the logits of the auxiliary head (see `distill.losses.expression`).
         student: channels of the student's maps.
         teacher: channels of the teacher's maps.
         trust: "label" weighs each pixel by the probability that the teacher assigns to its label; "everywhere" weighs
@@ -83,8 +105,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(
         self,
-        main: Sequence[Term],
-        aux: Sequence[Term],
+        terms: DistillationTerms,
         student: Shapes,
         teacher: Shapes,
         trust: str = "everywhere",
@@ -97,7 +118,7 @@ class DistillationLoss(nn.Module):
             raise UserError(
                 f"the teacher has {teacher.logits} classes, the student {student.logits}; train both on one data set"
             )
-        self.main, self.aux = tuple(main), tuple(aux)
+        self.terms = terms
         self.num_classes = student.logits
         self.trust = trust
         places = {number: place for place, number in enumerate(known or range(self.num_classes))}
@@ -107,15 +128,17 @@ class DistillationLoss(nn.Module):
         self._places = nn.Buffer(torch.tensor(table), persistent=False)
         self.adapters = nn.ModuleDict()
         self.memories = nn.ModuleDict()
-        for index, term in enumerate(self.main):
+        options = ["--distill.loss"] * len(terms.main) + ["--distill.unlabeled-loss"] * len(terms.unlabeled)
+        for index, term in enumerate((*terms.main, *terms.unlabeled)):
             if term.feature is None:
                 continue
             from_, to = (
-                _channels(term.feature, shapes, who)
+                _channels(options[index], term.feature, shapes, who)
                 for shapes, who in ((student, "student"), (teacher, "teacher"))
             )
             if DISTILLATION_LOSSES[term.loss].adapts:
-                self.adapters[str(index)] = _adapter(from_, to, int(term.options.get("layers", 1)))
+                layers = int(term.options.get("layers", 1))
+                self.adapters[str(index)] = _adapter(options[index], from_, to, layers)
             if DISTILLATION_LOSSES[term.loss].memory:
                 self.memories[str(index)] = MemoryBank(self.num_classes, to)
 
@@ -144,20 +167,17 @@ class DistillationLoss(nn.Module):
             weight = torch.where(batch.unlabeled, counts * known, weight)
             label = torch.where(batch.unlabeled, seen, label)
         pixels = Pixels(weight, label, self.num_classes)
-        losses = sum(
-            term.weight * self._loss(i, term, output, teacher, pixels) for i, term in enumerate(self.main)
-        )
-        if output.aux is not None:
-            aux = Output(output.aux, None)
-            losses = losses + sum(
-                term.weight * self._loss(None, term, aux, teacher, pixels) for term in self.aux
-            )
+        main, aux, unlabeled, unlabeled_aux = self.terms
+        losses = self._sum(main, aux, 0, output, teacher, pixels)
+        without = batch.unlabeled.flatten(1).any(1) if batch.unlabeled is not None else None
+        if without is not None and (unlabeled or unlabeled_aux):
+            own = unlabeled or main, unlabeled_aux or aux, len(main) if unlabeled else 0
+            losses = torch.where(without, self._sum(*own, output, teacher, pixels), losses)
         # An image counts by its valid pixels, as in the task loss; pixels where the teacher is trusted less count less.
         mass = weight.flatten(1).sum(1)
         sums, valid = losses * mass, batch.valid.sum().clamp(min=1)
-        if batch.unlabeled is None:
+        if without is None:
             return sums.sum() / valid, sums.new_zeros(())
-        without = batch.unlabeled.flatten(1).any(1)
         return (sums * ~without).sum() / valid, (sums * without).sum() / valid
 
     def _seen(self, teacher: TeacherOutput, batch: Batch) -> Tensor:
@@ -177,6 +197,24 @@ class DistillationLoss(nn.Module):
         label = self._places[torch.where(pixels.weight > 0, pixels.label, self._known[0])].clamp(min=0)
         known = Pixels(pixels.weight, label, len(self._known))
         return student[:, self._known], teacher[:, self._known], known
+
+    def _sum(
+        self,
+        main: Sequence[Term],
+        aux: Sequence[Term],
+        first: int,
+        output: Output,
+        teacher: TeacherOutput,
+        pixels: Pixels,
+    ) -> Tensor:
+        """The weighted sums of terms, one per image; `first` is the index of the first of `main` among all terms."""
+        losses = sum(
+            term.weight * self._loss(i, term, output, teacher, pixels) for i, term in enumerate(main, first)
+        )
+        if output.aux is not None:
+            head = Output(output.aux, None)
+            losses = losses + sum(term.weight * self._loss(None, term, head, teacher, pixels) for term in aux)
+        return losses
 
     def _loss(
         self, index: int | None, term: Term, output: Output, teacher: TeacherOutput, pixels: Pixels
@@ -199,22 +237,13 @@ def _in_full(function: Callable[..., Tensor], student: Tensor, *others: Any, **o
         return function(student, *others, **options)
 
 
-def features_of(terms: Sequence[Term]) -> tuple[str, ...]:
-    """Names of the features that the terms compare, without repetitions."""
-    return tuple(dict.fromkeys(term.feature for term in terms if term.feature is not None))
-
-
-def parse_aux_terms(text: str) -> tuple[Term, ...]:
-    """Parse the terms of `--distill.aux`, which are losses on logits; an empty text has none.
-
-    Raises:
-        UserError: as `parse_terms`, or a term compares features.
-    """
+def _logit_terms(option: str, text: str) -> tuple[Term, ...]:
+    """The terms of an option for the auxiliary head, which are losses on logits; an empty text has none."""
     terms = parse_terms(text) if text.strip() else ()
     for term in terms:
         if term.feature is not None:
             raise UserError(
-                f"--distill.aux {text}: {term.loss}({term.feature}) compares features; give losses on logits"
+                f"{option} {text}: {term.loss}({term.feature}) compares features; give losses on logits"
             )
     return terms
 
@@ -245,18 +274,18 @@ def shapes_of(network: nn.Module, image: Tensor) -> Shapes:
     return Shapes(output.logits.shape[1], features)
 
 
-def _adapter(from_: int, to: int, layers: int) -> nn.Module:
+def _adapter(option: str, from_: int, to: int, layers: int) -> nn.Module:
     if layers not in (1, 2):
-        raise UserError(f"--distill.loss: layers={layers}: an adapter has 1 or 2")
+        raise UserError(f"{option}: layers={layers}: an adapter has 1 or 2")
     last = nn.Conv2d(from_ if layers == 1 else to, to, 1, bias=False)
     if layers == 1:
         return last
     return nn.Sequential(nn.Conv2d(from_, to, 1, bias=False), nn.BatchNorm2d(to), nn.ReLU(), last)
 
 
-def _channels(feature: str, shapes: Shapes, who: str) -> int:
+def _channels(option: str, feature: str, shapes: Shapes, who: str) -> int:
     if feature not in shapes.features:
         raise UserError(
-            f"--distill.loss: the {who} has no feature {feature!r}; it has {', '.join(shapes.features) or 'none'}"
+            f"{option}: the {who} has no feature {feature!r}; it has {', '.join(shapes.features) or 'none'}"
         )
     return shapes.features[feature]

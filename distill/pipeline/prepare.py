@@ -21,7 +21,7 @@ from distill.data.stats import Stats
 from distill.distillation.build import build_distillation_loss, check_aux, probe_size
 from distill.distillation.ready_made import check_ready, digest_of_teacher, ready_lines
 from distill.export.to_onnx import input_spec
-from distill.losses.distillation_loss import DistillationTerms, parse_distillation
+from distill.losses.distillation_loss import DistillationTerms
 from distill.pipeline.depths import with_depths
 from distill.pipeline.export_check import check_export
 from distill.pipeline.initial_weights import check_initial_weights, check_whole, with_normalization
@@ -38,7 +38,7 @@ from distill.pipeline.validation import (
     fit_crop,
     without_teacher_training,
 )
-from distill.run_context import RunContext
+from distill.run_context import RunContext, terms_of
 from distill.run_folder import check_origin, claim_folder, holds_run
 from distill.tasks.registry import open_splits, task_of
 from distill.tasks.task import PreparedData, TrainingTask
@@ -94,7 +94,7 @@ def open_checked(config: RunConfig, accelerator: Accelerator) -> Opened:
     """Check the configuration, and open the data; nothing is written."""
     check_config(config, accelerator.num_processes)
     config = without_teacher_training(config)
-    terms = parse_distillation(config.distill.loss, config.distill.aux)
+    terms = terms_of(config)
     check_terms(config, terms)
     splits = open_splits(config.data, config.seed)
     task = task_of(config, splits)

@@ -99,5 +99,8 @@ def _schedule(training: TrainConfig, steps: int, lr: float) -> TrainConfig:
 
 def _terms_on_outputs(context: RunContext) -> DistillationTerms:
     """The run's terms without those on features, which a folded network does not have."""
-    main = tuple(term for term in context.terms.main if term.feature is None)
-    return DistillationTerms(main or parse_terms(context.task.qat_loss), context.terms.aux)
+    terms = context.terms
+    main, unlabeled = (
+        tuple(term for term in some if term.feature is None) for some in (terms.main, terms.unlabeled)
+    )
+    return terms._replace(main=main or parse_terms(context.task.qat_loss), unlabeled=unlabeled)

@@ -14,7 +14,7 @@ from distill.data.splits import Splits, files_of
 from distill.data.stats import Stats
 from distill.data.unlabeled import check_batch, order_of
 from distill.export_config import MAX_INT8_OPSET
-from distill.losses.distillation_loss import DistillationTerms, features_of
+from distill.losses.distillation_loss import DistillationTerms
 from distill.tasks.task import TrainingTask
 from teacher.external.own_network import is_own
 
@@ -156,7 +156,7 @@ def _check_ready_made(config: RunConfig) -> None:
 
 def check_terms(config: RunConfig, terms: DistillationTerms) -> None:
     """Raise `UserError` if a loss compares features of a teacher that gives outputs alone."""
-    if config.ready_made and config.teacher.bundle and features_of(terms.main):
+    if config.ready_made and config.teacher.bundle and terms.features:
         raise UserError(
             f"--distill.loss {config.distill.loss}: compares features, and --teacher.bundle gives outputs alone; give"
             " losses on logits, such as kl(t=2)"

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.errors import UserError
-from distill.losses.distillation_loss import DistillationTerms, features_of
+from distill.losses.distillation_loss import DistillationTerms
 from student.zoo import build_network, has_option
 from teacher.backbone import DEFAULT_STRIDE, build_backbone
 from teacher.imagenet import remedy, why_missing
@@ -103,7 +103,7 @@ def _features(terms: DistillationTerms) -> tuple[str, ...]:
                 f"--loss {term.loss}: compares outputs, of which there are none yet; name a map, such as"
                 " cosine(layer4)"
             )
-    return features_of(terms.main)
+    return terms.features
 
 
 def _number(feature: str) -> int:

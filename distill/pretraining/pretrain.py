@@ -22,7 +22,7 @@ from distill.data.stats import Stats, compute_stats
 from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teachers import online_teacher
-from distill.losses.distillation_loss import TeacherOutput, features_of, parse_distillation
+from distill.losses.distillation_loss import TeacherOutput, parse_distillation
 from distill.pipeline.machines import check_alike, check_restarts, check_shared
 from distill.pipeline.prepare import computed_by, start_accelerator
 from distill.pipeline.validation import check_training
@@ -75,7 +75,7 @@ def _pretrain(config: PretrainConfig) -> Path:
     stage = _stage(config, splits, stats)
     seconds = by_main(lambda: finished(stage.folder, config.train.steps), accelerator)
     if not config.resume or seconds is None:
-        lesson = online_teacher([teacher], accelerator, features=features_of(terms.main))
+        lesson = online_teacher([teacher], accelerator, features=terms.features)
         teach = _by_own_normalization(lesson, config, splits, stage)
         distillation = Distillation(teach, comparison.to(accelerator.device))
         train(network, stage, config.train, accelerator, distillation=distillation, resume=config.resume)

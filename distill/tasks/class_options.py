@@ -21,7 +21,7 @@ def refuse_class_options(
     Raises:
         UserError: naming the first option or loss that is for classes.
     """
-    for option, terms in (("--distill.loss", distillation.main), ("--distill.aux", distillation.aux)):
+    for option, terms in distillation.by_option.items():
         for term in terms:
             if term.loss not in allowed:
                 names = ", ".join(allowed)

@@ -71,7 +71,7 @@ class GraspTask:
             raise UserError(
                 f"--data.scale {config.data.scale}: is not for grasps, whose depth is taken about its mean; use linear"
             )
-        for option, terms in (("--distill.loss", distillation.main), ("--distill.aux", distillation.aux)):
+        for option, terms in distillation.by_option.items():
             for term in terms:
                 check_taught(option, term.loss, self.quality)
 

@@ -11,10 +11,11 @@ from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teachers import online_teacher
-from distill.losses.distillation_loss import features_of, parse_distillation
+from distill.losses.distillation_loss import parse_distillation
 from distill.losses.registry import SEGMENTATION_LOSSES
 from distill.losses.task_loss import parse_task_terms
 from distill.pipeline.validation import check_data
+from distill.run_context import terms_of
 from distill.tasks.registry import task_of
 from distill.tasks.segmentation import SegmentationTask, segmentation_loss
 from distill.tasks.task import PreparedData, TaskLoss
@@ -61,7 +62,7 @@ def prepared_data(splits: Splits, stats: Stats | None = None) -> PreparedData:
 
 def check_against_data(config: RunConfig, splits: Splits) -> None:
     """What `prepare` checks of a configuration once the data is open."""
-    terms = parse_distillation(config.distill.loss, config.distill.aux)
+    terms = terms_of(config)
     check_data(config, splits, task_of(config, splits), terms)
 
 
@@ -72,7 +73,7 @@ def distillation(
     config = DistillConfig(loss=loss, **options)
     terms = parse_distillation(loss, config.aux)
     distillation_loss = build_distillation_loss(config, terms, teacher, student)
-    teach = online_teacher([teacher], accelerator, features=features_of(terms.main))
+    teach = online_teacher([teacher], accelerator, features=terms.features)
     return Distillation(teach, distillation_loss, config.weight, config.schedule)
 
 

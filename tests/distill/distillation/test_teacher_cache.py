@@ -17,7 +17,7 @@ from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teacher_cache import CHUNK_ROWS, Layout, TeacherCache, filling_alone
 from distill.distillation.teachers import cached_teacher, identity_of, online_teacher
-from distill.losses.distillation_loss import TeacherOutput, features_of, parse_distillation
+from distill.losses.distillation_loss import TeacherOutput, parse_distillation
 from distill.tasks.registry import open_splits
 from distill.training.loop import train
 from distill.training.stage import Stage
@@ -106,7 +106,7 @@ class TestSameAsOnline:
             train(student, there, TRAIN, accelerator, distillation=Distillation(teach, distillation_loss))
             return torch.cat([v.flatten().double() for v in student.state_dict().values()])
 
-        features = features_of(parse_distillation(loss).main)
+        features = parse_distillation(loss).features
         online = trained("online", online_teacher([tiny_net(seed=9)], accelerator, features=features))
         exact = trained("fp32", cached(stage, accelerator, tmp_path / "a", "fp32", features=features))
         half = trained("fp16", cached(stage, accelerator, tmp_path / "b", "fp16", features=features))

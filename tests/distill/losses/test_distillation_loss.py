@@ -1,7 +1,6 @@
 """The sum of distillation losses: how it weights pixels and images, what it refuses, and several teachers."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,42 +12,13 @@ from distill.distillation.teachers import combined, online_teacher
 from distill.losses.distillation.common import Pixels
 from distill.losses.distillation.logits import kl
 from distill.losses.distillation_loss import (
-    DistillationLoss,
     Shapes,
     TeacherOutput,
     label_probability,
-    parse_aux_terms,
 )
-from distill.losses.expression import parse_terms
-from distill.losses.pseudo_labels import PseudoLabels
 from teacher.pspnet import Output
+from tests.distill.losses.made import distillation_loss, numbers
 from tests.distill.tiny import tiny_net
-
-SHAPES = Shapes(3, {"layer3": 4, "layer4": 6})
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture
-def batch():
-    """Three images; the second has few valid pixels, the third none."""
-    label = torch.randint(0, 3, (3, 8, 8), generator=torch.Generator().manual_seed(1))
-    valid = torch.ones(3, 8, 8, dtype=torch.bool)
-    valid[1, 2:] = False
-    valid[2] = False
-    return Batch(numbers(3, 2, 8, 8), torch.where(valid, label, 255), valid, ("a", "b", "c"))
-
-
-@pytest.fixture
-def maps():
-    output = Output(numbers(3, 3, 4, 4), numbers(3, 3, 2, 2, seed=2), {"layer4": numbers(3, 6, 4, 4, seed=3)})
-    return output, TeacherOutput(numbers(3, 3, 8, 8, seed=4), {"layer4": numbers(3, 6, 8, 8, seed=5)})
-
-
-def distillation_loss(loss="kl(t=2)", aux="", trust="everywhere", student=SHAPES, teacher=SHAPES):
-    return DistillationLoss(parse_terms(loss), parse_aux_terms(aux), student, teacher, trust)
 
 
 def test_images_count_by_their_valid_pixels(batch, maps):
@@ -205,69 +175,3 @@ def test_mixed_types_change_nothing(batch, maps, text):
             found.append(loss(near, maps[1], batch))
     assert found[0] > 0
     assert torch.equal(*found)
-
-
-def partly_labeled(batch: Batch) -> Batch:
-    """The batch without the labels of its first image."""
-    unlabeled = batch.valid.clone()
-    unlabeled[1:] = False
-    return replace(batch, label=torch.where(unlabeled, 255, batch.label), unlabeled=unlabeled)
-
-
-def test_an_image_without_labels_counts_as_one_with_them(batch, maps):
-    loss = distillation_loss("kl(t=2) + at(layer4)")
-    torch.testing.assert_close(loss(*maps, partly_labeled(batch)), loss(*maps, batch))
-
-
-@pytest.mark.parametrize("text", ["boundary(t=2)", "ifvd(layer4)", "cirkd(layer4)"])
-def test_losses_that_need_labels_take_the_teachers(batch, maps, text):
-    seen = torch.nn.functional.interpolate(maps[1].logits, (8, 8), mode="bilinear").argmax(1)
-    told = batch.label.clone()
-    told[0] = seen[0]
-    torch.manual_seed(0)
-    loss = distillation_loss(text)
-    torch.manual_seed(0)
-    same = distillation_loss(text)
-    same.load_state_dict(loss.state_dict())
-    expected = loss(*maps, replace(batch, label=told))
-    torch.testing.assert_close(same(*maps, partly_labeled(batch)), expected)
-
-
-def test_void_of_the_teacher_does_not_count_without_labels_either(batch, maps):
-    output, target = maps
-    margin = torch.ones(3, 1, 8, 8)
-    margin[0, :, :4] = -1  # there the teacher has something to say
-    void = TeacherOutput(target.logits, target.features | {"void": margin})
-    only = replace(partly_labeled(batch), valid=batch.valid & (margin[:, 0] < 0))
-    expected = distillation_loss()(output, target, only) * only.valid.sum() / batch.valid.sum()
-    assert expected > 0
-    torch.testing.assert_close(distillation_loss()(output, void, partly_labeled(batch)), expected)
-    void = TeacherOutput(target.logits, {"void": torch.ones(3, 1, 8, 8)})
-    assert distillation_loss()(output, void, partly_labeled(batch)) == 0
-
-
-def test_trust_in_labels_leaves_pixels_without_any_alone(batch, maps):
-    loss, unlabeled = distillation_loss(trust="label"), partly_labeled(batch)
-    only = replace(batch, valid=unlabeled.unlabeled, label=unlabeled.label, unlabeled=unlabeled.unlabeled)
-    torch.testing.assert_close(loss(*maps, only), distillation_loss()(*maps, only))
-
-
-def test_unsure_pixels_without_labels_do_not_count(batch, maps):
-    output, target = maps
-    p = target.logits.softmax(1)
-    limit = float(p[0].max(0).values.median())
-    pseudo = PseudoLabels(limit)
-    loss = DistillationLoss(parse_terms("kl(t=2)"), (), SHAPES, SHAPES, pseudo_labels=pseudo)
-    weight = batch.valid.float()
-    weight[0] = (p[0].max(0).values >= limit).float()
-    assert 0.4 < weight[0].mean() < 0.6
-    pixels = Pixels(weight, batch.label, 3)
-    counts = weight.flatten(1).sum(1)
-    expected = (kl(output.logits, target.logits, pixels, t=2.0) * counts).sum() / batch.valid.sum()
-    torch.testing.assert_close(loss(output, target, partly_labeled(batch)), expected)
-
-
-def test_pseudo_labels_are_no_part_of_a_saved_state():
-    pseudo = PseudoLabels(0.5, torch.ones(3))
-    loss = DistillationLoss(parse_terms("kl(t=2)"), (), SHAPES, SHAPES, pseudo_labels=pseudo)
-    assert loss.state_dict() == {}

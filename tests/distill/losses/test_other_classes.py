@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from distill.data.sample import Batch
-from distill.losses.distillation_loss import VOID, DistillationLoss, Shapes, TeacherOutput
-from distill.losses.expression import parse_terms
+from distill.losses.distillation_loss import (
+    VOID,
+    DistillationLoss,
+    Shapes,
+    TeacherOutput,
+    parse_distillation,
+)
 from teacher.pspnet import Output
 
 
@@ -15,7 +20,7 @@ def numbers(*shape, seed=0):
 
 def made(text, known=None, classes=4):
     shapes = Shapes(classes, {})
-    return DistillationLoss(parse_terms(text), (), shapes, shapes, known=known).double()
+    return DistillationLoss(parse_distillation(text), shapes, shapes, known=known).double()
 
 
 @pytest.fixture

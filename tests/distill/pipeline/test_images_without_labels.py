@@ -43,12 +43,18 @@ def arguments(folders: Path, out: Path, *more: str) -> list[str]:
     return [*RUN, *options, "--teacher.no-detail", "--student.no-detail", *more]
 
 
+LOSSES = (
+    "--distill.loss=kl(t=2) + 0.1*feature(layer4)",
+    "--distill.unlabeled-loss=0.5*jaccard + 0.1*feature(layer3) + ifvd(layer4)",
+    "--distill.unlabeled-aux=kl(t=1)",
+)
+
+
 @pytest.fixture(scope="module")
 def finished(folders, tmp_path_factory):
-    """A run whose losses need labels and adapters, from stored views."""
-    loss = "--distill.loss=kl(t=2) + 0.1*feature(layer4) + ifvd(layer4)"
+    """A run whose losses need labels and adapters, others where there are no labels, from stored views."""
     out = tmp_path_factory.mktemp("run") / "run"
-    config = parse(arguments(folders, out, loss, "--distill.views=2", "--distill.class-weights=log"))
+    config = parse(arguments(folders, out, *LOSSES, "--distill.views=2", "--distill.class-weights=log"))
     run(config)
     return config
 
@@ -102,8 +108,7 @@ def test_the_bundle_names_their_fingerprint_alone(finished):
 
 def test_resuming_with_other_images_is_refused(folders, finished):
     again = arguments(folders, finished.out, "--resume")
-    again += ["--distill.loss=kl(t=2) + 0.1*feature(layer4) + ifvd(layer4)", "--distill.views=2"]
-    again += ["--distill.class-weights=log"]
+    again += [*LOSSES, "--distill.views=2", "--distill.class-weights=log"]
     added = folders / "secret-photos" / "p9.png"
     photo(added, 1)
     try:
@@ -120,6 +125,15 @@ def test_resuming_with_other_images_is_refused(folders, finished):
         ("--distill.weight=0", r"--distill\.weight 0 has none"),
         ("--data.unlabeled-share=0.1", r"unlabeled-share 0\.1: is 0 of the 2 images of a batch"),
         ("--data.unlabeled-share=1", r"unlabeled-share 1\.0: must be above 0 and below 1"),
+        ("--distill.unlabeled-loss=jacard", r"jacard"),
+        (
+            "--distill.unlabeled-loss=feature(layer9)",
+            r"--distill\.unlabeled-loss: the student has no feature 'layer9'",
+        ),
+        (
+            "--distill.unlabeled-aux=at(layer4)",
+            r"--distill\.unlabeled-aux at\(layer4\): at\(layer4\) compares features",
+        ),
         ("--distill.min-confidence=1", r"min-confidence 1\.0: must be at least 0 and below 1"),
         ("--data.unlabeled=/nowhere", "/nowhere: no such folder"),
     ],
