@@ -21,6 +21,7 @@ from distill.data.loader import Shard, train_batches
 from distill.data.sample import Batch
 from distill.data.seeding import generator
 from distill.training.activation_checkpointing import checkpointed
+from distill.training.depthwise import fast_depthwise
 from distill.training.distributed import sum_unless_stopped, wait_for_all
 from distill.training.log import TrainLog
 from distill.training.optim import build_optimizer, learning_rate, set_learning_rate
@@ -156,10 +157,12 @@ class Training:
             part: the micro-batch of this process.
         """
         valid = part.batch.valid if self.config.masked_norm and not part.complete else None
-        with step_norms(self.accelerator, self.config.masked_norm, valid):
-            terms = self.loss_terms(step, part)
-        # gradients are averaged over processes, not summed
-        self.accelerator.backward(terms["loss"] * (part.share * self.accelerator.num_processes))
+        on_cpu = self.accelerator.device.type == "cpu"
+        with fast_depthwise(self.model, on_cpu and not self.config.compile):
+            with step_norms(self.accelerator, self.config.masked_norm, valid):
+                terms = self.loss_terms(step, part)
+            # gradients are averaged over processes, not summed
+            self.accelerator.backward(terms["loss"] * (part.share * self.accelerator.num_processes))
         return terms
 
     def loss_terms(self, step: int, part: Part) -> dict[str, Tensor]:
