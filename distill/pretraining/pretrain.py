@@ -92,7 +92,7 @@ def _claim(config: PretrainConfig, splits: Splits, accelerator: Accelerator) -> 
     for line in lines:
         say(line)
     say(f"{len(splits.train)} images; {config.student} learns from {config.teacher}: {config.loss}")
-    say(f"teacher {config.teacher}: {pretrained_line(config.teacher)}")
+    say(f"teacher {config.teacher}: {pretrained_line(f'pspnet/{config.teacher}')}")
 
 
 def _statistics(config: PretrainConfig, splits: Splits) -> Stats:

@@ -181,7 +181,14 @@ def test_images_of_several_folders_and_channels(photos, tmp_path):
     assert splits.train[0].image.shape == (2, 6, 8)
 
 
-def test_where_the_weights_of_the_teacher_are_is_said(monkeypatch):
+def test_where_the_weights_of_the_teacher_were_found_is_said(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("teacher.external.places.where_found", lambda name: f"package of {name}")
+    pretrain(config_of(photos, tmp_path / "out", train=replace(TRAIN, steps=1)))
+    line = "teacher mobilenetv3_small_050: ImageNet weights (package of mobilenetv3_small_050)"
+    assert line in capsys.readouterr().err
+
+
+def test_missing_weights_of_the_teacher_have_a_remedy(monkeypatch):
     monkeypatch.setattr("distill.pretraining.networks.why_missing", lambda name: "no network")
     words = r"--teacher resnet18: its ImageNet weights cannot be had: no network; connect once .*, or take a backbone"
     with pytest.raises(UserError, match=words) as caught:
