@@ -5,65 +5,71 @@ loop where they are dilated, and those of bf16 many times slower than those of f
 themselves (Dumoulin & Visin, arXiv:1603.07285, §4), so here the fast kernels compute them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
 def fast_depthwise(network: nn.Module, enabled: bool = True) -> Iterator[None]:
-    """Within this context, the depthwise convolutions of `network` that run in training mode have faster gradients.
+    """Within this context, depthwise convolutions on the CPU that record a gradient have a faster one.
 
     Outputs are the same to the last bit; gradients are those of float32 convolutions, up to the order of additions.
+    Convolutions are recognized by their call, so weights may be computed (as in simulated INT8) and images padded.
 
     Args:
-        network: on the CPU.
+        network: that is run within this context; without a depthwise convolution in it nothing changes.
         enabled: False makes the context do nothing.
     """
-    changed = _depthwise(network) if enabled else []
-    for module in changed:
-        module.forward = _faster(module, module.forward)
-    try:
+    if enabled and any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in network.modules()):
+        with _FastDepthwise():
+            yield
+    else:
         yield
-    finally:
-        for module in changed:
-            del module.forward  # uncovers the method of the class
 
 
-def _depthwise(network: nn.Module) -> list[nn.Conv2d]:
-    """The plain depthwise convolutions of a network, and those that timm pads as TensorFlow does."""
-    return [
-        module
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d)
-        and type(module) in (nn.Conv2d, Conv2dSame)
-        and module.groups == module.in_channels == module.out_channels > 1
-        and module.bias is None
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-        and "forward" not in vars(module)
-    ]
+class _Call(NamedTuple):
+    """Arguments of `F.conv2d`."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each output channel is made from one channel, on the CPU and with zeros around."""
+        return (
+            self.groups == len(self.weight) == self.input.shape[-3] > 1
+            and self.input.ndim == 4
+            and self.input.device.type == "cpu"
+            and not isinstance(self.padding, str)
+        )
 
 
-def _faster(module: nn.Conv2d, forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(image: Tensor) -> Tensor:
-        if not (module.training and torch.is_grad_enabled()):
-            return forward(image)
-        if torch.is_autocast_enabled("cpu"):
-            image = image.to(torch.get_autocast_dtype("cpu"))
-        weight, padding = module.weight.to(image.dtype), module.padding
-        if isinstance(module, Conv2dSame):
-            image = pad_same(image, list(module.kernel_size), list(module.stride), list(module.dilation))
-            padding = (0, 0)
-        return _DepthwiseConv.apply(image, weight, module.stride, padding, module.dilation)
-
-    return run
+class _FastDepthwise(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.conv2d and torch.is_grad_enabled():
+            call = _Call(*args, **kwargs)
+            if call.is_depthwise:
+                tensors = call[:3]
+                if torch.is_autocast_enabled("cpu"):
+                    kind = torch.get_autocast_dtype("cpu")
+                    tensors = tuple(None if tensor is None else tensor.to(kind) for tensor in tensors)
+                return _DepthwiseConv.apply(*tensors, *map(_pair, call[3:6]))
+        return func(*args, **kwargs)
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -74,21 +80,23 @@ class _DepthwiseConv(torch.autograd.Function):
         ctx: Any,
         image: Tensor,
         weight: Tensor,
+        bias: Tensor | None,
         stride: tuple[int, int],
         padding: tuple[int, int],
         dilation: tuple[int, int],
     ) -> Tensor:
         ctx.save_for_backward(image, weight)
         ctx.options = stride, padding, dilation
-        return F.conv2d(image, weight, None, stride, padding, dilation, len(weight))
+        return F.conv2d(image, weight, bias, stride, padding, dilation, len(weight))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        image, weight = ctx.saved_tensors
-        for_image, for_weight = ctx.needs_input_grad[:2]
-        image_grad = _image_grad(grad_outputs[0], image, weight, *ctx.options) if for_image else None
-        weight_grad = _weight_grad(grad_outputs[0], image, weight, *ctx.options) if for_weight else None
-        return image_grad, weight_grad, None, None, None
+        (grad,), (image, weight) = grad_outputs, ctx.saved_tensors
+        for_image, for_weight, for_bias = ctx.needs_input_grad[:3]
+        image_grad = _image_grad(grad, image, weight, *ctx.options) if for_image else None
+        weight_grad = _weight_grad(grad, image, weight, *ctx.options) if for_weight else None
+        bias_grad = _wide(grad).sum((0, 2, 3)).to(weight.dtype) if for_bias else None
+        return image_grad, weight_grad, bias_grad, None, None, None
 
 
 def _image_grad(

@@ -8,6 +8,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
+from distill.quantization.qat import to_qat
 from distill.training import loop
 from distill.training.activation_checkpointing import checkpointed
 from distill.training.depthwise import fast_depthwise
@@ -33,7 +34,7 @@ SHAPES = [
 def depthwise(kernel, stride, padding, dilation, kind=nn.Conv2d, channels=4):
     torch.manual_seed(0)
     options = {"stride": stride, "padding": padding, "dilation": dilation}
-    return kind(channels, channels, kernel, groups=channels, bias=False, **options)
+    return kind(channels, channels, kernel, groups=channels, **options)
 
 
 def random_image(size, channels=4, count=2):
@@ -57,7 +58,7 @@ def test_gradients_in_float64(kernel, stride, padding, dilation, size):
     layer = depthwise(kernel, stride, padding, dilation, channels=2).double()
     image = random_image(size, channels=2).double().requires_grad_()
     with fast_depthwise(layer):
-        assert torch.autograd.gradcheck(lambda image, _: layer(image), (image, layer.weight))
+        assert torch.autograd.gradcheck(lambda image, *_: layer(image), (image, layer.weight, layer.bias))
     image = image.detach()
     torch.testing.assert_close(gradients(layer, image, True), gradients(layer, image, False))
 
@@ -106,39 +107,52 @@ def test_a_network_learns_the_same(name):
 
 
 def own_gradient(layer, image):
-    """Whether the layer's gradient is the one of this module."""
+    """Whether the gradient of what a layer returns is the one of this module."""
     return type(layer(image).grad_fn).__name__ == "_DepthwiseConvBackward"
 
 
-def test_only_training_within_the_context_differs():
-    layer, image = depthwise(3, 1, 1, 1).train(), random_image((6, 6))
+def test_only_what_records_a_gradient_within_the_context_differs():
+    layer, image = depthwise(3, 1, 1, 1), random_image((6, 6))
     with fast_depthwise(layer):
         assert own_gradient(layer, image)
-        assert not own_gradient(layer.eval(), image)
         with torch.no_grad():
-            assert layer.train()(image).grad_fn is None
+            assert layer(image).grad_fn is None
     with pytest.raises(RuntimeError, match="stop"), fast_depthwise(layer):
         raise RuntimeError("stop")
+    assert not own_gradient(layer, image)
     with fast_depthwise(layer, enabled=False):
         assert not own_gradient(layer, image)
-    assert "forward" not in vars(layer)
-    assert list(layer.state_dict()) == ["weight"]
+    with fast_depthwise(nn.Conv2d(4, 4, 3)):  # nothing depthwise in the network that is trained
+        assert not own_gradient(layer, image)
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(4, 8, 3, groups=4, bias=False),
-        nn.Conv2d(4, 4, 3, groups=2, bias=False),
-        nn.Conv2d(4, 4, 3, groups=4),
-        nn.Conv2d(4, 4, 3, groups=4, bias=False, padding="same"),
-        nn.Conv2d(4, 4, 3, groups=4, bias=False, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 8, 3, groups=4),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(4, 4, 3, groups=4, padding="same"),
     ],
 )
 def test_other_convolutions_are_left_alone(layer):
-    with fast_depthwise(layer):
-        assert not own_gradient(layer, random_image((6, 6)))
-        assert "forward" not in vars(layer)
+    image = random_image((6, 6))
+    with fast_depthwise(nn.Sequential(layer, depthwise(3, 1, 1, 1))):
+        assert not own_gradient(layer, image)
+        assert not own_gradient(layer, image[0])
+
+
+def test_simulated_int8_learns_the_same():
+    """Its weights are rounded by calls that see each convolution; none may be missed."""
+    torch.manual_seed(0)
+    network = PSPNet("mobilenetv3_small_050", 3, 4, output_stride=8, head_channels=16, dropout=0.0)
+    images = random_image((64, 80), channels=3)
+    qat = to_qat(network.eval(), images, [images]).train()
+    plain, fast = gradients(qat, images, False), gradients(qat, images, True)
+    assert torch.equal(fast[0], plain[0])
+    assert sum(grad is not None for grad in fast) > 100
+    for own, torchs in zip(fast[1:], plain[1:], strict=True):
+        if torchs is not None:
+            torch.testing.assert_close(own, torchs, rtol=1e-3, atol=1e-4 * float(torchs.abs().max()) + 1e-7)
 
 
 @pytest.mark.parametrize("compiles", [False, True])
