@@ -86,18 +86,25 @@ class Configuration(Protocol):
         ...
 
 
-def claim_folder(config: Configuration, computed: dict[str, object]) -> None:
-    """Write `config.json` into the run's folder, or check that a resumed run has the same settings.
+def claim_folder(config: Configuration, computed: dict[str, object], origin: "Origin") -> None:
+    """Write `config.json` and `origin.json` into the folder of a run whose checks have all passed.
+
+    Before, nothing of a new run is in its folder, so that a refused command can be corrected and given again. A resumed
+    run keeps both files.
 
     Args:
         config: configuration of the run.
         computed: settings that depend on the machine and change results: precision, number of processes.
+        origin: what the run is started with.
 
     Raises:
         UserError: the folder already holds a run and `resume` is not set, or that run has other settings.
     """
-    if not holds_run(config, computed):
+    resumes = holds_run(config, computed)
+    if not resumes:
         write_json(config.out / SETTINGS, settings(config) | computed)
+    if not (resumes and (config.out / ORIGIN).exists()):
+        write_json(config.out / ORIGIN, origin)
 
 
 def require_resume(config: Configuration) -> None:
@@ -161,13 +168,22 @@ class Origin(msgspec.Struct, frozen=True):
     """Of a teacher that is used as it is: its digest (see `distill.distillation.ready_made.digest_of_teacher`)."""
 
 
-def check_origin(folder: Path, splits: Splits, teacher: str = "") -> list[str]:
-    """Write `origin.json` into the folder of a new run, or check that a resumed run has the same data.
+def origin_of(splits: Splits, teacher: str = "") -> Origin:
+    """What a run is started with.
+
+    Args:
+        splits: the data set.
+        teacher: digest of a teacher that is used as it is.
+    """
+    return Origin(version("edgedistill"), fingerprint(splits), teacher)
+
+
+def check_origin(folder: Path, now: Origin) -> list[str]:
+    """Check that a resumed run has the same data and teacher as when it was started.
 
     Args:
         folder: of the run.
-        splits: the data set.
-        teacher: digest of a teacher that is used as it is.
+        now: what it is resumed with.
 
     Returns:
         Lines to print: of what cannot be compared, and of another version of the package.
@@ -175,9 +191,8 @@ def check_origin(folder: Path, splits: Splits, teacher: str = "") -> list[str]:
     Raises:
         UserError: the data set or the teacher has changed since the run was started, or the file is damaged.
     """
-    path, now = folder / ORIGIN, Origin(version("edgedistill"), fingerprint(splits), teacher)
+    path = folder / ORIGIN
     if not path.exists():
-        write_json(path, now)
         is_old = any((folder / name).exists() for name in ("teacher", "student", "stats.json"))
         return [
             f"note: {folder} does not tell which data it was started with, so they are not compared"

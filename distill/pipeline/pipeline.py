@@ -32,8 +32,9 @@ from distill.export.evaluate import evaluate, torch_model
 from distill.export.parity import export, verify_export
 from distill.page.render import FILE as PAGE
 from distill.page.render import write_page
+from distill.pipeline.claim import claim
 from distill.pipeline.export_check import reason_of, silenced
-from distill.pipeline.prepare import prepare
+from distill.pipeline.prepare import check_run
 from distill.pipeline.qat_stage import train_qat, worth_keeping
 from distill.pipeline.stages import Trained, TrainedNetworks, train_all
 from distill.pipeline.student_choice import time_trained
@@ -42,7 +43,7 @@ from distill.quantization.post_training import Outcome, quantize_bundle, write_d
 from distill.quantization.qat import QatNetwork
 from distill.reporting.run_report import Form, Row, bundles_of, latency_of, write_pictures, write_report
 from distill.run_context import RunContext
-from distill.run_folder import in_use
+from distill.run_folder import SETTINGS, in_use
 from distill.training.distributed import any_process, by_main, main_alone, named_losses
 from distill.training.log import say
 from distill.training.stage import Interrupted
@@ -52,7 +53,7 @@ from student.zoo import count_macs, count_parameters, is_external
 
 OUT_OF_MEMORY = (
     "the GPU's memory does not suffice; compute each batch in parts (--teacher-train.accumulate 4 "
-    "--student-train.accumulate 4), or take a smaller --augment.crop or batch, with another --out"
+    "--student-train.accumulate 4), or take a smaller --augment.crop or batch"
 )
 
 
@@ -65,9 +66,11 @@ def run(config: RunConfig) -> Path:
     """
     with named_losses(), in_use(config.out):
         try:
-            context = prepare(config)
+            checked = check_run(config)
+            context, schedule = fit_to_time(checked.context)
             try:
-                return run_pipeline(fit_to_time(context))
+                claim(checked, schedule)
+                return run_pipeline(context)
             finally:
                 stop_tracker(context.accelerator)
         except Interrupted:
@@ -76,7 +79,8 @@ def run(config: RunConfig) -> Path:
             message = f"stopped by {stopped}; {config.out} keeps what was finished: continue with --resume"
             raise Interrupted(message, stopped.number) from None
         except torch.OutOfMemoryError as error:
-            raise UserError(OUT_OF_MEMORY) from error
+            elsewhere = ", with another --out" if (config.out / SETTINGS).exists() else ""
+            raise UserError(OUT_OF_MEMORY + elsewhere) from error
 
 
 def run_pipeline(context: RunContext) -> Path:

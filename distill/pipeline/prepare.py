@@ -1,4 +1,4 @@
-"""From a configuration to a run that can start: validate it, open the data, claim the folder, take the statistics."""
+"""From a configuration to a run that can start: validate it, open the data, take the statistics, claim the folder."""
 
 import os
 import signal
@@ -10,7 +10,6 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 from deploy.errors import UserError
-from deploy.files.atomic import write_json
 from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from deploy.signals import handling
@@ -22,6 +21,7 @@ from distill.distillation.build import build_distillation_loss, check_aux, probe
 from distill.distillation.ready_made import check_ready, digest_of_teacher, ready_lines
 from distill.export.to_onnx import input_spec
 from distill.losses.distillation_loss import DistillationTerms
+from distill.pipeline.claim import STATISTICS, CheckedRun, claim, computed_by
 from distill.pipeline.depths import with_depths
 from distill.pipeline.export_check import check_export
 from distill.pipeline.initial_weights import check_initial_weights, check_whole, with_normalization
@@ -29,7 +29,7 @@ from distill.pipeline.machines import check_alike, check_restarts, check_shared
 from distill.pipeline.networks import new_network
 from distill.pipeline.read_check import check_readable
 from distill.pipeline.resolution import with_detail
-from distill.pipeline.student_choice import choose_student, with_recorded_choice, with_student, write_choice
+from distill.pipeline.student_choice import choose_student, with_student
 from distill.pipeline.validation import (
     check_class_pixels,
     check_config,
@@ -39,7 +39,8 @@ from distill.pipeline.validation import (
     without_teacher_training,
 )
 from distill.run_context import RunContext, terms_of
-from distill.run_folder import check_origin, claim_folder, holds_run
+from distill.run_folder import Origin, check_origin, holds_run, origin_of
+from distill.selection.choice import StudentChoice
 from distill.tasks.registry import open_splits, task_of
 from distill.tasks.task import PreparedData, TrainingTask
 from distill.training.checkpoint_metadata import (
@@ -48,34 +49,45 @@ from distill.training.checkpoint_metadata import (
     network_from,
     require_metadata,
 )
-from distill.training.distributed import SILENCE, by_main, main_alone, together, warn_of_a_lone_process
+from distill.training.distributed import SILENCE, by_main, together, warn_of_a_lone_process
 from distill.training.log import say
 from distill.training.sync_norm import check_norms
-from distill.training.tracking import require_tracker, start_tracker
+from distill.training.tracking import require_tracker
 from teacher.external.own_network import check_own, is_own
 
 
 def prepare(config: RunConfig) -> RunContext:
-    """Check the whole configuration, open the data, claim the output folder, and measure the training split.
+    """`check_run`, then `claim` the output folder.
 
     Raises:
-        UserError: a mistake in them. Only one that shows when the training images are read, or in how a teacher fits
-            them, is found after the folder has been claimed; all others before anything is written.
+        UserError: as both do.
+    """
+    checked = check_run(config)
+    claim(checked)
+    return checked.context
+
+
+def check_run(config: RunConfig) -> CheckedRun:
+    """Check the whole configuration, open the data, and measure the training split; nothing is written.
+
+    Raises:
+        UserError: a mistake in them, or the output folder holds another run.
     """
     check_restarts(config.resume)
     accelerator = start_accelerator(config.precision, config.tracker)
     check_shared(config.out, accelerator)
     opened = together(lambda: open_checked(config, accelerator), accelerator)
     check_alike(opened.config, computed_by(accelerator), opened.splits, accelerator)
-    for line in main_alone(lambda: claim(opened, accelerator), accelerator) or ():
-        say(line)
-    stats = by_main(lambda: measured(opened.config, opened.splits, opened.task), accelerator)
-    config = by_main(lambda: with_recorded_choice(opened.config), accelerator)
+    resumed = by_main(lambda: compare(opened, accelerator), accelerator)
+    if accelerator.is_main_process:
+        for line in (*opened.lines, *resumed.lines):
+            say(line)
+    stats = by_main(lambda: measured(opened, resumed.resumes), accelerator)
+    config = opened.config if resumed.choice is None else with_student(opened.config, resumed.choice)
     data = PreparedData(opened.splits, stats, opened.task)
     together(lambda: check_teachers(config, data), accelerator)
-    # the tracker last, so that a refused run leaves no tracker run open
-    main_alone(lambda: start_tracker(accelerator, config), accelerator)
-    return RunContext(config, data, input_spec(data, config.data), opened.terms, accelerator)
+    context = RunContext(config, data, input_spec(data, config.data), opened.terms, accelerator)
+    return CheckedRun(opened.config, context, resumed.origin, resumed.choice)
 
 
 @dataclass(frozen=True)
@@ -108,8 +120,24 @@ def open_checked(config: RunConfig, accelerator: Accelerator) -> Opened:
     return Opened(config, splits, task, terms, [*distorted, *adjusted, *kept, *lines])
 
 
-def claim(opened: Opened, accelerator: Accelerator) -> list[str]:
-    """Claim the run's folder, or compare the settings and data of a resumed run with it; returns lines to print."""
+@dataclass(frozen=True)
+class Compared:
+    """A run beside what its folder holds."""
+
+    resumes: bool
+    """Whether the folder holds the run already."""
+    choice: StudentChoice | None
+    origin: Origin
+    lines: list[str]
+    """What cannot be compared, to be printed."""
+
+
+def compare(opened: Opened, accelerator: Accelerator) -> Compared:
+    """Compare a run's settings and data with its folder, and choose its student; a new run is tried out instead.
+
+    Raises:
+        UserError: the folder holds another run, no student is fast enough, or a new run could not be finished.
+    """
     config, splits, task = opened.config, opened.splits, opened.task
     resumes = holds_run(config, computed_by(accelerator))
     choice = choose_student(config, splits, task, resumes)
@@ -118,11 +146,10 @@ def claim(opened: Opened, accelerator: Accelerator) -> list[str]:
     if not resumes:
         check_export(config, splits, task)
         check_readable(splits, unlabeled=not config.no_teacher)
-    claim_folder(config, computed_by(accelerator))
     with working("comparing the data", say):
-        origin = check_origin(config.out, splits, digest_of_teacher(config))
-    write_choice(config, choice)
-    return [*opened.lines, *origin]
+        origin = origin_of(splits, digest_of_teacher(config))
+        lines = check_origin(config.out, origin) if resumes else []
+    return Compared(resumes, choice, origin, lines)
 
 
 def start_accelerator(precision: str, tracker: str = "none") -> Accelerator:
@@ -193,30 +220,29 @@ def _tried(name: str, config: RunConfig, splits: Splits, task: TrainingTask) -> 
     return network
 
 
-def computed_by(accelerator: Accelerator) -> dict[str, object]:
-    """The settings in `config.json` that come from the machine."""
-    return {"arithmetic": accelerator.mixed_precision, "processes": accelerator.num_processes}
-
-
-def measured(config: RunConfig, splits: Splits, task: TrainingTask) -> Stats:
-    """The statistics of the training split, computed once and kept in `stats.json`.
+def measured(opened: Opened, resumes: bool) -> Stats:
+    """The statistics of the training split, computed for a new run and read for one that is resumed.
 
     Mean and deviation are those of the weights file that the run starts from where it describes them.
+
+    Args:
+        opened: the run.
+        resumes: whether its folder holds it already.
 
     Raises:
         UserError: a training image cannot be read, none has a valid pixel, or a class has none.
     """
-    path = config.out / "stats.json"
-    if not path.exists():
-        with working("statistics of the training split", say):
-            stats = task.statistics(config, splits)
-        for line in check_class_pixels(config.data, splits, stats):
-            say(line)
-        stats, lines = with_normalization(config, splits, stats)
-        for line in lines:
-            say(line)
-        write_json(path, stats)
-    return read_record(path, Stats, "delete it, and it is computed again")
+    config, splits, path = opened.config, opened.splits, opened.config.out / STATISTICS
+    if resumes and path.exists():
+        return read_record(path, Stats, "delete it, and it is computed again")
+    with working("statistics of the training split", say):
+        stats = opened.task.statistics(config, splits)
+    for line in check_class_pixels(config.data, splits, stats):
+        say(line)
+    stats, lines = with_normalization(config, splits, stats)
+    for line in lines:
+        say(line)
+    return stats
 
 
 def check_teachers(config: RunConfig, data: PreparedData) -> None:

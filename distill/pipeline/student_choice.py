@@ -81,11 +81,6 @@ def write_choice(config: RunConfig, choice: StudentChoice | None) -> None:
         write_json(config.out / CHOICE, choice)
 
 
-def with_recorded_choice(config: RunConfig) -> RunConfig:
-    """The configuration with the student that the run has recorded, if it chooses one."""
-    return with_student(config, read_choice(config.out / CHOICE)) if config.student.max_ms else config
-
-
 def time_trained(config: RunConfig) -> None:
     """Time the finished student, if its candidates were timed on this machine, add it to the record and say so.
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from deploy import host
-from deploy.files.atomic import write_json
 from deploy.files.json_files import read_record
 from deploy.heartbeat import working
 from deploy.text import duration
@@ -39,15 +38,20 @@ MOST_CLASSES = 12
 ARITHMETIC = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
-def fit_to_time(context: RunContext) -> RunContext:
-    """Reduce steps where `max_minutes` asks for it, print the summary, and return the context to train with.
+def fit_to_time(context: RunContext) -> tuple[RunContext, Mapping[str, object] | None]:
+    """Reduce steps where `max_minutes` asks for it, and print the summary.
 
     A resumed run takes the steps that it has recorded, however fast the machine is now.
+
+    Returns:
+        The context to train with; what was reduced, for `claim` to record in `schedule.json`, or None if it is recorded
+        or there is no limit.
 
     Raises:
         UserError: the file of a resumed run is damaged.
     """
-    config, path, trainings = context.config, context.config.out / SCHEDULE, None
+    config, path = context.config, context.config.out / SCHEDULE
+    trainings, schedule = None, None
     steps = config.student_train.steps + (0 if config.no_teacher else config.teacher_train.steps)
     recorded = by_main(lambda: _recorded(path) if config.resume else None, context.accelerator)
     context = _with_changes(context, recorded or {})
@@ -58,13 +62,12 @@ def fit_to_time(context: RunContext) -> RunContext:
         if recorded is None:
             changes = shared(_fitted(context, speeds), context.accelerator)
             context = _with_changes(context, changes)
-            if config.max_minutes and context.accelerator.is_main_process:
-                write_json(path, changes)
+            schedule = changes if config.max_minutes else None
         trainings = plan(context, speeds)
     if context.accelerator.is_main_process:
         for line in summary_lines(context, trainings):
             say(line)
-    return context
+    return context, schedule
 
 
 def _recorded(path: Path) -> dict[str, object] | None:

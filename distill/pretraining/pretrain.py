@@ -23,13 +23,14 @@ from distill.data.train_view import TrainView
 from distill.distillation.build import build_distillation_loss
 from distill.distillation.teachers import online_teacher
 from distill.losses.distillation_loss import TeacherOutput, parse_distillation
+from distill.pipeline.claim import computed_by
 from distill.pipeline.machines import check_alike, check_restarts, check_shared
-from distill.pipeline.prepare import computed_by, start_accelerator
+from distill.pipeline.prepare import start_accelerator
 from distill.pipeline.validation import check_training
 from distill.pretraining.config import PretrainConfig
 from distill.pretraining.images import open_images
 from distill.pretraining.networks import FeatureMaps, pixel_normalization, student_maps, teacher_maps
-from distill.run_folder import check_origin, claim_folder, in_use
+from distill.run_folder import Origin, check_origin, claim_folder, holds_run, in_use, origin_of
 from distill.training.checkpoint import load_network, pack, save_checkpoint
 from distill.training.distributed import by_main, main_alone, named_losses, together
 from distill.training.log import say
@@ -48,8 +49,7 @@ def pretrain(config: PretrainConfig) -> Path:
     """Pre-train a backbone, and return the path of the file of its weights.
 
     Raises:
-        UserError: a mistake in the configuration or the images; nothing has been written then, unless it shows in an
-            image after the first.
+        UserError: a mistake in the configuration or the images; nothing has been written then.
         Interrupted: a signal stopped the training; it can be resumed.
     """
     with named_losses(), in_use(config.out):
@@ -70,8 +70,8 @@ def _pretrain(config: PretrainConfig) -> Path:
     teacher = teacher_maps(config.teacher, channels, terms)
     comparison = build_distillation_loss(loss, terms, teacher, network)
     check_norms("train", config.train, network)
-    main_alone(lambda: _claim(config, splits, accelerator), accelerator)
-    stats = by_main(lambda: _statistics(config, splits), accelerator)
+    origin, stats = by_main(lambda: _read(config, splits, accelerator), accelerator)
+    main_alone(lambda: _claim(config, computed_by(accelerator), origin, stats), accelerator)
     stage = _stage(config, splits, stats)
     seconds = by_main(lambda: finished(stage.folder, config.train.steps), accelerator)
     if not config.resume or seconds is None:
@@ -84,24 +84,30 @@ def _pretrain(config: PretrainConfig) -> Path:
     return config.out / RESULT
 
 
-def _claim(config: PretrainConfig, splits: Splits, accelerator: Accelerator) -> None:
-    """Claim the folder, or check that what is resumed has the same settings and images."""
-    claim_folder(config, computed_by(accelerator))
+def _read(config: PretrainConfig, splits: Splits, accelerator: Accelerator) -> tuple[Origin, Stats]:
+    """What the training starts with, and mean and deviation of the images, for which each is read; writes nothing.
+
+    Raises:
+        UserError: an image cannot be read, or what is resumed has other settings or images.
+    """
+    resumes = holds_run(config, computed_by(accelerator))
     with working("comparing the images", say):
-        lines = check_origin(config.out, splits)
+        origin = origin_of(splits)
+        lines = check_origin(config.out, origin) if resumes else []
     for line in lines:
         say(line)
     say(f"{len(splits.train)} images; {config.student} learns from {config.teacher}: {config.loss}")
     say(f"teacher {config.teacher}: {pretrained_line(f'pspnet/{config.teacher}')}")
-
-
-def _statistics(config: PretrainConfig, splits: Splits) -> Stats:
-    """Mean and deviation of the images, computed once; every image is read for them, before the training."""
     path = config.out / "stats.json"
-    if not path.exists():
-        with working("statistics of the images", say):
-            write_json(path, compute_stats(splits.train, 0))
-    return read_record(path, Stats, "delete it, and it is computed again")
+    if resumes and path.exists():
+        return origin, read_record(path, Stats, "delete it, and it is computed again")
+    with working("statistics of the images", say):
+        return origin, compute_stats(splits.train, 0)
+
+
+def _claim(config: PretrainConfig, computed: dict[str, object], origin: Origin, stats: Stats) -> None:
+    claim_folder(config, computed, origin)
+    write_json(config.out / "stats.json", stats)
 
 
 def _stage(config: PretrainConfig, splits: Splits, stats: Stats) -> Stage:

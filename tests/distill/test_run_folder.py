@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from deploy.errors import UserError
+from deploy.files.atomic import write_json
 from deploy.files.images import write_png
 from distill import run_folder as module
 from distill.config import DataConfig
 from distill.pipeline.pipeline import run
 from distill.run import parse
-from distill.run_folder import ORIGIN, check_origin, in_use
+from distill.run_folder import ORIGIN, SETTINGS, check_origin, in_use, origin_of
 from distill.tasks.registry import open_splits
 from tests.distill.tiny import RUN
 
@@ -37,39 +38,44 @@ def splits_of(root):
     return open_splits(DataConfig("folder", root, size=(48, 48)))
 
 
-class TestOrigin:
-    def test_the_same_data_elsewhere_are_fine(self, root, tmp_path):
-        (tmp_path / "run").mkdir()
-        assert check_origin(tmp_path / "run", splits_of(root)) == []
-        shutil.copytree(root, tmp_path / "copy")
-        assert check_origin(tmp_path / "run", splits_of(tmp_path / "copy")) == []
+@pytest.fixture
+def begun(root, tmp_path):
+    """The folder of a run that was started with these data."""
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / ORIGIN, origin_of(splits_of(root)))
+    return tmp_path / "run"
 
-    def test_what_changed_is_said_with_the_remedy(self, root, tmp_path):
-        (tmp_path / "run").mkdir()
-        check_origin(tmp_path / "run", splits_of(root))
+
+class TestOrigin:
+    def test_the_same_data_elsewhere_are_fine(self, root, begun, tmp_path):
+        shutil.copytree(root, tmp_path / "copy")
+        assert check_origin(begun, origin_of(splits_of(tmp_path / "copy"))) == []
+
+    def test_what_changed_is_said_with_the_remedy(self, root, begun):
         (root / "classes.json").write_text('["water", "land"]')
         with pytest.raises(UserError, match=r"classes were land #\w+, water #\w+, are water .*another --out"):
-            check_origin(tmp_path / "run", splits_of(root))
+            check_origin(begun, origin_of(splits_of(root)))
 
     def test_a_run_of_before_says_that_nothing_is_compared_once(self, root, tmp_path):
-        (tmp_path / "run" / "teacher").mkdir(parents=True)
-        (line,) = check_origin(tmp_path / "run", splits_of(root))
+        config = parse([*RUN, f"--out={tmp_path / 'run'}", "--resume"])
+        write_json(config.out / SETTINGS, module.settings(config))
+        (config.out / "teacher").mkdir()
+        origin = origin_of(splits_of(root))
+        (line,) = check_origin(config.out, origin)
         assert line.endswith("does not tell which data it was started with, so they are not compared")
-        assert check_origin(tmp_path / "run", splits_of(root)) == []
+        module.claim_folder(config, {}, origin)
+        assert check_origin(config.out, origin) == []
 
-    def test_another_version_is_said(self, root, tmp_path, monkeypatch):
-        (tmp_path / "run").mkdir()
-        check_origin(tmp_path / "run", splits_of(root))
+    def test_another_version_is_said(self, root, begun, monkeypatch):
         monkeypatch.setattr(module, "version", lambda name: "99.0")
-        (line,) = check_origin(tmp_path / "run", splits_of(root))
+        (line,) = check_origin(begun, origin_of(splits_of(root)))
         assert line.endswith("this is 99.0")
 
     @pytest.mark.parametrize("content", [b"{", b'{"edgedistill": 1}', b"\xff"])
-    def test_a_damaged_record_is_one_line(self, root, tmp_path, content):
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / ORIGIN).write_bytes(content)
+    def test_a_damaged_record_is_one_line(self, root, begun, content):
+        (begun / ORIGIN).write_bytes(content)
         with pytest.raises(UserError, match=r"origin\.json: cannot be read .*; choose another --out"):
-            check_origin(tmp_path / "run", splits_of(root))
+            check_origin(begun, origin_of(splits_of(root)))
 
 
 HOLD = """
@@ -142,7 +148,7 @@ def _dead() -> int:
 
 def test_a_run_from_before_a_field_existed_is_resumed(tmp_path):
     config = parse([*RUN, f"--out={tmp_path}", "--resume"])
-    module.claim_folder(config, {})
+    write_json(config.out / SETTINGS, module.settings(config))
     stored = json.loads((tmp_path / "config.json").read_text())
     for part in ("teacher", "student"):
         del stored[f"{part}.align_corners"], stored[f"{part}.contract_dilation"]

@@ -9,12 +9,13 @@ from deploy.bundle.bundle_files import extend_bundle, read_manifest, set_decisio
 from deploy.bundle.manifest import INT8_CPU
 from deploy.evaluation.labeled_data import read_labeled
 from deploy.evaluation.receipt import Hop, run_hops
+from deploy.files.atomic import write_json
 from deploy.loading import load
 from deploy.tasks.segmentation.task import SegmentationScorer
 from distill.page.render import FILE, write_page
 from distill.reporting.run_report import Form, Row, latency_of, write_report
 from distill.run import parse
-from distill.run_folder import claim_folder
+from distill.run_folder import SETTINGS, settings
 from tests.deploy.tiny import WEIGHTS, make_model
 from tests.deploy.two_classes import make_two_class_bundle
 
@@ -24,7 +25,7 @@ CLASSES = ("water", "land")
 def finished_run(folder: Path) -> Path:
     """Write the folder of a run of two classes: bundles, images, report, logs and page."""
     config = parse(["smoke", "--out", str(folder)])
-    claim_folder(config, {})
+    write_json(config.out / SETTINGS, settings(config))
     student, teacher = folder / "student.bundle", folder / "teacher.bundle"
     make_two_class_bundle(student)
     shutil.copytree(student, teacher)

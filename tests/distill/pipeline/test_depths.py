@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from deploy.errors import UserError
+from deploy.files.atomic import write_json
 from distill.config import ModelConfig
 from distill.pipeline.depths import with_depths
 from distill.presets import smoke
-from distill.run_folder import SETTINGS, claim_folder, holds_run
+from distill.run_folder import SETTINGS, holds_run, settings
 from distill.training.checkpoint import pack, save_checkpoint
 from student.edge import DEPTHS, FORMER_DEPTHS
 from student.zoo import build_network
@@ -46,7 +47,7 @@ def test_weights_of_another_family_do_not_decide(tmp_path):
 
 def test_a_run_from_before_depths_were_recorded_is_resumed_with_two_blocks_a_stage(tmp_path):
     open_config = replace(EDGE, out=tmp_path, resume=True)
-    claim_folder(with_depths(open_config)[0], {})
+    write_json(tmp_path / SETTINGS, settings(with_depths(open_config)[0]))
     stored = json.loads((tmp_path / SETTINGS).read_text())
     assert stored.pop("student.depths") == [1, 1, 1, 1]
     assert stored.pop("teacher.depths") == [1, 1, 1, 1]
@@ -62,7 +63,7 @@ def test_a_run_from_before_depths_were_recorded_is_resumed_with_two_blocks_a_sta
 
 def test_a_run_keeps_the_depths_that_it_has_recorded(tmp_path):
     given = replace(EDGE, out=tmp_path, resume=True, student=ModelConfig("edge/4", depths=(1, 2, 1, 1)))
-    claim_folder(with_depths(given)[0], {})
+    write_json(tmp_path / SETTINGS, settings(with_depths(given)[0]))
     config, lines = with_depths(replace(given, student=ModelConfig("edge/4")))
     assert (config.student.depths, lines) == ((1, 2, 1, 1), [])
     assert holds_run(config, {})

@@ -295,6 +295,6 @@ def test_too_little_memory_on_the_gpu_is_one_line(tmp_path, monkeypatch):
     def full(config):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("distill.pipeline.pipeline.prepare", full)
+    monkeypatch.setattr("distill.pipeline.pipeline.check_run", full)
     with pytest.raises(UserError, match=r"GPU's memory does not suffice; .*--student-train\.accumulate 4"):
         run(replace(PRESETS["smoke"](), out=tmp_path / "run"))

@@ -7,9 +7,10 @@ import pytest
 
 from deploy.errors import UserError
 from distill.pipeline import time_budget as module
+from distill.pipeline.claim import claim
 from distill.pipeline.estimate import Speed
 from distill.pipeline.pipeline import run
-from distill.pipeline.prepare import prepare
+from distill.pipeline.prepare import check_run, prepare
 from distill.pipeline.time_budget import SCHEDULE, fit_to_time, summary_lines
 from distill.run import parse
 from tests.distill.tiny import RUN
@@ -17,6 +18,14 @@ from tests.distill.tiny import RUN
 
 def prepared(folder, *arguments):
     return prepare(parse([*RUN, f"--out={folder / 'run'}", *arguments]))
+
+
+def fitted(folder, *arguments):
+    """The configuration with which a run trains."""
+    checked = check_run(parse([*RUN, f"--out={folder / 'run'}", *arguments]))
+    context, schedule = fit_to_time(checked.context)
+    claim(checked, schedule)
+    return context.config
 
 
 def test_the_summary_names_data_device_networks_and_their_weights(tmp_path):
@@ -67,12 +76,11 @@ LONG = ("--teacher-train.steps=100", "--student-train.steps=100", "--max-minutes
 
 
 def test_steps_are_reduced_to_the_time_and_a_resumed_run_takes_the_same(tmp_path, timed, capsys):
-    context = prepared(tmp_path, *LONG)
-    first = fit_to_time(context).config
+    first = fitted(tmp_path, *LONG)
     assert 0 < first.teacher_train.steps < 100
     assert json.loads((first.out / SCHEDULE).read_text())["teacher_train.steps"] == first.teacher_train.steps
     capsys.readouterr()
-    again = fit_to_time(prepared(tmp_path, *LONG, "--resume")).config
+    again = fitted(tmp_path, *LONG, "--resume")
     assert again.teacher_train == first.teacher_train
     assert again.student_train == first.student_train
     assert f"training  teacher {first.teacher_train.steps} steps in " in capsys.readouterr().err
@@ -80,13 +88,13 @@ def test_steps_are_reduced_to_the_time_and_a_resumed_run_takes_the_same(tmp_path
 
 def test_a_teacher_without_time_is_left_out_and_said_so(tmp_path, timed, capsys):
     short = (*LONG[:2], "--max-minutes=2")
-    first = fit_to_time(prepared(tmp_path, *short)).config
+    first = fitted(tmp_path, *short)
     assert first.no_teacher
     assert first.student_train.steps == 100  # all of the time is the student's
     told = capsys.readouterr().err
     assert "teacher   left out: 2 minutes leave pspnet/mobilenetv3_small_050 23 of its 100 steps" in told
     assert "student 100 steps in 2 min, then export" in told
-    again = fit_to_time(prepared(tmp_path, *short, "--resume")).config
+    again = fitted(tmp_path, *short, "--resume")
     assert (again.no_teacher, again.student_train) == (True, first.student_train)
 
 
@@ -102,16 +110,16 @@ def test_a_teacher_beside_others_or_with_weights_is_kept(tmp_path, timed, monkey
 
 def test_a_run_that_fits_keeps_its_steps_when_it_is_resumed_on_a_slow_machine(tmp_path, timed, monkeypatch):
     arguments = ("--max-minutes=1000",)
-    fit_to_time(prepared(tmp_path, *arguments))
+    fitted(tmp_path, *arguments)
     slow = {"teacher": Speed(0, 1e6, 1e6), "student": Speed(0, 1e6, 1e6)}
     monkeypatch.setattr(module, "measure_speeds", lambda _: slow)
-    assert fit_to_time(prepared(tmp_path, *arguments, "--resume")).config.teacher_train.steps == 2
+    assert fitted(tmp_path, *arguments, "--resume").teacher_train.steps == 2
 
 
 def test_a_damaged_schedule_is_refused(tmp_path, timed):
-    (fit_to_time(prepared(tmp_path, *LONG)).config.out / SCHEDULE).write_text("{")
+    (fitted(tmp_path, *LONG).out / SCHEDULE).write_text("{")
     with pytest.raises(UserError, match=r"schedule\.json: cannot be read .*; choose another --out"):
-        fit_to_time(prepared(tmp_path, *LONG, "--resume"))
+        fitted(tmp_path, *LONG, "--resume")
 
 
 def test_a_long_run_on_a_cpu_is_warned_of(tmp_path, timed, capsys):
@@ -123,7 +131,7 @@ def test_a_long_run_on_a_cpu_is_warned_of(tmp_path, timed, capsys):
 
 
 def test_few_steps_are_not_timed(tmp_path, timed):
-    fit_to_time(prepared(tmp_path))
+    fitted(tmp_path)
     assert not timed
 
 

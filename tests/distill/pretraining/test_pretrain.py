@@ -246,4 +246,7 @@ class TestMistakes:
             pretrain(config_of(photos, tmp_path / "out"))
         write_png(photos / "5.png", np.zeros((9, 9), np.uint8))
         with pytest.raises(UserError, match=r"5\.png: has 1 channels, but this data set has 3"):
-            pretrain(config_of(photos, tmp_path / "again"))
+            pretrain(config_of(photos, tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+        (photos / "5.png").unlink()
+        assert pretrain(config_of(photos, tmp_path / "out", train=replace(TRAIN, steps=1), seed=1)).exists()
