@@ -21,7 +21,7 @@ from deploy.backends.auto import installed
 from deploy.errors import exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.measure import machine
-from deploy.table import format_table, int8_notes
+from deploy.table import format_table, int8_notes_by_backend
 
 PARTS = ("forms", "must-hold")
 FOLDED = ("pspnet/resnet50", "pspnet/resnet18", "edge-small")
@@ -71,13 +71,13 @@ def forms(runs: int, size: int = 320, classes: int = 11) -> dict[str, float]:
             times = [f"{found[(name, form, *column)]:.2f}" for column in columns]
             rows.append((f"{name} {form}", *times))
     header = ("network", *(" ".join(column) for column in columns))
-    print(format_table(header, rows), *int8_notes(_as_noted(found)), sep="\n")
+    print(format_table(header, rows), *int8_notes_by_backend(_as_noted(found)), sep="\n")
     return {" ".join(key): ms for key, ms in found.items()}
 
 
-def _as_noted(found: Mapping[tuple[str, ...], float]) -> dict[tuple[str, str], float]:
-    """Milliseconds as `int8_notes` takes them."""
-    return {(f"{name} {form} on {backend}", kind): ms for (name, form, backend, kind), ms in found.items()}
+def _as_noted(found: Mapping[tuple[str, ...], float]) -> dict[tuple[str, str, str], float]:
+    """Milliseconds as `int8_notes_by_backend` takes them."""
+    return {(f"{name} {form}", backend, kind): ms for (name, form, backend, kind), ms in found.items()}
 
 
 def must_hold(runs: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ from deploy.inference.image_files import read_input
 from deploy.latency.latency import ColdStart, LatencyStats, cold_start, measure_interleaved, sample_image
 from deploy.loading import load
 from deploy.measure import machine
-from deploy.table import format_table, int8_notes
+from deploy.table import format_table, int8_notes_by_backend
 
 CPU_PRECISIONS = ("fp32", "int8")
 """Measured on CPUs by default; fp16 is left out because CPUs compute it in fp32."""
@@ -215,8 +215,8 @@ def _table(rows: Sequence[Row]) -> str:
         "RSS MB",
         "cold s",
     )
-    medians = {(f"{row.bundle} on {row.backend}", row.precision): row.latency.total.p50 for row in rows}
-    return "\n".join([format_table(header, [_cells(row) for row in rows]), *int8_notes(medians)])
+    medians = {(str(row.bundle), row.backend, row.precision): row.latency.total.p50 for row in rows}
+    return "\n".join([format_table(header, [_cells(row) for row in rows]), *int8_notes_by_backend(medians)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
 from deploy.loading import load
 from deploy.measure import machine
-from deploy.table import format_table, int8_notes
+from deploy.table import format_table, int8_notes_by_backend
 
 STUDENT, SIZE, CLASSES = "edge-small", 320, 11
 """The network that is measured without a bundle."""
@@ -164,8 +164,8 @@ def table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     header = ("bundle", "backend", "precision", "", "p50 ms", "p90", "p99", "bare")
-    medians = {(f"{row.bundle} on {row.backend}, {row.way}", row.precision): row.ms[0] for row in rows}
-    return "\n".join([format_table(header, lines), *int8_notes(medians)])
+    medians = {(f"{row.bundle}, {row.way}", row.backend, row.precision): row.ms[0] for row in rows}
+    return "\n".join([format_table(header, lines), *int8_notes_by_backend(medians)])
 
 
 def _frame(text: str) -> tuple[int, int]:

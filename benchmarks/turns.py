@@ -10,7 +10,7 @@ import numpy as np
 from deploy.backends.auto import installed
 from deploy.backends.onnxruntime_cpu import OrtEngine
 from deploy.backends.openvino_cpu import OvEngine
-from deploy.table import int8_notes
+from deploy.table import int8_notes_by_backend
 
 WARMUP = 3
 ENGINES = {"onnxruntime": OrtEngine, "openvino": OvEngine}
@@ -49,9 +49,9 @@ def in_turns(
 
 
 def int8_lines(milliseconds: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """`int8_notes` of milliseconds by backend and precision, such as "openvino int8", by network."""
-    forms = {(name, *form.split()): ms for name, own in milliseconds.items() for form, ms in own.items()}
-    return int8_notes({(f"{name} on {backend}", kind): ms for (name, backend, kind), ms in forms.items()})
+    """`int8_notes_by_backend` of milliseconds by backend and precision, such as "openvino int8", by network."""
+    forms = ((name, *form.split(), ms) for name, own in milliseconds.items() for form, ms in own.items())
+    return int8_notes_by_backend({(name, backend, kind): ms for name, backend, kind, ms in forms})
 
 
 def calls_of(

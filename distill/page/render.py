@@ -19,7 +19,7 @@ from distill.page.charts import latency_chart, threshold_charts, training_chart
 from distill.page.layers import layers_table
 from distill.page.predictions import TEST, Predictor, predictors_of, threshold_curves
 from distill.page.records import RunRecord, read_run
-from distill.page.tables import Table, classes_table, networks_table, receipt_table, seeds_table
+from distill.page.tables import Table, classes_table, int8_lines, networks_table, receipt_table, seeds_table
 from distill.page.viewer import EACH, ShownImage, shown_images
 
 HERE = Path(__file__).parent
@@ -142,6 +142,7 @@ def _content(runs: Sequence[RunRecord], each: int) -> dict[str, Any]:
         ],
         "engines": [(f"{prefix(run)}{one.text}", one.failed) for run in runs for one in run.engines],
         "gains": [f"{prefix(run)}{line}" for run in runs for line in run.gain],
+        "int8": [f"{prefix(run)}{line}" for run in runs for line in int8_lines(run)],
         "decisions": [f"{prefix(run)}{line}" for run in runs for line in run.later_decisions],
         "training_chart": Markup(training_chart(runs)),
         "latency_chart": Markup(latency_chart(runs)),

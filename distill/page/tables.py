@@ -3,10 +3,12 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from deploy.backends.engine import model_file
 from deploy.evaluation.receipt import Receipt
+from deploy.table import int8_notes
 from distill.page.predictions import Predictor
 from distill.page.records import RowRecord, RunRecord
 
@@ -50,6 +52,18 @@ def networks_table(runs: Sequence[RunRecord]) -> Table:
             for run in runs
             for row in run.report.rows
         ],
+    )
+
+
+def int8_lines(run: RunRecord) -> list[str]:
+    """Where INT8 is slower than fp32, as the run itself says below its results."""
+    rows = [(row.form, row.latency) for row in run.report.rows if row.form is not None]
+    return int8_notes(
+        {
+            (Path(bundle).name, precision): latency.total.p50
+            for (bundle, precision), latency in rows
+            if latency is not None
+        }
     )
 
 

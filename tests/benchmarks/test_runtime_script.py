@@ -29,7 +29,7 @@ def test_a_table_says_where_int8_is_slower():
     ]
     last = table(rows).splitlines()[-1]
     assert last.startswith(
-        f"INT8 is slower than fp32 here: b on openvino, {BARE} 0.50× (2.00 ms against 1.00); "
+        f"INT8 is slower than fp32 here: b, {BARE} on openvino 0.50× (2.00 ms against 1.00); "
     )
 
 

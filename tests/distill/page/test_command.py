@@ -202,6 +202,17 @@ def test_an_engine_whose_description_is_damaged_fails_the_page(run, tmp_path):
     assert re.search(r'<p class="failed">engine +tensorrt-int8.engine', page)
 
 
+@pytest.mark.parametrize(("ms", "said"), [(12.5, True), (9.0, False)])
+def test_the_page_says_where_int8_is_slower(run, tmp_path, ms, said):
+    other = copied(run, tmp_path / "timed")
+    report = json.loads((other / "report.json").read_text())
+    for row in report["rows"]:
+        row["latency"]["total"]["p50"] = ms if row["form"][1] == "int8" else 10.0
+    (other / "report.json").write_text(json.dumps(report))
+    page = reported(other, tmp_path / "page.html")
+    assert ("INT8 is slower than fp32 here: student.bundle 0.80× (12.50 ms against 10.00)" in page) == said
+
+
 def test_a_damaged_receipt_of_a_build_is_named(run, tmp_path):
     other = copied(run, tmp_path / "built")
     path = other / "student.bundle" / "engines" / "openvino-int8.receipt.json"
