@@ -30,8 +30,8 @@ from deploy.bundle.bundle_files import read_manifest
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.atomic import write_json
+from deploy.files.gdal import gdal
 from deploy.measure import machine
-from deploy.raster.geo import gdal
 from deploy.table import format_table
 
 

@@ -19,9 +19,9 @@ from deploy.inference.preprocess import to_network
 from deploy.latency.cold_process import peak_rss
 from deploy.loading import load
 from deploy.raster.geo import GeoSource
-from deploy.raster.geotiff import write_labels
 from deploy.raster.parts import open_parts
 from deploy.raster.predict import Options, predict_raster
+from deploy.tasks.segmentation.geotiff import write_labels
 from deploy.tasks.segmentation.model import SegmentationModel
 
 

@@ -107,7 +107,7 @@ def chunk_file(folder: Path, kind: str, chunk: Chunk) -> Path:
 
 
 class ChunkFiles:
-    """Finished chunks as the whole result: a `deploy.raster.sources.StoredPlanes`."""
+    """Finished chunks as the whole result: a `deploy.tasks.segmentation.geotiff.Planes`."""
 
     def __init__(self, scene: Scene, kind: str) -> None:
         self.scene, self.kind, self.grid = scene, kind, scene.grid
@@ -116,7 +116,7 @@ class ChunkFiles:
         self.dtype = np.dtype(np.uint8 if labels else scene.options.probabilities)
 
     def read(self, plane: int, top: int, bottom: int) -> np.ndarray:
-        """See `deploy.raster.sources.StoredPlanes.read`.
+        """See `deploy.tasks.segmentation.geotiff.Planes.read`.
 
         Raises:
             UserError: a chunk is missing or damaged; the message names it.

@@ -19,8 +19,8 @@ from deploy.files.atomic import atomic_write
 from deploy.inference.image_files import predict_file
 from deploy.pinned import Opened, open_pinned
 from deploy.raster.chunks import Chunk, predict_chunk
-from deploy.raster.geotiff import probabilities_path, write_labels, write_probabilities
 from deploy.tasks.registry import task_of
+from deploy.tasks.segmentation.geotiff import probabilities_path, write_labels, write_probabilities
 from deploy.tasks.segmentation.model import SegmentationModel
 from deploy.tasks.task import Predicted
 

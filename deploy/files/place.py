@@ -1,6 +1,13 @@
 """Where an image lies on the ground."""
 
+import struct
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from deploy.files.tiff_pages import read_pages
+
+_CRS_KEYS = {2048, 3072}
+"""Of the coordinates of a GeoTIFF: geodetic and projected (OGC 19-008r4)."""
 
 
 class Place(NamedTuple):
@@ -24,3 +31,13 @@ def place_in(dataset: Any) -> Place:
     """The place of an open `rasterio.DatasetReader`."""
     points, crs = dataset.gcps
     return Place(dataset.crs, dataset.transform, tuple(points), crs)
+
+
+def has_crs(path: Path) -> bool:
+    """Whether an image is a GeoTIFF that states its coordinate system; found out without rasterio."""
+    try:
+        with open(path, "rb") as file:
+            page = read_pages(file, path.stat().st_size)[0]
+    except (OSError, ValueError, struct.error):
+        return False
+    return not _CRS_KEYS.isdisjoint(page.get("geo_keys", ())[4::4])

@@ -13,7 +13,8 @@ _TAGS = {
     254: "subfile", 255: "old_subfile", 256: "width", 257: "height", 258: "bits", 259: "compression",
     262: "photometric", 273: "strip_offsets", 277: "samples", 278: "rows_per_strip", 279: "strip_lengths",
     284: "planar", 317: "predictor", 320: "colors", 322: "tile_width", 323: "tile_height", 324: "tile_offsets",
-    325: "tile_lengths", 338: "extra", 339: "format", 32997: "depth", 42112: "metadata", 42113: "nodata",
+    325: "tile_lengths", 338: "extra", 339: "format", 32997: "depth", 34735: "geo_keys",
+    42112: "metadata", 42113: "nodata",
 }  # fmt: skip
 _TYPES = {
     1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q",

@@ -2,11 +2,12 @@
 
     from deploy.raster import ArraySink, ArraySource, Options, predict_raster
 
-`deploy.raster.geo` reads GeoTIFFs and `deploy.raster.geotiff` writes them (`pip install 'edgedistill[geo]'`);
-`edgedistill predict-raster` does both.
+`deploy.raster.geo` reads GeoTIFFs and `deploy.tasks.segmentation.geotiff` writes them
+(`pip install 'edgedistill[geo]'`); `edgedistill predict-raster` does both.
 """
 
 from deploy.raster.predict import Options, Summary, predict_raster
-from deploy.raster.sources import NODATA, ArraySink, ArraySource, Sink, Source
+from deploy.raster.sources import ArraySink, ArraySource, Sink, Source
+from deploy.tasks.segmentation.geotiff import NODATA
 
 __all__ = ["NODATA", "ArraySink", "ArraySource", "Options", "Sink", "Source", "Summary", "predict_raster"]

@@ -7,9 +7,9 @@ import numpy as np
 
 from deploy.raster.grid import Grid
 from deploy.raster.reading import Batch, RowEnd
-from deploy.raster.sources import NODATA, PROBABILITY_STEPS
 from deploy.scores.labels import decide
 from deploy.scores.upsampling import softmax, upsample
+from deploy.tasks.segmentation.geotiff import NODATA, PROBABILITY_STEPS
 
 
 class Scored(NamedTuple):

@@ -13,7 +13,8 @@ import numpy as np
 
 from deploy.raster.grid import Grid
 from deploy.raster.predict import Options, Summary, finished
-from deploy.raster.sources import NODATA, ArraySource, Source
+from deploy.raster.sources import ArraySource, Source
+from deploy.tasks.segmentation.geotiff import NODATA
 from deploy.tasks.segmentation.model import SegmentationModel
 
 

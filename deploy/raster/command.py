@@ -18,12 +18,12 @@ from deploy.files.journal import Fingerprint
 from deploy.files.json_output import add_json, print_result
 from deploy.loading import load
 from deploy.raster.geo import GeoRaster
-from deploy.raster.geotiff import probabilities_path, write_labels, write_probabilities
 from deploy.raster.opening import find_raster
 from deploy.raster.parts import Parts, open_parts
 from deploy.raster.predict import Options, check_fit, predict_raster
 from deploy.raster.progress import Progress
 from deploy.tasks.registry import require_classes
+from deploy.tasks.segmentation.geotiff import probabilities_path, write_labels, write_probabilities
 from deploy.tasks.segmentation.model import SegmentationModel
 
 

@@ -21,8 +21,9 @@ from deploy.pinned import pin
 from deploy.raster.array_chunks import Task, predict_lazily, predict_now
 from deploy.raster.array_input import nodata_of, rasters_of
 from deploy.raster.predict import Options, check_fit
-from deploy.raster.sources import NODATA, PROBABILITY_STEPS, ArraySource
+from deploy.raster.sources import ArraySource
 from deploy.tasks.registry import require_classes
+from deploy.tasks.segmentation.geotiff import NODATA, PROBABILITY_STEPS
 
 if TYPE_CHECKING:
     import xarray

@@ -1,57 +1,20 @@
-"""GeoTIFFs and other rasters that GDAL reads, as a source. Only this module and `geotiff` need rasterio."""
+"""GeoTIFFs and other rasters that GDAL reads, as a source."""
 
 import hashlib
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from deploy.errors import UserError
+from deploy.files.gdal import CACHE_MB, first_line, gdal, gdal_errors, import_rasterio
 from deploy.files.journal import Fingerprint
 from deploy.files.place import Place, place_in
 from deploy.files.tiff import undecodable
 from deploy.files.tiff_header import read_header
 from deploy.files.tiff_values import dtype_of, interpret
 from deploy.raster.sources import Source
-
-_CACHE_MB = 64
-"""GDAL's cache of decoded blocks. By default it grows with the machine's memory."""
-
-
-def import_rasterio() -> Any:
-    """Import rasterio, an optional dependency.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    try:
-        import rasterio
-    except (ImportError, OSError) as error:  # OSError: a library that it loads is missing
-        raise UserError(f"GeoTIFFs need rasterio ({error}): pip install 'edgedistill[geo]'") from error
-    return rasterio
-
-
-def gdal_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of reading and writing: GDAL's own errors do not derive from rasterio's public base class."""
-    import_rasterio()
-    from rasterio._err import CPLE_BaseError  # optional dependency
-    from rasterio.errors import RasterioError
-
-    return RasterioError, CPLE_BaseError
-
-
-@contextmanager
-def gdal() -> Iterator[Any]:
-    """rasterio with a bounded cache, in this thread, without warnings about rasters that are not georeferenced."""
-    rasterio = import_rasterio()
-    from rasterio.errors import NotGeoreferencedWarning  # optional dependency
-
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield rasterio
 
 
 class GeoRaster(Source, Protocol):
@@ -155,7 +118,7 @@ class GeoSource:
         """
         rasterio = import_rasterio()
         # Not `gdal()`: warning filters belong to the process, and this runs in parallel with other threads.
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
             window = rasterio.windows.Window(col, row, width, height)
             internal = self.header.mask_page is not None
             try:
@@ -194,9 +157,3 @@ def _why_not(error: Exception, path: Path) -> str:
         return undecodable(error, read_header(path), "rasterio")
     except UserError:
         return f"is not a GeoTIFF that GDAL can read ({first_line(error)})"
-
-
-def first_line(error: BaseException) -> str:
-    """GDAL's message, which rasterio stores as the cause of its own "see previous exception"."""
-    text = str(error.__cause__ or error)
-    return (text.splitlines() or [type(error).__name__])[0]

@@ -7,11 +7,7 @@ import numpy as np
 
 from deploy.errors import UserError
 from deploy.raster.grid import Grid, Piece
-
-NODATA = 255
-"""Label of pixels without data, independent of the bundle's ignore label."""
-PROBABILITY_STEPS = 254
-"""uint8 probabilities are in units of 1/254; 255 is no data."""
+from deploy.tasks.segmentation.geotiff import NODATA
 
 
 class Source(Protocol):
@@ -62,26 +58,6 @@ class Sink(Protocol):
             labels: uint8 H×W, with `NODATA`.
             probabilities: K×H×W, float32 or uint8; None if they were not requested.
         """
-        ...
-
-
-class StoredPlanes(Protocol):
-    """A complete result K×H×W on disk."""
-
-    @property
-    def planes(self) -> int:
-        """K."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-    @property
-    def grid(self) -> Grid:
-        """Tells H and W."""
-        ...
-
-    def read(self, plane: int, top: int, bottom: int) -> np.ndarray:
-        """Rows [top, bottom) of a plane, full width."""
         ...
 
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from deploy.errors import UserError
+from deploy.files.gdal import import_rasterio
 from deploy.files.gdal_metadata import LONGEST_XML, parse_number, parse_xml
 from deploy.files.place import Place
 from deploy.files.tiff_header import TiffHeader, read_header
 from deploy.files.tiff_values import dtype_of
-from deploy.raster.geo import import_rasterio
 from deploy.raster.mosaic import Member, Mosaic
 
 _REMEDY = "write it as a GeoTIFF: gdal_translate"

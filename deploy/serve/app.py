@@ -200,7 +200,8 @@ class Service:
             except UserError as error:  # the caller knows nothing of this machine's files
                 _raise_own(error, MemoryError)
                 raise UserError(str(error).replace(f"{path}: ", "")) from error
-            predicted = Predicted(folder / "result", image, result, self._model.classes, source=path)
+            source = None if name == "mask" else path  # over HTTP, masks are PNG whatever the image was
+            predicted = Predicted(folder / "result", image, result, self._model.classes, source=source)
             try:
                 made = self._task.formats[name](predicted)
             except UserError as error:

@@ -22,9 +22,10 @@ import numpy as np
 from deploy.errors import UserError
 from deploy.evaluation.labeled_data import write_image
 from deploy.files.atomic import atomic_write, write_json
+from deploy.files.gdal import gdal
 from deploy.files.images import TIFF_SUFFIXES, read_image, read_mask, write_png
 from deploy.files.json_files import read_record
-from deploy.raster.geo import GeoSource, gdal
+from deploy.raster.geo import GeoSource
 from deploy.raster.sources import ArraySource
 from distill.data.datasets.folder import read_folder
 from distill.data.datasets.masks import Legend

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from deploy.bundle.manifest import ClassInfo
 from deploy.errors import warn_once
 from deploy.files.atomic import atomic_write, write_json
 from deploy.files.images import write_png
-from deploy.tasks.segmentation import polygons, rle
+from deploy.files.place import has_crs
+from deploy.tasks.segmentation import geotiff, polygons, rle
 from deploy.tasks.segmentation.counts import class_counts
 from deploy.tasks.segmentation.model import SegmentationResult
 from deploy.tasks.task import Format, Predicted
@@ -19,11 +21,18 @@ from deploy.visualize import overlay, side_by_side
 
 
 def _mask(one: Predicted) -> Path:
-    path = one.path("_mask.png")
-    if polygons.place_of(one.source) is not None:
+    """A GeoTIFF where the image has a place on the ground, as `predict-raster` writes it; else PNG."""
+    place = polygons.place_of(one.source)
+    if place is not None:
+        path, result = one.path("_mask.tif"), one.result
+        labels = np.where(result.valid, result.labels, geotiff.NODATA).astype(np.uint8)
+        geotiff.write_labels(path, found := geotiff.Labels(labels, place), found, one.classes)
+        return path
+    if one.source is not None and find_spec("rasterio") is None and has_crs(one.source):
         warn_once(
-            "masks are PNG, which do not say where a GeoTIFF lies; for labels as GeoTIFF use edgedistill predict-raster"
+            "masks are PNG, which do not say where a GeoTIFF lies; for masks as GeoTIFF: pip install 'edgedistill[geo]'"
         )
+    path = one.path("_mask.png")
     write_png(path, one.result.labels)
     return path
 

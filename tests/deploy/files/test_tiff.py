@@ -8,9 +8,10 @@ import deploy
 from deploy.cli import main
 from deploy.errors import UserError
 from deploy.files import tiff
+from deploy.files.gdal import gdal
 from deploy.files.images import read_mask
 from deploy.files.tiff import band_names, read_bands
-from deploy.raster.geo import GeoSource, gdal
+from deploy.raster.geo import GeoSource
 from tests.deploy.files.tiff_files import bands, write_named, write_tiff
 from tests.deploy.tiny import make_bundle, make_image
 

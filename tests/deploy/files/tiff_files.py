@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from deploy.raster.geo import gdal
+from deploy.files.gdal import gdal
 
 
 def bands(count: int = 2, dtype: str = "float32", size: tuple[int, int] = (6, 8)) -> np.ndarray:

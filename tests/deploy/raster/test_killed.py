@@ -13,8 +13,8 @@ from deploy.bundle.bundle_files import read_manifest, write_bundle
 from deploy.bundle.manifest import MODEL
 from deploy.cli import main
 from deploy.errors import UserError
-from deploy.raster import geotiff
 from deploy.raster.parts import journal_of
+from deploy.tasks.segmentation import geotiff
 from tests.conftest import ROOT
 from tests.deploy.raster.networks import sar, write_tif
 from tests.deploy.tiny import make_bundle

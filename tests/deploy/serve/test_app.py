@@ -19,6 +19,7 @@ from deploy.cli import main
 from deploy.errors import UserError
 from deploy.serve.app import Limits, make_app
 from deploy.tasks.registry import task_of
+from tests.deploy.files.geotiffs import write_geotiff
 from tests.deploy.serve.conftest import Server, png
 from tests.deploy.tiny import make_image
 
@@ -39,6 +40,12 @@ def test_answers_are_the_models(server, bundle):
     status, body = server.ask("POST", "/predict?format=json", png(image))
     assert status == 200
     assert b'"classes"' in body
+
+
+def test_the_mask_of_a_geotiff_is_png(server, tmp_path):
+    write_geotiff(tmp_path / "scene.tif", make_image(), photometric="rgb")
+    status, body = server.ask("POST", "/predict?format=mask", (tmp_path / "scene.tif").read_bytes())
+    assert (status, Image.open(BytesIO(body)).format) == (200, "PNG")
 
 
 def test_health_description_and_metrics(server):

@@ -1,6 +1,7 @@
 """Files of segmentation results: where GeoTIFFs lie, and files of many images together."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,63 @@ def test_ground_control_points_are_refused(bundle, tmp_path):
         predict(bundle, path, "geojson")
 
 
+def read_back(path: Path) -> tuple[np.ndarray, dict]:
+    """The pixels of a GeoTIFF with one band, and what it says about them."""
+    with rasterio.open(path) as file:
+        about = {"colors": file.colormap(1), "tags": file.tags(), "bands": file.descriptions}
+        about |= {"crs": file.crs, "transform": file.transform, "gcps": file.gcps, "nodata": file.nodata}
+        return file.read(1), about
+
+
+def test_masks_of_geotiffs_are_those_of_predict_raster(bundle, tmp_path):
+    path = tmp_path / "scene.tif"
+    with rasterio.open(path, "w", "GTiff", 48, 32, 3, dtype="uint8", nodata=7, **UTM) as file:
+        file.write(np.where(np.arange(48) < 5, 7, RED.transpose(2, 0, 1)).astype(np.uint8))
+    out = predict(bundle, path, "mask,overlay")
+    assert {one.name for one in out.glob("scene*")} == {"scene_mask.tif", "scene_overlay.png"}
+    labels, about = read_back(out / "scene_mask.tif")
+    assert about["crs"] == UTM["crs"]
+    assert about["transform"] == UTM["transform"]
+    assert about["nodata"] == 255
+    assert labels.shape == (32, 48)
+    np.testing.assert_array_equal(labels == 255, np.broadcast_to(np.arange(48) < 5, (32, 48)))
+    assert main(["predict-raster", str(bundle), str(path), str(tmp_path / "labels.tif")]) == 0
+    whole, expected = read_back(tmp_path / "labels.tif")
+    np.testing.assert_array_equal(labels == 255, whole == 255)
+    assert about == expected
+
+
+def test_masks_keep_ground_control_points(bundle, tmp_path):
+    corners = ((0, 0), (0, 48), (32, 0))
+    points = [GroundControlPoint(row, col, 9 + col / 100, 47 - row / 100) for row, col in corners]
+    out = predict(bundle, write_tiff(tmp_path / "scene.tif", gcps=points, crs="EPSG:4326"), "mask")
+    found, crs = read_back(out / "scene_mask.tif")[1]["gcps"]
+    assert [(one.row, one.col, one.x, one.y) for one in found] == [
+        (one.row, one.col, one.x, one.y) for one in points
+    ]
+    assert crs == "EPSG:4326"
+
+
+def test_a_resumed_folder_has_its_geotiffs(bundle, tmp_path, capsys):
+    path = write_tiff(tmp_path / "scene.tif", **UTM)
+    predict(bundle, path, "mask")
+    out = str(tmp_path / "out")
+    assert main(["predict", str(bundle), str(path), "--out", out, "--save", "mask", "--resume"]) == 0
+    assert "1 of 1 images were done before" in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("default::RuntimeWarning")
-def test_masks_of_geotiffs_say_that_they_have_no_place(bundle, tmp_path, capsys):
-    predict(bundle, write_tiff(tmp_path / "scene.tif", **UTM), "mask")
-    [line] = [one for one in capsys.readouterr().err.splitlines() if one.startswith("warning")]
-    assert line.endswith("for labels as GeoTIFF use edgedistill predict-raster")
+@pytest.mark.parametrize(("place", "said"), [(UTM, True), ({}, False)])
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_without_rasterio_masks_are_png_and_say_so(bundle, tmp_path, capsys, monkeypatch, place, said):
+    path = write_tiff(tmp_path / "scene.tif", **place)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    out = predict(bundle, path, "mask")
+    assert (out / "scene_mask.png").exists()
+    lines = [one for one in capsys.readouterr().err.splitlines() if one.startswith("warning")]
+    assert [one.endswith("for masks as GeoTIFF: pip install 'edgedistill[geo]'") for one in lines] == [
+        True
+    ] * said
 
 
 def test_coco_files_of_a_folder_can_be_put_together(bundle, tmp_path):

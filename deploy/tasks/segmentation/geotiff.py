@@ -1,20 +1,24 @@
-"""Write the result as a GeoTIFF: tiled, deflated, with overviews, georeferenced like the input."""
+"""Write labels and probabilities as GeoTIFFs: tiled, deflated, with overviews, georeferenced like the input."""
 
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from deploy.bundle.manifest import ClassInfo
 from deploy.errors import DISK_FULL, UserError
 from deploy.files.atomic import named_write_errors, require_name, sibling, sync_folder
-from deploy.raster.geo import GeoRaster, first_line, gdal, gdal_errors
-from deploy.raster.sources import NODATA, PROBABILITY_STEPS, StoredPlanes
+from deploy.files.gdal import first_line, gdal, gdal_errors
+from deploy.files.place import Place
 
+NODATA = 255
+"""Label of pixels without data, independent of the bundle's ignore label."""
+PROBABILITY_STEPS = 254
+"""uint8 probabilities are in units of 1/254; 255 is no data."""
 _TILE = 256
 _FULL = 2**20
 """Bytes: with less free space, a failed write is attributed to a full disk."""
@@ -22,7 +26,75 @@ _CHUNK = 2 * _TILE
 """Rows that are written at a time."""
 
 
-def write_labels(out: Path, planes: StoredPlanes, source: GeoRaster, classes: Sequence[ClassInfo]) -> None:
+class Planes(Protocol):
+    """A complete result K×H×W."""
+
+    @property
+    def planes(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def read(self, plane: int, top: int, bottom: int) -> np.ndarray:
+        """Rows [top, bottom) of a plane, full width."""
+        ...
+
+
+class Georeferenced(Protocol):
+    """What has been predicted."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+        ...
+
+
+class Labels(NamedTuple):
+    """Labels in memory: both the result and, as they are one for each pixel, what tells the size of the image."""
+
+    ids: np.ndarray
+    """uint8 H×W, with `NODATA`."""
+    place: Place
+
+    @property
+    def planes(self) -> int:
+        """K."""
+        return 1
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the ids."""
+        return self.ids.dtype
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.ids.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.ids.shape[1]
+
+    def read(self, plane: int, top: int, bottom: int) -> np.ndarray:
+        """See `Planes.read`."""
+        assert plane == 0
+        return self.ids[top:bottom]
+
+
+def write_labels(out: Path, planes: Planes, source: Georeferenced, classes: Sequence[ClassInfo]) -> None:
     """Write label ids as one band of uint8 with the colors of the classes and 255 for no data, atomically.
 
     Raises:
@@ -35,7 +107,7 @@ def write_labels(out: Path, planes: StoredPlanes, source: GeoRaster, classes: Se
 
 
 def write_probabilities(
-    out: Path, planes: StoredPlanes, source: GeoRaster, classes: Sequence[ClassInfo]
+    out: Path, planes: Planes, source: Georeferenced, classes: Sequence[ClassInfo]
 ) -> None:
     """Write probabilities as one band for each class, atomically.
 
@@ -58,7 +130,7 @@ def probabilities_path(out: Path) -> Path:
 
 
 @contextmanager
-def _geotiff(out: Path, planes: StoredPlanes, source: GeoRaster, nodata: float) -> Iterator[Any]:
+def _geotiff(out: Path, planes: Planes, source: Georeferenced, nodata: float) -> Iterator[Any]:
     """Open a new file for the caller to describe; at the end of the block, fill it, check it and move it to `out`."""
     temporary = sibling(out)
     try:
@@ -80,7 +152,7 @@ def _geotiff(out: Path, planes: StoredPlanes, source: GeoRaster, nodata: float) 
         temporary.unlink(missing_ok=True)
 
 
-def _profile(planes: StoredPlanes, source: GeoRaster, nodata: float) -> dict[str, Any]:
+def _profile(planes: Planes, source: Georeferenced, nodata: float) -> dict[str, Any]:
     place = source.place
     return {
         "driver": "GTiff",
@@ -103,30 +175,30 @@ def _profile(planes: StoredPlanes, source: GeoRaster, nodata: float) -> dict[str
     }
 
 
-def _place(file: Any, source: GeoRaster) -> None:
+def _place(file: Any, source: Georeferenced) -> None:
     """Copy ground control points, which replace the transform in rasters that are not rectified."""
     place = source.place
     if place.points and place.transform.is_identity:
         file.gcps = (list(place.points), place.points_crs)
 
 
-def _fill(file: Any, planes: StoredPlanes, rasterio: Any) -> None:
-    for plane, window, values in _chunks(planes, rasterio):
+def _fill(file: Any, planes: Planes, rasterio: Any) -> None:
+    for plane, window, values in _chunks(file, planes, rasterio):
         file.write(values, plane + 1, window=window)
 
 
-def _check(path: Path, planes: StoredPlanes, rasterio: Any) -> None:
+def _check(path: Path, planes: Planes, rasterio: Any) -> None:
     """Read the file back: GDAL may close a file without an error although the disk was full."""
     with rasterio.open(path) as file:
-        for plane, window, values in _chunks(planes, rasterio):
+        for plane, window, values in _chunks(file, planes, rasterio):
             if not np.array_equal(
                 file.read(plane + 1, window=window), values, equal_nan=values.dtype.kind == "f"
             ):
                 raise rasterio.errors.RasterioIOError("it does not read back as it was written")
 
 
-def _chunks(planes: StoredPlanes, rasterio: Any) -> Iterator[tuple[int, Any, np.ndarray]]:
-    height, width = planes.grid.height, planes.grid.width
+def _chunks(file: Any, planes: Planes, rasterio: Any) -> Iterator[tuple[int, Any, np.ndarray]]:
+    height, width = file.height, file.width
     for plane in range(planes.planes):
         for top in range(0, height, _CHUNK):
             bottom = min(top + _CHUNK, height)
