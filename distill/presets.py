@@ -131,7 +131,7 @@ def camvid_cpu() -> RunConfig:
         distill=DistillConfig(schedule="cosine"),  # the student may outgrow its teacher
         augment=AugmentConfig(crop=(192, 256), scale=(0.5, 1.75)),
         loss=LossConfig(task="ce + dice"),
-        precision="fp32",  # faster than bf16 for depthwise convolutions, even with AMX
+        precision="fp32",  # of the results in README; --precision auto is faster where a CPU has bf16
         max_minutes=85,
         out=Path("runs/camvid-cpu"),
     )
@@ -209,7 +209,9 @@ def folder_cpu() -> RunConfig:
         teacher_train=TrainConfig(steps=400, lr=5e-4, weight_decay=0.01, warmup=40, eval_every=100),
         student_train=TrainConfig(steps=1500, lr=2e-3, weight_decay=0.01, warmup=100, eval_every=250),
         augment=AugmentConfig(crop=(224, 224), scale=(0.5, 2.0)),
-        distill=DistillConfig(loss="jaccard"),  # the best for this pair (docs/distillation.md)
+        distill=DistillConfig(  # the best for this pair (docs/distillation.md, docs/unlabeled.md)
+            loss="jaccard", unlabeled_loss="2*kl(t=1) + 2*jaccard", unlabeled_aux="0.8*kl(t=1)"
+        ),
         baseline=False,  # a network more to train; --baseline trains it
         max_minutes=45,
         out=Path("runs/folder"),
