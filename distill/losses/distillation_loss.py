@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -214,7 +214,7 @@ class DistillationLoss(nn.Module):
         if output.aux is not None:
             head = Output(output.aux, None)
             losses = losses + sum(term.weight * self._loss(None, term, head, teacher, pixels) for term in aux)
-        return losses
+        return cast("Tensor", losses)  # there is at least one term
 
     def _loss(
         self, index: int | None, term: Term, output: Output, teacher: TeacherOutput, pixels: Pixels

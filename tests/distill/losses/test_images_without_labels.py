@@ -37,9 +37,9 @@ def own_for_unlabeled(loss="", aux=""):
 
 def test_images_without_labels_may_have_losses_of_their_own(batch, maps):
     batch = partly_labeled(batch)
-    both = own_for_unlabeled("jaccard + at(layer4)", "mse").parts(*maps, batch)
-    labeled, _ = distillation_loss("kl(t=2)", "3*kl(t=1)").parts(*maps, batch)
-    _, unlabeled = distillation_loss("jaccard + at(layer4)", "mse").parts(*maps, batch)
+    both = own_for_unlabeled("jaccard + at(layer4)", "mse").parts(*maps, batch=batch)
+    labeled, _ = distillation_loss("kl(t=2)", "3*kl(t=1)").parts(*maps, batch=batch)
+    _, unlabeled = distillation_loss("jaccard + at(layer4)", "mse").parts(*maps, batch=batch)
     assert labeled > 0
     assert unlabeled > 0
     torch.testing.assert_close(torch.stack(both), torch.stack([labeled, unlabeled]))
@@ -50,8 +50,8 @@ def test_images_without_labels_may_have_losses_of_their_own(batch, maps):
 )
 def test_what_is_not_given_for_them_is_as_in_images_with_labels(batch, maps, given, same):
     batch = partly_labeled(batch)
-    _, found = own_for_unlabeled(*given).parts(*maps, batch)
-    _, expected = distillation_loss(*same).parts(*maps, batch)
+    _, found = own_for_unlabeled(*given).parts(*maps, batch=batch)
+    _, expected = distillation_loss(*same).parts(*maps, batch=batch)
     torch.testing.assert_close(found, expected)
 
 
