@@ -169,14 +169,16 @@ class DistillationLoss(nn.Module):
         pixels = Pixels(weight, label, self.num_classes)
         main, aux, unlabeled, unlabeled_aux = self.terms
         losses = self._sum(main, aux, 0, output, teacher, pixels)
-        without = batch.unlabeled.flatten(1).any(1) if batch.unlabeled is not None else None
-        if without is not None and (unlabeled or unlabeled_aux):
+        nowhere = torch.zeros_like(batch.valid)
+        without = (nowhere if batch.unlabeled is None else batch.unlabeled).flatten(1).any(1)
+        # in batches with labels alone, too: every process has a gradient of all adapters, or the others wait for it
+        if unlabeled or unlabeled_aux:
             own = unlabeled or main, unlabeled_aux or aux, len(main) if unlabeled else 0
             losses = torch.where(without, self._sum(*own, output, teacher, pixels), losses)
         # An image counts by its valid pixels, as in the task loss; pixels where the teacher is trusted less count less.
         mass = weight.flatten(1).sum(1)
         sums, valid = losses * mass, batch.valid.sum().clamp(min=1)
-        if without is None:
+        if batch.unlabeled is None:
             return sums.sum() / valid, sums.new_zeros(())
         return (sums * ~without).sum() / valid, (sums * without).sum() / valid
 

@@ -63,6 +63,15 @@ def test_features_are_adapted_for_images_without_labels_as_well(batch, maps):
     assert list(loss.adapters) == ["2"]
 
 
+def test_where_all_images_have_labels_adapters_have_a_gradient_of_zero(batch, maps):
+    """With none, other processes would wait for it."""
+    loss = own_for_unlabeled("kl(t=2) + feature(layer4)")
+    total = loss(*maps, batch)
+    torch.testing.assert_close(total, distillation_loss("kl(t=2)", "3*kl(t=1)")(*maps, batch))
+    total.backward()
+    assert [float(weight.grad.abs().max()) for weight in loss.parameters()] == [0.0]
+
+
 @pytest.mark.parametrize("text", ["boundary(t=2)", "ifvd(layer4)", "cirkd(layer4)"])
 def test_losses_that_need_labels_take_the_teachers(batch, maps, text):
     seen = torch.nn.functional.interpolate(maps[1].logits, (8, 8), mode="bilinear").argmax(1)
