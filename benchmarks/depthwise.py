@@ -13,9 +13,10 @@ if not __package__:  # run as a script: import from the repository root, never f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from benchmarks.turns import in_turns
 from deploy.errors import UserError, exit_with_one_line
@@ -92,9 +93,9 @@ def timed(name: str, precision: str, size: tuple[int, int], batch_size: int, tur
     network = network.to(memory_format=torch.channels_last)
     image = torch.randn(batch_size, 3, *size).to(memory_format=torch.channels_last)
     times = in_turns({fast: _step(network, image, precision, fast) for fast in (False, True)}, turns)
-    torchs, here = (1000 * batch_size / statistics.median(times[fast]) for fast in (False, True))
-    spread = max(sorted(own)[int(0.9 * (len(own) - 1))] / statistics.median(own) for own in times.values())
-    return Timed(name, precision, torchs, here, spread)
+    ms, p90 = np.percentile([times[False], times[True]], (50, 90), axis=1)
+    torchs, here = (1000 * batch_size / ms).tolist()
+    return Timed(name, precision, torchs, here, float((p90 / ms).max()))
 
 
 def _step(network: "nn.Module", image: "torch.Tensor", precision: str, fast: bool) -> Callable[[], None]:

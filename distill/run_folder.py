@@ -87,7 +87,7 @@ class Configuration(Protocol):
 
 
 def claim_folder(config: Configuration, computed: dict[str, object], origin: "Origin") -> None:
-    """Write `config.json` and `origin.json` into the folder of a run whose checks have all passed.
+    """Write `origin.json` and then `config.json` into the folder of a run whose checks have all passed.
 
     Before, nothing of a new run is in its folder, so that a refused command can be corrected and given again. A resumed
     run keeps both files.
@@ -101,10 +101,10 @@ def claim_folder(config: Configuration, computed: dict[str, object], origin: "Or
         UserError: the folder already holds a run and `resume` is not set, or that run has other settings.
     """
     resumes = holds_run(config, computed)
-    if not resumes:
-        write_json(config.out / SETTINGS, settings(config) | computed)
     if not (resumes and (config.out / ORIGIN).exists()):
         write_json(config.out / ORIGIN, origin)
+    if not resumes:
+        write_json(config.out / SETTINGS, settings(config) | computed)
 
 
 def require_resume(config: Configuration) -> None:

@@ -15,6 +15,7 @@ from distill.data.stats import Stats
 from distill.data.unlabeled import check_batch, order_of
 from distill.export_config import MAX_INT8_OPSET
 from distill.losses.distillation_loss import DistillationTerms
+from distill.losses.expression import format_terms
 from distill.tasks.task import TrainingTask
 from teacher.external.own_network import is_own
 
@@ -156,11 +157,14 @@ def _check_ready_made(config: RunConfig) -> None:
 
 def check_terms(config: RunConfig, terms: DistillationTerms) -> None:
     """Raise `UserError` if a loss compares features of a teacher that gives outputs alone."""
-    if config.ready_made and config.teacher.bundle and terms.features:
-        raise UserError(
-            f"--distill.loss {config.distill.loss}: compares features, and --teacher.bundle gives outputs alone; give"
-            " losses on logits, such as kl(t=2)"
-        )
+    if not (config.ready_made and config.teacher.bundle):
+        return
+    for option, some in terms.by_option.items():
+        if any(term.feature is not None for term in some):
+            raise UserError(
+                f"{option} {format_terms(some)}: compares features, and --teacher.bundle gives outputs alone; give"
+                " losses on logits, such as kl(t=2)"
+            )
 
 
 def without_teacher_training(config: RunConfig) -> RunConfig:

@@ -34,6 +34,10 @@ class TestRefused:
                 ("--distill.loss=kl(t=2) + feature(layer4)",),
                 "compares features, and --teacher.bundle gives outputs alone",
             ),
+            (
+                ("--data.labels=2", "--distill.unlabeled-loss=feature(layer4)"),
+                r"--distill\.unlabeled-loss feature\(layer4\): compares features",
+            ),
             (("--no-teacher",), "--teacher.bundle: does not go with --no-teacher"),
             (("--teacher.weights=a.safetensors",), "--teacher.bundle: does not go with --teacher.weights"),
             (
