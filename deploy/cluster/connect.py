@@ -12,7 +12,7 @@ from typing import Any
 from deploy import host
 from deploy.errors import PACKAGE, UserError
 
-SECONDS = 30.0
+SECONDS = 60.0
 """How long to wait for a scheduler, and then for its first worker."""
 
 
