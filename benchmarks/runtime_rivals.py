@@ -72,22 +72,18 @@ def naive_runtime(run: Session, spec: InputSpec) -> Callable[[np.ndarray], np.nd
 
     Args:
         run: a session of `naive_form`.
-        spec: size, mean and standard deviation of the network's input.
+        spec: size, scale, mean and standard deviation of the network's input.
 
     Returns:
         A function from an image uint8 H×W×3 to labels uint8 H×W.
-
-    Raises:
-        UserError: the network takes logarithms.
     """
-    if spec.log_floor is not None:
-        raise UserError("the naive runtime takes no logarithms (--data.scale log); give another bundle")
+    low, high = (None if bound is None else np.asarray(bound, np.float32) for bound in spec.scale.bounds)
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
 
     def predict(image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         small = cv2.resize(image, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
-        normalized = (small.astype(np.float32) - mean) / std
+        normalized = (spec.scale.scaled(small.astype(np.float32), (low, high), np) - mean) / std
         [scores] = run(np.ascontiguousarray(normalized.transpose(2, 0, 1)[None])).values()
         labels = scores[0].argmax(axis=0).astype(np.uint8)
         return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)

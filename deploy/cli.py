@@ -227,12 +227,10 @@ def describe_manifest(manifest: Manifest) -> list[str]:
 def _describe_channels(spec: InputSpec) -> list[str]:
     if spec.normalize != "set":
         return [f"{name}: mean and std of each {spec.normalize}" for name in spec.channels]
-    rows = zip(spec.channels, spec.mean, spec.std, strict=True)
-    if spec.log_floor is None:
-        return [f"{name}: mean {mean:g}, std {std:g}" for name, mean, std in rows]
+    rows = enumerate(zip(spec.channels, spec.mean, spec.std, strict=True))
     return [
-        f"{name}: mean {mean:g}, std {std:g} of ln x, where x is at least {floor:g}"
-        for (name, mean, std), floor in zip(rows, spec.log_floor, strict=True)
+        f"{name}: mean {mean:g}, std {std:g}{spec.scale.words(slice(place, place + 1))}"
+        for place, (name, mean, std) in rows
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploy.bundle.pixel_scale import ScaleName
 from distill.field_checks import at_least, require
 
 MIN_SIDE = 8
@@ -31,9 +32,10 @@ class DataConfig:
     normalize: Literal["set", "image", "patch"] = "set"
     """Mean and deviation that normalize the channels: of the training split, each image, or each patch that is run.
     Other values than `set` are for segmentation only; see `deploy.inference.normalize`."""
-    scale: Literal["linear", "log"] = "linear"
-    """Whether the network takes pixels as they are, or their logarithms: for amplitudes with long tails. Values below
-    1/10000 of a channel's mean count as that; see `distill.data.log_scale`. Not for grasps."""
+    scale: ScaleName = "linear"
+    """What the network takes of values with long tails: pixels as they are; `log`, their logarithms, for amplitudes
+    (values below 1/10000 of a channel's mean count as that); or `percentile`, pixels held between the 2nd and the 98th
+    percentile of their channel. See `distill.data.scaling`. Not for grasps."""
     unlabeled: Path | None = None
     """Folder of images without labels, from which the student learns what the teacher sees (docs/unlabeled.md)."""
     unlabeled_share: float = 0.5

@@ -15,7 +15,6 @@ A manifest may come from anywhere, so every field has a range: whatever it says,
 numbers is allocated for it, and its names hold no characters that a terminal would obey.
 """
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from deploy.bundle.pixel_scale import LINEAR, PixelScale, check_numbers
 from deploy.text import shown
 
 SCHEMA_VERSION = 1
@@ -107,6 +107,9 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_floor: tuple[Scale, ...] | None = None
     """The graph takes the logarithm of the pixels first: a channel x becomes (ln(max(x, log_floor)) - mean) / std, with
     `log_floor` in raw units, `mean` and `std` of the logarithms. None: x becomes (x - mean) / std."""
+    clip: tuple[tuple[Finite, Finite], ...] | None = None
+    """The graph holds the pixels in a range first: low and high of each channel, in raw units. `mean` and `std` are of
+    the results. Not with `log_floor`, see `scale`."""
 
     def __post_init__(self) -> None:
         count = len(self.channels)
@@ -129,17 +132,26 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             0 <= self.depth < count and self.nodata and self.resize == "stretch"
         ):
             raise ValueError(f"input: channel {self.depth} cannot be depth: give float32, nodata and stretch")
-        if self.log_floor is not None:
-            _check_logarithm(self, self.log_floor)
+        if self.scale.name != "linear" and (self.normalize != "set" or self.depth is not None):
+            raise ValueError("input: log_floor and clip go with normalize set, and without depth")
+        try:
+            check_numbers(self.scale, self.channels, self.mean)
+        except ValueError as error:
+            raise ValueError(f"input: {error}") from error
+
+    @property
+    def scale(self) -> PixelScale:
+        """What the graph does with the pixels before it normalizes them."""
+        return PixelScale(self.log_floor, self.clip)
 
 
 def as_written(spec: InputSpec) -> dict[str, Any]:
-    """The fields of an input as they are written: without `log_floor` where it is not set.
+    """The fields of an input as they are written: without those of the scale that are not set.
 
     Earlier versions refuse fields that they do not know, and checksums over the others stay as they were.
     """
     fields = msgspec.to_builtins(spec)
-    return {name: value for name, value in fields.items() if name != "log_floor" or value is not None}
+    return {name: value for name, value in fields.items() if value is not None or name not in vars(LINEAR)}
 
 
 class OutputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -249,25 +261,6 @@ def _check_input_size(spec: InputSpec) -> None:
         raise ValueError(f"input: size {spec.height}×{spec.width} is not positive")
     if (values := spec.height * spec.width * len(spec.channels)) > MOST_VALUES:
         raise ValueError(f"input: {values} values per image; at most {MOST_VALUES} are allowed")
-
-
-def _check_logarithm(spec: InputSpec, floor: tuple[float, ...]) -> None:
-    """Raise `ValueError` for a floor that cannot be, or a mean of no logarithms above it."""
-    if len(floor) != len(spec.channels):
-        raise ValueError(f"input: {len(spec.channels)} channels and {len(floor)} log_floors do not match")
-    if not all(0 < value < math.inf for value in floor):
-        raise ValueError(f"input: log_floor {floor} is not positive and finite")
-    if spec.normalize != "set" or spec.depth is not None:
-        raise ValueError("input: log_floor goes with normalize set, and without depth")
-    for name, mean, least in zip(spec.channels, spec.mean, floor, strict=True):
-        if not math.log(least) - _ROUNDING <= mean <= _LARGEST_LOGARITHM:
-            raise ValueError(
-                f"input: mean {mean} of {name} is no mean of logarithms above its log_floor {least}"
-            )
-
-
-_ROUNDING = 1e-4
-_LARGEST_LOGARITHM = math.log(1e30)
 
 
 def _check_decision(manifest: Manifest) -> None:

@@ -9,14 +9,16 @@
 Training and devices call the same functions. Only pixels with data count, and the others are 0 afterwards. With "patch"
 they are NaN until then.
 
-With "set", the graph may take the logarithm of the pixels first (`InputSpec.log_floor`); whatever is outside the graph
-remains in raw units.
+With "set", the graph may scale the pixels first (`deploy.bundle.pixel_scale`); whatever is outside the graph remains in
+raw units.
 """
 
 import math
 from typing import Literal, Protocol
 
 import numpy as np
+
+from deploy.bundle.pixel_scale import PixelScale
 
 Normalize = Literal["set", "image", "patch"]
 
@@ -26,7 +28,7 @@ class Normalization(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel; of ln(max(x, log_floor)) where there is a `log_floor`."""
+        """Of each channel, scaled by `scale`."""
         ...
 
     @property
@@ -35,8 +37,8 @@ class Normalization(Protocol):
         ...
 
     @property
-    def log_floor(self) -> tuple[float, ...] | None:
-        """Of each channel, in raw units; None where pixels are not scaled by logarithm."""
+    def scale(self) -> PixelScale:
+        """What happens to pixels before that."""
         ...
 
 
@@ -76,7 +78,7 @@ def filled(image: np.ndarray, valid: np.ndarray, fill: np.ndarray, normalize: No
 
 def raw_mean(by: Normalization) -> tuple[float, ...]:
     """What `by.mean` stands for in raw units: each channel of the pixel that the graph makes 0."""
-    return by.mean if by.log_floor is None else tuple(math.exp(value) for value in by.mean)
+    return tuple(by.scale.raw(value, math) for value in by.mean)
 
 
 def fill_of(by: Normalization) -> np.ndarray:

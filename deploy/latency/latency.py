@@ -195,8 +195,8 @@ def _random_image(spec: InputSpec) -> np.ndarray:
         (spec.height, spec.width, len(spec.channels)), np.float32
     )
     image = noise * np.asarray(spec.std, np.float32) + np.asarray(spec.mean, np.float32)
-    if spec.log_floor is not None:
-        image = np.exp(image.clip(-80, 80))
+    if limits := spec.scale.limits:
+        image = spec.scale.raw(image.clip(*np.array(limits, np.float32).T), np)
     if spec.depth is not None:
         image[..., spec.depth] += HEIGHT
     return image.clip(0, 255).astype(np.uint8) if spec.dtype == "uint8" else image

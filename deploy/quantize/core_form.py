@@ -42,12 +42,12 @@ def cut(model: bytes, spec: InputSpec, batch: int) -> bytes:
     """The part of a network from its normalized image, float32 N×C×H×W, to its logits.
 
     Raises:
-        UserError: the network does not begin with the normalization of the manifest, or takes logarithms there, or the
+        UserError: the network does not begin with the normalization of the manifest, or scales pixels there, or the
             model is damaged.
     """
-    if spec.log_floor is not None:
+    if spec.scale.name != "linear":
         raise UserError(
-            "the network takes the logarithm of its pixels (--data.scale log), which the CPU does not do for a core;"
+            f"the network scales its pixels (--data.scale {spec.scale.name}), which the CPU does not do for a core;"
             " allow the GPU to run the rest"
         )
     proto = load(model)

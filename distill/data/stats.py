@@ -1,10 +1,11 @@
 """Statistics of the training images: mean and deviation of each channel, pixels per class."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from deploy.bundle.pixel_scale import PixelScale
 from deploy.errors import UserError
 from deploy.heartbeat import counted
 from deploy.inference.normalize import Normalize
@@ -15,7 +16,7 @@ from distill.data.splits import Reader
 
 @dataclass(frozen=True)
 class Stats:
-    """Statistics of a split over its valid pixels: in raw units of the images, or of their logarithms (`log_floor`)."""
+    """Statistics of a split over its valid pixels, which are scaled as `scale` says."""
 
     mean: tuple[float, ...]
     """Per channel."""
@@ -33,13 +34,13 @@ class Stats:
     weights: str = ""
     """The weights file that `mean` and `std` are of, in place of the split (see `distill.pipeline.initial_weights`)."""
     log_floor: tuple[float, ...] | None = None
-    """Per channel, in raw units: `mean` and `std` are of ln(max(x, log_floor)). None: of x (see
-    `distill.data.log_scale`)."""
+    """As in `deploy.bundle.pixel_scale.PixelScale`; `clip`, too."""
+    clip: tuple[tuple[float, float], ...] | None = None
 
-
-def scale_of(log_floor: Sequence[float] | None) -> str:
-    """The `DataConfig.scale` by which there is a floor or none."""
-    return "linear" if log_floor is None else "log"
+    @property
+    def scale(self) -> PixelScale:
+        """What `mean` and `std` are of."""
+        return PixelScale(self.log_floor, self.clip)
 
 
 def unmeasured(config: DataConfig, channels: int, classes: int) -> Stats:
@@ -50,9 +51,9 @@ def unmeasured(config: DataConfig, channels: int, classes: int) -> Stats:
         channels: how many they have.
         classes: number of classes.
     """
-    floor = (1e-4,) * channels if config.scale == "log" else None
-    ones = (1,) * classes
-    return Stats((0.0,) * channels, (1.0,) * channels, ones, 1, normalize=config.normalize, log_floor=floor)
+    numbers = {"log": {"log_floor": (1e-4,) * channels}, "percentile": {"clip": ((-1e4, 1e4),) * channels}}
+    stats = Stats((0.0,) * channels, (1.0,) * channels, (1,) * classes, 1, normalize=config.normalize)
+    return replace(stats, **numbers.get(config.scale, {}))
 
 
 def compute_stats(reader: Reader, num_classes: int) -> Stats:
@@ -98,10 +99,15 @@ def channel_moments(
         look(index, sample)
     count, mean, std = total_moments(moments)
     if not count.all():
-        raise UserError(
-            f"none of the {len(reader)} training images has a valid pixel: check labels and no-data values"
-        )
+        raise no_valid_pixel(reader)
     return mean, std
+
+
+def no_valid_pixel(reader: Reader) -> UserError:
+    """That images have none."""
+    return UserError(
+        f"none of the {len(reader)} training images has a valid pixel: check labels and no-data values"
+    )
 
 
 def images_by_class(stats: Stats) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from deploy.bundle.pixel_scale import LINEAR, PixelScale
 from deploy.errors import UserError
 from deploy.inference.normalize import Normalize, fill_of, filled, standardized
 from deploy.inference.preprocess import resize, resize_nearest
@@ -75,9 +76,9 @@ class TrainView(Dataset):
         self.cached = SampleCache(self._load, _bytes, self.cache)
 
     @property
-    def log_floor(self) -> None:
+    def scale(self) -> PixelScale:
         """`mean` is in raw units (see `deploy.inference.normalize.Normalization`)."""
-        return None
+        return LINEAR
 
     def __len__(self) -> int:
         return len(self.reader)

@@ -19,11 +19,11 @@ from deploy.files.atomic import sha256_file
 from distill.config import ModelConfig, RunConfig
 from distill.data.datasets.pairs import RGB_CHANNELS
 from distill.data.splits import Splits
-from distill.data.stats import Stats, scale_of
+from distill.data.stats import Stats
 from distill.distillation.class_map import lines_of, read_class_map, same_classes, written_classes
 from distill.distillation.ready_teacher import Pixels, ReadyTeacher
 from distill.training.checkpoint import load_network
-from distill.training.checkpoint_metadata import find_metadata, options_of, require_metadata
+from distill.training.checkpoint_metadata import find_metadata, options_of, require_metadata, scale_of
 from student.zoo import build_network
 from teacher.external.exported import Exported, open_exported
 from teacher.external.exported_network import ExportedNetwork
@@ -211,7 +211,7 @@ def _given_normalization(model: ModelConfig, count: int, source: str) -> Pixels:
 def _checkpoint(model: ModelConfig, path: Path, splits: Splits) -> Found:
     meta = require_metadata(path)
     _check_channels(str(path), meta["channels"], len(meta["channels"]), splits.channels)
-    fields = {"normalize": meta.get("normalize", "set"), "scale": scale_of(meta.get("log_floor"))}
+    fields = {"normalize": meta.get("normalize", "set"), "scale": scale_of(meta).name}
     for field, usual in USUAL:
         if (has := fields[field]) != usual:
             raise UserError(f"{path}: was trained with --data.{field} {has}; a teacher needs {usual} here")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from deploy.bundle.manifest import InputSpec
-from distill.data.log_scale import scaled
 from distill.export.enlarging import enlarged
 from distill.tasks.segmentation import argmax_head
 from distill.tasks.task import Head
@@ -42,10 +41,13 @@ class Deployable(nn.Module):
         # channel, an INT8 graph spent a tenth of its time here.
         line = (spec.width, 1) if spec.layout == "NHWC" else (1,)
         shape = (spec.width, len(spec.mean)) if spec.layout == "NHWC" else (len(spec.mean), 1, 1)
-        self.mean = nn.Buffer(torch.tensor(spec.mean).repeat(line).view(shape))
-        self.scale = nn.Buffer((1.0 / torch.tensor(spec.std)).repeat(line).view(shape))
-        floor = spec.log_floor
-        self.floor = None if floor is None else nn.Buffer(torch.tensor(floor).repeat(line).view(shape))
+
+        def buffer(channels: Tensor) -> nn.Buffer:
+            return nn.Buffer(channels.repeat(line).view(shape))
+
+        self.mean, self.scale = buffer(torch.tensor(spec.mean)), buffer(1.0 / torch.tensor(spec.std))
+        bounds = spec.scale.bounds
+        self.low, self.high = (None if bound is None else buffer(torch.tensor(bound)) for bound in bounds)
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,8 @@ class Deployable(nn.Module):
             `labels` and `logits` of the head.
         """
         # cast first: TensorRT supports a uint8 input only if it is cast at once
-        image = (scaled(image.float(), self.floor) - self.mean) * self.scale
+        pixels = self.spec.scale.scaled(image.float(), (self.low, self.high), torch)
+        image = (pixels - self.mean) * self.scale
         if self.spec.layout == "NHWC":
             image = image.permute(0, 3, 1, 2)
         logits = self._logits(image).float()

@@ -5,6 +5,7 @@ import logging
 import platform
 import warnings
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def input_spec(data: PreparedData, config: DataConfig) -> InputSpec:
         resize=config.resize,
         nodata=None if optical else "nan",
         depth=data.task.depth_channel(splits),
-        log_floor=stats.log_floor,
+        **asdict(stats.scale),
     )
 
 

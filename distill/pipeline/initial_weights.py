@@ -1,7 +1,7 @@
 """Weights that a run starts from: what their file says must fit the configuration, and decides the normalization."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import nn
 from deploy.errors import UserError
 from distill.config import ModelConfig, RunConfig, TrainConfig
 from distill.data.splits import Splits
-from distill.data.stats import Stats, scale_of
+from distill.data.stats import Stats
 from distill.training.checkpoint import Meta
 from distill.training.checkpoint_metadata import (
     check_scale,
@@ -92,26 +92,26 @@ def with_normalization(config: RunConfig, splits: Splits, stats: Stats) -> tuple
     """
     files = _described(config)
     given, lines = _given(*files[0], splits, stats) if files else (stats, [])
-    ours = given.mean, given.std, given.log_floor
+    ours = given.mean, given.std, given.scale
     lines += [_other(path, meta) for path, meta in files[1:] if normalization_of(meta) != ours]
     return given, lines + [_unknown(name, path) for name, path in _undescribed(config)]
 
 
 def _given(path: Path, meta: Meta, splits: Splits, stats: Stats) -> tuple[Stats, list[str]]:
-    """Statistics with the mean, deviation and floor of the file that decides, and lines to print."""
+    """Statistics with the mean, deviation and scale of the file that decides, and lines to print."""
     if stats.normalize != "set":
         return stats, [] if meta.get("normalize") == stats.normalize else [_other(path, meta)]
-    mean, std, floor = normalization_of(meta)
-    if scale_of(floor) != scale_of(stats.log_floor):  # of a pre-trained backbone
+    mean, std, scale = normalization_of(meta)
+    if scale.name != stats.scale.name:  # of a pre-trained backbone
         return stats, [_other(path, meta)]
     if tuple(meta["channels"]) != splits.channels:
         names = f"{' '.join(meta['channels'])}, the data has {' '.join(splits.channels)}"
         return stats, [f"normalization: that of the training split, as {path} is for the channels {names}"]
-    if (mean, std, floor) == (stats.mean, stats.std, stats.log_floor):
+    if (mean, std, scale) == (stats.mean, stats.std, stats.scale):
         return stats, []
-    given = replace(stats, mean=mean, std=std, log_floor=floor, weights=str(path))
-    split = described(stats.mean, stats.std, stats.log_floor)
-    lines = [f"normalization: {described(mean, std, floor)}, of {path}; the training split has {split}"]
+    given = replace(stats, mean=mean, std=std, weights=str(path), **asdict(scale))
+    split = described(stats.mean, stats.std, stats.scale)
+    lines = [f"normalization: {described(mean, std, scale)}, of {path}; the training split has {split}"]
     shift = np.abs(np.subtract(mean, stats.mean)) / np.minimum(std, stats.std)
     factor = np.maximum(np.divide(std, stats.std), np.divide(stats.std, std))
     if max(*shift, *factor) > FAR:

@@ -164,7 +164,7 @@ def training_stage(
         view=task.view(config, splits, stats, views),
         mean=torch.tensor(stats.mean).view(-1, 1, 1),
         std=torch.tensor(stats.std).view(-1, 1, 1),
-        log_floor=None if stats.log_floor is None else torch.tensor(stats.log_floor).view(-1, 1, 1),
+        scale=stats.scale,
         task_loss=task.loss(config, stats, context.accelerator.device),
         aux=config.loss.aux,
         seed=config.seed,

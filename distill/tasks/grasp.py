@@ -65,7 +65,7 @@ class GraspTask:
         return {"clamp": "maps", "sigmoid": "grasp_kl"}[self.quality]
 
     def check(self, config: RunConfig, splits: Splits, distillation: DistillationTerms) -> None:
-        """No options for classes, no logarithms, and only distillation losses that suit the maps."""
+        """No options for classes, no scale but linear, and only distillation losses that suit the maps."""
         refuse_class_options(config, "grasps", distillation, DISTILLATION_LOSSES)
         if config.data.scale != "linear":
             raise UserError(

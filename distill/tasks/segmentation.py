@@ -1,7 +1,7 @@
 """Segmentation in training: a class for each pixel."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from deploy.inference.normalize import raw_mean
 from deploy.tasks.segmentation.task import SEGMENTATION as DEVICE
 from deploy.tasks.task import Task
 from distill.config import DataConfig, RunConfig
-from distill.data.log_scale import in_scale
 from distill.data.registry import SEGMENTATION_DATASETS
 from distill.data.sample import MAX_CLASSES, Batch, Sample
+from distill.data.scaling import in_scale
 from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats, images_by_class
 from distill.data.structures import Structures, measure_structures
@@ -80,10 +80,10 @@ class SegmentationTask:
 
     def statistics(self, config: RunConfig, splits: Splits) -> Stats:
         """Over valid pixels; mean 0 and deviation 1 where images or patches are normalized by their own statistics."""
-        reader, floor = in_scale(config.data.scale, splits.train, splits.channels)
+        reader, scale = in_scale(config.data.scale, splits.train, splits.channels)
         stats, count = compute_stats(reader, len(splits.classes)), len(splits.channels)
         if config.data.normalize == "set":
-            return replace(stats, log_floor=floor)
+            return replace(stats, **asdict(scale))
         return replace(stats, mean=(0.0,) * count, std=(1.0,) * count, normalize=config.data.normalize)
 
     def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> TrainView:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from deploy.bundle.pixel_scale import LINEAR, PixelScale, ScaleName
 from deploy.errors import UserError
 from distill.config import ModelConfig
-from distill.data.stats import Stats, scale_of
+from distill.data.stats import Stats
 from distill.tasks.task import PreparedData
 from distill.training.checkpoint import Meta, load_network, read_meta
 from student.edge import DEPTHS
@@ -18,8 +19,10 @@ from student.zoo import build_network, has_option, unrecorded_depths
 from teacher.external.own_network import is_own
 
 FIELDS = ("arch", "output_stride", "head_channels", "detail", "align_corners", "contract_dilation", "head")
+Normalization = tuple[tuple[float, ...], tuple[float, ...], PixelScale]
 TOLERANCE = 0.05
-"""Largest difference between two normalizations: of means, in standard deviations; of deviations, relative."""
+"""Largest difference between two normalizations: of means and of a scale's limits, in standard deviations; of
+deviations, relative."""
 
 
 def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Meta:
@@ -38,7 +41,7 @@ def checkpoint_metadata(model: ModelConfig, aux: bool, data: PreparedData) -> Me
         "mean": list(stats.mean),
         "std": list(stats.std),
         "normalize": stats.normalize,
-        "log_floor": None if stats.log_floor is None else list(stats.log_floor),
+        **asdict(stats.scale),
         **data.task.metadata(stats),
     }
 
@@ -80,12 +83,12 @@ def check_metadata(path: Path, meta: Meta, data: PreparedData) -> None:
             f"{path}: was trained with --data.normalize {theirs}, this run has {stats.normalize}; use {theirs} here, or"
             " another teacher"
         )
-    check_scale(path, meta, scale_of(stats.log_floor), "another teacher")
+    check_scale(path, meta, stats.scale.name, "another teacher")
     data.task.check_metadata(path, meta, stats)
     _check_normalization(path, meta, stats)
 
 
-def check_scale(path: Path, meta: Meta, ours: str, instead: str) -> None:
+def check_scale(path: Path, meta: Meta, ours: ScaleName, instead: str) -> None:
     """Raise `UserError` if a network was trained with another `DataConfig.scale` than `ours`.
 
     Args:
@@ -94,34 +97,40 @@ def check_scale(path: Path, meta: Meta, ours: str, instead: str) -> None:
         ours: the scale of the run.
         instead: what else could be given in place of the file.
     """
-    theirs = scale_of(meta.get("log_floor"))
+    theirs = scale_of(meta).name
     if theirs != ours:
         raise UserError(
             f"{path}: was trained with --data.scale {theirs}, this run has {ours}; use {theirs} here, or {instead}"
         )
 
 
-def normalization_of(meta: Meta) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...] | None]:
-    """Mean, deviation and floor of each channel, as in `Stats`."""
-    floor = meta.get("log_floor")
-    return tuple(meta["mean"]), tuple(meta["std"]), None if floor is None else tuple(floor)
+def scale_of(meta: Meta) -> PixelScale:
+    """What the images of a network were scaled by; files of before a scale existed do not have its field."""
+    floor, clip = meta.get("log_floor"), meta.get("clip")
+    return PixelScale(
+        None if floor is None else tuple(floor),
+        None if clip is None else tuple((low, high) for low, high in clip),
+    )
 
 
-def described(mean: Sequence[float], std: Sequence[float], log_floor: Sequence[float] | None = None) -> str:
+def normalization_of(meta: Meta) -> Normalization:
+    """Mean and deviation of each channel, as in `Stats`, and the scale that they are of."""
+    return tuple(meta["mean"]), tuple(meta["std"]), scale_of(meta)
+
+
+def described(mean: Sequence[float], std: Sequence[float], scale: PixelScale = LINEAR) -> str:
     """A normalization in words."""
-    words = f"mean {_numbers(mean)}, std {_numbers(std)}"
-    return words if log_floor is None else f"{words} of ln x, where x is at least {_numbers(log_floor)}"
+    return f"mean {_numbers(mean)}, std {_numbers(std)}{scale.words()}"
 
 
 def _check_normalization(path: Path, meta: Meta, stats: Stats) -> None:
-    mean, std, floor = normalization_of(meta)
+    mean, std, scale = normalization_of(meta)
     shift = np.abs(np.subtract(mean, stats.mean)) / stats.std
     stretch = np.abs(np.divide(std, stats.std) - 1)
-    lowest = np.zeros(1)
-    if floor is not None and stats.log_floor is not None:
-        lowest = np.abs(np.log(np.divide(floor, stats.log_floor))) / stats.std
-    if max(*shift, *stretch, *lowest) > TOLERANCE:
-        theirs, ours = described(mean, std, floor), described(stats.mean, stats.std, stats.log_floor)
+    both = zip(scale.limits, stats.scale.limits, stats.std, strict=False)
+    ends = [np.abs(np.subtract(theirs, ours)).max() / one for theirs, ours, one in both]
+    if max(*shift, *stretch, *ends) > TOLERANCE:
+        theirs, ours = described(mean, std, scale), described(stats.mean, stats.std, stats.scale)
         raise UserError(
             f"{path}: was trained on images normalized by {theirs}, this data has {ours};"
             " use a teacher trained on this data, or train it here (--teacher-train.steps)"

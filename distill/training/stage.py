@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from deploy.bundle.pixel_scale import LINEAR, PixelScale
 from deploy.errors import UserError
 from distill.data.order import Order
 from distill.data.view import View
@@ -48,5 +49,5 @@ class Stage:
     """Which images make up a batch; None: all images of the view in turn."""
     metadata: Meta = field(default_factory=dict)
     """Description of the network in its checkpoint (see `distill.training.checkpoint_metadata`)."""
-    log_floor: Tensor | None = None
-    """C×1×1 in raw units, where pixels are scaled by logarithm (see `distill.data.log_scale`)."""
+    scale: PixelScale = LINEAR
+    """What happens to pixels before `mean` and `std` normalize them."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distill.data.log_scale import scaled
 from distill.data.sample import Batch
+from distill.data.scaling import scaled
 from distill.losses.distillation_loss import DistillationLoss, TeacherOutput
 from distill.tasks.task import TaskLoss
 from distill.training.stage import Stage
@@ -98,9 +98,8 @@ def normalized(batch: Batch, stage: Stage, channels_last: bool) -> Tensor:
 
     Args:
         batch: its images are in raw units.
-        stage: has mean, deviation and floor.
+        stage: has scale, mean and deviation.
         channels_last: the memory format.
     """
-    floor = None if stage.log_floor is None else stage.log_floor.to(batch.image)
-    image = (scaled(batch.image, floor) - stage.mean.to(batch.image)) / stage.std.to(batch.image)
+    image = (scaled(batch.image, stage.scale) - stage.mean.to(batch.image)) / stage.std.to(batch.image)
     return image.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

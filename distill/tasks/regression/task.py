@@ -1,7 +1,7 @@
 """Dense regression as a task of training (`distill.tasks.task`)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from deploy.tasks.regression.levels import level_edges
 from deploy.tasks.regression.task import REGRESSION as DEVICE
 from deploy.tasks.task import Task
 from distill.config import DataConfig, RunConfig
-from distill.data.log_scale import in_scale
 from distill.data.readers import Changed
 from distill.data.sample import Batch, Sample
+from distill.data.scaling import in_scale
 from distill.data.splits import Splits
 from distill.data.stats import Stats, compute_stats
 from distill.losses.distillation_loss import DistillationTerms
@@ -62,12 +62,12 @@ class RegressionTask:
 
     def statistics(self, config: RunConfig, splits: Splits) -> Stats:
         """Of images and maps over valid pixels; the deviation of constant maps counts as 1."""
-        reader, floor = in_scale(config.data.scale, splits.train, splits.channels)
+        reader, scale = in_scale(config.data.scale, splits.train, splits.channels)
         stats = compute_stats(Changed(reader, _map_as_channel), num_classes=1)
         *mean, target_mean = stats.mean
         *std, target_std = stats.std
         target = target_mean, target_std
-        return Stats(tuple(mean), tuple(std), (), stats.images, target=target, log_floor=floor)
+        return Stats(tuple(mean), tuple(std), (), stats.images, target=target, **asdict(scale))
 
     def view(self, config: RunConfig, splits: Splits, stats: Stats, views: int = 0) -> MapView:
         """Augmented images with maps."""

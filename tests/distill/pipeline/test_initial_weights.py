@@ -81,9 +81,10 @@ def test_a_pretrained_backbone_decides_beside_a_new_teacher(splits, tmp_path):
     assert "was trained with another (mean -12 -19, std 5 4), and goes on with this run's" in line
 
 
-def test_a_backbone_of_another_scale_goes_on_with_the_runs(splits, tmp_path):
+@pytest.mark.parametrize("scale", [{"log_floor": (1e-8, 1e-9)}, {"clip": ((-30.0, 0.0), (-40.0, -5.0))}])
+def test_a_backbone_of_another_scale_goes_on_with_the_runs(splits, tmp_path, scale):
     config = backbone_file(tmp_path / "backbone.safetensors")
-    ours = replace(OURS, log_floor=(1e-8, 1e-9))
+    ours = replace(OURS, **scale)
     stats, [line] = with_normalization(config, splits, ours)
     assert stats == ours
     assert "was trained with another (mean -12 -19, std 5 4), and goes on with this run's" in line
@@ -97,6 +98,18 @@ def test_the_floor_is_that_of_the_weights(run, splits):
     stats, [line] = with_normalization(config, splits, replace(OURS, log_floor=(1e-8, 1e-9)))
     assert (stats.mean, stats.std, stats.log_floor) == (THEIRS.mean, THEIRS.std, tuple(floors))
     assert "std 5 4 of ln x, where x is at least 1e-07 2e-09, of" in line
+    check_teachers(config, prepared_data(splits, stats))
+
+
+def test_the_range_is_that_of_the_weights(run, splits):
+    ranges = [[-30.0, 0.0], [-40.0, -5.0]]
+    config = run(clip=ranges)
+    config = replace(config, data=replace(config.data, scale="percentile"))
+    check_initial_weights(config, splits)
+    ours = replace(OURS, clip=((-29.0, 1.0), (-39.0, -4.0)))
+    stats, [line] = with_normalization(config, splits, ours)
+    assert (stats.mean, stats.std, stats.clip) == (THEIRS.mean, THEIRS.std, tuple(map(tuple, ranges)))
+    assert "std 5 4 of x held between -30 -40 and 0 -5, of" in line
     check_teachers(config, prepared_data(splits, stats))
 
 
@@ -153,6 +166,7 @@ def test_weights_that_do_not_describe_themselves(run, splits):
     [
         ({"normalize": "image"}, "--data.normalize image, this run has set; use image here"),
         ({"log_floor": [0.1, 0.1]}, "--data.scale log, this run has linear; use log here, or other weights"),
+        ({"clip": [[-30.0, 0.0]] * 2}, "--data.scale percentile, this run has linear; use percentile here"),
         ({"channels": ["VV"]}, r"with 1 channels \(VV\), the data has 2 \(VV, VH\)"),
         ({"model": {"align_corners": True}}, r"align-corners True; give --teacher\.align-corners"),
         (

@@ -49,6 +49,10 @@ class TestRefused:
                 "--data.normalize image: does not go with a teacher that is used as it is",
             ),
             (("--data.scale=log",), "--data.scale log: does not go with a teacher that is used as it is"),
+            (
+                ("--data.scale=percentile",),
+                "--data.scale percentile: does not go with a teacher that is used",
+            ),
             (("--data.resize=tile",), "sees whole images resized to 32×48, and this run cuts them"),
             (
                 ("--teacher.mean=1", "2", "--teacher.std=1", "2"),

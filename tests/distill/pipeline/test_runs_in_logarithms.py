@@ -138,16 +138,20 @@ def test_its_bundle_teaches_a_linear_run(finished, data, tmp_path):
     assert context.stats.log_floor is None
 
 
+@pytest.mark.parametrize("scale", ["log", "percentile"])
 @pytest.mark.parametrize("normalize", ["image", "patch"])
-def test_statistics_of_the_image_are_refused(normalize):
-    config = parse([*RUN, "--data.scale=log", f"--data.normalize={normalize}"])
-    with pytest.raises(UserError, match=f"--data.scale log: does not go with --data.normalize {normalize}"):
+def test_statistics_of_the_image_are_refused(scale, normalize):
+    config = parse([*RUN, f"--data.scale={scale}", f"--data.normalize={normalize}"])
+    with pytest.raises(
+        UserError, match=f"--data.scale {scale}: does not go with --data.normalize {normalize}"
+    ):
         check_config(config, 1)
 
 
-def test_grasps_are_refused():
-    config = parse(["quick-grasp", "--data.scale=log"])
-    with pytest.raises(UserError, match=r"--data\.scale log: is not for grasps"):
+@pytest.mark.parametrize("scale", ["log", "percentile"])
+def test_grasps_are_refused(scale):
+    config = parse(["quick-grasp", f"--data.scale={scale}"])
+    with pytest.raises(UserError, match=rf"--data\.scale {scale}: is not for grasps"):
         check_against_data(config, open_splits(config.data))
 
 
@@ -159,7 +163,8 @@ def test_decibels_are_refused_with_the_exit_code_of_mistakes(tmp_path):
     assert error.value.exit_code == 2
 
 
-def test_networks_are_timed_with_the_logarithm():
-    config = parse([*RUN, "--data.scale=log"])
+@pytest.mark.parametrize("scale", ["linear", "log", "percentile"])
+def test_networks_are_timed_with_their_scale(scale):
+    config = parse([*RUN, f"--data.scale={scale}"])
     splits = open_splits(config.data)
-    assert target_of(config, splits, task_of(config, splits)).spec.log_floor == (1e-4, 1e-4)
+    assert target_of(config, splits, task_of(config, splits)).spec.scale.name == scale

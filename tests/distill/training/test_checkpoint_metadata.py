@@ -1,5 +1,6 @@
 """The metadata of checkpoints, and teachers that do not fit the data."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,12 +94,16 @@ def test_a_checkpoint_from_before_depths_were_recorded_has_two_blocks_a_stage(tm
             {"log_floor": (0.1, 0.2)},
             r"was trained with --data\.scale linear, this run has log; use linear here, or another teacher",
         ),
+        (
+            {"clip": ((-30.0, 0.0), (-40.0, -5.0))},
+            r"was trained with --data\.scale linear, this run has percentile; use linear here, or another teacher",
+        ),
     ],
 )
 def test_a_mismatch_is_a_one_line_error(checkpoint, splits, change, words):
     path, _ = checkpoint
     data = {k: v for k, v in change.items() if k in ("channels", "classes")}
-    stats = {k: v for k, v in change.items() if k in ("mean", "std", "normalize", "log_floor")}
+    stats = {k: v for k, v in change.items() if k in ("mean", "std", "normalize", "log_floor", "clip")}
     with pytest.raises(UserError, match=words) as error:
         check_metadata(
             path, require_metadata(path), prepared_data(replace(splits, **data), replace(STATS, **stats))
@@ -165,3 +170,14 @@ def test_an_external_teacher_is_checked_before_anything_is_trained(checkpoint, s
     # weights that only initialize a training may come from other images
     check_teachers(replace(config, teacher=given), prepared_data(splits, other))
     check_teachers(untrained, prepared_data(splits, STATS))
+
+
+def test_ranges_are_compared(tmp_path, splits):
+    stats = replace(STATS, clip=((-30.0, 0.0), (-40.0, -5.0)))
+    path, meta = tmp_path / "best.safetensors", checkpoint_metadata(MODEL, True, prepared_data(splits, stats))
+    meta = json.loads(json.dumps(meta))  # as from a file
+    nearly = replace(stats, clip=((-30.1, 0.1), (-40.0, -5.1)))
+    check_metadata(path, meta, prepared_data(splits, nearly))
+    for clip in (((-30.0, 0.0), (-40.0, -4.0)), ((-31.0, 0.0), (-40.0, -5.0))):
+        with pytest.raises(UserError, match=r"std 5 4 of x held between -30 -40 and 0 -5, this data has"):
+            check_metadata(path, meta, prepared_data(splits, replace(stats, clip=clip)))

@@ -1,4 +1,4 @@
-"""Networks that take the logarithm of their pixels: what the device does outside of the graph, and the manifest."""
+"""Networks that scale their pixels: what the device does outside of the graph, and the manifest."""
 
 import json
 import math
@@ -26,6 +26,10 @@ LOG = msgspec.structs.replace(SPECS["sar"], mean=MEAN, std=(1.5, 0.5), log_floor
 PHOTO = msgspec.structs.replace(
     SPECS["rgb"], mean=(math.log(99.5),) * 3, std=(1.0,) * 3, log_floor=(0.01,) * 3
 )
+CLIP = msgspec.structs.replace(
+    SPECS["sar"], mean=(0.05, 900.0), std=(0.05, 300.0), clip=((0.01, 0.3), (400.0, 2000.0))
+)
+SCALES = pytest.mark.parametrize("spec", [LOG, CLIP], ids=["log", "percentile"])
 FILL = np.array([0.05, 900.0], np.float32)
 
 
@@ -36,23 +40,23 @@ def amplitudes(*size: int) -> np.ndarray:
     return image
 
 
-def test_pixels_without_data_get_what_the_graph_makes_zero():
-    array, valid = prepare(amplitudes(32, 48), LOG)
+@SCALES
+def test_pixels_without_data_get_what_the_graph_makes_zero(spec):
+    array, valid = prepare(amplitudes(32, 48), spec)
     assert not valid[:10].any()
     assert valid[10:].all()
     assert array.dtype == np.float32
     np.testing.assert_allclose(array[:, :10], np.broadcast_to(FILL[:, None, None], (2, 10, 48)), rtol=1e-6)
     np.testing.assert_array_equal(array[:, 10:], amplitudes(32, 48)[10:].transpose(2, 0, 1))
-    network = (
-        np.log(np.maximum(array[:, :10], np.array(LOG.log_floor)[:, None, None]))
-        - np.array(MEAN)[:, None, None]
-    )
-    assert np.abs(network).max() < 1e-6
+    low, high = (None if one is None else np.array(one)[:, None, None] for one in spec.scale.bounds)
+    network = spec.scale.scaled(array[:, :10], (low, high), np) - np.array(spec.mean)[:, None, None]
+    assert np.abs(network / np.array(spec.std)[:, None, None]).max() < 1e-6
 
 
-def test_so_does_what_pads_a_window_and_a_tile():
+@SCALES
+def test_so_does_what_pads_a_window_and_a_tile(spec):
     image, engine = amplitudes(20, 30), Echo()
-    tiled = msgspec.structs.replace(LOG, resize="tile")
+    tiled = msgspec.structs.replace(spec, resize="tile")
     model = SegmentationModel(tiled, CLASSES["sar"], engine)
     model(image)
     predict_raster(model, ArraySource(image), ArraySink(), Options())
@@ -76,48 +80,45 @@ def test_random_images_are_in_raw_units():
     image = _random_image(LOG)
     assert image.min() > 0
     np.testing.assert_allclose(np.log(image).mean(axis=(0, 1)), MEAN, atol=0.2)
-
-
-def test_info_says_of_what_the_numbers_are():
-    manifest = msgspec.structs.replace(make_manifest("sar"), input=LOG)
-    assert "channel  VH: mean 6.80239, std 0.5 of ln x, where x is at least 0.2" in describe_manifest(
-        manifest
-    )
-
-
-def test_a_bundle_for_a_dla_alone_is_refused():
-    with pytest.raises(
-        UserError, match=r"takes the logarithm of its pixels .*; allow the GPU to run the rest"
-    ):
-        core_form(make_model(SPECS["sar"], WEIGHTS["sar"]), LOG, 1)
-
-
-def test_only_manifests_with_a_floor_have_the_field(tmp_path):
-    logarithms = msgspec.structs.replace(make_manifest("sar"), input=LOG)
-    for name, manifest in (("linear", make_manifest("sar")), ("log", logarithms)):
-        written = write_bundle(tmp_path / name, manifest, {})
-        assert read_manifest(tmp_path / name) == written
-        assert written.input == manifest.input
-    fields = json.loads((tmp_path / "linear" / MANIFEST).read_text())["input"]
-    assert list(fields) == [name for name in InputSpec.__struct_fields__ if name != "log_floor"]
-    assert json.loads((tmp_path / "log" / MANIFEST).read_text())["input"]["log_floor"] == [1e-5, 0.2]
+    image = _random_image(CLIP)
+    low, high = np.array(CLIP.clip, np.float32).T
+    assert (image >= low).all()
+    assert (image <= high).all()
+    assert image[..., 0].min() == low[0]
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("spec", "words"),
     [
-        ({"log_floor": (0.1,)}, "2 channels and 1 log_floors do not match"),
-        ({"log_floor": (0.1, 0.0)}, "not positive and finite"),
-        ({"log_floor": (-1.0, 0.1)}, "not positive and finite"),
-        ({"log_floor": (0.1, math.inf)}, "not positive and finite"),
-        ({"log_floor": (0.01, math.nan)}, "not positive and finite"),
-        ({"normalize": "patch", "mean": (0.0, 0.0), "std": (1.0, 1.0)}, "goes with normalize set"),
-        ({"depth": 0}, "without depth"),
-        ({"mean": (-3.0, 1e30)}, "no mean of logarithms"),
-        ({"log_floor": (0.06, 0.2)}, "no mean of logarithms above its log_floor 0.06"),
-        ({"mean": (math.nan, 1.0)}, "no mean of logarithms"),
+        (LOG, "VH: mean 6.80239, std 0.5 of ln x, where x is at least 0.2"),
+        (CLIP, "VH: mean 900, std 300 of x held between 400 and 2000"),
     ],
 )
-def test_a_floor_that_cannot_be(fields, words):
-    with pytest.raises(ValueError, match=rf"input: .*{words}"):
-        InputSpec(**msgspec.structs.asdict(LOG) | fields)
+def test_info_says_of_what_the_numbers_are(spec, words):
+    manifest = msgspec.structs.replace(make_manifest("sar"), input=spec)
+    assert f"channel  {words}" in describe_manifest(manifest)
+
+
+@SCALES
+def test_a_bundle_for_a_dla_alone_is_refused(spec):
+    with pytest.raises(
+        UserError, match=rf"scales its pixels \(--data.scale {spec.scale.name}\).*; allow the GPU"
+    ):
+        core_form(make_model(SPECS["sar"], WEIGHTS["sar"]), spec, 1)
+
+
+def test_only_manifests_with_a_scale_have_its_field(tmp_path):
+    for name, spec in (("linear", SPECS["sar"]), ("log", LOG), ("percentile", CLIP)):
+        manifest = msgspec.structs.replace(make_manifest("sar"), input=spec)
+        written = write_bundle(tmp_path / name, manifest, {})
+        assert read_manifest(tmp_path / name) == written
+        assert written.input == manifest.input
+    linear, log, percentile = (
+        json.loads((tmp_path / name / MANIFEST).read_text())["input"]
+        for name in ("linear", "log", "percentile")
+    )
+    assert list(linear) == [name for name in InputSpec.__struct_fields__ if name not in ("log_floor", "clip")]
+    assert log["log_floor"] == [1e-5, 0.2]
+    assert percentile["clip"] == [[0.01, 0.3], [400.0, 2000.0]]
+    assert (log.keys() | percentile.keys()) - linear.keys() == {"log_floor", "clip"}
+    assert "clip" not in log
