@@ -15,7 +15,8 @@ from distill.config import RunConfig
 from distill.data.proportions import MOST, Shape, change, narrowing, proportional
 from distill.data.splits import Splits
 from distill.data.structures import measure_structures
-from distill.inspect_data.numbers import Summary
+from distill.inspect_data.advice import Advice
+from distill.inspect_data.ranges import may_scale, range_advice
 from distill.inspect_data.sizes import kept_iou
 from distill.inspect_data.survey import SplitSurvey
 from distill.inspect_data.twins import twin_share
@@ -32,21 +33,8 @@ RARE_OF_MANY = 0.02
 """The same of more classes."""
 FEW_IMAGES_WITH = 0.15
 """Share of images below which crops are taken around a class."""
-LONG_TAIL = 4.0
-"""Skewness of a channel from which its values have a long tail; that of an exponential distribution is 2."""
 FEW_TO_SCORE = 30
 """Images of a split below which scores vary much."""
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One recommendation."""
-
-    topic: str
-    text: str
-    """What was measured, and what follows."""
-    fields: tuple[str, ...] = ()
-    """Options of `edgedistill run` with their values."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ def advise(config: RunConfig, seen: Seen) -> list[Advice]:
         fields = next((one.fields for one in advice if one.topic == "size"), ())
         advice += [*stride_advice(_with_size(config, fields), seen), *imbalance_advice(seen.surveys[0])]
     if not seen.splits.optical and config.data.scale == "linear":
-        advice += range_advice(seen.surveys[0], _may_scale(config, seen.splits))
+        advice += range_advice(seen.surveys[0], may_scale(config, seen.splits))
     return [*advice, *split_advice(seen)]
 
 
@@ -183,46 +171,6 @@ def imbalance_advice(train: SplitSurvey) -> Iterator[Advice]:
         yield Advice("balance", text, ("--augment.balance", "0.5"))
 
 
-def range_advice(train: SplitSurvey, may_scale: bool = True) -> Iterator[Advice]:
-    """Channels whose values have a long tail, and logarithms where no channel has negative values.
-
-    Args:
-        train: the training split.
-        may_scale: whether the other settings allow `--data.scale log`.
-    """
-    summaries = {name: summary for name, summary in train.channels.items() if summary is not None}
-    tails = {name: skewness(summary) for name, summary in summaries.items() if summary.std}
-    positive = all(summary.min >= 0 and summary.mean > 0 for summary in summaries.values())
-    fields = ("--data.scale", "log") if may_scale and positive else ()
-    if fields:
-        then = "the network takes the logarithms, on the device, too"
-    elif may_scale:
-        then = (
-            "--data.scale log takes the logarithms of all channels, and one has negative values or nothing but 0: clip"
-            " the top percent in the files, and feed the device the same"
-        )
-    else:
-        then = (
-            "--data.scale log does not go with other settings of this run: write logarithms into the files, and feed"
-            " the device the same"
-        )
-    for name, tail in tails.items():
-        if tail <= LONG_TAIL:
-            continue
-        top = (summaries[name].max - summaries[name].mean) / summaries[name].std
-        text = (
-            f"channel {name!r} has a long tail (skewness {tail:.0f}, its largest value {top:.0f} deviations above"
-            f" the mean); {then}"
-        )
-        yield Advice("range", text, fields)
-        fields = ()  # once in the command
-
-
-def _may_scale(config: RunConfig, splits: Splits) -> bool:
-    """Whether `--data.scale log` goes with the other settings."""
-    return config.data.normalize == "set" and not config.ready_made and splits.task == "segmentation"
-
-
 def split_advice(seen: Seen) -> Iterator[Advice]:
     """Whether validation and test say something."""
     for survey in seen.surveys[1:]:
@@ -240,13 +188,6 @@ def split_advice(seen: Seen) -> Iterator[Advice]:
                 " scores there are too good; lay out train/, val/ and test/ by sequence or place"
             )
             yield Advice("split", text)
-
-
-def skewness(summary: Summary) -> float:
-    """The third standardized moment, from the histogram."""
-    centers = summary.first + summary.width * (np.arange(len(summary.histogram)) + 0.5)
-    counts = np.asarray(summary.histogram, np.float64)
-    return float((counts * ((centers - summary.mean) / summary.std) ** 3).sum() / counts.sum())
 
 
 def _shapes(survey: SplitSurvey) -> dict[Shape, int]:

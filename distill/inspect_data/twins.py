@@ -25,11 +25,11 @@ class Thumbnails:
         if not known.any():
             return
         gray = np.where(known, gray, gray[known].mean()).astype(np.float32)
-        small = cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
+        small = cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
         small -= small.mean()
         length = float(np.linalg.norm(small))
         if length > 1e-6 * float(np.abs(gray).max()):
-            self._found.append(small / length)
+            self._found.append((small / length).astype(np.float32))
 
     def result(self) -> np.ndarray:
         """The pictures, float32 N×(SIDE²)."""

@@ -20,9 +20,7 @@ from distill.inspect_data.recommend import (
     advise,
     command_of,
     imbalance_advice,
-    range_advice,
     size_advice,
-    skewness,
     split_advice,
 )
 from distill.inspect_data.survey import Survey
@@ -126,50 +124,6 @@ class TestImbalance:
     def test_balanced(self):
         (found,) = imbalance_advice(seen([label_of((64, 64))]).surveys[0])
         assert found.fields == ()
-
-
-def test_long_tails_are_told():
-    rng = np.random.default_rng(0)
-    label = label_of((64, 64))
-    amplitudes, decibels = np.exp(rng.normal(0, 1.5, (64, 64, 1))), rng.normal(-12, 4, (64, 64, 1))
-    (found,) = range_advice(seen([label], images=[amplitudes], optical=False).surveys[0])
-    assert found.fields == ("--data.scale", "log")
-    assert "channel 'gray' has a long tail" in found.text
-    assert found.text.endswith("the network takes the logarithms, on the device, too")
-    assert list(range_advice(seen([label], images=[decibels], optical=False).surveys[0])) == []
-    summary = seen([label], images=[amplitudes], optical=False).surveys[0].channels["gray"]
-    assert summary is not None
-    flat = amplitudes.astype(np.float32).ravel()
-    exact = float(np.mean(((flat - flat.mean()) / flat.std()) ** 3))
-    assert skewness(summary) == pytest.approx(exact, rel=0.05)
-
-
-def scaled_by(config, images):
-    """The fields and the text of the advice about ranges."""
-    channels = images.shape[2]
-    samples = [make_sample(images.astype(np.float32), label_of((64, 64)), id="a", num_classes=2)]
-    names = tuple(ClassInfo(name, (0, 0, 0)) for name in ("land", "water"))
-    readers = [Listed(samples)] * 3
-    splits = Splits("made", names, tuple(f"band_{c}" for c in range(channels)), False, *readers)
-    survey = Survey(splits)
-    list(survey.rows())
-    found = advise(config, Seen(splits, survey.splits, survey.thumbnails))
-    return [(one.fields, one.text) for one in found if one.topic == "range"]
-
-
-def test_logarithms_are_recommended_once_and_where_they_can_be_taken():
-    tails = np.exp(np.random.default_rng(0).normal(0, 1.5, (64, 64, 2)))
-    (first, _), (second, text) = scaled_by(CONFIG, tails)
-    assert (first, second) == (("--data.scale", "log"), ())
-    assert "channel 'band_1' has a long tail" in text
-    negative = np.concatenate([tails, np.random.default_rng(1).normal(0, 1, (64, 64, 1))], axis=2)
-    found = scaled_by(CONFIG, negative)
-    assert [fields for fields, _ in found] == [(), ()]
-    assert all("has negative values or nothing but 0: clip the top percent" in text for _, text in found)
-    by_image = replace(CONFIG, data=replace(CONFIG.data, normalize="image"))
-    assert [fields for fields, _ in scaled_by(by_image, tails)] == [(), ()]
-    assert "does not go with other settings" in scaled_by(by_image, tails)[0][1]
-    assert scaled_by(replace(CONFIG, data=replace(CONFIG.data, scale="log")), tails) == []
 
 
 def test_splits_that_say_little_are_told():
