@@ -23,7 +23,7 @@ def channel_percentiles(reader: Reader, at: Sequence[float]) -> np.ndarray:
     """Percentiles of each channel over the valid pixels of all samples, in two passes.
 
     They are those of `numpy.percentile` (linear between two values) over all pixels as float64, but for its rounding.
-    Memory is 0.5 MB a channel, and up to as much again for each end of each percentile.
+    Memory is 1 MB a channel, and up to 0.5 MB for each of the two values between which each percentile lies.
 
     Args:
         reader: samples with finite values where they are valid.
