@@ -92,13 +92,15 @@ def mse(histogram: Histogram, candidates: int = 512) -> float:
     The values of a bin are taken as evenly spread over it. With the step s and n = min(round(x / s), 127), the squared
     error (x − n s)² has the antiderivative F(x) = n s³ / 12 + (x − n s)³ / 3, so each bin's error is exact.
     """
-    edges = histogram.edges
+    edges, counts = histogram.edges, histogram.counts.astype(np.float64)
     ranges = histogram.max * np.arange(1, candidates + 1) / candidates
     errors = np.empty(candidates)
     for index, step in enumerate(ranges / LEVELS):
-        level = np.minimum(np.round(edges / step), LEVELS)
-        antiderivative = level * step**3 / 12 + (edges - level * step) ** 3 / 3
-        errors[index] = histogram.counts @ np.diff(antiderivative)
+        steps = edges / step
+        level = np.minimum(np.rint(steps), LEVELS)
+        off = steps - level
+        cubed = off * off * off  # off**3 takes ten times as long
+        errors[index] = step**3 * (counts @ np.diff(level / 12 + cubed / 3))
     return float(ranges[np.argmin(errors)])
 
 
