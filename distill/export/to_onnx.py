@@ -1,10 +1,12 @@
 """Export a trained network to a bundle: ONNX model, manifest, golden outputs."""
 
+import gc
 import io
 import logging
 import platform
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,7 +63,7 @@ def export_onnx(deployable: Deployable, opset: int) -> bytes:
     """
     example = torch.from_numpy(_blank(deployable.spec, batch=2))
     device = next(deployable.parameters()).device
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "torch.export"):
+    with warnings.catch_warnings(), _uncollected(), _quiet("torch.onnx", "onnxscript", "torch.export"):
         warnings.simplefilter("ignore")  # the exporter warns about its own deprecations
         program = torch.onnx.export(
             deployable.eval(),
@@ -153,6 +155,18 @@ def _versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection, which takes a tenth of an export's time: it makes millions of small objects."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _quiet:
