@@ -79,8 +79,8 @@ def distillation(
 
 RUN = (
     "smoke",
-    "--teacher.arch=pspnet/mobilenetv3_small_050",
-    "--student.arch=pspnet/mobilenetv3_small_050",
+    "--teacher.arch=pspnet/test_efficientnet",
+    "--student.arch=pspnet/test_efficientnet",
     "--teacher.head-channels=16",
     "--student.head-channels=16",
     "--precision=fp32",

@@ -63,7 +63,7 @@ def splits_for(spec, size):
 
 def network_for(spec):
     torch.manual_seed(0)
-    network = PSPNet("mobilenetv3_small_050", len(spec.channels), 4, output_stride=16, head_channels=16)
+    network = PSPNet("test_efficientnet", len(spec.channels), 4, output_stride=16, head_channels=16)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, std=0.5)

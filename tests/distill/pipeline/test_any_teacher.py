@@ -16,7 +16,7 @@ from distill.training.checkpoint_metadata import checkpoint_metadata, network_fr
 from tests.teacher.external.hf_folders import saved
 from tests.teacher.external.own_module import MODULE
 
-STUDENT = ("--student.arch=pspnet/mobilenetv3_small_050", "--student.head-channels=16")
+STUDENT = ("--student.arch=pspnet/test_efficientnet", "--student.head-channels=16")
 SMALL = ("smoke", "--precision=fp32", "--no-baseline")
 FORTY = ("--data.size=40", "40", "--augment.crop=40", "40")
 SMP = "smp/FPN/tu-mobilenetv3_small_050"
@@ -77,7 +77,7 @@ def test_every_kind_of_teacher_teaches(tmp_path, arch_of, name, views):
 
 @pytest.mark.parametrize("name", ["pspnet/test_vit", SMP, "hf/segformer", "own"])
 def test_every_kind_of_student_learns(tmp_path, arch_of, name):
-    arguments = ("--teacher.arch=pspnet/mobilenetv3_small_050", "--teacher.head-channels=16")
+    arguments = ("--teacher.arch=pspnet/test_efficientnet", "--teacher.head-channels=16")
     lines, trained = distilled(parsed(tmp_path, *arguments, f"--student.arch={arch_of(name)}"))
     assert [line["step"] for line in lines] == [1, 2]
     again = train_all(

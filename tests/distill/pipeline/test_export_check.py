@@ -81,7 +81,7 @@ def test_others_are_refused_before_anything_is_written(module, tmp_path, capfd, 
                 "smoke",
                 "--precision=fp32",
                 f"--student.arch={arch}",
-                "--teacher.arch=pspnet/mobilenetv3_small_050",
+                "--teacher.arch=pspnet/test_efficientnet",
             ),
             f"--out={tmp_path / 'run'}",
         ]

@@ -34,7 +34,7 @@ def test_the_summary_names_data_device_networks_and_their_weights(tmp_path):
     assert lines[1] == "classes   land, water"
     assert lines[2].startswith("device    ")
     assert lines[2].endswith(", fp32")
-    assert lines[3].startswith("teacher   pspnet/mobilenetv3_small_050, 0.")
+    assert lines[3].startswith("teacher   pspnet/test_efficientnet, 0.")
     assert lines[3].endswith("M parameters; new weights")
     assert lines[4].endswith("M parameters; starts from its teacher's weights (100%)")
 
@@ -92,7 +92,7 @@ def test_a_teacher_without_time_is_left_out_and_said_so(tmp_path, timed, capsys)
     assert first.no_teacher
     assert first.student_train.steps == 100  # all of the time is the student's
     told = capsys.readouterr().err
-    assert "teacher   left out: 2 minutes leave pspnet/mobilenetv3_small_050 23 of its 100 steps" in told
+    assert "teacher   left out: 2 minutes leave pspnet/test_efficientnet 23 of its 100 steps" in told
     assert "student 100 steps in 2 min, then export" in told
     again = fitted(tmp_path, *short, "--resume")
     assert (again.no_teacher, again.student_train) == (True, first.student_train)

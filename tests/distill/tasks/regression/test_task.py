@@ -119,8 +119,8 @@ def test_a_teacher_of_other_maps_is_refused():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("depth") / "run"
-    small = ["--teacher.arch=pspnet/mobilenetv3_small_050", "--teacher.head-channels=16"]
-    small += ["--student.arch=pspnet/mobilenetv3_small_050", "--student.head-channels=16"]
+    small = ["--teacher.arch=pspnet/test_efficientnet", "--teacher.head-channels=16"]
+    small += ["--student.arch=pspnet/test_efficientnet", "--student.head-channels=16"]
     steps = ["--teacher-train.steps=2", "--student-train.steps=2", "--augment.crop", "48", "48"]
     loose = ["--int8.max-drop=1", "--int8.min-agreement=0", "--int8.calibration-images=8", "--no-baseline"]
     run(parse([*SMALL, *small, *steps, *loose, "--int8.qat-steps=0", "--out", str(out)]))
