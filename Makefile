@@ -63,8 +63,9 @@ demo: $(TRAIN)
 	$(BIN)/python -m edgedistill run quick --resume $(ARGS)
 	@echo 'To type edgedistill: . $(BIN)/activate'
 
+# A process that crashes is not replaced: with loadfile its queue would be lost, and the run would wait for it for ever.
 test: $(DEV)
-	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --timeout 600 $(if $(CI),,-m 'not slow')
+	$(BIN)/python -m pytest $(TESTS) -n $(TEST_JOBS) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --timeout 600 $(if $(CI),,-m 'not slow')
 
 device-test:
 	@if [ -n "$(PYTHON310)" ]; then $(MAKE) --no-print-directory device-test-310 PYTHON310="$(PYTHON310)"; else \
@@ -72,7 +73,7 @@ device-test:
 
 .PHONY: device-test-310
 device-test-310: $(DEVICE_DEV)
-	$(DEVICE)/bin/python -m pytest tests/deploy -n $(TEST_JOBS) --dist loadfile --timeout 120 -q -rfE -m 'not slow'
+	$(DEVICE)/bin/python -m pytest tests/deploy -n $(TEST_JOBS) --max-worker-restart 0 --dist loadfile --timeout 120 -q -rfE -m 'not slow'
 
 extras: $(DEV)
 	$(BIN)/python .ci/extras.py
