@@ -17,11 +17,11 @@ SPEC = InputSpec(("a", "b"), 64, 64, "float32", "NCHW", mean=(0.0, 0.0), std=(1.
 FAMILIES = {
     "pspnet/resnet18": {"head_channels": 16},
     "pspnet/resnet18 detail": {"head_channels": 16, "detail": True},
-    "pspnet/resnet50": {"head_channels": 16, "output_stride": 16},
-    "pspnet/mobilenetv3_large_100": {"head_channels": 16, "output_stride": 16},
+    "pspnet/resnet26": {"head_channels": 16, "output_stride": 16},
+    "pspnet/mobilenetv3_small_050": {"head_channels": 16, "output_stride": 16},
     "deeplabv3plus/resnet18": {"head_channels": 16, "output_stride": 16},
 }
-SLOW = {"pspnet/resnet50", "pspnet/mobilenetv3_large_100", "deeplabv3plus/mobilenetv2_100", "edge-medium"}
+SLOW = {"deeplabv3plus/mobilenetv2_100", "edge-medium"}
 
 
 @pytest.mark.parametrize(
