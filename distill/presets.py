@@ -128,10 +128,9 @@ def camvid_cpu() -> RunConfig:
         ),
         teacher_train=train,
         student_train=train,
-        distill=DistillConfig(schedule="cosine"),  # the student may outgrow its teacher
+        distill=_regions(),
         augment=AugmentConfig(crop=(192, 256), scale=(0.5, 1.75)),
         loss=LossConfig(task="ce + dice"),
-        precision="fp32",  # of the results in README; --precision auto is faster where a CPU has bf16
         max_minutes=85,
         out=Path("runs/camvid-cpu"),
     )
@@ -209,9 +208,7 @@ def folder_cpu() -> RunConfig:
         teacher_train=TrainConfig(steps=400, lr=5e-4, weight_decay=0.01, warmup=40, eval_every=100),
         student_train=TrainConfig(steps=1500, lr=2e-3, weight_decay=0.01, warmup=100, eval_every=250),
         augment=AugmentConfig(crop=(224, 224), scale=(0.5, 2.0)),
-        distill=DistillConfig(  # the best for this pair (docs/distillation.md, docs/unlabeled.md)
-            loss="jaccard", unlabeled_loss="2*kl(t=1) + 2*jaccard", unlabeled_aux="0.8*kl(t=1)"
-        ),
+        distill=_regions(),
         baseline=False,  # a network more to train; --baseline trains it
         max_minutes=45,
         out=Path("runs/folder"),
@@ -229,6 +226,11 @@ def folder_gpu() -> RunConfig:
         augment=AugmentConfig(crop=(288, 288), scale=(0.5, 2.0)),
         out=Path("runs/folder"),
     )
+
+
+def _regions() -> DistillConfig:
+    """The best that was measured for networks with ImageNet weights (docs/distillation.md, docs/unlabeled.md)."""
+    return DistillConfig(loss="jaccard", unlabeled_loss="2*kl(t=1) + 2*jaccard", unlabeled_aux="0.8*kl(t=1)")
 
 
 def _real_grasps(name: Literal["cornell", "jacquard"], steps: int) -> RunConfig:
