@@ -10,7 +10,7 @@ from onnx.shape_inference import infer_shapes
 from onnx.utils import Extractor
 
 from deploy.backends.onnxruntime_cpu import import_onnxruntime
-from deploy.backends.openvino_cpu import import_openvino
+from deploy.backends.openvino_cpu import shared_core
 from deploy.bundle.manifest import InputSpec
 from deploy.errors import UserError
 
@@ -39,7 +39,7 @@ def _onnxruntime(model: bytes, threads: int | None) -> Session:
 def _openvino(model: bytes, threads: int | None) -> Session:
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     config |= {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
-    core = import_openvino().Core()
+    core, _ = shared_core()
     network = core.read_model(model)
     _, *sizes = network.inputs[0].partial_shape
     network.reshape([1, *sizes])

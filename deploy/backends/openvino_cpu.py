@@ -55,7 +55,7 @@ class OvEngine:
         self._process = None if threads == 1 else os.getpid()
         keep_in_children(self)
         with in_library:
-            self._core, process = _core()
+            self._core, process = shared_core()
             if self._process is not None:
                 _require_threads(process, name)
             if blob is not None:
@@ -208,7 +208,8 @@ def _require_threads(process: int, name: str) -> None:
         )
 
 
-def _core() -> tuple[Any, int]:
+def shared_core() -> tuple[Any, int]:
+    """The one `openvino.Core` of this process, and the process that it belongs to; see `_make_core` for why one."""
     with _one_at_a_time:  # two threads at once would create two
         return _make_core()
 
@@ -218,8 +219,9 @@ def _make_core() -> tuple[Any, int]:
     """One core for the whole process, never released, and the number of that process.
 
     With its first model a core gives the calling thread another stack for signals (`SigAltStackSetup` in OpenVINO's CPU
-    plugin), and restores the former one when it is destroyed. If the older of two cores is destroyed first, the thread
-    is left with a freed stack, and the next Ctrl-C is a segmentation fault.
+    plugin), and restores the former one when it is destroyed. If the older of two cores is destroyed first, or
+    another thread destroys one, the thread is left with a freed stack, and the next signal that Python handles, be it
+    Ctrl-C or the end of a child, is a segmentation fault without a word.
     """
     core = import_openvino().Core()
     keep_in_children(core)  # which may have no engine left that holds it

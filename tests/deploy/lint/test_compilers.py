@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.backends.openvino_cpu import shared_core
 from deploy.lint import lint
 from deploy.lint.operators import LACKS
 from tests.deploy.lint.lint_examples import EXAMPLES, Example, resized, simple, typed, weights
@@ -80,7 +81,8 @@ def onnxruntime_refuses(model: bytes) -> str | None:
 
 def openvino_refuses(model: bytes) -> str | None:
     """Why OpenVINO does not compile this model for the CPU; None when it does."""
-    core = pytest.importorskip("openvino", reason="openvino is not installed").Core()
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    core, _ = shared_core()
     try:
         core.compile_model(core.read_model(model, b""), "CPU")
     except RuntimeError as error:

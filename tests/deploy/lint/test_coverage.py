@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from deploy.backends.openvino_cpu import shared_core
 from deploy.lint import predict_int8_coverage, read_graph
 from deploy.lint.coverage import little_int8
 from tests.deploy.lint.lint_examples import CONV, SIGNED, changed, quantized, residual, simple, weights
@@ -77,12 +78,12 @@ def int8_on_onnxruntime(model: bytes, folder: Path) -> int:
 
 def int8_on_openvino(model: bytes) -> int:
     """Convolutions that read 8-bit data in the model as OpenVINO compiles it."""
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    pytest.importorskip("openvino", reason="openvino is not installed")
 
     def text(value: Any) -> str:
         return value if isinstance(value, str) else value.astype(str)
 
-    core = openvino.Core()
+    core, _ = shared_core()
     compiled = core.compile_model(core.read_model(model, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     nodes = compiled.get_runtime_model().get_ops()
     convolutions = [node for node in nodes if text(node.get_rt_info()["layerType"]) == "Convolution"]
