@@ -1,6 +1,6 @@
 """A run that is killed at random moments ends, after `--resume`, with the weights and report of an uninterrupted one.
 
-`EDGEDISTILL_KILLS` is the number of kills: four by default, fifty in the long form.
+`EDGEDISTILL_KILLS` is the number of kills: two by default, fifty in the long form.
 """
 
 import json
@@ -21,7 +21,7 @@ from distill.training.checkpoint import digest, load_checkpoint
 from tests.distill.tiny import RUN
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("EDGEDISTILL_KILLS", "4"))
+KILLS = int(os.environ.get("EDGEDISTILL_KILLS", "2"))
 PER_RUN = 4
 """Kills of one run before it may end."""
 MEASURED = {"train_seconds", "ms_per_image", "ms", "latency", "images_per_s", "bundle", "created"}

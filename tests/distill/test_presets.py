@@ -51,14 +51,14 @@ def test_two_steps(name, tmp_path, photos):
         WRITTEN[name](tmp_path / name)
         data = replace(data, root=tmp_path / name, size=(64, 64))  # 300 take a CPU minutes
     elif data.name == "tabletop":
-        data = replace(data, synthetic_counts=(16, 2, 2), size=(96, 96))
+        data = replace(data, synthetic_counts=(16, 2, 2), size=(64, 64))
     short = {"steps": 2, "batch_size": 2, "workers": 0}
     height, width = config.augment.crop if data.size == config.data.size else data.size
     config = replace(
         config,
         data=data,
         augment=replace(
-            config.augment, crop=(min(height, 192), min(width, 192))
+            config.augment, crop=(min(height, 96), min(width, 96))
         ),  # full size takes a CPU minutes
         precision="fp32",  # one process can use only one, and the other tests use this
         out=tmp_path / "run",

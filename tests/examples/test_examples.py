@@ -11,7 +11,8 @@ from tests.conftest import ROOT
 from tests.deploy.tiny import make_bundle
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SHORT = {"baseline": False, "int8.enabled": False, "teacher.arch": "pspnet/resnet18", "precision": "fp32"}
+SMALL = {"arch": "pspnet/test_efficientnet", "head_channels": 16}
+SHORT = {"baseline": False, "int8.enabled": False, "teacher": SMALL, "student": SMALL, "precision": "fp32"}
 """In float32, which the other tests of a process compute in: it can use one arithmetic only."""
 
 
@@ -33,7 +34,7 @@ def test_train_and_deploy(tmp_path: Path):
 @pytest.mark.slow
 def test_add_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(SEGMENTATION_LOSSES, "gce", None)  # removes what the program adds when the test ends
-    report = main_of("add_a_loss.py")(tmp_path / "run", **SHORT)
+    report = main_of("add_a_loss.py")(tmp_path / "run", **SHORT, no_teacher=True)
     assert report.exists()
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["loss.task"] == "ce + 0.5*gce(q=0.5)"
