@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 from deploy.bundle.manifest import InputSpec
 from deploy.lint import lint, predict_int8_coverage, read_graph
+from deploy.quantize.half import half_beside_int8, to_fp16
 from deploy.quantize.qdq import cpu_form, insert, layers
 from deploy.quantize.tensorrt_form import tensorrt_form
 from distill.export.parity import device_form
@@ -77,3 +79,23 @@ def test_mixed_precision_is_predicted(exported: bytes, tmp_path: Path):
     unsigned = cpu_form(rounded)
     predicted = predict_int8_coverage(read_graph(unsigned), "onnxruntime").int8_convolutions
     assert predicted == int8_on_onnxruntime(unsigned, tmp_path)
+
+
+RADAR = InputSpec(("VV", "VH"), 96, 144, "float32", "NCHW", mean=(3.0, 2.0), std=(1.2, 0.8), nodata="nan")
+SCALED = [
+    msgspec.structs.replace(RADAR, log_floor=(2e-5, 4.0)),
+    msgspec.structs.replace(RADAR, clip=((0.5, 1.5e5), (-7.0, 9.0))),
+]
+
+
+@pytest.mark.parametrize("spec", SCALED, ids=["log", "percentile"])
+def test_scales_of_pixels_are_compiled_in_every_precision(spec: InputSpec):
+    torch.manual_seed(0)
+    network = build_network("edge-nano", 2, 2)
+    exported = export_onnx(device_form(network, spec, fold=True), 20)
+    rounded = tensorrt_form(quantized(exported))
+    for model in (exported, to_fp16(exported), rounded, half_beside_int8(rounded)):
+        assert complaints(model, *TENSORRT) == set()
+        assert tensorrt_refuses(model) is None
+    coverage = predict_int8_coverage(read_graph(rounded), "tensorrt-rtx")
+    assert coverage.int8_convolutions == coverage.convolutions == int8_on_tensorrt(rounded)
