@@ -1,6 +1,8 @@
 """Show where a model is wrong: image, label, prediction and error map side by side."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,7 +12,7 @@ from deploy.visualize import colorize, render
 
 RIGHT, FALSE_ALARM, MISSED = (40, 170, 70), (220, 40, 40), (40, 90, 230)
 """Colors of true positives (green), false positives (red) and false negatives (blue)."""
-_GAP, _CAPTION, _LETTER = 4, 18, 12
+_GAP, _MARGIN, _CAPTION, _LETTER = 4, 2, 18, 12
 _DIM = 3
 """The image behind an error map is divided by this."""
 
@@ -66,20 +68,23 @@ def error_picture(
         positive: as for `error_map`.
 
     Returns:
-        The picture, uint8, three channels.
+        The picture, uint8, three channels; a small image is repeated pixel by pixel until its captions fit.
     """
     panels = [("image", render(image)), ("label", colorize(np.where(valid, label, 255), classes))]
     for name, prediction in predictions:
         panels.append((name, colorize(prediction, classes)))
         panels.append(("errors", error_map(image, label, prediction, valid, positive)))
-    return np.concatenate([_captioned(text, panel) for text, panel in panels], axis=1)
+    font = ImageFont.load_default(_LETTER)
+    widest = max(font.getlength(text) for text, _ in panels)
+    times = max(1, math.ceil((widest + 2 * _MARGIN) / image.shape[1]))
+    return np.concatenate([_captioned(text, panel, times, font) for text, panel in panels], axis=1)
 
 
-def _captioned(text: str, panel: np.ndarray) -> np.ndarray:
-    """The panel on a white background, with its caption above and a gap on the right."""
+def _captioned(text: str, panel: np.ndarray, times: int, font: Any) -> np.ndarray:
+    """The panel, enlarged, on a white background, with its caption above and a gap on the right."""
+    panel = panel.repeat(times, axis=0).repeat(times, axis=1)
     height, width = panel.shape[:2]
     sheet = Image.new("RGB", (width + _GAP, height + _CAPTION), (255, 255, 255))
     sheet.paste(Image.fromarray(panel), (0, _CAPTION))
-    font = ImageFont.load_default(_LETTER)
-    ImageDraw.Draw(sheet).text((2, _CAPTION // 2), text, fill=(30, 30, 30), font=font, anchor="lm")
+    ImageDraw.Draw(sheet).text((_MARGIN, _CAPTION // 2), text, fill=(30, 30, 30), font=font, anchor="lm")
     return np.asarray(sheet)

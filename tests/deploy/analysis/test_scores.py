@@ -139,10 +139,22 @@ class TestPictures:
         wrong = (drawn == FALSE_ALARM).all(axis=2)
         np.testing.assert_array_equal(wrong, [[False, True, True], [False, False, True]])
 
-    def test_picture_has_a_panel_for_each(self):
+    def test_picture_has_a_panel_for_each_enlarged_until_captions_fit(self):
         classes = (ClassInfo("land", (9, 9, 9)), ClassInfo("water", (0, 0, 200)))
         names = [("a", self.prediction), ("b", self.label)]
         picture = error_picture(self.image, self.label, self.valid, names, classes, 1)
-        assert picture.shape == (2 + 18, 6 * (3 + 4), 3)
+        times = (len(picture) - 18) // 2
+        assert picture.shape == (2 * times + 18, 6 * (3 * times + 4), 3)
         assert picture.dtype == np.uint8
         assert (self.image == 90).all()
+        image = picture[18:, : 3 * times]
+        np.testing.assert_array_equal(image[::times, ::times], self.image)
+        gap = picture[:18, 3 * times : 3 * times + 4]
+        assert (gap == 255).all()  # no caption reaches its neighbor
+
+    def test_an_image_wide_enough_is_not_enlarged(self):
+        wide, classes = np.zeros((5, 200), np.uint8), (ClassInfo("land", (9, 9, 9)),)
+        shown = error_picture(
+            np.zeros((5, 200, 3), np.uint8), wide, wide == 0, [("student", wide)], classes, None
+        )
+        assert shown.shape == (5 + 18, 4 * (200 + 4), 3)
