@@ -4,7 +4,7 @@ Trains the preset's student by every method (and without a teacher) from one con
 into the same seconds, or with `--steps` for equally many. With `--screen` all methods are first trained half as long
 with the first seed, and only the best ones by validation score go on to all seeds. A method's budget includes its own
 slower steps and the teacher's inference, whether that runs in every step or once for all cached views. The teacher is
-trained once; its training is not counted.
+trained once, and a second one from the next seed for the method of two teachers; their training is not counted.
 
 To make seconds comparable on a busy machine, the steps of all methods are first timed in turns (`costs.json`); each
 method then gets the number of steps that its budget allows at that cost. The number of steps is therefore fixed, and
@@ -39,6 +39,7 @@ FINALISTS = 5
 """Methods that a screening lets through."""
 BASELINE = "no teacher"
 OWN = "the preset's"
+TWO = "KL, two teachers"
 METHODS: dict[str, dict[str, object]] = {
     OWN: {},
     "weights and KL": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher"},
@@ -71,11 +72,14 @@ METHODS: dict[str, dict[str, object]] = {
     "SKD": {"loss": "kl(t=1) + 10*skd(layer4)", "trust": "everywhere"},
     "IFVD": {"loss": "kl(t=1) + 10*ifvd(layer4)", "trust": "everywhere"},
     "CIRKD": {"loss": "kl(t=1) + cirkd(head)", "trust": "everywhere"},
+    TWO: {"loss": "kl(t=2)", "trust": "everywhere"},
 }
 """Fields of `DistillConfig` that define each method, on top of the preset's. Only methods with `start` "teacher" start
 from the teacher's weights, and only those with a `schedule` fade."""
 TRAINING: dict[str, dict[str, float]] = {"KL, EMA": {"ema": 0.99}, "EMA alone": {"ema": 0.99}}
 """Fields of the student's `TrainConfig` that a method changes."""
+SECOND = "second-teacher"
+"""Folder of the other teacher of `TWO`."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -103,8 +107,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=list(METHODS),
-        help="names, or loss expressions such as 'kl(t=4)'",
+        help=f"names, or loss expressions such as 'kl(t=4)'; all by default, {TWO!r} where teachers are trained here",
     )
     parser.add_argument(
         "--folder", type=Path, help="folder of the benchmark (default: runs/distillation-PRESET)"
@@ -114,7 +117,11 @@ def main(argv: Sequence[str]) -> int:
     config = parse([options.preset, *fields, "--out", str(folder), "--resume"])
     from benchmarks.distillation_bench import Budget  # start-up time: torch
 
-    compare(config, options.methods, options.seeds, Budget(options.seconds, options.steps), options.screen)
+    own = config.builds_teacher and config.teacher_train.steps
+    methods = options.methods or [name for name in METHODS if name != TWO or own]
+    if TWO in methods and not own:
+        raise UserError(f"{TWO}: needs a teacher that is trained here; leave it out of --methods")
+    compare(config, methods, options.seeds, Budget(options.seconds, options.steps), options.screen)
     return 0
 
 
@@ -137,15 +144,18 @@ def compare(
     # start-up time: torch is not needed for --help
     from benchmarks.distillation_bench import Bench, check_method
     from distill.pipeline.prepare import prepare
-    from distill.pipeline.stages import the_teacher
+    from distill.pipeline.stages import the_teacher, train_network
 
     context = prepare(config)
     config = context.config
     runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0, start="own"))}
     runs |= {name: _method(name, config) for name in methods}
-    for run in runs.values():
-        check_method(run, context)
+    for name, run in runs.items():  # the second teacher is not there yet
+        check_method(run if name != TWO else _method("KL", config), context)
     teacher = the_teacher(context)
+    if TWO in runs:
+        other = context.with_config(replace(config, seed=config.seed + 1))
+        train_network(other, SECOND, config.teacher, config.teacher_train)
     bench = Bench(context, teacher, budget)
     costs = bench.costs(runs)
     if screen:
@@ -211,6 +221,8 @@ def _method(name: str, preset: RunConfig) -> RunConfig:
     if name == OWN:
         return preset
     fields: dict[str, object] = {"start": "own", "schedule": "constant", **METHODS.get(name, {"loss": name})}
+    if name == TWO:
+        fields["teachers"] = (*preset.distill.teachers, preset.out / SECOND / "best.safetensors")
     distill: DistillConfig = replace(preset.distill, **fields)  # pyright: ignore[reportArgumentType]
     training = replace(preset.student_train, **TRAINING.get(name, {}))  # pyright: ignore[reportArgumentType]
     return replace(preset, distill=distill, student_train=training)

@@ -56,6 +56,7 @@ class StudentFactory:
         return PreparedStudent(network, stage, distillation)
 
     def _cache_folder(self, run: RunConfig) -> Path:
-        """The folder of the cached teacher outputs: one for each set of maps and number of views."""
-        names = "-".join(["logits", *sorted(terms_of(run).features)])
+        """The folder of the cached teacher outputs: one for each set of maps, of teachers and of views."""
+        teachers = f"{1 + len(run.distill.teachers)}-teachers" if run.distill.teachers else ""
+        names = "-".join(filter(None, ["logits", *sorted(terms_of(run).features), teachers]))
         return self.folder / "teacher-cache" / f"{names}-{run.distill.views}"

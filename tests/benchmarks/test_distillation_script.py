@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from scipy.stats import ttest_rel
 
-from benchmarks.distillation import BASELINE, METHODS, TRAINING, _method, claimed, main
+from benchmarks.distillation import BASELINE, METHODS, SECOND, TRAINING, TWO, _method, claimed, main
 from benchmarks.distillation_bench import Bench, Budget
 from benchmarks.distillation_costs import Cost
 from benchmarks.leaderboard import Result, draw, p_value, table, to_markdown
@@ -158,6 +158,7 @@ def test_compares_at_equal_seconds_and_resumes(tmp_path, capsys, monkeypatch):
         "--methods",
         "KL",
         "feature(layer4)",
+        TWO,
         "--distill.views",
         "1",
     ]
@@ -166,7 +167,7 @@ def test_compares_at_equal_seconds_and_resumes(tmp_path, capsys, monkeypatch):
     report = json.loads((folder / "leaderboard.json").read_text())
     costs = json.loads((folder / "costs.json").read_text())
     assert {(r["name"], r["seed"]) for r in report["results"]} == {
-        (name, seed) for name in ("no teacher", "KL", "feature(layer4)") for seed in (0, 1)
+        (name, seed) for name in ("no teacher", "KL", "feature(layer4)", TWO) for seed in (0, 1)
     }
     for r in report["results"]:
         cost = costs[r["name"]]
@@ -175,6 +176,8 @@ def test_compares_at_equal_seconds_and_resumes(tmp_path, capsys, monkeypatch):
         assert 2 - cost["step"] <= spent <= 2
         assert r["curve"][-1][0] == pytest.approx(spent)
     assert (folder / "leaderboard.png").exists()
+    weights = [(folder / name / "best.safetensors").read_bytes() for name in ("teacher", SECOND)]
+    assert weights[0] != weights[1]
     before = capsys.readouterr().out
     monkeypatch.setattr("benchmarks.distillation_bench.train", None)  # nothing is trained again
     assert main([*command, "--folder", str(folder)]) == 0
@@ -186,6 +189,7 @@ def test_compares_at_equal_seconds_and_resumes(tmp_path, capsys, monkeypatch):
     [
         (["--seconds", "0"], "--seconds 0.0: must be above 0"),
         (["--steps", "0"], "--steps 0: must be above 0"),
+        (["--methods", TWO, "--teacher-train.steps", "0"], "needs a teacher that is trained here"),
         (["--methods", "klm"], r"no loss is called klm \(did you mean kl\?\)"),
         (["--methods", "feature(layer9)"], "has no feature 'layer9'"),
     ],
