@@ -24,10 +24,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from benchmarks.distillation_methods import BASELINE, METHODS, SECOND, TWO, method
 from deploy.errors import UserError, exit_with_one_line
 from deploy.files.lock import acquire
 from deploy.tasks.registry import task_named
-from distill.config import DistillConfig, RunConfig
+from distill.config import RunConfig
 from distill.run import parse
 
 if TYPE_CHECKING:
@@ -37,49 +38,6 @@ if TYPE_CHECKING:
 
 FINALISTS = 5
 """Methods that a screening lets through."""
-BASELINE = "no teacher"
-OWN = "the preset's"
-TWO = "KL, two teachers"
-METHODS: dict[str, dict[str, object]] = {
-    OWN: {},
-    "weights and KL": {"loss": "kl(t=2)", "trust": "everywhere", "start": "teacher"},
-    "weights and KL in every step": {
-        "loss": "kl(t=2)",
-        "trust": "everywhere",
-        "start": "teacher",
-        "views": 0,
-    },
-    "weights alone": {"weight": 0.0, "start": "teacher"},
-    "KL": {"loss": "kl(t=2)", "trust": "everywhere"},
-    "KL, label-aware": {"loss": "kl(t=2)", "trust": "label"},
-    "KL, fading": {"loss": "kl(t=2)", "trust": "everywhere", "schedule": "cosine"},
-    "KL, teacher in every step": {"loss": "kl(t=2)", "trust": "everywhere", "views": 0},
-    "KL, on aux head too": {"loss": "kl(t=2)", "trust": "everywhere", "aux": "0.4*kl(t=2)"},
-    "KL, EMA": {"loss": "kl(t=2)", "trust": "everywhere"},
-    "EMA alone": {"weight": 0.0},
-    "hard labels": {"loss": "hard", "trust": "everywhere"},
-    "CWD": {"loss": "kl(t=1) + 3*cwd(t=4)", "trust": "everywhere"},
-    "MSE": {"loss": "0.1*mse", "trust": "everywhere"},
-    "DIST": {"loss": "dist", "trust": "everywhere"},
-    "Jaccard": {"loss": "jaccard", "trust": "everywhere"},
-    "boundary-aware": {"loss": "boundary(t=2)", "trust": "everywhere"},
-    "FitNet": {"loss": "kl(t=1) + 0.1*feature(layer4)", "trust": "everywhere"},
-    "cosine of features": {
-        "loss": "kl(t=1) + cosine(layer3) + cosine(layer4)",
-        "trust": "everywhere",
-    },
-    "attention": {"loss": "kl(t=1) + 10*at(layer4)", "trust": "everywhere"},
-    "SKD": {"loss": "kl(t=1) + 10*skd(layer4)", "trust": "everywhere"},
-    "IFVD": {"loss": "kl(t=1) + 10*ifvd(layer4)", "trust": "everywhere"},
-    "CIRKD": {"loss": "kl(t=1) + cirkd(head)", "trust": "everywhere"},
-    TWO: {"loss": "kl(t=2)", "trust": "everywhere"},
-}
-"""Fields of `DistillConfig` that define each method, on top of the preset's. Only methods with `start` "teacher" start
-from the teacher's weights, and only those with a `schedule` fade."""
-TRAINING: dict[str, dict[str, float]] = {"KL, EMA": {"ema": 0.99}, "EMA alone": {"ema": 0.99}}
-"""Fields of the student's `TrainConfig` that a method changes."""
-SECOND = "second-teacher"
-"""Folder of the other teacher of `TWO`."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -149,9 +107,9 @@ def compare(
     context = prepare(config)
     config = context.config
     runs = {BASELINE: replace(config, distill=replace(config.distill, weight=0.0, start="own"))}
-    runs |= {name: _method(name, config) for name in methods}
+    runs |= {name: method(name, config) for name in methods}
     for name, run in runs.items():  # the second teacher is not there yet
-        check_method(run if name != TWO else _method("KL", config), context)
+        check_method(run if name != TWO else method("KL", config), context)
     teacher = the_teacher(context)
     if TWO in runs:
         other = context.with_config(replace(config, seed=config.seed + 1))
@@ -214,18 +172,6 @@ def claimed(folder: Path) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w", encoding="utf-8") as file:
         yield acquire(file.fileno())
-
-
-def _method(name: str, preset: RunConfig) -> RunConfig:
-    """The configuration of a method, named in `METHODS` or given as a loss expression."""
-    if name == OWN:
-        return preset
-    fields: dict[str, object] = {"start": "own", "schedule": "constant", **METHODS.get(name, {"loss": name})}
-    if name == TWO:
-        fields["teachers"] = (*preset.distill.teachers, preset.out / SECOND / "best.safetensors")
-    distill: DistillConfig = replace(preset.distill, **fields)  # pyright: ignore[reportArgumentType]
-    training = replace(preset.student_train, **TRAINING.get(name, {}))  # pyright: ignore[reportArgumentType]
-    return replace(preset, distill=distill, student_train=training)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from benchmarks.distillation_costs import Cost, measure_costs
+from benchmarks.distillation_methods import PLAIN
 from benchmarks.distillation_students import StudentFactory
 from benchmarks.leaderboard import Result, draw, table, to_markdown
 from deploy.errors import UserError
@@ -126,7 +127,7 @@ class Bench:
                 f"{name}: the budget is not enough for one step after {cost.share:.0f} s for the teacher's outputs;"
                 " raise --seconds or --steps, or lower --distill.views"
             )
-        network = self._train(run, folder, seed, steps)
+        network = self._train(run, folder, seed, steps, name == PLAIN)
         log = [
             json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         ]
@@ -157,9 +158,9 @@ class Bench:
             file.write(to_markdown(results, baseline, teacher))
         draw(results, teacher, self.folder / f"{self.name}.png")
 
-    def _train(self, run: RunConfig, folder: Path, seed: int, steps: int) -> nn.Module:
+    def _train(self, run: RunConfig, folder: Path, seed: int, steps: int, plain: bool) -> nn.Module:
         """A student trained by `run` in `folder`; it is validated five times."""
-        network, stage, distillation = self.students.prepare(run, folder.name, seed)
+        network, stage, distillation = self.students.prepare(run, folder.name, seed, plain)
         training = replace(
             run.student_train,
             steps=steps,

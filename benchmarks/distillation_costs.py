@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from benchmarks.distillation_methods import PLAIN
 from benchmarks.distillation_students import StudentFactory
 from benchmarks.stepping import Stepper
 from distill.config import RunConfig
@@ -54,7 +55,7 @@ def measure_costs(
     first.view.preload()
     clocks: dict[str, Callable[[], float]] = {}
     for name, run in runs.items():
-        _, stage, distillation = students.prepare(run, "timing", seed=0)
+        _, stage, distillation = students.prepare(run, "timing", seed=0, plain=name == PLAIN)
         stage.view.preload(first.view)
         clocks[name] = Stepper(network, stage, run.student_train, accelerator, distillation).step
     clocks[VIEW] = _view_clock(students, first.view)

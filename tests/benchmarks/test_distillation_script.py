@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 from scipy.stats import ttest_rel
 
-from benchmarks.distillation import BASELINE, METHODS, SECOND, TRAINING, TWO, _method, claimed, main
+from benchmarks.distillation import claimed, main
 from benchmarks.distillation_bench import Bench, Budget
 from benchmarks.distillation_costs import Cost
+from benchmarks.distillation_methods import BASELINE, METHODS, SECOND, TRAINING, TWO, method
 from benchmarks.leaderboard import Result, draw, p_value, table, to_markdown
 from deploy.errors import UserError
 from deploy.files.atomic import write_json
@@ -48,7 +49,7 @@ class TestTable:
         # the gain is over the seed that both have, not over the baseline's mean
         assert lines[4].split()[1:] == ["10", "2", "30.00", "-2.00", "40.00", "cwd"]
 
-    def test_markdown_has_a_row_a_method(self):
+    def test_markdown_has_a_row_amethod(self):
         lines = to_markdown(RESULTS, "no teacher", 0.4).splitlines()
         assert len(lines) == 2 + 3
         assert len({line.count("|") for line in lines}) == 1
@@ -67,13 +68,13 @@ def test_every_listed_method_is_a_configuration():
         config = DistillConfig(**fields)
         assert parse_terms(config.loss), name
     assert TRAINING.keys() <= METHODS.keys()
-    averaged = _method("KL, EMA", smoke())
+    averaged = method("KL, EMA", smoke())
     assert (averaged.student_train.ema, averaged.distill.start, averaged.distill.loss) == (
         0.99,
         "own",
         "kl(t=2)",
     )
-    assert _method("hard labels", smoke()).student_train == smoke().student_train
+    assert method("hard labels", smoke()).student_train == smoke().student_train
 
 
 def test_a_budget_is_seconds_or_steps():
