@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from deploy import host
 from deploy.errors import PACKAGE, UserError
 
 SECONDS = 60.0
-"""How long to wait for a scheduler, and then for its first worker."""
+"""How long to wait for a scheduler's file, for the scheduler, and then for its first worker."""
 
 
 def import_distributed() -> Any:
@@ -37,7 +38,7 @@ def connected(scheduler: str | None, workers: int | None, seconds: float = SECON
         scheduler: address of an existing scheduler, such as "tcp://10.0.0.1:8786", or the file that a scheduler wrote
             (`dask scheduler --scheduler-file`); None: start processes on this machine, and end them afterwards.
         workers: number of these processes, one thread each; None: one for each physical core.
-        seconds: how long to wait for the scheduler, and then for its first worker.
+        seconds: how long to wait for the scheduler's file, for the scheduler, and then for its first worker.
 
     Yields:
         A `distributed.Client`.
@@ -50,7 +51,7 @@ def connected(scheduler: str | None, workers: int | None, seconds: float = SECON
         with _local(distributed, workers or host.physical_cores()) as client:
             yield client
         return
-    address = _address(scheduler)
+    address = _address(scheduler, seconds)
     try:
         client = distributed.Client(address, timeout=seconds, set_as_default=False)
     except (
@@ -116,19 +117,30 @@ def _wait_for_worker(client: Any, scheduler: str, seconds: float) -> None:
         ) from error
 
 
-def _address(scheduler: str) -> str:
-    """The address of a scheduler, also from its file."""
+def _address(scheduler: str, seconds: float) -> str:
+    """The address of a scheduler, also from its file, which a scheduler that has just been started is yet to write."""
     path = Path(scheduler)
     if not (path.suffix == ".json" or path.is_file()):
         return scheduler
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
-    except OSError as error:
-        raise UserError(f"--scheduler {scheduler}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--scheduler {scheduler}: is not the file of a scheduler (dask scheduler --scheduler-file {scheduler})"
-        ) from error
+    began = time.monotonic()
+    while True:
+        patience = 0.0
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+        except OSError as error:
+            refusal = f"cannot be read ({error.strerror})"
+            if isinstance(error, FileNotFoundError) and path.parent.is_dir():
+                refusal, patience = f"no scheduler wrote it within {seconds:g} s", seconds
+        except (ValueError, KeyError, TypeError):
+            refusal = f"is not the file of a scheduler (dask scheduler --scheduler-file {scheduler})"
+            patience = min(seconds, WRITING)  # it may be half-written
+        if time.monotonic() - began >= patience:
+            raise UserError(f"--scheduler {scheduler}: {refusal}")
+        time.sleep(POLL)
+
+
+WRITING, POLL = 2.0, 0.1
+"""Seconds that writing the file may take, and between two looks at it."""
 
 
 def _reason(error: Exception) -> str:

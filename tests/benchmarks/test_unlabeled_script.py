@@ -75,7 +75,7 @@ def test_a_student_starts_from_its_pretraining(tmp_path, monkeypatch):
     assert (config.size, config.augment.crop, config.student) == (
         (48, 48),
         (48, 48),
-        "pspnet/mobilenetv3_small_050",
+        "pspnet/test_efficientnet",
     )
     report = json.loads((folder / "pretraining.json").read_text())
     assert [list(by_seed) for by_seed in report["scores"].values()] == [["0"], ["0"]]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from threading import Timer
 
 import psutil
 import pytest
@@ -70,11 +71,21 @@ def test_the_file_of_a_scheduler(scheduler, tmp_path):
         connected(str(tmp_path / "scheduler.json"), None),
     ):
         pass
-    with (
-        pytest.raises(UserError, match=r"none\.json: cannot be read \(No such file"),
-        connected(str(tmp_path / "none.json"), None),
+    for name, words in (
+        ("none.json", r"none\.json: no scheduler wrote it within 0\.5 s"),
+        ("no/folder.json", r"folder\.json: cannot be read \(No such file"),
     ):
-        pass
+        with pytest.raises(UserError, match=words), connected(str(tmp_path / name), None, 0.5):
+            pass
+
+
+def test_the_file_of_a_scheduler_that_was_just_started(scheduler, tmp_path):
+    file, content = tmp_path / "scheduler.json", json.dumps({"address": scheduler})
+    writes = [Timer(0.5, file.write_text, [content[:9]]), Timer(1.0, file.write_text, [content])]
+    for write in writes:
+        write.start()
+    with connected(str(file), None, 30) as client:
+        assert len(client.nthreads()) == 2
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://no-such-host.invalid:8786", "xyz://127.0.0.1:1"])
