@@ -78,7 +78,7 @@ def _on_plain_colors(teacher: DistillationTeacher, stage: Stage, context: RunCon
     def teach(batch: Batch, _: Tensor) -> TeacherOutput:
         view.preload(stage.view)
         plain = stack([view[key] for key in batch.keys]).to(batch.image.device)
-        return teacher(plain, normalized(plain, stage, channels_last=True))
+        return teacher(plain, normalized(plain, stage, config.student_train.channels_last))
 
     return teach
 

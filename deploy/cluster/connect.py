@@ -12,6 +12,7 @@ from typing import Any
 
 from deploy import host
 from deploy.errors import PACKAGE, UserError
+from deploy.heartbeat import working
 
 SECONDS = 60.0
 """How long to wait for a scheduler's file, for the scheduler, and then for its first worker."""
@@ -51,21 +52,11 @@ def connected(scheduler: str | None, workers: int | None, seconds: float = SECON
         with _local(distributed, workers or host.physical_cores()) as client:
             yield client
         return
-    address = _address(scheduler, seconds)
+    with working(f"connecting to {scheduler}"):
+        client = _client(distributed, scheduler, seconds)
     try:
-        client = distributed.Client(address, timeout=seconds, set_as_default=False)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        ImportError,
-    ) as error:  # ImportError: a protocol of another package
-        raise UserError(
-            f"--scheduler {scheduler}: cannot be reached within {seconds:g} s ({_reason(error)}); is it running, and "
-            "is this its own address, not that of its dashboard?"
-        ) from error
-    try:
-        _wait_for_worker(client, scheduler, seconds)
+        with working(f"waiting for a worker of {scheduler}"):
+            _wait_for_worker(client, scheduler, seconds)
         yield client
     finally:
         with suppress(Exception):  # the scheduler may be gone
@@ -105,6 +96,22 @@ LOCAL = {
 }
 """Settings of Dask for processes of this machine. Its web pages are not encrypted, so there are none; what it samples
 for them, up to a hundred times a second, costs each process some percent of a core."""
+
+
+def _client(distributed: Any, scheduler: str, seconds: float) -> Any:
+    address = _address(scheduler, seconds)
+    try:
+        return distributed.Client(address, timeout=seconds, set_as_default=False)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        ImportError,
+    ) as error:  # ImportError: a protocol of another package
+        raise UserError(
+            f"--scheduler {scheduler}: cannot be reached within {seconds:g} s ({_reason(error)}); is it running, and "
+            "is this its own address, not that of its dashboard?"
+        ) from error
 
 
 def _wait_for_worker(client: Any, scheduler: str, seconds: float) -> None:

@@ -49,7 +49,7 @@ class TestTable:
         # the gain is over the seed that both have, not over the baseline's mean
         assert lines[4].split()[1:] == ["10", "2", "30.00", "-2.00", "40.00", "cwd"]
 
-    def test_markdown_has_a_row_amethod(self):
+    def test_markdown_has_a_row_a_method(self):
         lines = to_markdown(RESULTS, "no teacher", 0.4).splitlines()
         assert len(lines) == 2 + 3
         assert len({line.count("|") for line in lines}) == 1

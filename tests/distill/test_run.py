@@ -2,28 +2,16 @@
 
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 
 from distill import run as script
 from distill.tasks.registry import PRESETS
-from tests.conftest import ROOT
-
-
-def command(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "distill/run.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        **options,
-    )
+from tests.distill.tiny import run_script
 
 
 def test_lists_presets():
-    result = command()
+    result = run_script()
     assert result.returncode == 2
     assert all(name in result.stdout for name in PRESETS)
 
@@ -48,7 +36,7 @@ def test_lists_presets():
 def test_mistakes_get_one_line_and_exit_code_2(arguments, words, tmp_path):
     arguments = [argument.format(tmp=tmp_path / "run") for argument in arguments]
     environment = {k: v for k, v in os.environ.items() if k != "EDGEDISTILL_DATA"}
-    result = command(*arguments, env=environment)
+    result = run_script(*arguments, env=environment)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.returncode == 2, result.stderr
     assert len(errors) == 1

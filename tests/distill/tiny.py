@@ -1,5 +1,7 @@
 """A network of two convolutions and a run that takes seconds."""
 
+import subprocess
+import sys
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from distill.tasks.segmentation import SegmentationTask, segmentation_loss
 from distill.tasks.task import PreparedData, TaskLoss
 from distill.training.step_module import Distillation
 from teacher.pspnet import Output
+from tests.conftest import ROOT
 
 
 class TinyNet(nn.Module):
@@ -87,3 +90,9 @@ RUN = (
     "--no-page",
 )
 """A run with the smallest backbones and without its page: `parse([*RUN, "--out", …])`."""
+
+
+def run_script(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python distill/run.py` with these arguments."""
+    command = [sys.executable, "distill/run.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)

@@ -1,4 +1,4 @@
-"""The command line and the whole pipeline, on the smallest networks."""
+"""The whole pipeline, on the smallest networks."""
 
 import json
 import signal
@@ -24,17 +24,7 @@ from distill.reporting.run_report import Form, Row
 from distill.tasks.registry import PRESETS
 from distill.training.checkpoint import load_checkpoint
 from tests.conftest import ROOT
-from tests.distill.tiny import RUN, check_against_data
-
-
-def command(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "distill/run.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        **options,
-    )
+from tests.distill.tiny import RUN, check_against_data, run_script
 
 
 @pytest.fixture(scope="module")
@@ -240,11 +230,11 @@ def test_a_run_killed_in_each_training_resumes_to_the_same_weights(tmp_path):
     for train in ("teacher-train", "student-train"):
         options += [f"--{train}.steps=6", f"--{train}.checkpoint-every=1"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert command(*options, f"--out={straight}", timeout=300).returncode == 0
+    assert run_script(*options, f"--out={straight}", timeout=300).returncode == 0
     for stage in ("teacher", "student"):
         kill_in(stage, options, killed)
         assert not (killed / "student.bundle").exists()
-    resumed = command(*options, f"--out={killed}", "--resume", timeout=300)
+    resumed = run_script(*options, f"--out={killed}", "--resume", timeout=300)
     assert resumed.returncode == 0, resumed.stderr
     for name in ("teacher", "student"):
         a, b = (load_checkpoint(folder / name / "best.safetensors")[0] for folder in (straight, killed))
